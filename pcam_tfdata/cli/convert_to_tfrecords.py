@@ -1,0 +1,60 @@
+"""Writes Kaggle's TIFFs as shards of TFRecords, with every patch checked.
+
+The folder also loads with tfds.builder_from_directory.
+"""
+
+from absl import flags
+
+from pcam_tfdata import convert
+from pcam_tfdata.cli import options
+
+REQUIRED_FLAGS = ("input_dir", "output_dir")
+
+flags.DEFINE_enum("source", "kaggle", ["kaggle"], "Kind of source.")
+flags.DEFINE_string(
+    "input_dir",
+    None,
+    "Kaggle's folder: train/, train_labels.csv, test/, sample_submission.csv.",
+)
+flags.DEFINE_string("output_dir", None, "Records folder to make.")
+flags.DEFINE_integer(
+    "num_folds", 5, "Splits to deal the labelled patches into.", lower_bound=1
+)
+flags.DEFINE_string(
+    "slide_csv",
+    None,
+    "Slide of each patch (columns id, and slide or wsi): folds then keep slides"
+    " together.",
+)
+flags.DEFINE_integer(
+    "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
+)
+flags.DEFINE_float(
+    "shard_megabytes", 256, "Largest size of a shard, in 1,000,000 bytes."
+)
+flags.DEFINE_integer("seed", 0, "Another seed deals other folds.")
+flags.DEFINE_enum(
+    "check_ids",
+    "auto",
+    ["auto", "always", "never"],
+    "Whether an id must be the SHA-1 of its pixels; auto: as soon as one is.",
+)
+flags.DEFINE_enum(
+    "on_bad_patch",
+    "fail",
+    ["fail", "skip"],
+    "What to do with patches that cannot be used; skip lists them in"
+    " skipped.csv.",
+)
+flags.DEFINE_bool("overwrite", False, "Replace a finished output.")
+
+
+def run() -> None:
+    """Converts what the flags name."""
+    made = convert.convert(options.from_flags(convert.ConvertOptions))
+    splits = ", ".join(f"{s.name} {s.num_records:,}" for s in made.splits)
+    num_shards = sum(len(split.shards) for split in made.splits)
+    print(
+        f"{options.value('output_dir')}: {splits} patches in {num_shards}"
+        " shards."
+    )

@@ -1,0 +1,121 @@
+"""`pcam COMMAND --flag=value`: finds the command, parses its flags, runs it.
+
+Only the module of the command that runs is imported. What goes wrong ends in
+one line on stderr: exit code 2 for usage, 1 for bad data.
+"""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import textwrap
+import types
+from collections.abc import Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+COMMANDS = {
+    "synthesize": "Write a folder of made-up patches, laid out like Kaggle's.",
+    "convert_to_tfrecords": "Write Kaggle's TIFFs as TFRecord shards.",
+    "verify": "Check every byte of a records folder.",
+    "inspect": "Count what a records folder holds, and draw patches of it.",
+    "train": "Train a network; the same command again resumes.",
+    "evaluate": "Score a trained network exactly.",
+    "predict": "Write a submission CSV.",
+}
+# Set, it shows where an error came from.
+_TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
+_HELP_FLAGS = ("--help", "-help", "-h", "help")
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command of `argv` (default: of the process) and exits."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in _HELP_FLAGS:
+        _print_commands(sys.stdout if argv else sys.stderr)
+        sys.exit(0 if argv else 2)
+    command, *arguments = argv
+    if command not in COMMANDS:
+        _fail(
+            2,
+            f"pcam: found command {command!r}, expected one of"
+            f" {', '.join(COMMANDS)}.",
+        )
+    _prepare_process()
+    module = importlib.import_module(f"pcam_tfdata.cli.{command}")
+    if set(arguments) & set(_HELP_FLAGS[:-1]):
+        _print_flags(command, module)
+        sys.exit(0)
+    try:
+        _parse(command, module, arguments)
+        sys.exit(module.run())
+    except (flags.Error, app.UsageError) as error:
+        _fail(2, f"pcam {command}: {_one_line(error)}")
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            raise
+        _fail(1, str(error))
+    except KeyboardInterrupt:
+        _fail(130, f"pcam {command}: interrupted.")
+
+
+def _parse(
+    command: str, module: types.ModuleType, arguments: Sequence[str]
+) -> None:
+    rest = flags.FLAGS([f"pcam {command}", *arguments])[1:]
+    if rest:
+        raise app.UsageError(
+            f"found {rest[0]!r}, expected only --flag=value. See pcam"
+            f" {command} --help."
+        )
+    for name in module.REQUIRED_FLAGS:
+        if flags.FLAGS[name].value is None:
+            raise app.UsageError(
+                f"--{name} is missing: {flags.FLAGS[name].help} See pcam"
+                f" {command} --help."
+            )
+
+
+def _prepare_process() -> None:
+    # Before TensorFlow is imported: its start-up notes are not the user's.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("pcam_tfdata")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def _print_commands(file: object) -> None:
+    print("usage: pcam COMMAND --flag=value ...\n", file=file)
+    for name, description in COMMANDS.items():
+        print(f"  {name:<22}{description}", file=file)
+    print("\npcam COMMAND --help shows the flags of a command.", file=file)
+
+
+def _print_flags(command: str, module: types.ModuleType) -> None:
+    print(f"usage: pcam {command} --flag=value ...\n")
+    print(f"{module.__doc__.strip()}\n")
+    for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
+        required = flag.name in module.REQUIRED_FLAGS
+        default = "default " + str(flag.default_unparsed)
+        default = "required" if required else default
+        values = getattr(flag.parser, "enum_values", None)
+        kind = "|".join(values) if values else flag.flag_type()
+        print(f"  --{flag.name}={kind}  ({default})")
+        text = flag.help.split(">: ")[-1]  # Without absl's list of values.
+        print(textwrap.indent(textwrap.fill(text, 72), "      "))
+    print("\n  --flagfile=F reads flags from a file, one a line.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)

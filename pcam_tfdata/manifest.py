@@ -1,0 +1,237 @@
+"""The files beside the shards of a records folder: JSON and the sidecar.
+
+`dataset_info.json` and `features.json` are what `tfds.builder_from_directory`
+reads. `manifest.json` is ours: where the parts of a record lie, and the size,
+hash and statistics of what was written. It holds no date and no path, so its
+hash names the data. `patches.csv`, the sidecar, has a row for each record.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+
+from pcam_tfdata import records, schema
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+SIDECAR_FILE = "patches.csv"
+SKIPPED_FILE = "skipped.csv"
+SIDECAR_COLUMNS = (
+    "row", "split", "shard", "id", "label", "slide", "source_name",
+)  # fmt: skip
+_TFDS_FEATURES = "tensorflow_datasets.core.features."
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard file: its name, records, size and SHA-256 (hex)."""
+
+    name: str
+    num_records: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split: its shards, and what is in them.
+
+    Attributes:
+        name: `fold0`, `test` and so on.
+        labeled: Whether labels are 0 or 1; if not, all are -1.
+        layout: Where the parts of its records lie.
+        shards: In order; rows go on from one to the next.
+        class_counts: Patches of label "0" and "1", or of "-1".
+        channel_mean: Of red, green, blue over all pixels, in [0, 255].
+        channel_std: Likewise, of the population.
+    """
+
+    name: str
+    labeled: bool
+    layout: records.Layout
+    shards: tuple[Shard, ...]
+    class_counts: dict[str, int]
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+
+    @property
+    def num_records(self) -> int:
+        """Patches in the split."""
+        return sum(shard.num_records for shard in self.shards)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a records folder holds.
+
+    Attributes:
+        splits: In the order of the sidecar's rows.
+        options: What the data was made from and how: source, seed, folds.
+        versions: Of the programs that made it.
+    """
+
+    splits: tuple[Split, ...]
+    options: dict[str, object]
+    versions: dict[str, str]
+
+    def select(self, names: Sequence[str]) -> list[Split]:
+        """Returns the splits of these names.
+
+        Raises:
+            ValueError: a name is unknown or repeated, or there is none.
+        """
+        known = {split.name: split for split in self.splits}
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"found no split {name!r} in the records, expected one of"
+                    f" {', '.join(known)}."
+                )
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"found splits {','.join(names)!r}, expected at least one, and"
+                " each once."
+            )
+        return [known[name] for name in names]
+
+    def first_row(self, name: str) -> int:
+        """Returns the sidecar's row at which the split begins."""
+        row = 0
+        for split in self.splits:
+            if split.name == name:
+                return row
+            row += split.num_records
+        raise ValueError(f"found no split {name!r} in the records.")
+
+
+def write(records_dir: str, manifest: Manifest) -> None:
+    """Writes the three JSON files."""
+    contents = {
+        "dataset_info.json": _dataset_info(manifest),
+        "features.json": _features(),
+        MANIFEST_FILE: {
+            "format_version": FORMAT_VERSION,
+            **dataclasses.asdict(manifest),
+        },
+    }
+    for name, content in contents.items():
+        with open(os.path.join(records_dir, name), "w") as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
+
+
+def read(records_dir: str) -> Manifest:
+    """Returns what `records_dir` holds.
+
+    Raises:
+        FileNotFoundError: it is not a finished records folder.
+        ValueError: its manifest is damaged or of another format.
+    """
+    path = os.path.join(records_dir, MANIFEST_FILE)
+    content = _read_json(path)
+    try:
+        found = content["format_version"]
+        if found != FORMAT_VERSION:
+            raise ValueError(
+                f"{path}: found format {found}, expected {FORMAT_VERSION}."
+                " Convert again with this version."
+            )
+        return Manifest(
+            splits=tuple(_split(split) for split in content["splits"]),
+            options=content["options"],
+            versions=content["versions"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: found no usable {error}, expected the manifest of a"
+            " records folder. Convert again."
+        ) from error
+
+
+def hash_manifest(records_dir: str) -> str:
+    """Returns the SHA-256 (hex) of the manifest, which names the data."""
+    with open(os.path.join(records_dir, MANIFEST_FILE), "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def _read_json(path: str) -> dict[str, object]:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: not found, expected a records folder made by"
+            " `pcam convert_to_tfrecords`. Check --records_dir."
+        )
+    with open(path) as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: found no JSON ({error}). Convert again."
+            ) from error
+
+
+def _split(content: dict) -> Split:
+    return Split(
+        name=content["name"],
+        labeled=content["labeled"],
+        layout=records.Layout(**content["layout"]),
+        shards=tuple(Shard(**shard) for shard in content["shards"]),
+        class_counts=content["class_counts"],
+        channel_mean=tuple(content["channel_mean"]),
+        channel_std=tuple(content["channel_std"]),
+    )
+
+
+def _dataset_info(manifest: Manifest) -> dict[str, object]:
+    return {
+        "name": "pcam",
+        "version": "1.0.0",
+        "description": "PatchCamelyon patches, 96 x 96 RGB.",
+        "fileFormat": "tfrecord",
+        "moduleName": "pcam_tfdata",
+        "splits": [
+            {
+                "name": split.name,
+                "shardLengths": [
+                    str(shard.num_records) for shard in split.shards
+                ],
+                "numBytes": str(
+                    split.num_records * split.layout.record_bytes
+                ),
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            }
+            for split in manifest.splits
+        ],
+    }  # fmt: skip
+
+
+def _features() -> dict[str, object]:
+    def tensor(shape: dict, dtype: str, encoding: str) -> dict[str, object]:
+        return {"shape": shape, "dtype": dtype, "encoding": encoding}
+
+    dimensions = {"dimensions": [str(size) for size in schema.IMAGE_SHAPE]}
+    kinds = {
+        "id": ("text_feature.Text", "text", {}),
+        "image": (
+            "tensor_feature.Tensor",
+            "tensor",
+            tensor(dimensions, "uint8", "bytes"),
+        ),
+        "label": (
+            "class_label_feature.ClassLabel",
+            "classLabel",
+            {"numClasses": str(len(schema.CLASS_NAMES))},
+        ),
+        "tumor_fraction": (
+            "scalar.Scalar", "tensor", tensor({}, "float32", "none"),
+        ),
+    }  # fmt: skip
+    features = {
+        name: {"pythonClassName": _TFDS_FEATURES + kind, field: content}
+        for name, (kind, field, content) in kinds.items()
+    }
+    return {
+        "pythonClassName": _TFDS_FEATURES + "features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }

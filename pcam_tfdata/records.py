@@ -1,0 +1,193 @@
+"""A patch as a `tf.train.Example` in TFRecord framing, of fixed width.
+
+All records of a split have one size, because each feature has a fixed width and
+the label is constant in size within a split. So record k of a shard starts at
+byte k * record_bytes: a shard is a TFRecord file for any reader of TFRecords,
+and a strided array for a memory map. The bytes are those of TensorFlow's own
+deterministic serialisation, made here without TensorFlow.
+
+Formats: the TFRecord framing of tensorflow/core/lib/io/record_writer.h, and the
+protocol buffer encoding of tensorflow/core/example/{example,feature}.proto.
+"""
+
+import dataclasses
+import functools
+import os
+import struct
+
+import google_crc32c
+import numpy as np
+
+from pcam_tfdata import schema
+
+_LENGTH_BYTES = 8
+_CRC_BYTES = 4
+_HEADER_BYTES = _LENGTH_BYTES + _CRC_BYTES
+_FRAME_BYTES = _HEADER_BYTES + _CRC_BYTES
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the parts of a record lie, in bytes from the start of the record.
+
+    Attributes:
+        record_bytes: Size of a whole record, framing included.
+        id_offset: The 40 hex digits of the id.
+        image_offset: The 27,648 bytes of row-major RGB.
+        label_offset: The label, a varint: one byte for 0 or 1, ten for -1.
+        tumor_fraction_offset: A little-endian float32.
+    """
+
+    record_bytes: int
+    id_offset: int
+    image_offset: int
+    label_offset: int
+    tumor_fraction_offset: int
+
+    @property
+    def example_bytes(self) -> int:
+        """Size of the serialised Example: a record without its framing."""
+        return self.record_bytes - _FRAME_BYTES
+
+
+def encode(
+    patch_id: str, image: np.ndarray, label: int, tumor_fraction: float
+) -> bytes:
+    """Returns a framed record.
+
+    Args:
+        patch_id: 40 hex digits.
+        image: uint8 [96, 96, 3].
+        label: 0, 1, or -1 for unlabelled.
+        tumor_fraction: Share of tumor pixels in the centre, NaN if not known.
+    """
+    example = _example(
+        patch_id.encode("ascii"), image.tobytes(), label, tumor_fraction
+    )
+    length = struct.pack("<Q", len(example))
+    return b"".join(
+        (length, _masked_crc(length), example, _masked_crc(example))
+    )
+
+
+@functools.cache
+def layout(*, labeled: bool) -> Layout:
+    """Returns the layout of the records of a labelled or unlabelled split."""
+    probe = encode(
+        "x" * schema.ID_BYTES,
+        np.full(schema.IMAGE_SHAPE, 255, np.uint8),
+        schema.POSITIVE if labeled else schema.UNLABELED,
+        1.5,
+    )
+    return Layout(
+        record_bytes=len(probe),
+        id_offset=probe.index(b"x" * schema.ID_BYTES),
+        image_offset=probe.index(b"\xff" * schema.IMAGE_BYTES),
+        label_offset=_value_offset(probe, b"label"),
+        tumor_fraction_offset=_value_offset(probe, b"tumor_fraction"),
+    )
+
+
+def map_shard(path: str, num_records: int, layout: Layout) -> np.ndarray:
+    """Returns the records of a shard file, memory-mapped.
+
+    Returns:
+        uint8 [num_records, record_bytes], read-only.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: its size is not num_records x record_bytes.
+    """
+    expected = num_records * layout.record_bytes
+    found = os.path.getsize(path)
+    if found != expected:
+        raise ValueError(
+            f"{path}: found {found:,} bytes, expected {expected:,}"
+            f" ({num_records:,} records of {layout.record_bytes:,})."
+            " Convert again."
+        )
+    if not num_records:
+        return np.zeros((0, layout.record_bytes), np.uint8)
+    mapped = np.memmap(path, np.uint8, mode="r")
+    return mapped.reshape(num_records, layout.record_bytes)
+
+
+def view_images(records: np.ndarray, layout: Layout) -> np.ndarray:
+    """Returns the pixels of mapped records: uint8 [num_records, 96, 96, 3]."""
+    start = layout.image_offset
+    pixels = records[:, start : start + schema.IMAGE_BYTES]
+    height, width, channels = schema.IMAGE_SHAPE
+    return np.lib.stride_tricks.as_strided(
+        pixels,
+        (len(records), height, width, channels),
+        (layout.record_bytes, width * channels, channels, 1),
+        writeable=False,
+    )
+
+
+def find_fault(record: bytes, layout: Layout) -> str | None:
+    """Returns what is wrong with a framed record, or None.
+
+    Checks the length field, both CRCs, and that the id is the SHA-1 of the
+    pixels.
+    """
+    length, data = record[:_LENGTH_BYTES], record[_HEADER_BYTES:-_CRC_BYTES]
+    found = struct.unpack("<Q", length)[0]
+    if found != layout.example_bytes:
+        return f"length field says {found:,}, expected {layout.example_bytes:,}"
+    if record[_LENGTH_BYTES:_HEADER_BYTES] != _masked_crc(length):
+        return "CRC of the length does not match"
+    if record[-_CRC_BYTES:] != _masked_crc(data):
+        return "CRC of the data does not match"
+    patch_id = record[layout.id_offset : layout.id_offset + schema.ID_BYTES]
+    start = layout.image_offset
+    image = np.frombuffer(record, np.uint8, schema.IMAGE_BYTES, start)
+    digest = schema.hash_pixels(image)
+    if patch_id != digest.encode("ascii"):
+        return f"id {patch_id!r} is not the SHA-1 of the pixels, {digest}"
+    return None
+
+
+def _value_offset(record: bytes, key: bytes) -> int:
+    # Tag and length of the feature, of its list and of the value: six bytes.
+    return record.rindex(key) + len(key) + 6
+
+
+def _example(
+    patch_id: bytes, image: bytes, label: int, tumor_fraction: float
+) -> bytes:
+    # Each list is field 1 of its kind: bytes_list 1, float_list 2, int64_list 3.
+    # Keys sorted, as in deterministic serialisation.
+    fraction = struct.pack("<f", tumor_fraction)
+    features = (
+        _feature(b"id", 1, patch_id)
+        + _feature(b"image", 1, image)
+        + _feature(b"label", 3, _varint(label))
+        + _feature(b"tumor_fraction", 2, fraction)
+    )
+    return _field(1, features)
+
+
+def _feature(key: bytes, kind: int, value: bytes) -> bytes:
+    feature = _field(kind, _field(1, value))
+    return _field(1, _field(1, key) + _field(2, feature))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return bytes((number << 3 | 2,)) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    value &= (1 << 64) - 1  # A negative int64 takes ten bytes.
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
+    return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)

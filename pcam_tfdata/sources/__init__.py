@@ -1,0 +1,1 @@
+"""Lists of patches, one module for each kind of source."""

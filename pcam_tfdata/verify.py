@@ -1,0 +1,146 @@
+"""Checks a records folder against its manifest, byte by byte."""
+
+import dataclasses
+import hashlib
+import os
+
+import numpy as np
+
+from pcam_tfdata import manifest, records, schema, tables, workers
+
+_COUNT_EVERY = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyTask:
+    """A shard file, what the manifest says of it, and its sidecar ids."""
+
+    path: str
+    split: manifest.Split
+    shard: manifest.Shard
+    ids: tuple[str, ...]
+
+
+def verify(records_dir: str, *, num_workers: int = 0) -> list[str]:
+    """Returns a line for each fault of a records folder; none if it is sound.
+
+    Checks every file's size and SHA-256, every record's framing, CRCs and id
+    against its pixels, the counts per class and the ids of the sidecar.
+
+    Raises:
+        FileNotFoundError, ValueError: it is no records folder at all.
+    """
+    content = manifest.read(records_dir)
+    tasks, problems = _plan(records_dir, content)
+    with workers.Workers(num_workers) as pool:
+        parts = pool.map(
+            verify_shard,
+            tasks,
+            num_patches=sum(split.num_records for split in content.splits),
+            description="verify",
+        )
+    counts: dict[str, np.ndarray] = {}
+    for task, (shard_problems, label_counts) in zip(tasks, parts, strict=True):
+        problems += shard_problems
+        counts[task.split.name] = (
+            counts.get(task.split.name, 0) + label_counts
+        )
+    return problems + _count_problems(content, counts)
+
+
+def verify_shard(task: VerifyTask) -> tuple[list[str], np.ndarray]:
+    """Returns the faults of one shard, and its patches of label 0, 1, -1."""
+    label_counts = np.zeros(3, np.int64)
+    if not os.path.isfile(task.path):
+        return [f"{task.path}: not found. Convert again."], label_counts
+    size = os.path.getsize(task.path)
+    problems = []
+    if size != task.shard.num_bytes:
+        problems.append(
+            f"{task.path}: found {size:,} bytes, expected"
+            f" {task.shard.num_bytes:,}. Copy the file again or convert again."
+        )
+    digest = hashlib.sha256()
+    layout = task.split.layout
+    with open(task.path, "rb") as file:
+        for place in range(task.shard.num_records):
+            record = file.read(layout.record_bytes)
+            digest.update(record)
+            fault = _record_fault(record, task, place)
+            if fault:
+                problems.append(
+                    f"{task.path}: record {place} (byte"
+                    f" {place * layout.record_bytes:,}): {fault}."
+                )
+                if len(record) < layout.record_bytes:
+                    break
+                continue
+            labeled = task.split.labeled
+            label_counts[record[layout.label_offset] if labeled else -1] += 1
+            if place % _COUNT_EVERY == 0:
+                workers.count_done(min(_COUNT_EVERY, task.shard.num_records - place))
+        digest.update(file.read())
+    if digest.hexdigest() != task.shard.sha256:
+        problems.append(
+            f"{task.path}: found SHA-256 {digest.hexdigest()}, expected"
+            f" {task.shard.sha256}. Copy the file again or convert again."
+        )
+    return problems, label_counts
+
+
+def _plan(
+    records_dir: str, content: manifest.Manifest
+) -> tuple[list[VerifyTask], list[str]]:
+    path = os.path.join(records_dir, manifest.SIDECAR_FILE)
+    rows = tables.read_csv(path, ("split", "shard", "id"))
+    ids: dict[tuple[str, str], list[str]] = {}
+    for split, shard, patch_id in rows:
+        ids.setdefault((split, shard), []).append(patch_id)
+    tasks = [
+        VerifyTask(
+            path=os.path.join(records_dir, shard.name),
+            split=split,
+            shard=shard,
+            ids=tuple(ids.get((split.name, shard.name), ())),
+        )
+        for split in content.splits
+        for shard in split.shards
+    ]
+    problems = [
+        f"{path}: found {len(task.ids):,} rows of {task.shard.name}, expected"
+        f" {task.shard.num_records:,}."
+        for task in tasks
+        if len(task.ids) != task.shard.num_records
+    ]
+    return tasks, problems
+
+
+def _record_fault(record: bytes, task: VerifyTask, place: int) -> str | None:
+    layout = task.split.layout
+    if len(record) < layout.record_bytes:
+        return f"found {len(record):,} bytes, expected {layout.record_bytes:,}"
+    fault = records.find_fault(record, layout)
+    if fault:
+        return fault
+    if task.split.labeled and record[layout.label_offset] > schema.POSITIVE:
+        return f"found label {record[layout.label_offset]}, expected 0 or 1"
+    start = layout.id_offset
+    found = record[start : start + schema.ID_BYTES].decode("ascii")
+    if place < len(task.ids) and found != task.ids[place]:
+        return f"found id {found}, the sidecar says {task.ids[place]}"
+    return None
+
+
+def _count_problems(
+    content: manifest.Manifest, counts: dict[str, np.ndarray]
+) -> list[str]:
+    problems = []
+    for split in content.splits:
+        for label, expected in split.class_counts.items():
+            found = int(counts[split.name][int(label)])
+            if found != expected:
+                problems.append(
+                    f"{split.name}: found {found:,} sound patches of label"
+                    f" {label}, the manifest says {expected:,}."
+                )
+    return problems

@@ -1,0 +1,119 @@
+"""Processes that share a list of tasks, and count the patches they have done.
+
+Processes start by spawning, so that they inherit no thread and no TensorFlow.
+They end when their parent does, however it ends.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import process
+from typing import Any
+
+from pcam_tfdata import progress
+
+_POLL_SECONDS = 0.2
+_num_done = None  # In a worker: the counter that it shares with its parent.
+
+
+def count_cores() -> int:
+    """Returns how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def count_done(num_patches: int) -> None:
+    """Adds to the progress of the job; without effect outside of a worker."""
+    if _num_done is None:
+        return
+    with _num_done.get_lock():
+        _num_done.value += num_patches
+
+
+class Workers:
+    """A pool of processes. A context manager.
+
+    Args:
+        num_workers: How many; 0 for one a core.
+    """
+
+    def __init__(self, num_workers: int = 0) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._num_done = context.Value("q", 0)
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            num_workers or count_cores(),
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(self._num_done,),
+        )
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Sequence[Any],
+        *,
+        num_patches: int,
+        description: str,
+    ) -> list[Any]:
+        """Returns `function(task)` for each task, in order.
+
+        Args:
+            function: Of a module, and so are its results: they are pickled.
+            tasks: Its arguments.
+            num_patches: What `count_done` adds up to.
+            description: Of the progress bar.
+
+        Raises:
+            RuntimeError: a worker was killed.
+            Exception: whatever `function` raised first.
+        """
+        self._num_done.value = 0
+        futures = [self._pool.submit(function, task) for task in tasks]
+        try:
+            with progress.Progress(num_patches, description) as bar:
+                for _ in _until_done(futures):
+                    bar.advance_to(self._num_done.value)
+            return [future.result() for future in futures]
+        except process.BrokenProcessPool as error:
+            raise RuntimeError(
+                "A worker process was killed (out of memory?). Run again, with"
+                " fewer --num_workers if memory is short."
+            ) from error
+
+
+def _until_done(futures: list[concurrent.futures.Future]) -> Iterator[None]:
+    pending = set(futures)
+    while pending:
+        done, pending = concurrent.futures.wait(
+            pending,
+            timeout=_POLL_SECONDS,
+            return_when=concurrent.futures.FIRST_EXCEPTION,
+        )
+        if any(future.exception() for future in done):
+            break
+        yield
+    for future in pending:
+        future.cancel()
+
+
+def _start_worker(num_done: Any) -> None:
+    global _num_done
+    _num_done = num_done
+    # Ctrl-C reaches the whole group: the parent answers for all.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
