@@ -251,9 +251,7 @@ def _settle_ids(
     return ids, bad
 
 
-def _are_names_hashes(
-    patches: Sequence[listing.Patch], check_ids: str
-) -> bool:
+def _are_names_hashes(patches: Sequence[listing.Patch], check_ids: str) -> bool:
     """Returns whether names are to be the hashes of their pixels.
 
     With `auto`, 64 patches spread over the source decide: one hit is enough.
@@ -264,7 +262,9 @@ def _are_names_hashes(
         (patch for patch in patches if schema.is_hash(patch.name)),
         key=lambda patch: patch.name,
     )
-    bounds = sharding.shard_bounds(len(named), min(_NUM_PROBES, len(named)) or 1)
+    bounds = sharding.shard_bounds(
+        len(named), min(_NUM_PROBES, len(named)) or 1
+    )
     probes = [named[place] for place in bounds[:-1] if place < len(named)]
     hashes, _ = shards.hash_patches(shards.HashTask(probes, None))
     return any(

@@ -50,7 +50,9 @@ class Progress:
     def _log_line(self, now: float, scores: dict[str, float]) -> None:
         rate = self._done / (now - self._start)
         left = (self._total - self._done) / rate if rate else float("inf")
-        notes = "".join(f", {name} {value:.4f}" for name, value in scores.items())
+        notes = "".join(
+            f", {name} {value:.4f}" for name, value in scores.items()
+        )
         _logger.info(
             "%s: %s of %s patches, %s patches/s, %.0f s left%s",
             self._description, f"{self._done:,}", f"{self._total:,}",

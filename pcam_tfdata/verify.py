@@ -42,9 +42,7 @@ def verify(records_dir: str, *, num_workers: int = 0) -> list[str]:
     counts: dict[str, np.ndarray] = {}
     for task, (shard_problems, label_counts) in zip(tasks, parts, strict=True):
         problems += shard_problems
-        counts[task.split.name] = (
-            counts.get(task.split.name, 0) + label_counts
-        )
+        counts[task.split.name] = counts.get(task.split.name, 0) + label_counts
     return problems + _count_problems(content, counts)
 
 
@@ -78,7 +76,9 @@ def verify_shard(task: VerifyTask) -> tuple[list[str], np.ndarray]:
             labeled = task.split.labeled
             label_counts[record[layout.label_offset] if labeled else -1] += 1
             if place % _COUNT_EVERY == 0:
-                workers.count_done(min(_COUNT_EVERY, task.shard.num_records - place))
+                workers.count_done(
+                    min(_COUNT_EVERY, task.shard.num_records - place)
+                )
         digest.update(file.read())
     if digest.hexdigest() != task.shard.sha256:
         problems.append(

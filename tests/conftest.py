@@ -22,5 +22,7 @@ def kaggle_sample() -> pathlib.Path:
     """A folder of real patches, in Kaggle's layout; skips where there is none."""
     path = _SHARED_DATA / "kaggle_sample"
     if not path.is_dir():
-        pytest.skip("the real patches of ../shared/data are not on this machine")
+        pytest.skip(
+            "the real patches of ../shared/data are not on this machine"
+        )
     return path

@@ -4,14 +4,16 @@ Only the module of the command that runs is imported. What goes wrong ends in
 one line on stderr: exit code 2 for usage, 1 for bad data.
 """
 
+import contextlib
 import importlib
 import logging
 import os
 import signal
 import sys
+import tempfile
 import textwrap
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from absl import app, flags
@@ -44,7 +46,8 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
             f" {', '.join(COMMANDS)}.",
         )
     _prepare_process()
-    module = importlib.import_module(f"pcam_tfdata.cli.{command}")
+    with _quiet_stderr():
+        module = importlib.import_module(f"pcam_tfdata.cli.{command}")
     if set(arguments) & set(_HELP_FLAGS[:-1]):
         _print_flags(command, module)
         sys.exit(0)
@@ -88,6 +91,28 @@ def _prepare_process() -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Holds back what is written to stderr, and shows it if this fails.
+
+    TensorFlow says at its import, from C++ and under any log level, that there
+    is no GPU.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _print_commands(file: object) -> None:

@@ -17,16 +17,12 @@ _NUM_WORKERS = flags.DEFINE_integer(
 
 def run() -> int:
     """Prints the faults of the records; returns 1 where there are any."""
-    problems = verify.verify(
-        _RECORDS_DIR.value, num_workers=_NUM_WORKERS.value
-    )
+    problems = verify.verify(_RECORDS_DIR.value, num_workers=_NUM_WORKERS.value)
     if not problems:
         print(f"{_RECORDS_DIR.value}: sound.")
         return 0
     for problem in problems[:_MAX_SHOWN]:
         print(problem, file=sys.stderr)
     if len(problems) > _MAX_SHOWN:
-        print(
-            f"{len(problems):,} faults, {_MAX_SHOWN} shown.", file=sys.stderr
-        )
+        print(f"{len(problems):,} faults, {_MAX_SHOWN} shown.", file=sys.stderr)
     return 1

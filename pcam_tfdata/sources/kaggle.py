@@ -154,7 +154,9 @@ def _problem(
     if name in seen:
         return f"found id {name} twice, expected it once. Remove a row."
     if label is not None and label not in _LABELS:
-        return f"found label {label!r} for {name}, expected 0 or 1. Mend the row."
+        return (
+            f"found label {label!r} for {name}, expected 0 or 1. Mend the row."
+        )
     if name not in paths:
         return (
             f"found id {name} without a file, expected {name}.tif in the"

@@ -1,0 +1,111 @@
+"""What a run needs to go on where it stopped, in one file a checkpoint.
+
+A NumPy .npz archive: the variables of model and optimizer in their order, and a
+JSON text with all else. The archive holds CRCs, so a file that was cut short is
+found out. The list is explicit because a Keras or tf.train checkpoint of a model
+leaves out the state of Dropout's seed generators.
+"""
+
+import json
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+KEEP = 3
+_NAME = re.compile(r"step-(\d{9})\.npz")
+_STATE = "state"
+
+_logger = logging.getLogger(__name__)
+
+
+def variables_of(
+    model: keras.Model, optimizer: keras.Optimizer
+) -> list[keras.Variable]:
+    """Returns what a checkpoint holds: weights, dropout seeds, optimizer."""
+    return [*model.variables, *optimizer.variables]
+
+
+def write(
+    folder: str,
+    step: int,
+    variables: Sequence[keras.Variable],
+    state: dict[str, object],
+) -> None:
+    """Writes the checkpoint of a step, whole or not at all; keeps the last 3.
+
+    Args:
+        folder: Made if it is not there.
+        step: Steps done.
+        variables: See `variables_of`.
+        state: Anything that JSON can hold.
+    """
+    os.makedirs(folder, exist_ok=True)
+    arrays = {
+        f"{place:04d}": np.asarray(variable)
+        for place, variable in enumerate(variables)
+    }
+    arrays[_STATE] = np.array(json.dumps(state))
+    path = os.path.join(folder, f"step-{step:09d}.npz")
+    with open(f"{path}.incomplete", "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.incomplete", path)
+    for _, old in _list(folder)[:-KEEP]:
+        os.remove(old)
+
+
+def restore_latest(
+    folder: str, variables: Sequence[keras.Variable]
+) -> dict[str, object] | None:
+    """Assigns the newest sound checkpoint; returns its state.
+
+    A damaged one is passed over with a line. None where there is no checkpoint.
+
+    Raises:
+        ValueError: its variables are not those of this network.
+    """
+    for _, path in reversed(_list(folder)):
+        try:
+            with np.load(path) as arrays:
+                values = {name: arrays[name] for name in arrays.files}
+        except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+            _logger.warning("%s: damaged (%s), passed over.", path, error)
+            continue
+        state = json.loads(str(values.pop(_STATE)))
+        _assign(path, list(values.values()), variables)
+        return state
+    return None
+
+
+def _assign(
+    path: str,
+    values: Sequence[np.ndarray],
+    variables: Sequence[keras.Variable],
+) -> None:
+    found = [value.shape for value in values]
+    expected = [tuple(variable.shape) for variable in variables]
+    if found != expected:
+        raise ValueError(
+            f"{path}: found {len(found)} variables of another network, expected"
+            f" {len(expected)} of this one. Pass --restart to begin anew."
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _list(folder: str) -> list[tuple[int, str]]:
+    """Returns (step, path) of the checkpoints, oldest first."""
+    if not os.path.isdir(folder):
+        return []
+    matches = [_NAME.fullmatch(name) for name in os.listdir(folder)]
+    return sorted(
+        (int(match.group(1)), os.path.join(folder, match.group()))
+        for match in matches
+        if match
+    )

@@ -1,0 +1,44 @@
+"""Scores the best model of a run, exactly.
+
+Writes metrics.json, metrics.txt, predictions.csv, roc.png and confusion.png.
+"""
+
+import os
+
+from absl import flags
+
+from pcam_tfdata import evaluate, report
+from pcam_tfdata.cli import options
+
+REQUIRED_FLAGS = ("records_dir", "run_dir")
+
+flags.DEFINE_string("records_dir", None, "Records folder.")
+flags.DEFINE_string("run_dir", None, "Folder of the run.")
+flags.DEFINE_list(
+    "splits", [], "Labelled splits. Default: the run's validation splits."
+)
+flags.DEFINE_float(
+    "threshold",
+    0.5,
+    "A probability at or above it predicts 1.",
+    lower_bound=0,
+    upper_bound=1,
+)
+flags.DEFINE_integer("batch_size", 512, "Patches a pass.", lower_bound=1)
+flags.DEFINE_string(
+    "output_dir", None, "Where the files go. Default: the run's folder."
+)
+
+
+def run() -> None:
+    """Writes the scores and prints them."""
+    evaluated = options.from_flags(evaluate.EvaluateOptions)
+    scores = evaluate.evaluate(evaluated)
+    output_dir = evaluated.output_dir or evaluated.run_dir
+    if scores["auc"] is not None:
+        report.plot_roc(
+            os.path.join(output_dir, evaluate.PREDICTIONS),
+            os.path.join(output_dir, "roc.png"),
+        )
+    report.plot_confusion(scores, os.path.join(output_dir, "confusion.png"))
+    print(evaluate.format_scores(scores), end="")

@@ -1,0 +1,43 @@
+"""Writes a submission CSV, `id,label`, with the best model of a run.
+
+Labels are probabilities, which is what an AUC wants, unless --threshold is given.
+"""
+
+from absl import app, flags
+
+from pcam_tfdata import predict
+from pcam_tfdata.cli import options
+
+REQUIRED_FLAGS = ("run_dir", "output_csv")
+
+flags.DEFINE_string("run_dir", None, "Folder of the run.")
+flags.DEFINE_string("output_csv", None, "File to write, whole or not at all.")
+flags.DEFINE_string("records_dir", None, "Records folder.")
+flags.DEFINE_string(
+    "input_dir", None, "Instead of records: Kaggle's folder, read as it is."
+)
+flags.DEFINE_string("split", "test", "Split of the records or of the folder.")
+flags.DEFINE_integer("batch_size", 512, "Patches a pass.", lower_bound=1)
+flags.DEFINE_float(
+    "threshold",
+    None,
+    "Write 1 for a probability at or above it, else 0.",
+    lower_bound=0,
+    upper_bound=1,
+)
+flags.DEFINE_string(
+    "sample_submission",
+    None,
+    "CSV whose ids, in its order, the output must have.",
+)
+
+
+def run() -> None:
+    """Predicts what the flags name."""
+    predicted = options.from_flags(predict.PredictOptions)
+    if (predicted.records_dir is None) == (predicted.input_dir is None):
+        raise app.UsageError(
+            "expected one of --records_dir and --input_dir, found both or none."
+        )
+    num_patches = predict.predict(predicted)
+    print(f"{predicted.output_csv}: {num_patches:,} patches.")

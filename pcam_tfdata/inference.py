@@ -1,0 +1,68 @@
+"""A network and batches to logits, each patch once."""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pcam_tfdata import pipeline, progress
+
+
+class Predictor:
+    """Runs a network forward over batches, on the replicas of a strategy.
+
+    Args:
+        model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
+        strategy: In whose scope the model was made.
+    """
+
+    def __init__(
+        self, model: keras.Model, strategy: tf.distribute.Strategy
+    ) -> None:
+        self._strategy = strategy
+
+        def forward(batch: pipeline.Batch) -> pipeline.Batch:
+            logit = model(batch["image"], training=False)[:, 0]
+            kept = {name: batch[name] for name in ("label", "row", "mask")}
+            return kept | {"logit": logit}
+
+        self._step = tf.function(
+            lambda batch: strategy.run(forward, args=(batch,)),
+            reduce_retracing=True,
+        )
+
+    def predict(
+        self, batches: tf.data.Dataset, num_patches: int, description: str
+    ) -> dict[str, np.ndarray]:
+        """Returns `row`, `label` (int64) and `logit` (float32) of each patch.
+
+        Args:
+            batches: Of `pipeline.eval_batches`: one static size, masked.
+            num_patches: How many there are, for the progress bar.
+            description: For the progress bar.
+        """
+        parts: list[dict[str, np.ndarray]] = []
+        num_done = 0
+        distributed = self._strategy.experimental_distribute_dataset(batches)
+        with progress.Progress(num_patches, description) as bar:
+            for batch in distributed:
+                parts.append(self._gather(self._step(batch)))
+                num_done += len(parts[-1]["row"])
+                bar.advance_to(num_done)
+        return {
+            name: np.concatenate([part[name] for part in parts])
+            for name in ("row", "label", "logit")
+        }
+
+    def _gather(self, outputs: pipeline.Batch) -> dict[str, np.ndarray]:
+        whole = {
+            name: np.concatenate(self._local(part))
+            for name, part in outputs.items()
+        }
+        mask = whole.pop("mask")
+        return {name: part[mask] for name, part in whole.items()}
+
+    def _local(self, part: tf.Tensor) -> Iterable[np.ndarray]:
+        results = self._strategy.experimental_local_results(part)
+        return [np.asarray(result) for result in results]

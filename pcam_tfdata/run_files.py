@@ -1,0 +1,196 @@
+"""The files of a run folder: what was run, where, and what came of it."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+
+import pcam_tfdata
+from pcam_tfdata import tables
+
+BEST_MODEL = "best.keras"
+CHECKPOINTS = "checkpoints"
+ENVIRONMENT = "environment.json"
+FLAGS = "flags.txt"
+HISTORY = "history.csv"
+TIMING = "timing.csv"
+_OWNED = (BEST_MODEL, CHECKPOINTS, ENVIRONMENT, FLAGS, HISTORY, TIMING)
+# Where things are may change between a run and its resumption.
+_PLACES = ("records_dir", "run_dir")
+_PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow")
+
+
+def open_run(
+    run_dir: str, flags: Mapping[str, object], *, restart: bool
+) -> None:
+    """Makes the folder of a run, or checks that it is that of the same run.
+
+    Args:
+        run_dir: The folder.
+        flags: Name and value of every flag that makes the run what it is.
+        restart: Removes what an earlier run left there.
+
+    Raises:
+        ValueError: the folder is that of a run with other flags.
+        FileExistsError: it holds other things than a run.
+    """
+    path = os.path.join(run_dir, FLAGS)
+    if restart:
+        _remove_run(run_dir)
+    if os.path.isfile(path):
+        _refuse_other_run(path, flags)
+        return
+    if os.path.lexists(run_dir) and (
+        not os.path.isdir(run_dir) or os.listdir(run_dir)
+    ):
+        raise FileExistsError(
+            f"{run_dir}: found something that is no run, expected a folder to"
+            " make, or that of a run to resume. Choose another --run_dir."
+        )
+    os.makedirs(run_dir, exist_ok=True)
+    _write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
+
+
+def find_model(run_dir: str) -> str:
+    """Returns the path of a run's best model.
+
+    Raises:
+        FileNotFoundError: the run has none.
+    """
+    path = os.path.join(run_dir, BEST_MODEL)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: not found, expected the folder of a run that `pcam train`"
+            " has brought through an epoch. Check --run_dir."
+        )
+    return path
+
+
+def read_flags(run_dir: str) -> dict[str, str]:
+    """Returns the flags of a run, as text."""
+    with open(os.path.join(run_dir, FLAGS), encoding="utf-8") as file:
+        pairs = [line.strip().removeprefix("--").split("=", 1) for line in file]
+    return {pair[0]: pair[-1] for pair in pairs if pair[0]}
+
+
+def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
+    """Adds a start of the run: versions, machine, git commit and `facts`.
+
+    Raises:
+        ValueError: the run began on other data.
+    """
+    path = os.path.join(run_dir, ENVIRONMENT)
+    starts = []
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
+            starts = json.load(file)["starts"]
+    if starts and starts[0]["manifest_sha256"] != facts["manifest_sha256"]:
+        raise ValueError(
+            f"{path}: found that the run began on other records, with manifest"
+            f" SHA-256 {starts[0]['manifest_sha256']}, expected"
+            f" {facts['manifest_sha256']}. Check --records_dir, or pass"
+            " --restart to begin anew."
+        )
+    now = datetime.datetime.now(datetime.UTC)
+    starts.append(
+        {
+            "started_at": now.isoformat(timespec="seconds"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {"pcam_tfdata": pcam_tfdata.__version__}
+            | {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "git_commit": _git_commit(),
+            **facts,
+        }
+    )
+    _write_text(path, json.dumps({"starts": starts}, indent=1) + "\n")
+
+
+def write_history(run_dir: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes the scores of every epoch; no wall-clock value is among them."""
+    if rows:
+        tables.write_csv(
+            os.path.join(run_dir, HISTORY),
+            list(rows[0]),
+            [list(row.values()) for row in rows],
+        )
+
+
+def append_timing(run_dir: str, row: Mapping[str, object]) -> None:
+    """Appends a row to the seconds of every epoch that was computed."""
+    path = os.path.join(run_dir, TIMING)
+    is_new = not os.path.exists(path)
+    with open(path, "a", encoding="utf-8") as file:
+        if is_new:
+            file.write(",".join(row) + "\n")
+        file.write(",".join(str(value) for value in row.values()) + "\n")
+
+
+def _flag_lines(flags: Mapping[str, object]) -> list[str]:
+    def as_text(value: object) -> str:
+        if isinstance(value, (list, tuple)):
+            return ",".join(map(str, value))
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return [
+        f"--{name}={as_text(value)}"
+        for name, value in flags.items()
+        if value is not None
+    ]
+
+
+def _refuse_other_run(path: str, flags: Mapping[str, object]) -> None:
+    with open(path, encoding="utf-8") as file:
+        found = {line.strip() for line in file}
+    differing = sorted(
+        line
+        for line in found ^ set(_flag_lines(flags))
+        if line[2:].split("=", 1)[0] not in _PLACES
+    )
+    if differing:
+        names = sorted({line.split("=", 1)[0] for line in differing})
+        before = [line for line in differing if line in found]
+        raise ValueError(
+            f"{path}: found a run that differs in {', '.join(names)} (it had"
+            f" {' '.join(before) or 'the default'}). Give the same flags to"
+            " resume it, another --run_dir, or --restart to begin anew."
+        )
+
+
+def _remove_run(run_dir: str) -> None:
+    if not os.path.isfile(os.path.join(run_dir, FLAGS)):
+        return
+    for name in _OWNED:
+        path = os.path.join(run_dir, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif os.path.exists(path):
+            os.remove(path)
+
+
+def _write_text(path: str, text: str) -> None:
+    with open(f"{path}.incomplete", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(f"{path}.incomplete", path)
+
+
+def _git_commit() -> str | None:
+    """Returns the commit of the code where it runs from a checkout."""
+    folder = pathlib.Path(__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
