@@ -1,0 +1,281 @@
+"""The loop: replicas agree, overflow is skipped, a killed run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pcam_tfdata import (
+    checkpoints,
+    models,
+    pipeline,
+    run_files,
+    strategy,
+    train,
+)
+
+TRAIN_SPLITS = ("fold1", "fold2", "fold3", "fold4")
+
+
+def mirrored(devices) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(
+        devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+def options_for(records_dir, **changes) -> train.TrainOptions:
+    defaults = {
+        "run_dir": "unused", "model": "small_cnn", "batch_size": 16,
+        "precision": "float32",
+    }  # fmt: skip
+    return train.TrainOptions(records_dir=records_dir, **(defaults | changes))
+
+
+def without_dropout(model: keras.Model) -> None:
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+
+
+def train_steps(options, distribution, num_steps) -> train.Trainer:
+    """Returns a trainer after some steps, dropout off."""
+    trainer = train.Trainer(options, distribution)
+    without_dropout(trainer.model)
+    source = pipeline.Source(options.records_dir, TRAIN_SPLITS)
+    batches = pipeline.train_batches(
+        source,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        first_step=0,
+        num_steps=num_steps,
+    )
+    trainer.run_steps(
+        iter(distribution.experimental_distribute_dataset(batches)),
+        num_steps,
+        tf.zeros([3], tf.float64),
+    )
+    return trainer
+
+
+def largest_difference(one: keras.Model, other: keras.Model) -> float:
+    return max(
+        float(np.abs(np.asarray(a) - np.asarray(b)).max())
+        for a, b in zip(one.variables, other.variables, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "learning_rate", "num_steps", "tolerance"),
+    [("sgd", 0.01, 20, 1e-4), ("adam", 0.001, 1, 1e-6)],
+    ids=["sgd", "adam"],
+)
+def test_two_replicas_train_as_one(
+    records_dir, virtual_devices, optimizer, learning_rate, num_steps, tolerance
+):
+    options = options_for(
+        records_dir, optimizer=optimizer, learning_rate=learning_rate
+    )
+    single = tf.distribute.OneDeviceStrategy("/CPU:0")
+    start = train.Trainer(options, single)
+    one = train_steps(options, single, num_steps)
+    two = train_steps(options, mirrored(virtual_devices), num_steps)
+    assert largest_difference(one.model, two.model) < tolerance
+    assert largest_difference(one.model, start.model) > 10 * tolerance
+
+
+def test_overflow_on_one_replica_skips_the_step(records_dir, virtual_devices):
+    distribution = mirrored(virtual_devices)
+    options = options_for(records_dir, precision="mixed_float16")
+    trainer = train.Trainer(options, distribution)
+    optimizer = trainer.optimizer
+    before = [np.asarray(v) for v in trainer.model.trainable_variables]
+    scale = float(np.asarray(optimizer.dynamic_scale))
+
+    def step(value):
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradient = tf.where(number == 1, value, 1.0)
+        train.apply_gradients(
+            optimizer,
+            [
+                tf.fill(v.shape, gradient)
+                for v in trainer.model.trainable_variables
+            ],
+        )
+
+    @tf.function
+    def run(value):
+        distribution.run(step, args=(value,))
+
+    run(tf.constant(float("inf")))
+    after = [np.asarray(v) for v in trainer.model.trainable_variables]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert float(np.asarray(optimizer.dynamic_scale)) == scale / 2
+    assert int(np.asarray(optimizer.iterations)) == 0
+
+    run(tf.constant(1.0))
+    assert int(np.asarray(optimizer.iterations)) == 1
+    moved = np.asarray(trainer.model.trainable_variables[0])
+    assert np.isfinite(moved).all()
+    assert (moved != before[0]).any()
+
+
+def test_gradients_of_replicas_are_summed_once(records_dir, virtual_devices):
+    distribution = mirrored(virtual_devices)
+    with distribution.scope():
+        weight = keras.Variable(1.0)
+        optimizer = keras.optimizers.SGD(1.0)
+        optimizer.build([weight])
+
+    @tf.function
+    def run():
+        def step():
+            number = (
+                tf.distribute.get_replica_context().replica_id_in_sync_group
+            )
+            gradient = tf.where(number == 1, 2.0, 3.0)
+            train.apply_gradients(optimizer, [gradient])
+
+        distribution.run(step)
+
+    run()
+    assert float(np.asarray(weight)) == 1.0 - (2.0 + 3.0)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_keeps_float32_weights_and_logits(
+    records_dir, precision
+):
+    distribution = tf.distribute.OneDeviceStrategy("/CPU:0")
+    options = options_for(records_dir, precision=precision, batch_size=4)
+    trainer = train_steps(options, distribution, 1)
+    kinds = {layer.compute_dtype for layer in trainer.model.layers}
+    assert precision.removeprefix("mixed_") in kinds
+    assert trainer.model.output.dtype == "float32"
+    assert {v.dtype for v in trainer.model.trainable_variables} == {"float32"}
+    scaled = isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
+
+
+@pytest.fixture(autouse=True)
+def _float32_again():
+    yield
+    strategy.reset_keras("float32", 0)
+
+
+def test_seed_cnn_has_the_notebooks_parameters():
+    model = models.build("seed_cnn")
+    assert model.count_params() == 3_411_521
+    assert model.input.dtype == "uint8"
+    assert model.layers[-1].name == "logit"
+
+
+def test_small_cnn_is_small():
+    assert models.build("small_cnn").count_params() < 200_000
+
+
+class Recorder(keras.callbacks.Callback):
+    """Notes the events that a callback of Keras receives."""
+
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def on_train_begin(self, logs=None):
+        self.events.append("train")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.events.append((epoch, "val_auc" in logs))
+        self.model.stop_training = epoch == 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.events.append("batch")
+
+
+def test_keras_callbacks_receive_events_and_can_stop(records_dir, tmp_path):
+    recorder = Recorder()
+    options = options_for(
+        records_dir, run_dir=str(tmp_path / "run"), epochs=5
+    )
+    result = train.train(options, [recorder])
+    assert result["epoch"] == 2
+    assert recorder.events[:2] == ["train", "batch"]
+    ends = [event for event in recorder.events if isinstance(event, tuple)]
+    assert ends == [(0, True), (1, True)]
+
+
+def test_best_model_takes_uint8_patches(records_dir, tmp_path):
+    options = options_for(
+        records_dir, run_dir=str(tmp_path / "run"), epochs=1
+    )
+    train.train(options)
+    model = keras.models.load_model(run_files.find_model(options.run_dir))
+    assert model.layers[-1].name == "logit"
+    logit = model(np.zeros((2, 96, 96, 3), np.uint8))
+    assert (logit.shape, logit.dtype) == ((2, 1), tf.float32)
+
+
+def start_training(records_dir, run_dir, *more) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "pcam_tfdata", "train",
+            f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+            "--model=small_cnn", "--batch_size=16", "--epochs=4", *more,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def last_arrays(run_dir) -> dict[str, np.ndarray]:
+    folder = run_dir / run_files.CHECKPOINTS
+    with np.load(max(folder.iterdir())) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def test_killed_run_ends_as_an_undisturbed_one(records_dir, tmp_path):
+    undisturbed = start_training(records_dir, tmp_path / "a")
+    killed = start_training(records_dir, tmp_path / "b")
+    folder = tmp_path / "b" / run_files.CHECKPOINTS
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*.npz")):
+        assert time.monotonic() < deadline, killed.communicate()
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert len(list(folder.glob("*.npz"))) < 4
+    resumed = start_training(records_dir, tmp_path / "b")
+    output, _ = resumed.communicate()
+    assert resumed.returncode == 0, output
+    assert "Resuming after epoch" in output
+    assert undisturbed.wait() == 0
+    expected, found = (last_arrays(tmp_path / name) for name in "ab")
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, name)
+    histories = [(tmp_path / n / "history.csv").read_bytes() for n in "ab"]
+    assert histories[0] == histories[1]
+    again = start_training(records_dir, tmp_path / "b")
+    assert "finished before, nothing to do" in again.communicate()[0]
+
+
+def test_cut_checkpoint_is_passed_over(tmp_path, caplog):
+    folder = str(tmp_path)
+    weight = keras.Variable(np.zeros(1000, np.float32))
+    for step in (1, 2, 3, 4):
+        weight.assign(np.full(1000, step, np.float32))
+        checkpoints.write(folder, step, [weight], {"step": step})
+    names = sorted(os.listdir(folder))
+    assert names == [f"step-00000000{n}.npz" for n in (2, 3, 4)]
+    os.truncate(tmp_path / names[-1], 2000)
+    state = checkpoints.restore_latest(folder, [weight])
+    assert state == {"step": 3}
+    assert set(np.asarray(weight)) == {3.0}
+    assert "step-000000004.npz: damaged" in caplog.text
