@@ -4,12 +4,12 @@ The plan is pure. Each shard is written by one process, into a folder beside the
 output that is renamed when all is done: a killed job leaves no records folder.
 """
 
+import contextlib
 import dataclasses
-import itertools
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 import numpy as np
@@ -17,20 +17,19 @@ import numpy as np
 import pcam_tfdata
 from pcam_tfdata import (
     faults,
+    identity,
     manifest,
+    publish,
     records,
-    schema,
     sharding,
     shards,
-    tables,
     workers,
 )
 from pcam_tfdata.sources import kaggle, listing
 
 MEGABYTE = 1_000_000
 TEST_SPLIT = "test"
-_NUM_PROBES = 64
-_HASH_TASK_PATCHES = 1024
+_PACKAGES = ("numpy", "pillow", "google-crc32c")
 
 _logger = logging.getLogger(__name__)
 
@@ -90,30 +89,19 @@ def convert(options: ConvertOptions) -> manifest.Manifest:
         OSError: the disk is full, or the like. Nothing is published.
     """
     _check_options(options)
-    _check_output(options)
-    train, train_faults = kaggle.list_train(
-        options.input_dir, options.slide_csv
-    )
-    test, test_faults = kaggle.list_test(options.input_dir)
-    found = train_faults + test_faults
+    output_dir = os.path.normpath(options.output_dir)
+    publish.check_output(output_dir, overwrite=options.overwrite)
+    train, found = kaggle.list_train(options.input_dir, options.slide_csv)
+    test, more = kaggle.list_test(options.input_dir)
+    found += more
     with workers.Workers(options.num_workers) as pool:
-        ids, more_faults = _settle_ids(pool, train + test, found, options)
-        _fail_or_go_on(found + more_faults, options)
+        ids, more = _settle_ids(pool, [*train, *test], found, options)
+        found += more
+        _fail_or_go_on(found, options)
         splits = plan_splits(train, test, ids, options)
-        incomplete_dir = f"{options.output_dir.rstrip(os.sep)}.incomplete"
-        shutil.rmtree(incomplete_dir, ignore_errors=True)
-        os.makedirs(incomplete_dir)
-        try:
-            results = _write_shards(pool, splits, incomplete_dir, options)
-            late_faults = [f for result in results for f in result.faults]
-            _fail_or_go_on(late_faults, options)
-            made = _describe(splits, results, options)
-            skipped = found + more_faults + late_faults
-            _write_folder(incomplete_dir, made, skipped)
-        except BaseException:
-            shutil.rmtree(incomplete_dir, ignore_errors=True)
-            raise
-    _publish(incomplete_dir, options.output_dir)
+        with _incomplete(output_dir) as folder:
+            made = _write(pool, splits, folder, found, options)
+    publish.rename_into_place(folder, output_dir)
     return made
 
 
@@ -174,29 +162,6 @@ def _check_options(options: ConvertOptions) -> None:
         )
 
 
-def _check_output(options: ConvertOptions) -> None:
-    output_dir = options.output_dir
-    if not os.path.lexists(output_dir):
-        return
-    if not os.path.isdir(output_dir):
-        raise FileExistsError(
-            f"{output_dir}: found a file, expected a folder to be made there."
-            " Choose another --output_dir."
-        )
-    content = os.listdir(output_dir)
-    finished = manifest.MANIFEST_FILE in content
-    if finished and not options.overwrite:
-        raise FileExistsError(
-            f"{output_dir}: found finished records. Pass --overwrite to replace"
-            " them, or choose another --output_dir."
-        )
-    if content and not finished:
-        raise FileExistsError(
-            f"{output_dir}: found a folder with other files in it, expected"
-            " none or an empty one. Choose another --output_dir."
-        )
-
-
 def _fail_or_go_on(
     found: Sequence[faults.Fault], options: ConvertOptions
 ) -> None:
@@ -210,90 +175,78 @@ def _settle_ids(
     found: Sequence[faults.Fault],
     options: ConvertOptions,
 ) -> tuple[dict[str, str], list[faults.Fault]]:
-    """Returns the record id of each patch, by path, and the faults seen.
+    """Returns the id of each patch, by path, and the faults seen on the way.
 
-    Where names are hashes they are the ids, and are checked when the pixels are
-    read for writing. Else all pixels are read and hashed once before, as they
-    are when the job is to fail and should name all the faults there are.
+    Names that are hashes are checked when the pixels are read for writing. If
+    they are none, or if the job fails anyway and should name every fault, all
+    pixels are read and hashed before.
     """
-    trusted = _are_names_hashes(patches, options.check_ids)
-    names = [patch.name for patch in patches]
+    trusted = identity.names_are_hashes(patches, options.check_ids)
     if trusted and (not found or options.on_bad_patch == "skip"):
         return {patch.path: patch.name for patch in patches}, []
+    return identity.hash_all(pool, patches, options.check_ids)
+
+
+@contextlib.contextmanager
+def _incomplete(output_dir: str) -> Iterator[str]:
+    """Makes a folder to write in, beside the output; removed on failure."""
+    folder = f"{output_dir}.incomplete"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write(
+    pool: workers.Workers,
+    splits: Sequence[SplitPlan],
+    folder: str,
+    found: list[faults.Fault],
+    options: ConvertOptions,
+) -> manifest.Manifest:
     tasks = [
-        shards.HashTask(
-            patches[start : start + _HASH_TASK_PATCHES],
-            names[start : start + _HASH_TASK_PATCHES] if trusted else None,
-        )
-        for start in range(0, len(patches), _HASH_TASK_PATCHES)
+        _plan_shards(split, folder, options.shard_megabytes) for split in splits
     ]
-    parts = pool.map(
-        shards.hash_patches,
-        tasks,
-        num_patches=len(patches),
-        description="hash",
+    results = iter(
+        pool.map(
+            shards.write_shard,
+            [task for split_tasks in tasks for task in split_tasks],
+            num_patches=sum(len(split.patches) for split in splits),
+            description="convert",
+        )
     )
-    hashes = [digest for part, _ in parts for digest in part]
-    bad = [fault for _, part in parts for fault in part]
-    if not trusted and options.check_ids == "auto":
-        mismatches = _find_mismatches(patches, hashes)
-        bad += mismatches
-        wrong = {fault.name for fault in mismatches}
-        hashes = [
-            None if patch.name in wrong else digest
-            for patch, digest in zip(patches, hashes, strict=True)
-        ]
-    ids = {
-        patch.path: digest
-        for patch, digest in zip(patches, hashes, strict=True)
-        if digest is not None
+    by_split = [[next(results) for _ in part] for part in tasks]
+    late = [f for part in by_split for result in part for f in result.faults]
+    _fail_or_go_on(late, options)
+    made = manifest.Manifest(
+        splits=tuple(
+            publish.describe_split(
+                split.name, labeled=split.labeled, results=part
+            )
+            for split, part in zip(splits, by_split, strict=True)
+        ),
+        options=_lasting(options),
+        versions={"pcam_tfdata": pcam_tfdata.__version__}
+        | {package: metadata.version(package) for package in _PACKAGES},
+    )
+    publish.write_folder(folder, made, found + late)
+    return made
+
+
+def _lasting(options: ConvertOptions) -> dict[str, object]:
+    """Returns the options that shape the data, without any path."""
+    return {
+        "source": options.source,
+        "num_folds": options.num_folds,
+        "grouped_by_slide": options.slide_csv is not None,
+        "shard_megabytes": options.shard_megabytes,
+        "seed": options.seed,
+        "check_ids": options.check_ids,
+        "on_bad_patch": options.on_bad_patch,
     }
-    return ids, bad
-
-
-def _are_names_hashes(patches: Sequence[listing.Patch], check_ids: str) -> bool:
-    """Returns whether names are to be the hashes of their pixels.
-
-    With `auto`, 64 patches spread over the source decide: one hit is enough.
-    """
-    if check_ids != "auto":
-        return check_ids == "always"
-    named = sorted(
-        (patch for patch in patches if schema.is_hash(patch.name)),
-        key=lambda patch: patch.name,
-    )
-    bounds = sharding.shard_bounds(
-        len(named), min(_NUM_PROBES, len(named)) or 1
-    )
-    probes = [named[place] for place in bounds[:-1] if place < len(named)]
-    hashes, _ = shards.hash_patches(shards.HashTask(probes, None))
-    return any(
-        patch.name == digest
-        for patch, digest in zip(probes, hashes, strict=True)
-    )
-
-
-def _find_mismatches(
-    patches: Sequence[listing.Patch], hashes: Sequence[str | None]
-) -> list[faults.Fault]:
-    """Returns the names that are no hashes in a source where some are."""
-    read = [
-        (patch, digest)
-        for patch, digest in zip(patches, hashes, strict=True)
-        if digest is not None
-    ]
-    if not any(patch.name == digest for patch, digest in read):
-        _logger.info(
-            "No id is the SHA-1 of its pixels: the records get hashes for ids,"
-            " %s keeps the source's names.",
-            manifest.SIDECAR_FILE,
-        )
-        return []
-    return [
-        faults.Fault(patch.name, shards.mismatch(patch, digest, patch.name))
-        for patch, digest in read
-        if patch.name != digest
-    ]
 
 
 def _warn_of_leaks(
@@ -312,25 +265,6 @@ def _warn_of_leaks(
             "Warning: no --slide_csv, so folds are by patch: a slide may be on"
             " both sides, and validation will be optimistic."
         )
-
-
-def _write_shards(
-    pool: workers.Workers,
-    splits: Sequence[SplitPlan],
-    folder: str,
-    options: ConvertOptions,
-) -> list[shards.ShardResult]:
-    tasks = [
-        task
-        for split in splits
-        for task in _plan_shards(split, folder, options.shard_megabytes)
-    ]
-    return pool.map(
-        shards.write_shard,
-        tasks,
-        num_patches=sum(len(split.patches) for split in splits),
-        description="convert",
-    )
 
 
 def _plan_shards(
@@ -355,90 +289,3 @@ def _plan_shards(
         )
         for shard in range(num_shards)
     ]
-
-
-def _describe(
-    splits: Sequence[SplitPlan],
-    results: Sequence[shards.ShardResult],
-    options: ConvertOptions,
-) -> manifest.Manifest:
-    described = []
-    for split in splits:
-        prefix = f"pcam-{split.name}."
-        mine = [r for r in results if r.shard.name.startswith(prefix)]
-        described.append(_describe_split(split, mine))
-    packages = ("numpy", "pillow", "google-crc32c")
-    return manifest.Manifest(
-        splits=tuple(described),
-        options={
-            "source": options.source,
-            "num_folds": options.num_folds,
-            "grouped_by_slide": options.slide_csv is not None,
-            "shard_megabytes": options.shard_megabytes,
-            "seed": options.seed,
-            "check_ids": options.check_ids,
-            "on_bad_patch": options.on_bad_patch,
-        },
-        versions={"pcam_tfdata": pcam_tfdata.__version__}
-        | {package: metadata.version(package) for package in packages},
-    )
-
-
-def _describe_split(
-    split: SplitPlan, results: Sequence[shards.ShardResult]
-) -> manifest.Split:
-    label_counts = sum(result.label_counts for result in results)
-    values, squares = sum(result.channel_sums for result in results)
-    num_records = int(label_counts.sum())
-    if not num_records:
-        raise ValueError(
-            f"Split {split.name}: found no patch that can be used, expected at"
-            " least one. Ask for fewer folds, or mend the source."
-        )
-    num_pixels = num_records * schema.PATCH_SIZE**2
-    mean = values / num_pixels
-    std = np.sqrt(squares / num_pixels - mean**2)
-    labels = (0, 1) if split.labeled else (-1,)
-    return manifest.Split(
-        name=split.name,
-        labeled=split.labeled,
-        layout=records.layout(labeled=split.labeled),
-        shards=tuple(result.shard for result in results),
-        class_counts={str(n): int(label_counts[n]) for n in labels},
-        channel_mean=tuple(mean.tolist()),
-        channel_std=tuple(std.tolist()),
-    )
-
-
-def _write_folder(
-    folder: str, made: manifest.Manifest, skipped: Sequence[faults.Fault]
-) -> None:
-    """Joins the parts of the sidecar and writes all files but the shards."""
-    path = os.path.join(folder, manifest.SIDECAR_FILE)
-    rows = itertools.count()
-    with open(path, "w", encoding="utf-8") as sidecar:
-        sidecar.write(",".join(manifest.SIDECAR_COLUMNS) + "\n")
-        for split in made.splits:
-            for shard in split.shards:
-                part_path = os.path.join(folder, f"{shard.name}.csv")
-                with open(part_path, encoding="utf-8") as part:
-                    sidecar.writelines(f"{next(rows)},{line}" for line in part)
-                os.remove(part_path)
-    if skipped:
-        _logger.warning("%s patches skipped.", f"{len(skipped):,}")
-        tables.write_csv(
-            os.path.join(folder, manifest.SKIPPED_FILE),
-            ("name", "reason"),
-            [(fault.name, fault.reason) for fault in skipped],
-        )
-    manifest.write(folder, made)
-
-
-def _publish(folder: str, output_dir: str) -> None:
-    """Renames the finished folder to its place."""
-    replaced = f"{output_dir.rstrip(os.sep)}.replaced"
-    shutil.rmtree(replaced, ignore_errors=True)
-    if os.path.isdir(output_dir):
-        os.rename(output_dir, replaced)
-    os.rename(folder, output_dir)
-    shutil.rmtree(replaced, ignore_errors=True)

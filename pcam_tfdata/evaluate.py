@@ -19,10 +19,6 @@ from pcam_tfdata import (
     tables,
 )
 
-METRICS_JSON = "metrics.json"
-METRICS_TEXT = "metrics.txt"
-PREDICTIONS = "predictions.csv"
-
 _logger = logging.getLogger(__name__)
 
 
@@ -104,13 +100,13 @@ def _write(
 ) -> None:
     columns = ("row", "label", "logit")
     tables.write_csv(
-        os.path.join(output_dir, PREDICTIONS),
+        os.path.join(output_dir, run_files.PREDICTIONS),
         columns,
         zip(*(found[name].tolist() for name in columns), strict=True),
     )
     for name, text in (
-        (METRICS_JSON, json.dumps(scores, indent=1) + "\n"),
-        (METRICS_TEXT, format_scores(scores)),
+        (run_files.METRICS_JSON, json.dumps(scores, indent=1) + "\n"),
+        (run_files.METRICS_TEXT, format_scores(scores)),
     ):
         path = os.path.join(output_dir, name)
         with open(f"{path}.incomplete", "w", encoding="utf-8") as file:

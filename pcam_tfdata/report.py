@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib import figure, patches
+from matplotlib import figure, patches, ticker
 from sklearn import metrics
 
 from pcam_tfdata import schema, tables
@@ -52,7 +52,7 @@ def plot_history(history_csv: str, path: str) -> None:
             **style,
         )
         axes.set(title=title, xlabel="Epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     _save(drawing, path)

@@ -18,8 +18,17 @@ CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
 FLAGS = "flags.txt"
 HISTORY = "history.csv"
+HISTORY_PLOT = "history.png"
 TIMING = "timing.csv"
-_OWNED = (BEST_MODEL, CHECKPOINTS, ENVIRONMENT, FLAGS, HISTORY, TIMING)
+METRICS_JSON = "metrics.json"
+METRICS_TEXT = "metrics.txt"
+PREDICTIONS = "predictions.csv"
+ROC_PLOT = "roc.png"
+CONFUSION_PLOT = "confusion.png"
+_OWNED = (
+    BEST_MODEL, CHECKPOINTS, ENVIRONMENT, FLAGS, HISTORY, HISTORY_PLOT, TIMING,
+    METRICS_JSON, METRICS_TEXT, PREDICTIONS, ROC_PLOT, CONFUSION_PLOT,
+)  # fmt: skip
 # Where things are may change between a run and its resumption.
 _PLACES = ("records_dir", "run_dir")
 _PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow")
@@ -40,12 +49,12 @@ def open_run(
         FileExistsError: it holds other things than a run.
     """
     path = os.path.join(run_dir, FLAGS)
-    if restart:
-        _remove_run(run_dir)
-    if os.path.isfile(path):
+    if os.path.isfile(path) and not restart:
         _refuse_other_run(path, flags)
         return
-    if os.path.lexists(run_dir) and (
+    if os.path.isfile(path):
+        _remove_run(run_dir)
+    elif os.path.lexists(run_dir) and (
         not os.path.isdir(run_dir) or os.listdir(run_dir)
     ):
         raise FileExistsError(
@@ -163,8 +172,6 @@ def _refuse_other_run(path: str, flags: Mapping[str, object]) -> None:
 
 
 def _remove_run(run_dir: str) -> None:
-    if not os.path.isfile(os.path.join(run_dir, FLAGS)):
-        return
     for name in _OWNED:
         path = os.path.join(run_dir, name)
         if os.path.isdir(path):

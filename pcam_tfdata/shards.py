@@ -60,14 +60,6 @@ class ShardResult:
     faults: list[faults.Fault]
 
 
-@dataclasses.dataclass(frozen=True)
-class HashTask:
-    """Patches to read and hash; `ids` as in ShardTask, or None to check none."""
-
-    patches: Sequence[listing.Patch]
-    ids: Sequence[str] | None
-
-
 def write_shard(task: ShardTask) -> ShardResult:
     """Writes a shard and its part of the sidecar; bad patches are left out."""
     found: list[faults.Fault] = []
@@ -105,45 +97,58 @@ def write_shard(task: ShardTask) -> ShardResult:
     return ShardResult(shard, label_counts, channel_sums, found)
 
 
-def hash_patches(task: HashTask) -> tuple[list[str | None], list[faults.Fault]]:
+def hash_patches(
+    patches: Sequence[listing.Patch],
+) -> tuple[list[str | None], list[faults.Fault]]:
     """Returns the SHA-1 of the pixels of each patch, and the bad patches.
 
     A bad patch has None for its hash.
     """
     hashes: list[str | None] = []
     found = []
-    for place, patch in enumerate(task.patches):
+    for patch in patches:
         try:
-            expected = None if task.ids is None else task.ids[place]
-            hashes.append(schema.hash_pixels(_read_checked(patch, expected)))
+            hashes.append(schema.hash_pixels(_read(patch)))
         except ValueError as error:
             found.append(_fault(patch, error))
             hashes.append(None)
-    workers.count_done(len(task.patches))
+    workers.count_done(len(patches))
     return hashes, found
 
 
-def mismatch(patch: listing.Patch, found: str, expected: str) -> str:
-    """Returns the line that says that an id is not the hash of the pixels."""
+def mismatch(patch: listing.Patch, found: str) -> str:
+    """Returns the line that says that a name is not the hash of the pixels."""
     return (
         f"{patch.path}: found pixels with SHA-1 {found}, expected the id"
-        f" {expected}. Fetch the file again, or pass --check_ids=never for ids"
-        " that are no hashes."
+        f" {patch.name}. Fetch the file again, or pass --check_ids=never for"
+        " ids that are no hashes."
     )
 
 
-def _read_checked(patch: listing.Patch, expected: str | None) -> np.ndarray:
+def _read_checked(patch: listing.Patch, expected: str) -> np.ndarray:
+    image = _read(patch)
+    found = schema.hash_pixels(image)
+    if found != expected:
+        raise ValueError(_changed(patch, found, expected))
+    return image
+
+
+def _read(patch: listing.Patch) -> np.ndarray:
     try:
-        image = tiff.read(patch.path)
+        return tiff.read(patch.path)
     except OSError as error:
         raise ValueError(
             f"{patch.path}: cannot be read ({error.strerror})."
         ) from error
-    if expected is not None:
-        found = schema.hash_pixels(image)
-        if found != expected:
-            raise ValueError(mismatch(patch, found, expected))
-    return image
+
+
+def _changed(patch: listing.Patch, found: str, expected: str) -> str:
+    if patch.name == expected:
+        return mismatch(patch, found)
+    return (
+        f"{patch.path}: found pixels with SHA-1 {found}, expected {expected},"
+        " as when it was first read. Let nothing write there, and run again."
+    )
 
 
 def _fault(patch: listing.Patch, error: ValueError) -> faults.Fault:

@@ -27,7 +27,9 @@ def kaggle_sample() -> pathlib.Path:
     """A folder of real patches, in Kaggle's layout; skips where there is none."""
     path = _SHARED_DATA / "kaggle_sample"
     if not path.is_dir():
-        pytest.skip("the real patches of ../shared/data are not on this machine")
+        pytest.skip(
+            "the real patches of ../shared/data are not on this machine"
+        )
     return path
 
 
@@ -51,7 +53,9 @@ def write_kaggle_tree(root: pathlib.Path) -> pathlib.Path:
     slides = [(name, f"s{n % NUM_SLIDES}") for n, name in enumerate(train)]
     zeros = [(name, 0) for name in test]
     tables.write_csv(str(root / "train_labels.csv"), ("id", "label"), labels)
-    tables.write_csv(str(root / "sample_submission.csv"), ("id", "label"), zeros)
+    tables.write_csv(
+        str(root / "sample_submission.csv"), ("id", "label"), zeros
+    )
     tables.write_csv(str(root / "slides.csv"), ("id", "wsi"), slides)
     return root
 

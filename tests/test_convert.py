@@ -89,7 +89,9 @@ def test_real_patches_read_back_through_both(kaggle_sample, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     run(kaggle_sample, tmp_path / "records", shard_megabytes=5)
     labels = dict(
-        tables.read_csv(str(kaggle_sample / "train_labels.csv"), ("id", "label"))
+        tables.read_csv(
+            str(kaggle_sample / "train_labels.csv"), ("id", "label")
+        )
     )
     plain = read_examples(tmp_path / "records")
     builder = tfds.builder_from_directory(str(tmp_path / "records"))

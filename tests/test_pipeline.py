@@ -90,9 +90,7 @@ def test_evaluation_shows_every_patch_once(records_dir, input, batch_size):
 
 
 @INPUTS
-def test_replicas_share_the_batches_of_one(
-    records_dir, input, virtual_devices
-):
+def test_replicas_share_the_batches_of_one(records_dir, input, virtual_devices):
     whole = list(train_batches(records_dir, input).as_numpy_iterator())
     strategy = tf.distribute.MirroredStrategy(
         virtual_devices,

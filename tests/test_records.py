@@ -34,9 +34,7 @@ def test_bytes_are_those_of_tensorflow(patches, label, fraction, tmp_path):
                 "image": feature(
                     bytes_list=tf.train.BytesList(value=[patches[0].tobytes()])
                 ),
-                "label": feature(
-                    int64_list=tf.train.Int64List(value=[label])
-                ),
+                "label": feature(int64_list=tf.train.Int64List(value=[label])),
                 "tumor_fraction": feature(
                     float_list=tf.train.FloatList(value=[fraction])
                 ),

@@ -67,7 +67,7 @@ def test_folds_depend_on_content_and_seed_alone():
 
 
 def test_fewer_groups_than_folds_are_refused():
-    with pytest.raises(ValueError, match="found 2 groups.*num_folds=5"):
+    with pytest.raises(ValueError, match=r"found 2 groups.*num_folds=5"):
         assign(["a", "b", "a"], [0, 1, 1])
 
 

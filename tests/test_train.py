@@ -18,6 +18,7 @@ from pcam_tfdata import (
     run_files,
     strategy,
     train,
+    trainer,
 )
 
 TRAIN_SPLITS = ("fold1", "fold2", "fold3", "fold4")
@@ -30,11 +31,16 @@ def mirrored(devices) -> tf.distribute.Strategy:
 
 
 def options_for(records_dir, **changes) -> train.TrainOptions:
-    defaults = {
-        "run_dir": "unused", "model": "small_cnn", "batch_size": 16,
-        "precision": "float32",
-    }  # fmt: skip
+    defaults = {"model": "small_cnn", "batch_size": 16}
     return train.TrainOptions(records_dir=records_dir, **(defaults | changes))
+
+
+def make_trainer(distribution, **changes) -> trainer.Trainer:
+    defaults = {
+        "model": "small_cnn", "optimizer": "adam", "learning_rate": 0.001,
+        "batch_size": 16, "precision": "float32", "seed": 0,
+    }  # fmt: skip
+    return trainer.Trainer(distribution, **(defaults | changes))
 
 
 def without_dropout(model: keras.Model) -> None:
@@ -43,24 +49,21 @@ def without_dropout(model: keras.Model) -> None:
             layer.rate = 0.0
 
 
-def train_steps(options, distribution, num_steps) -> train.Trainer:
-    """Returns a trainer after some steps, dropout off."""
-    trainer = train.Trainer(options, distribution)
-    without_dropout(trainer.model)
-    source = pipeline.Source(options.records_dir, TRAIN_SPLITS)
+def run_steps(machine, records_dir, distribution, num_steps) -> None:
+    """Trains for some steps of 16 patches, dropout off."""
+    without_dropout(machine.model)
     batches = pipeline.train_batches(
-        source,
-        batch_size=options.batch_size,
-        seed=options.seed,
+        pipeline.Source(records_dir, TRAIN_SPLITS),
+        batch_size=16,
+        seed=0,
         first_step=0,
         num_steps=num_steps,
     )
-    trainer.run_steps(
+    machine.run_steps(
         iter(distribution.experimental_distribute_dataset(batches)),
         num_steps,
         tf.zeros([3], tf.float64),
     )
-    return trainer
 
 
 def largest_difference(one: keras.Model, other: keras.Model) -> float:
@@ -78,33 +81,33 @@ def largest_difference(one: keras.Model, other: keras.Model) -> float:
 def test_two_replicas_train_as_one(
     records_dir, virtual_devices, optimizer, learning_rate, num_steps, tolerance
 ):
-    options = options_for(
-        records_dir, optimizer=optimizer, learning_rate=learning_rate
-    )
+    made = {"optimizer": optimizer, "learning_rate": learning_rate}
     single = tf.distribute.OneDeviceStrategy("/CPU:0")
-    start = train.Trainer(options, single)
-    one = train_steps(options, single, num_steps)
-    two = train_steps(options, mirrored(virtual_devices), num_steps)
+    double = mirrored(virtual_devices)
+    start = make_trainer(single, **made)
+    one = make_trainer(single, **made)
+    two = make_trainer(double, **made)
+    run_steps(one, records_dir, single, num_steps)
+    run_steps(two, records_dir, double, num_steps)
     assert largest_difference(one.model, two.model) < tolerance
     assert largest_difference(one.model, start.model) > 10 * tolerance
 
 
-def test_overflow_on_one_replica_skips_the_step(records_dir, virtual_devices):
+def test_overflow_on_one_replica_skips_the_step(virtual_devices):
     distribution = mirrored(virtual_devices)
-    options = options_for(records_dir, precision="mixed_float16")
-    trainer = train.Trainer(options, distribution)
-    optimizer = trainer.optimizer
-    before = [np.asarray(v) for v in trainer.model.trainable_variables]
+    machine = make_trainer(distribution, precision="mixed_float16")
+    optimizer = machine.optimizer
+    before = [np.asarray(v) for v in machine.model.trainable_variables]
     scale = float(np.asarray(optimizer.dynamic_scale))
 
     def step(value):
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradient = tf.where(number == 1, value, 1.0)
-        train.apply_gradients(
+        trainer.apply_gradients(
             optimizer,
             [
                 tf.fill(v.shape, gradient)
-                for v in trainer.model.trainable_variables
+                for v in machine.model.trainable_variables
             ],
         )
 
@@ -113,7 +116,7 @@ def test_overflow_on_one_replica_skips_the_step(records_dir, virtual_devices):
         distribution.run(step, args=(value,))
 
     run(tf.constant(float("inf")))
-    after = [np.asarray(v) for v in trainer.model.trainable_variables]
+    after = [np.asarray(v) for v in machine.model.trainable_variables]
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)
     assert float(np.asarray(optimizer.dynamic_scale)) == scale / 2
@@ -121,12 +124,12 @@ def test_overflow_on_one_replica_skips_the_step(records_dir, virtual_devices):
 
     run(tf.constant(1.0))
     assert int(np.asarray(optimizer.iterations)) == 1
-    moved = np.asarray(trainer.model.trainable_variables[0])
+    moved = np.asarray(machine.model.trainable_variables[0])
     assert np.isfinite(moved).all()
     assert (moved != before[0]).any()
 
 
-def test_gradients_of_replicas_are_summed_once(records_dir, virtual_devices):
+def test_gradients_of_replicas_are_summed_once(virtual_devices):
     distribution = mirrored(virtual_devices)
     with distribution.scope():
         weight = keras.Variable(1.0)
@@ -140,7 +143,7 @@ def test_gradients_of_replicas_are_summed_once(records_dir, virtual_devices):
                 tf.distribute.get_replica_context().replica_id_in_sync_group
             )
             gradient = tf.where(number == 1, 2.0, 3.0)
-            train.apply_gradients(optimizer, [gradient])
+            trainer.apply_gradients(optimizer, [gradient])
 
         distribution.run(step)
 
@@ -153,13 +156,13 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
     records_dir, precision
 ):
     distribution = tf.distribute.OneDeviceStrategy("/CPU:0")
-    options = options_for(records_dir, precision=precision, batch_size=4)
-    trainer = train_steps(options, distribution, 1)
-    kinds = {layer.compute_dtype for layer in trainer.model.layers}
+    machine = make_trainer(distribution, precision=precision)
+    run_steps(machine, records_dir, distribution, 1)
+    kinds = {layer.compute_dtype for layer in machine.model.layers}
     assert precision.removeprefix("mixed_") in kinds
-    assert trainer.model.output.dtype == "float32"
-    assert {v.dtype for v in trainer.model.trainable_variables} == {"float32"}
-    scaled = isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert machine.model.output.dtype == "float32"
+    assert {v.dtype for v in machine.model.trainable_variables} == {"float32"}
+    scaled = isinstance(machine.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (precision == "mixed_float16")
 
 
@@ -200,9 +203,7 @@ class Recorder(keras.callbacks.Callback):
 
 def test_keras_callbacks_receive_events_and_can_stop(records_dir, tmp_path):
     recorder = Recorder()
-    options = options_for(
-        records_dir, run_dir=str(tmp_path / "run"), epochs=5
-    )
+    options = options_for(records_dir, run_dir=str(tmp_path / "run"), epochs=5)
     result = train.train(options, [recorder])
     assert result["epoch"] == 2
     assert recorder.events[:2] == ["train", "batch"]
@@ -211,9 +212,7 @@ def test_keras_callbacks_receive_events_and_can_stop(records_dir, tmp_path):
 
 
 def test_best_model_takes_uint8_patches(records_dir, tmp_path):
-    options = options_for(
-        records_dir, run_dir=str(tmp_path / "run"), epochs=1
-    )
+    options = options_for(records_dir, run_dir=str(tmp_path / "run"), epochs=1)
     train.train(options)
     model = keras.models.load_model(run_files.find_model(options.run_dir))
     assert model.layers[-1].name == "logit"

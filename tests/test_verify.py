@@ -60,5 +60,5 @@ def test_swapped_records_disagree_with_the_sidecar(copy):
 
 def test_damaged_manifest_is_refused(copy):
     (copy / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="manifest.json: found no JSON"):
+    with pytest.raises(ValueError, match=r"manifest.json: found no JSON"):
         verify.verify(str(copy))

@@ -7,7 +7,7 @@ import os
 
 from absl import flags
 
-from pcam_tfdata import evaluate, report
+from pcam_tfdata import evaluate, report, run_files
 from pcam_tfdata.cli import options
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
@@ -37,8 +37,10 @@ def run() -> None:
     output_dir = evaluated.output_dir or evaluated.run_dir
     if scores["auc"] is not None:
         report.plot_roc(
-            os.path.join(output_dir, evaluate.PREDICTIONS),
-            os.path.join(output_dir, "roc.png"),
+            os.path.join(output_dir, run_files.PREDICTIONS),
+            os.path.join(output_dir, run_files.ROC_PLOT),
         )
-    report.plot_confusion(scores, os.path.join(output_dir, "confusion.png"))
+    report.plot_confusion(
+        scores, os.path.join(output_dir, run_files.CONFUSION_PLOT)
+    )
     print(evaluate.format_scores(scores), end="")

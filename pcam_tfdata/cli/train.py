@@ -8,7 +8,15 @@ import os
 
 from absl import flags
 
-from pcam_tfdata import models, pipeline, report, run_files, strategy, train
+from pcam_tfdata import (
+    models,
+    pipeline,
+    report,
+    run_files,
+    strategy,
+    train,
+    trainer,
+)
 from pcam_tfdata.cli import options
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
@@ -32,7 +40,7 @@ flags.DEFINE_integer(
     "batch_size", 1024, "Patches a step, over all replicas.", lower_bound=1
 )
 flags.DEFINE_integer("epochs", 20, "Times each patch is seen.", lower_bound=1)
-flags.DEFINE_enum("optimizer", "adam", list(train.OPTIMIZERS), "Optimizer.")
+flags.DEFINE_enum("optimizer", "adam", list(trainer.OPTIMIZERS), "Optimizer.")
 flags.DEFINE_float(
     "learning_rate", 0.001, "For the mean loss of the batch.", lower_bound=0
 )
@@ -64,7 +72,7 @@ def run() -> None:
     run_dir = trained.run_dir
     report.plot_history(
         os.path.join(run_dir, run_files.HISTORY),
-        os.path.join(run_dir, "history.png"),
+        os.path.join(run_dir, run_files.HISTORY_PLOT),
     )
     print(
         f"{run_dir}: {result['epoch']} epochs; best validation AUC"

@@ -1,0 +1,533 @@
+"""The commands as a user runs them; whatever is wrong is told in one line."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import NUM_TEST, NUM_TRAIN, run_pcam
+
+from pcam_tfdata import run_files, tables
+from pcam_tfdata.cli import main
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def refused(code: int, found: str, *arguments: object, lines: int = 1) -> None:
+    """Runs a command that must fail with `found` in its one line."""
+    result = run_pcam(*arguments)
+    told = result.stderr.strip().splitlines()
+    assert result.returncode == code, result.stderr
+    assert found in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(told) == lines, result.stderr
+    assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def run_dir(records_dir, tmp_path_factory) -> pathlib.Path:
+    """A run of one epoch of the small network."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    result = run_pcam(
+        "train", f"--records_dir={records_dir}", f"--run_dir={path}",
+        "--model=small_cnn", "--batch_size=16", "--epochs=1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return path
+
+
+# What every command shares.
+
+
+def test_help_lists_every_command_and_imports_no_tensorflow():
+    code = (
+        "import sys\nfrom pcam_tfdata.cli import main\n"
+        "try: main.run(['--help'])\n"
+        "finally: assert 'tensorflow' not in sys.modules\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    for command in main.COMMANDS:
+        assert f"  {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_help_of_a_command_lists_its_flags(command):
+    result = run_pcam(command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"usage: pcam {command}" in result.stdout
+    assert "required" in result.stdout
+    assert "--flagfile" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["no_such"], "found command 'no_such'"),
+        (["verify"], "--records_dir is missing"),
+        (["verify", "--no_such=1"], "Unknown command line flag 'no_such'"),
+        (["verify", "stray"], "found 'stray', expected only --flag=value"),
+        (["synthesize", "--num_train=many"], "flag --num_train=many"),
+        (["synthesize", "--num_train=0"], "flag --num_train=0"),
+        (["convert_to_tfrecords", "--check_ids=maybe"], "--check_ids=maybe"),
+        (["verify", "--flagfile=/no/such.flags"], "/no/such.flags"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ",
+)
+def test_wrong_usage_exits_2(arguments, found):
+    refused(2, found, *arguments)
+
+
+def test_no_command_shows_them_all_and_exits_2():
+    result = run_pcam()
+    assert result.returncode == 2
+    assert "usage: pcam COMMAND" in result.stderr
+
+
+@pytest.mark.parametrize("tool", ["convert_to_tfrecords", "train", "predict"])
+def test_tools_run_from_a_checkout(tool, tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"usage: pcam {tool}" in result.stdout
+
+
+# Conversion.
+
+
+def labels_of(tree: pathlib.Path) -> list[list[str]]:
+    path = str(tree / "train_labels.csv")
+    return [list(row) for row in tables.read_csv(path, ("id", "label"))]
+
+
+def write_labels(tree: pathlib.Path, rows) -> None:
+    tables.write_csv(str(tree / "train_labels.csv"), ("id", "label"), rows)
+
+
+def first_file(tree: pathlib.Path) -> pathlib.Path:
+    return min((tree / "train").iterdir())
+
+
+def mismatch(tree):
+    data = bytearray(first_file(tree).read_bytes())
+    data[5000] ^= 1
+    first_file(tree).write_bytes(data)
+
+
+def wrong_label(tree):
+    rows = labels_of(tree)
+    rows[3][1] = "2"
+    write_labels(tree, rows)
+
+
+def row_without_file(tree):
+    first_file(tree).unlink()
+
+
+def file_without_row(tree):
+    write_labels(tree, labels_of(tree)[1:])
+
+
+def repeated_row(tree):
+    rows = labels_of(tree)
+    write_labels(tree, [*rows, rows[0]])
+
+
+def second_file(tree):
+    path = first_file(tree)
+    shutil.copy(path, path.with_suffix(".png"))
+
+
+def path_as_name(tree):
+    write_labels(tree, [*labels_of(tree), ["../../etc/passwd", "0"]])
+
+
+def undecodable(tree):
+    first_file(tree).write_bytes(b"II*\0 and then nothing")
+
+
+def no_column(tree):
+    rows = labels_of(tree)
+    path = str(tree / "train_labels.csv")
+    tables.write_csv(path, ("id", "class"), rows)
+
+
+def no_labels(tree):
+    (tree / "train_labels.csv").unlink()
+
+
+def no_folder(tree):
+    shutil.rmtree(tree / "train")
+
+
+def missing_test_file(tree):
+    path = min((tree / "test").iterdir())
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (mismatch, "found pixels with SHA-1"),
+        (wrong_label, "found label '2' for"),
+        (row_without_file, "without a file, expected"),
+        (file_without_row, "found a file without a row"),
+        (repeated_row, "twice, expected it once"),
+        (second_file, "found a second file"),
+        (path_as_name, "found id '../../etc/passwd', expected a plain name"),
+        (undecodable, "found 21 bytes that do not decode"),
+        (no_column, "found columns 'id,class', expected 'label'"),
+        (no_labels, "train_labels.csv: not found, expected Kaggle's folder"),
+        (no_folder, "train: not found, expected Kaggle's folder"),
+        (missing_test_file, "sample_submission.csv: found id"),
+    ],
+    ids=lambda value: getattr(value, "__name__", " "),
+)
+def test_conversion_refuses_bad_input(kaggle_tree, tmp_path, spoil, found):
+    spoil(kaggle_tree)
+    refused(
+        1, found, "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={tmp_path / 'records'}",
+        f"--slide_csv={kaggle_tree / 'slides.csv'}",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["kaggle"]
+
+
+def test_all_faults_are_told_together(kaggle_tree, tmp_path):
+    mismatch(kaggle_tree)
+    wrong_label(kaggle_tree)
+    paths = sorted((kaggle_tree / "train").iterdir())
+    for path in paths[5:35]:
+        path.write_bytes(b"")
+    refused(
+        1, "32 faults, 20 shown.", "convert_to_tfrecords",
+        f"--input_dir={kaggle_tree}", f"--output_dir={tmp_path / 'records'}",
+        lines=21,
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["kaggle"]
+
+
+def test_slide_file_must_know_every_patch(kaggle_tree, tmp_path):
+    path = str(kaggle_tree / "slides.csv")
+    rows = tables.read_csv(path, ("id", "wsi"))
+    tables.write_csv(path, ("id", "wsi"), rows[1:])
+    refused(
+        1, f"slides.csv: found no row for {rows[0][0]}",
+        "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={tmp_path / 'records'}", f"--slide_csv={path}",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["kaggle"]
+
+
+def test_finished_output_is_not_overwritten(kaggle_tree, records_dir):
+    before = sorted(os.listdir(records_dir))
+    refused(
+        1, "found finished records. Pass --overwrite",
+        "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={records_dir}",
+    )  # fmt: skip
+    assert sorted(os.listdir(records_dir)) == before
+
+
+def test_other_folder_is_not_overwritten(kaggle_tree, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("x")
+    refused(
+        1, "found a folder with other files", "convert_to_tfrecords",
+        f"--input_dir={kaggle_tree}", f"--output_dir={precious}",
+        "--overwrite",
+    )  # fmt: skip
+    assert os.listdir(precious) == ["thesis.tex"]
+
+
+def test_killed_conversion_leaves_nothing_that_looks_finished(
+    kaggle_tree, tmp_path
+):
+    output_dir = tmp_path / "records"
+    command = [
+        sys.executable, "-m", "pcam_tfdata", "convert_to_tfrecords",
+        f"--input_dir={kaggle_tree}", f"--output_dir={output_dir}",
+    ]  # fmt: skip
+    incomplete = tmp_path / "records.incomplete"
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not incomplete.exists():
+        time.sleep(0.001)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not output_dir.exists()
+    assert not (incomplete / "manifest.json").exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert not incomplete.exists()
+    assert run_pcam("verify", f"--records_dir={output_dir}").returncode == 0
+
+
+def test_convert_and_verify_say_what_they_did(kaggle_tree, tmp_path):
+    output_dir = tmp_path / "records"
+    result = run_pcam(
+        "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={output_dir}",
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert result.stdout.endswith("test 7 patches in 6 shards.\n")
+    assert "no --slide_csv" in result.stderr
+    assert "optimistic" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    result = run_pcam("verify", f"--records_dir={output_dir}")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"{output_dir}: sound.\n"
+
+
+def test_verify_names_the_bad_record(records_dir, tmp_path):
+    copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "copy"))
+    path = min(copy.glob("pcam-fold2*"))
+    data = bytearray(path.read_bytes())
+    data[30_000] ^= 1
+    path.write_bytes(data)
+    refused(
+        1, f"{path}: record 1 (byte 27,787): CRC", "verify",
+        f"--records_dir={copy}", lines=3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_missing_records_are_refused(command, tmp_path):
+    more = [] if command == "verify" else [f"--output_dir={tmp_path / 'o'}"]
+    refused(
+        1, "manifest.json: not found, expected a records folder", command,
+        f"--records_dir={tmp_path / 'none'}", *more,
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == []
+
+
+def test_inspect_writes_counts_and_pictures(records_dir, tmp_path):
+    output_dir = tmp_path / "overview"
+    result = run_pcam(
+        "inspect", f"--records_dir={records_dir}", f"--output_dir={output_dir}"
+    )
+    assert result.returncode == 0, result.stderr
+    assert sorted(os.listdir(output_dir)) == [
+        "labels.png", "overview.json", "overview.txt", "patches.png",
+    ]  # fmt: skip
+    assert f"{NUM_TRAIN + NUM_TEST} patches" in result.stdout
+
+
+# Training.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--strategy=mirrored"], "found no GPU that TensorFlow can use."),
+        (["--train_splits=fold0,fold1"], "found fold0 among --train_splits"),
+        (["--validation_splits=test"], "found splits without labels, test"),
+        (["--validation_splits=foldx"], "found no split 'foldx'"),
+        (["--batch_size=999"], "found 999, expected at most the number"),
+        (
+            ["--strategy=mirrored", "--num_virtual_devices=2",
+             "--batch_size=7"],
+            "found 7, which 2 replicas cannot share evenly. Take 6 or 8.",
+        ),
+    ],
+    ids=["no_gpu", "overlap", "unlabeled", "unknown", "large", "uneven"],
+)  # fmt: skip
+def test_training_refuses_what_cannot_work(
+    records_dir, tmp_path, arguments, found
+):
+    refused(
+        1, found, "train", f"--records_dir={records_dir}",
+        f"--run_dir={tmp_path / 'run'}", "--model=small_cnn",
+        *([] if "--batch_size" in str(arguments) else ["--batch_size=16"]),
+        *arguments,
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == []
+
+
+def test_training_without_records_is_refused(tmp_path):
+    refused(
+        1, "none/manifest.json: not found", "train",
+        f"--records_dir={tmp_path / 'none'}", f"--run_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == []
+
+
+def test_run_with_other_flags_is_refused(records_dir, run_dir):
+    before = sorted(os.listdir(run_dir))
+    refused(
+        1, "found a run that differs in --epochs, --seed (it had --epochs=1"
+        " --seed=0)", "train",
+        f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        "--model=small_cnn", "--batch_size=16", "--epochs=2", "--seed=5",
+    )  # fmt: skip
+    assert sorted(os.listdir(run_dir)) == before
+
+
+def test_training_in_a_folder_of_other_things_is_refused(records_dir, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    refused(
+        1, "found something that is no run", "train",
+        f"--records_dir={records_dir}", f"--run_dir={tmp_path}",
+        "--model=small_cnn", "--batch_size=16",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_run_keeps_its_record(run_dir):
+    assert {
+        "best.keras", "checkpoints", "environment.json", "flags.txt",
+        "history.csv", "history.png", "timing.csv",
+    } <= set(os.listdir(run_dir))  # fmt: skip
+    header = tables.read_header(str(run_dir / "history.csv"))
+    assert header == [
+        "epoch", "step", "learning_rate", "loss", "accuracy", "val_loss",
+        "val_accuracy", "val_auc",
+    ]  # fmt: skip
+
+
+def test_flags_of_a_run_repeat_it(run_dir, tmp_path):
+    again = tmp_path / "again"
+    result = run_pcam(
+        "train", f"--flagfile={run_dir / 'flags.txt'}", f"--run_dir={again}"
+    )
+    assert result.returncode == 0, result.stderr
+    histories = [
+        (path / "history.csv").read_bytes() for path in (run_dir, again)
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_restart_begins_anew_on_two_devices(records_dir, run_dir, tmp_path):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    result = run_pcam(
+        "train", f"--records_dir={records_dir}", f"--run_dir={copy}",
+        "--model=small_cnn", "--batch_size=16", "--epochs=1", "--restart",
+        "--strategy=mirrored", "--num_virtual_devices=2",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "on CPU:0, CPU:1" in result.stderr
+    assert run_files.read_flags(str(copy))["strategy"] == "mirrored"
+
+
+# Evaluation and prediction.
+
+
+def test_evaluate_writes_scores_and_pictures(records_dir, run_dir, tmp_path):
+    result = run_pcam(
+        "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(os.listdir(tmp_path)) == [
+        "confusion.png", "metrics.json", "metrics.txt", "predictions.csv",
+        "roc.png",
+    ]  # fmt: skip
+    assert result.stdout == (tmp_path / "metrics.txt").read_text()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_missing_model_is_refused(command, records_dir, tmp_path):
+    more = [f"--output_csv={tmp_path / 's.csv'}"] * (command == "predict")
+    refused(
+        1, "best.keras: not found, expected the folder of a run", command,
+        f"--records_dir={records_dir}", f"--run_dir={tmp_path / 'none'}", *more,
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == []
+
+
+def test_unlabeled_split_is_not_evaluated(records_dir, run_dir, tmp_path):
+    refused(
+        1, "--splits: found test, without labels", "evaluate",
+        f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        "--splits=test", f"--output_dir={tmp_path / 'scores'}",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == []
+
+
+def submission(run_dir, path, *arguments) -> list[tuple[str, ...]]:
+    result = run_pcam(
+        "predict", f"--run_dir={run_dir}", f"--output_csv={path}", *arguments
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return tables.read_csv(str(path), ("id", "label"))
+
+
+def test_records_and_folder_give_one_submission(
+    records_dir, run_dir, kaggle_tree, tmp_path
+):
+    sample = kaggle_tree / "sample_submission.csv"
+    wanted = tables.read_csv(str(sample), ("id",))[::-1]
+    tables.write_csv(str(tmp_path / "sample.csv"), ("id",), wanted)
+    ordered = f"--sample_submission={tmp_path / 'sample.csv'}"
+    one = submission(
+        run_dir, tmp_path / "1.csv", f"--records_dir={records_dir}", ordered
+    )
+    two = submission(
+        run_dir, tmp_path / "2.csv", f"--input_dir={kaggle_tree}", ordered,
+        "--batch_size=3",
+    )  # fmt: skip
+    assert [name for name, _ in one] == [name for (name,) in wanted]
+    assert [name for name, _ in two] == [name for (name,) in wanted]
+    for (_, a), (_, b) in zip(one, two, strict=True):
+        assert 0 < float(a) < 1
+        assert abs(float(a) - float(b)) < 1e-6
+    rounded = submission(
+        run_dir, tmp_path / "3.csv", f"--records_dir={records_dir}",
+        "--threshold=0.5",
+    )  # fmt: skip
+    labels = {name: str(int(float(p) >= 0.5)) for name, p in one}
+    assert dict(rounded) == labels
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda ids: ids[1:], "1 patches without a row"),
+        (lambda ids: [*ids, "extra"], "1 not among the patches (as extra)"),
+        (lambda ids: [*ids, ids[0]], "1 repeated"),
+    ],
+    ids=["missing", "extra", "repeated"],
+)
+def test_sample_of_other_ids_is_refused(
+    records_dir, run_dir, kaggle_tree, tmp_path, change, found
+):
+    sample = str(kaggle_tree / "sample_submission.csv")
+    ids = [name for (name,) in tables.read_csv(sample, ("id",))]
+    tables.write_csv(sample, ("id",), [(name,) for name in change(ids)])
+    refused(
+        1, found, "predict", f"--run_dir={run_dir}",
+        f"--records_dir={records_dir}", f"--sample_submission={sample}",
+        f"--output_csv={tmp_path / 'submission.csv'}",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["kaggle"]
+
+
+def test_bad_file_of_a_folder_is_refused(run_dir, kaggle_tree, tmp_path):
+    path = min((kaggle_tree / "test").iterdir())
+    path.write_bytes(b"no image")
+    refused(
+        1, f"{path}: found 8 bytes that do not decode", "predict",
+        f"--run_dir={run_dir}", f"--input_dir={kaggle_tree}",
+        f"--output_csv={tmp_path / 'submission.csv'}",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["kaggle"]
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_prediction_has_one_source(run_dir, records_dir, tmp_path, both):
+    given = [f"--records_dir={records_dir}", f"--input_dir={tmp_path}"]
+    refused(
+        2, "expected one of --records_dir and --input_dir", "predict",
+        f"--run_dir={run_dir}", f"--output_csv={tmp_path / 's.csv'}",
+        *(given if both else []),
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == []

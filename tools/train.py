@@ -1,0 +1,11 @@
+"""`pcam train`, from a checkout."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from pcam_tfdata.cli import main
+
+if __name__ == "__main__":
+    main.run(["train", *sys.argv[1:]])
