@@ -6,6 +6,7 @@ read by comparing the header and slicing; any other file goes through Pillow.
 """
 
 import io
+import re
 import struct
 import warnings
 
@@ -114,7 +115,7 @@ def _decode_with_pillow(data: bytes, path: str) -> np.ndarray:
     else:
         pixels.flags.writeable = False
         return pixels
-    found = " ".join(found.replace("<_io.BytesIO object", "<file").split())
+    found = re.sub(r"<_io\.BytesIO[^>]*>", "it", " ".join(found.split()))
     raise ValueError(
         f"{path}: found {found}, expected an RGB image of {size} x {size} pixels,"
         " 8 bits a channel. Re-export the patch or pass --on_bad_patch=skip."

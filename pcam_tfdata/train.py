@@ -24,6 +24,7 @@ from pcam_tfdata import (
     progress,
     run_files,
     strategy,
+    train_options,
     trainer,
 )
 
@@ -31,47 +32,6 @@ from pcam_tfdata import (
 _CALL_SECONDS = 1.0
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """A training run.
-
-    Attributes:
-        records_dir: Records folder.
-        run_dir: Folder of the run; an unfinished run there is resumed.
-        model: Network, one of `models.NAMES`.
-        strategy: `one_device` or `mirrored`.
-        precision: `auto`, `float32`, `mixed_float16` or `mixed_bfloat16`.
-        batch_size: Patches of a step, over all replicas.
-        epochs: Times that each patch is seen.
-        optimizer: One of `trainer.OPTIMIZERS`.
-        learning_rate: For the mean of the loss over the whole batch.
-        train_splits: Names; none for all labelled splits not validated on.
-        validation_splits: Names.
-        seed: Of weights, order and dropout.
-        input: Way in, one of `pipeline.INPUTS`.
-        num_virtual_devices: See `strategy.make_strategy`.
-        allow_cpu: Likewise.
-        restart: Begins anew in a folder where there is a run.
-    """
-
-    records_dir: str
-    run_dir: str
-    model: str = "seed_cnn"
-    strategy: str = "one_device"
-    precision: str = "auto"
-    batch_size: int = 1024
-    epochs: int = 20
-    optimizer: str = "adam"
-    learning_rate: float = 0.001
-    train_splits: Sequence[str] = ()
-    validation_splits: Sequence[str] = ("fold0",)
-    seed: int = 0
-    input: str = "mmap"
-    num_virtual_devices: int = 0
-    allow_cpu: bool = False
-    restart: bool = False
 
 
 @dataclasses.dataclass
@@ -86,7 +46,8 @@ class _State:
 
 
 def train(
-    options: TrainOptions, callbacks: Sequence[keras.callbacks.Callback] = ()
+    options: train_options.TrainOptions,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, float]:
     """Trains a network, or goes on with an unfinished run.
 
@@ -104,13 +65,13 @@ def train(
         FileNotFoundError, ValueError: records, splits or options do not fit.
         FileExistsError: the run folder holds something else.
     """
-    options = _settle_splits(options)
+    options = train_options.settle_splits(options)
     distribution = strategy.make_strategy(
         options.strategy,
         num_virtual_devices=options.num_virtual_devices,
         allow_cpu=options.allow_cpu,
     )
-    _check_batch_size(options, distribution.num_replicas_in_sync)
+    train_options.check_batch_size(options, distribution.num_replicas_in_sync)
     flags = dataclasses.asdict(options)
     del flags["restart"]
     run_files.open_run(options.run_dir, flags, restart=options.restart)
@@ -133,7 +94,9 @@ class _Run:
     """A run from its last checkpoint on."""
 
     def __init__(
-        self, options: TrainOptions, distribution: tf.distribute.Strategy
+        self,
+        options: train_options.TrainOptions,
+        distribution: tf.distribute.Strategy,
     ) -> None:
         self._options = options
         self._distribution = distribution
@@ -148,8 +111,8 @@ class _Run:
             seed=options.seed,
         )
         self._predictor = inference.Predictor(self._trainer.model, distribution)
-        self._training = _source(options, options.train_splits)
-        self._validation = _source(options, options.validation_splits)
+        self._training = options.training()
+        self._validation = options.validation()
         self._num_patches = self._training.count_patches()
         self._checkpoints = os.path.join(options.run_dir, run_files.CHECKPOINTS)
         found = checkpoints.restore_latest(
@@ -314,60 +277,3 @@ class _Run:
             dataclasses.asdict(self.state),
         )
         run_files.write_history(self._options.run_dir, self.state.history)
-
-
-def _settle_splits(options: TrainOptions) -> TrainOptions:
-    """Returns the options with `train_splits` filled in, after checking them."""
-    content = manifest.read(options.records_dir)
-    validation = content.select(options.validation_splits)
-    names = options.train_splits or [
-        split.name
-        for split in content.splits
-        if split.labeled and split not in validation
-    ]
-    training = content.select(names)
-    shared = set(names) & set(options.validation_splits)
-    if shared:
-        raise ValueError(
-            f"--validation_splits: found {', '.join(sorted(shared))} among"
-            " --train_splits too, expected none: a score on training data says"
-            " nothing."
-        )
-    unlabeled = [s.name for s in training + validation if not s.labeled]
-    if unlabeled:
-        raise ValueError(
-            f"found splits without labels, {', '.join(unlabeled)}, expected"
-            " labelled ones in --train_splits and --validation_splits."
-        )
-    for label in ("0", "1"):
-        if not sum(split.class_counts[label] for split in validation):
-            raise ValueError(
-                f"--validation_splits: found no patch of label {label},"
-                " expected both labels: the AUC needs them."
-            )
-    return dataclasses.replace(
-        options,
-        train_splits=tuple(names),
-        validation_splits=tuple(options.validation_splits),
-    )
-
-
-def _check_batch_size(options: TrainOptions, num_replicas: int) -> None:
-    size = options.batch_size
-    if size % num_replicas:
-        below = size - size % num_replicas
-        nearest = [n for n in (below, below + num_replicas) if n]
-        raise ValueError(
-            f"--batch_size: found {size}, which {num_replicas} replicas cannot"
-            f" share evenly. Take {' or '.join(map(str, nearest))}."
-        )
-    num_patches = _source(options, options.train_splits).count_patches()
-    if size > num_patches:
-        raise ValueError(
-            f"--batch_size: found {size}, expected at most the number of"
-            f" training patches, {num_patches:,}."
-        )
-
-
-def _source(options: TrainOptions, splits: Sequence[str]) -> pipeline.Source:
-    return pipeline.Source(options.records_dir, splits, options.input)

@@ -10,10 +10,10 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 import pytest
 
-from pcam_tfdata import convert, schema, tables, tiff
+from pcam_tfdata import convert, schema, synthetic, tables, tiff
 
 _SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
-NUM_TRAIN, NUM_TEST, NUM_SLIDES = 60, 7, 12
+NUM_TRAIN, NUM_TEST, NUM_SLIDES = 60, 7, 8
 
 
 @pytest.fixture
@@ -33,30 +33,29 @@ def kaggle_sample() -> pathlib.Path:
     return path
 
 
-def write_patch(folder: pathlib.Path, rng: np.random.Generator) -> str:
-    """Writes a patch of noise around a color; returns its id."""
-    noise = rng.integers(0, 64, schema.IMAGE_SHAPE)
-    image = (rng.integers(0, 192, 3) + noise).astype(np.uint8)
-    name = schema.hash_pixels(image)
-    (folder / f"{name}.tif").write_bytes(tiff.encode(image))
-    return name
+def write_patches(folder: pathlib.Path, images: np.ndarray) -> list[str]:
+    """Writes patches as Kaggle's TIFFs; returns their ids."""
+    folder.mkdir(parents=True)
+    names = [schema.hash_pixels(image) for image in images]
+    for name, image in zip(names, images, strict=True):
+        (folder / f"{name}.tif").write_bytes(tiff.encode(image))
+    return names
 
 
 def write_kaggle_tree(root: pathlib.Path) -> pathlib.Path:
     """Writes a small folder in Kaggle's layout, with slides.csv."""
-    rng = np.random.default_rng(0)
-    for name in ("train", "test"):
-        (root / name).mkdir(parents=True)
-    train = [write_patch(root / "train", rng) for _ in range(NUM_TRAIN)]
-    test = [write_patch(root / "test", rng) for _ in range(NUM_TEST)]
-    labels = [(name, place % 5 // 3) for place, name in enumerate(train)]
-    slides = [(name, f"s{n % NUM_SLIDES}") for n, name in enumerate(train)]
-    zeros = [(name, 0) for name in test]
-    tables.write_csv(str(root / "train_labels.csv"), ("id", "label"), labels)
-    tables.write_csv(
-        str(root / "sample_submission.csv"), ("id", "label"), zeros
+    made = synthetic.make_patches(NUM_TRAIN)
+    train = write_patches(root / "train", made.image)
+    test = write_patches(
+        root / "test", synthetic.make_patches(NUM_TEST, seed=1).image
     )
-    tables.write_csv(str(root / "slides.csv"), ("id", "wsi"), slides)
+    for name, columns, values in (
+        ("train_labels.csv", ("id", "label"), (train, made.label)),
+        ("slides.csv", ("id", "wsi"), (train, made.slide)),
+        ("sample_submission.csv", ("id", "label"), (test, [0] * NUM_TEST)),
+    ):
+        rows = zip(*values, strict=True)
+        tables.write_csv(str(root / name), columns, rows)
     return root
 
 
@@ -80,6 +79,14 @@ def records_dir(tmp_path_factory) -> str:
             shard_megabytes=0.2,  # 7 records.
         )
     )
+    return output_dir
+
+
+@pytest.fixture(scope="session")
+def real_records_dir(kaggle_sample, tmp_path_factory) -> str:
+    """Records of the real patches."""
+    output_dir = str(tmp_path_factory.mktemp("real") / "records")
+    convert.convert(convert.ConvertOptions(str(kaggle_sample), output_dir))
     return output_dir
 
 

@@ -205,10 +205,12 @@ def test_conversion_refuses_bad_input(kaggle_tree, tmp_path, spoil, found):
 
 def test_all_faults_are_told_together(kaggle_tree, tmp_path):
     mismatch(kaggle_tree)
-    wrong_label(kaggle_tree)
     paths = sorted((kaggle_tree / "train").iterdir())
     for path in paths[5:35]:
         path.write_bytes(b"")
+    rows = labels_of(kaggle_tree)
+    wrong = [[name, "x" if name == paths[-1].stem else n] for name, n in rows]
+    write_labels(kaggle_tree, wrong)
     refused(
         1, "32 faults, 20 shown.", "convert_to_tfrecords",
         f"--input_dir={kaggle_tree}", f"--output_dir={tmp_path / 'records'}",

@@ -15,6 +15,7 @@ from pcam_tfdata import (
     run_files,
     strategy,
     train,
+    train_options,
     trainer,
 )
 from pcam_tfdata.cli import options
@@ -67,7 +68,7 @@ flags.DEFINE_bool("restart", False, "Begin anew, dropping the run there.")
 
 def run() -> None:
     """Trains as the flags say."""
-    trained = options.from_flags(train.TrainOptions)
+    trained = options.from_flags(train_options.TrainOptions)
     result = train.train(trained)
     run_dir = trained.run_dir
     report.plot_history(
