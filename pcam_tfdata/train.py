@@ -64,6 +64,7 @@ def train(
     Raises:
         FileNotFoundError, ValueError: records, splits or options do not fit.
         FileExistsError: the run folder holds something else.
+        FloatingPointError: the loss is no longer finite.
     """
     options = train_options.settle_splits(options)
     distribution = strategy.make_strategy(
@@ -225,6 +226,12 @@ class _Run:
                 sums = self._trainer.run_steps(batches, count, sums)
                 num_done += count
                 loss, right, seen = map(float, sums.numpy())
+                if not math.isfinite(loss):
+                    raise FloatingPointError(
+                        f"The loss became {loss} by step"
+                        f" {self.state.step + num_done}, expected a finite"
+                        " number. Lower --learning_rate and pass --restart."
+                    )
                 logs = {"loss": loss / seen, "accuracy": right / seen}
                 events.on_train_batch_end(num_done - 1, logs)
                 bar.advance_to(int(seen), **logs)

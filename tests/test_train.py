@@ -264,6 +264,18 @@ def test_best_model_takes_uint8_patches(records_dir, tmp_path):
     assert (logit.shape, logit.dtype) == ((2, 1), tf.float32)
 
 
+def test_loss_that_is_not_finite_stops_the_run(records_dir, tmp_path):
+    options = options_for(
+        records_dir,
+        run_dir=str(tmp_path / "run"),
+        optimizer="sgd",
+        learning_rate=1e30,
+    )
+    with pytest.raises(FloatingPointError, match=r"The loss became .* by step"):
+        train.train(options)
+    assert not (tmp_path / "run" / run_files.BEST_MODEL).exists()
+
+
 def start_training(records_dir, run_dir, *more) -> subprocess.Popen:
     return subprocess.Popen(
         [

@@ -56,8 +56,8 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(module.run())
     except (flags.Error, app.UsageError) as error:
         _fail(2, f"pcam {command}: {_one_line(error)}")
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get(_TRACEBACK_VARIABLE):
+    except Exception as error:
+        if os.environ.get(_TRACEBACK_VARIABLE) or not _is_told(error):
             raise
         _fail(1, str(error))
     except KeyboardInterrupt:
@@ -135,6 +135,14 @@ def _print_flags(command: str, module: types.ModuleType) -> None:
         text = flag.help.split(">: ")[-1]  # Without absl's list of values.
         print(textwrap.indent(textwrap.fill(text, 72), "      "))
     print("\n  --flagfile=F reads flags from a file, one a line.")
+
+
+def _is_told(error: Exception) -> bool:
+    """Returns whether the message of an error is written for the user."""
+    kinds = (ValueError, OSError, RuntimeError, ArithmeticError)
+    # Its errors have a base of their own, and TensorFlow may not be imported.
+    from_tensorflow = type(error).__module__.startswith("tensorflow")
+    return isinstance(error, kinds) or from_tensorflow
 
 
 def _one_line(error: Exception) -> str:
