@@ -5,8 +5,9 @@ import json
 import os
 
 import numpy as np
+import pandas
 
-from pcam_tfdata import manifest, records, tables
+from pcam_tfdata import manifest, records
 
 OVERVIEW_JSON = "overview.json"
 OVERVIEW_TEXT = "overview.txt"
@@ -23,33 +24,36 @@ class Sample:
 def summarize(records_dir: str) -> dict[str, object]:
     """Returns counts, sizes and channel statistics of a records folder.
 
+    A split of unknown slides has 0 `num_slides`.
+
     Raises:
         FileNotFoundError, ValueError: it is no records folder.
     """
     content = manifest.read(records_dir)
-    path = os.path.join(records_dir, manifest.SIDECAR_FILE)
-    rows = tables.read_csv(path, ("split", "id", "slide"))
-    splits = []
-    for split in content.splits:
-        mine = [row for row in rows if row[0] == split.name]
-        splits.append(
+    rows = pandas.read_csv(
+        os.path.join(records_dir, manifest.SIDECAR_FILE),
+        usecols=["split", "id", "slide"],
+        dtype=str,
+    )
+    unique = rows.groupby("split").nunique()
+    return {
+        "num_patches": len(rows),
+        "num_unique_ids": rows["id"].nunique(),
+        "record_bytes": content.splits[0].layout.record_bytes,
+        "splits": [
             {
                 "name": split.name,
                 "num_patches": split.num_records,
-                "num_unique_ids": len({row[1] for row in mine}),
-                "num_slides": len({row[2] for row in mine if row[2]}) or None,
+                "num_unique_ids": int(unique.at[split.name, "id"]),
+                "num_slides": int(unique.at[split.name, "slide"]),
                 "class_counts": split.class_counts,
                 "num_shards": len(split.shards),
                 "num_bytes": sum(shard.num_bytes for shard in split.shards),
                 "channel_mean": split.channel_mean,
                 "channel_std": split.channel_std,
             }
-        )
-    return {
-        "num_patches": len(rows),
-        "num_unique_ids": len({row[1] for row in rows}),
-        "record_bytes": content.splits[0].layout.record_bytes,
-        "splits": splits,
+            for split in content.splits
+        ],
         "options": content.options,
         "manifest_sha256": manifest.hash_manifest(records_dir),
     }

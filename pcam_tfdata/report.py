@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import pandas
 from matplotlib import figure, patches, ticker
 from sklearn import metrics
 
-from pcam_tfdata import schema, tables
+from pcam_tfdata import schema
 
 matplotlib.use("Agg")
 
@@ -24,12 +25,7 @@ _CURVES = (
 
 def plot_history(history_csv: str, path: str) -> None:
     """Draws loss, accuracy and AUC by epoch from a run's history, as PNG."""
-    names = tables.read_header(history_csv)
-    rows = tables.read_csv(history_csv, names)
-    columns = {
-        name: [float(row[place]) for row in rows]
-        for place, name in enumerate(names)
-    }
+    columns = pandas.read_csv(history_csv)
     drawing = figure.Figure(figsize=(12, 3.6), layout="constrained")
     for axes, (train, validation, title) in zip(
         drawing.subplots(1, len(_CURVES)), _CURVES, strict=True
@@ -120,9 +116,8 @@ def plot_patches(images: np.ndarray, labels: Sequence[int], path: str) -> None:
 
 def plot_roc(predictions_csv: str, path: str) -> None:
     """Draws the ROC curve of an evaluation's predictions, as PNG."""
-    rows = tables.read_csv(predictions_csv, ("label", "logit"))
-    label, logit = np.array(rows, np.float64).T
-    false_rate, true_rate, _ = metrics.roc_curve(label, logit)
+    rows = pandas.read_csv(predictions_csv)
+    false_rate, true_rate, _ = metrics.roc_curve(rows["label"], rows["logit"])
     drawing = figure.Figure(figsize=(4.4, 4.2), layout="constrained")
     axes = drawing.subplots()
     area = metrics.auc(false_rate, true_rate)
