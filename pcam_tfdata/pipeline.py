@@ -25,9 +25,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import faults, manifest, records, schema, tiff
+from pcam_tfdata import choices, faults, manifest, records, schema, tiff
 
-INPUTS = ("mmap", "stream")
 _SHUFFLE_STREAM = 1  # Keeps the order apart from other uses of the seed.
 # The public tf.random.experimental.index_shuffle has 4 rounds, and its epochs
 # correlate; at 8 they do not.
@@ -267,9 +266,9 @@ class _Shards:
 
 
 def _open(source: Source) -> _Shards:
-    if source.input not in INPUTS:
+    if source.input not in choices.INPUTS:
         raise ValueError(
-            f"found input {source.input!r}, expected one of {', '.join(INPUTS)}."
+            f"found input {source.input!r}, expected one of {', '.join(choices.INPUTS)}."
         )
     content = manifest.read(source.records_dir)
     paths, counts, first_rows, layouts, labeled, mapped = [], [], [], [], [], []

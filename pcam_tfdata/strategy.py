@@ -3,8 +3,6 @@
 import keras
 import tensorflow as tf
 
-STRATEGIES = ("one_device", "mirrored")
-PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 _TENSOR_CORES = (7, 0)  # Compute capability from which float16 is faster.
 _BFLOAT16 = (8, 0)
 

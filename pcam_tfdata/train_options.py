@@ -13,17 +13,17 @@ class TrainOptions:
     Attributes:
         records_dir: Records folder.
         run_dir: Folder of the run; an unfinished run there is resumed.
-        model: Network, one of `models.NAMES`.
+        model: Network, one of `choices.MODELS`.
         strategy: `one_device` or `mirrored`.
         precision: `auto`, `float32`, `mixed_float16` or `mixed_bfloat16`.
         batch_size: Patches of a step, over all replicas.
         epochs: Times that each patch is seen.
-        optimizer: One of `trainer.OPTIMIZERS`.
+        optimizer: One of `choices.OPTIMIZERS`.
         learning_rate: For the mean of the loss over the whole batch.
         train_splits: Names; none for all labelled splits not validated on.
         validation_splits: Names.
         seed: Of weights, order and dropout.
-        input: Way in, one of `pipeline.INPUTS`.
+        input: Way in, one of `choices.INPUTS`.
         num_virtual_devices: See `strategy.make_strategy`.
         allow_cpu: Likewise.
         restart: Begins anew in a folder where there is a run.

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from pcam_tfdata import checkpoints, models, pipeline, strategy
 
-OPTIMIZERS = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
+_OPTIMIZERS = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
 
 
 class Trainer:
@@ -15,8 +15,8 @@ class Trainer:
 
     Args:
         distribution: Strategy on whose replicas steps run.
-        model: One of `models.NAMES`.
-        optimizer: One of `OPTIMIZERS`.
+        model: One of `choices.MODELS`.
+        optimizer: One of `choices.OPTIMIZERS`.
         learning_rate: For the mean of the loss over the whole batch.
         batch_size: Patches of a step, over all replicas.
         precision: Policy of Keras.
@@ -44,7 +44,7 @@ class Trainer:
         strategy.reset_keras(precision, seed)
         with distribution.scope():
             self.model = models.build(model)
-            self.optimizer = OPTIMIZERS[optimizer](learning_rate)
+            self.optimizer = _OPTIMIZERS[optimizer](learning_rate)
             if strategy.scales_loss(precision):
                 self.optimizer = keras.optimizers.LossScaleOptimizer(
                     self.optimizer

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from conftest import NUM_TEST, NUM_TRAIN
 
-from pcam_tfdata import manifest, pipeline, schema, tables
+from pcam_tfdata import choices, manifest, pipeline, schema, tables
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
-INPUTS = pytest.mark.parametrize("input", pipeline.INPUTS)
+INPUTS = pytest.mark.parametrize("input", choices.INPUTS)
 
 
 def train_batches(records_dir, input, **options) -> tf.data.Dataset:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from pcam_tfdata import (
     checkpoints,
+    choices,
     models,
     pipeline,
     run_files,
@@ -221,6 +222,11 @@ def test_seed_cnn_has_the_notebooks_parameters():
     assert model.count_params() == 3_411_521
     assert model.input.dtype == "uint8"
     assert model.layers[-1].name == "logit"
+
+
+def test_every_choice_exists():
+    assert set(choices.MODELS) == set(models._BUILDERS)
+    assert set(choices.OPTIMIZERS) == set(trainer._OPTIMIZERS)
 
 
 def test_small_cnn_is_small():

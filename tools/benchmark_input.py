@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import app, flags
 
-from pcam_tfdata import manifest, pipeline, schema
+from pcam_tfdata import choices, manifest, pipeline, schema
 
 _RECORDS_DIR = flags.DEFINE_string("records_dir", None, "Records folder.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 512, "Patches a batch.")
@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
                 num_steps=1 << 40,
             )
         )
-        for name in pipeline.INPUTS
+        for name in choices.INPUTS
     }
     streams["limit"] = _plain_gather(num_patches)
     rates: dict[str, list[float]] = {name: [] for name in streams}

@@ -7,8 +7,7 @@ import os
 
 from absl import flags
 
-from pcam_tfdata import evaluate, report, run_files
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
 
@@ -32,6 +31,8 @@ flags.DEFINE_string(
 
 def run() -> None:
     """Writes the scores and prints them."""
+    with quiet.imports():
+        from pcam_tfdata import evaluate, report, run_files
     evaluated = options.from_flags(evaluate.EvaluateOptions)
     scores = evaluate.evaluate(evaluated)
     output_dir = evaluated.output_dir or evaluated.run_dir

@@ -7,8 +7,6 @@ import os
 
 from absl import flags
 
-from pcam_tfdata import overview, report
-
 REQUIRED_FLAGS = ("records_dir", "output_dir")
 _NUM_PATCHES = 24
 
@@ -19,6 +17,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Another seed draws other patches.")
 
 def run() -> None:
     """Writes the overview and prints it."""
+    from pcam_tfdata import overview, report
+
     summary = overview.summarize(_RECORDS_DIR.value)
     sample = overview.sample_patches(
         _RECORDS_DIR.value, _NUM_PATCHES, _SEED.value

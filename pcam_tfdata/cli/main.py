@@ -4,16 +4,14 @@ Only the module of the command that runs is imported. What goes wrong ends in
 one line on stderr: exit code 2 for usage, 1 for bad data.
 """
 
-import contextlib
 import importlib
 import logging
 import os
 import signal
 import sys
-import tempfile
 import textwrap
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from absl import app, flags
@@ -27,6 +25,13 @@ COMMANDS = {
     "evaluate": "Score a trained network exactly.",
     "predict": "Write a submission CSV.",
 }
+_KINDS = {
+    "bool": "true|false",
+    "comma separated list of strings": "NAME,...",
+    "float": "number",
+    "int": "integer",
+    "string": "text",
+}
 # Set, it shows where an error came from.
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
 _HELP_FLAGS = ("--help", "-help", "-h", "help")
@@ -35,6 +40,9 @@ _HELP_FLAGS = ("--help", "-help", "-h", "help")
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command of `argv` (default: of the process) and exits."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    if set(argv) & set(_HELP_FLAGS):
+        # `pcam --help | head` ends without a traceback.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if not argv or argv[0] in _HELP_FLAGS:
         _print_commands(sys.stdout if argv else sys.stderr)
         sys.exit(0 if argv else 2)
@@ -46,8 +54,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
             f" {', '.join(COMMANDS)}.",
         )
     _prepare_process()
-    with _quiet_stderr():
-        module = importlib.import_module(f"pcam_tfdata.cli.{command}")
+    module = importlib.import_module(f"pcam_tfdata.cli.{command}")
     if set(arguments) & set(_HELP_FLAGS[:-1]):
         _print_flags(command, module)
         sys.exit(0)
@@ -93,28 +100,6 @@ def _prepare_process() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Holds back what is written to stderr, and shows it if this fails.
-
-    TensorFlow says at its import, from C++ and under any log level, that there
-    is no GPU.
-    """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
 def _print_commands(file: object) -> None:
     print("usage: pcam COMMAND --flag=value ...\n", file=file)
     for name, description in COMMANDS.items():
@@ -126,15 +111,22 @@ def _print_flags(command: str, module: types.ModuleType) -> None:
     print(f"usage: pcam {command} --flag=value ...\n")
     print(f"{module.__doc__.strip()}\n")
     for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
-        required = flag.name in module.REQUIRED_FLAGS
-        default = "default " + str(flag.default_unparsed)
-        default = "required" if required else default
         values = getattr(flag.parser, "enum_values", None)
-        kind = "|".join(values) if values else flag.flag_type()
-        print(f"  --{flag.name}={kind}  ({default})")
+        kind = "|".join(values) if values else _KINDS[flag.flag_type()]
+        print(f"  --{flag.name}={kind}  ({_default(flag, module)})")
         text = flag.help.split(">: ")[-1]  # Without absl's list of values.
         print(textwrap.indent(textwrap.fill(text, 72), "      "))
     print("\n  --flagfile=F reads flags from a file, one a line.")
+
+
+def _default(flag: flags.Flag, module: types.ModuleType) -> str:
+    if flag.name in module.REQUIRED_FLAGS:
+        return "required"
+    if flag.default in (None, []):
+        return "optional"
+    value = flag.default
+    shown = ",".join(value) if isinstance(value, list) else str(value).lower()
+    return f"default {shown}"
 
 
 def _is_told(error: Exception) -> bool:

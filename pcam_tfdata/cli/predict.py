@@ -5,8 +5,7 @@ Labels are probabilities, which is what an AUC wants, unless --threshold is give
 
 from absl import app, flags
 
-from pcam_tfdata import predict
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("run_dir", "output_csv")
 
@@ -34,10 +33,14 @@ flags.DEFINE_string(
 
 def run() -> None:
     """Predicts what the flags name."""
-    predicted = options.from_flags(predict.PredictOptions)
-    if (predicted.records_dir is None) == (predicted.input_dir is None):
+    if (options.value("records_dir") is None) == (
+        options.value("input_dir") is None
+    ):
         raise app.UsageError(
             "expected one of --records_dir and --input_dir, found both or none."
         )
+    with quiet.imports():
+        from pcam_tfdata import predict
+    predicted = options.from_flags(predict.PredictOptions)
     num_patches = predict.predict(predicted)
     print(f"{predicted.output_csv}: {num_patches:,} patches.")

@@ -8,40 +8,31 @@ import os
 
 from absl import flags
 
-from pcam_tfdata import (
-    models,
-    pipeline,
-    report,
-    run_files,
-    strategy,
-    train,
-    train_options,
-    trainer,
-)
-from pcam_tfdata.cli import options
+from pcam_tfdata import choices
+from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
 
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string("run_dir", None, "Folder of the run, to make or resume.")
-flags.DEFINE_enum("model", "seed_cnn", models.NAMES, "Network.")
+flags.DEFINE_enum("model", "seed_cnn", choices.MODELS, "Network.")
 flags.DEFINE_enum(
     "strategy",
     "one_device",
-    strategy.STRATEGIES,
+    choices.STRATEGIES,
     "One device, or a replica on each GPU.",
 )
 flags.DEFINE_enum(
     "precision",
     "auto",
-    strategy.PRECISIONS,
+    choices.PRECISIONS,
     "Of the computation; auto: half where every GPU has it, else float32.",
 )
 flags.DEFINE_integer(
     "batch_size", 1024, "Patches a step, over all replicas.", lower_bound=1
 )
 flags.DEFINE_integer("epochs", 20, "Times each patch is seen.", lower_bound=1)
-flags.DEFINE_enum("optimizer", "adam", list(trainer.OPTIMIZERS), "Optimizer.")
+flags.DEFINE_enum("optimizer", "adam", choices.OPTIMIZERS, "Optimizer.")
 flags.DEFINE_float(
     "learning_rate", 0.001, "For the mean loss of the batch.", lower_bound=0
 )
@@ -53,7 +44,7 @@ flags.DEFINE_integer("seed", 0, "Of weights, order and dropout.")
 flags.DEFINE_enum(
     "input",
     "mmap",
-    pipeline.INPUTS,
+    choices.INPUTS,
     "mmap: shards on a local disk; stream: read as TFRecords.",
 )
 flags.DEFINE_integer(
@@ -68,6 +59,8 @@ flags.DEFINE_bool("restart", False, "Begin anew, dropping the run there.")
 
 def run() -> None:
     """Trains as the flags say."""
+    with quiet.imports():
+        from pcam_tfdata import report, run_files, train, train_options
     trained = options.from_flags(train_options.TrainOptions)
     result = train.train(trained)
     run_dir = trained.run_dir

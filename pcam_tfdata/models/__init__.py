@@ -5,11 +5,10 @@ import keras
 from pcam_tfdata.models import seed_cnn, small_cnn
 
 _BUILDERS = {"seed_cnn": seed_cnn.build, "small_cnn": small_cnn.build}
-NAMES = tuple(_BUILDERS)
 
 
 def build(name: str) -> keras.Model:
-    """Returns a new network of this name, in the global precision policy.
+    """Returns a new network, one of `choices.MODELS`, in the global policy.
 
     Its input is uint8 [B, 96, 96, 3]; its output, of a layer called `logit`, is
     float32 [B, 1], the log odds of label 1. Weights and dropout follow from

@@ -1,0 +1,7 @@
+"""Names that options take. Here, so that reading flags needs no TensorFlow."""
+
+MODELS = ("seed_cnn", "small_cnn")
+OPTIMIZERS = ("adam", "sgd")
+INPUTS = ("mmap", "stream")
+STRATEGIES = ("one_device", "mirrored")
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
