@@ -89,7 +89,8 @@ def convert(options: ConvertOptions) -> manifest.Manifest:
         OSError: the disk is full, or the like. Nothing is published.
     """
     _check_options(options)
-    output_dir = os.path.normpath(options.output_dir)
+    # Of a link, what it points at is replaced, not the link.
+    output_dir = os.path.realpath(options.output_dir)
     publish.check_output(output_dir, overwrite=options.overwrite)
     train, found = kaggle.list_train(options.input_dir, options.slide_csv)
     test, more = kaggle.list_test(options.input_dir)
@@ -101,7 +102,7 @@ def convert(options: ConvertOptions) -> manifest.Manifest:
         splits = plan_splits(train, test, ids, options)
         with _incomplete(output_dir) as folder:
             made = _write(pool, splits, folder, found, options)
-    publish.rename_into_place(folder, output_dir)
+            publish.rename_into_place(folder, output_dir)
     return made
 
 
@@ -155,7 +156,7 @@ def _check_options(options: ConvertOptions) -> None:
         raise ValueError(
             f"--num_folds: found {options.num_folds}, expected 1 or more."
         )
-    if options.shard_megabytes <= 0:
+    if not 0 < options.shard_megabytes < float("inf"):
         raise ValueError(
             f"--shard_megabytes: found {options.shard_megabytes}, expected a"
             " positive size."
@@ -178,11 +179,12 @@ def _settle_ids(
     """Returns the id of each patch, by path, and the faults seen on the way.
 
     Names that are hashes are checked when the pixels are read for writing. If
-    they are none, or if the job fails anyway and should name every fault, all
-    pixels are read and hashed before.
+    they are none, if the job fails anyway and should name every fault, or if
+    folds must be dealt without the bad patches, all pixels are read and hashed
+    before.
     """
     trusted = identity.names_are_hashes(patches, options.check_ids)
-    if trusted and (not found or options.on_bad_patch == "skip"):
+    if trusted and not found and options.on_bad_patch == "fail":
         return {patch.path: patch.name for patch in patches}, []
     return identity.hash_all(pool, patches, options.check_ids)
 
@@ -232,8 +234,7 @@ def _write(
         versions={"pcam_tfdata": pcam_tfdata.__version__}
         | {package: metadata.version(package) for package in _PACKAGES},
     )
-    publish.write_folder(folder, made, found + late)
-    return made
+    return publish.write_folder(folder, made, found + late)
 
 
 def _lasting(options: ConvertOptions) -> dict[str, object]:

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
 from pcam_tfdata import (
@@ -59,19 +58,16 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     flags = run_files.read_flags(options.run_dir)
     splits = options.splits or flags["validation_splits"].split(",")
     _check_splits(options, splits, flags["train_splits"].split(","))
-    distribution = strategy.make_strategy("one_device")
-    with distribution.scope():
-        model = keras.models.load_model(model_path)
-    source = pipeline.Source(options.records_dir, splits)
-    found = inference.Predictor(model, distribution).predict(
-        pipeline.eval_batches(source, batch_size=options.batch_size),
-        source.count_patches(),
-        "evaluate",
-    )
-    scores = metrics.score(found["label"], found["logit"], options.threshold)
-    scores = {"splits": list(splits), "model": flags["model"]} | scores
     output_dir = options.output_dir or options.run_dir
     os.makedirs(output_dir, exist_ok=True)
+    source = pipeline.Source(options.records_dir, splits)
+    num_patches = source.count_patches()
+    batch_size = pipeline.fit_batch_size(options.batch_size, num_patches)
+    batches = pipeline.eval_batches(source, batch_size=batch_size)
+    predictor = inference.load(model_path, strategy.make_strategy("one_device"))
+    found = predictor.predict(batches, num_patches, "evaluate")
+    scores = metrics.score(found["label"], found["logit"], options.threshold)
+    scores = {"splits": list(splits), "model": flags["model"]} | scores
     _write(output_dir, scores, found)
     return scores
 
@@ -85,6 +81,13 @@ def _check_splits(
         raise ValueError(
             f"--splits: found {', '.join(unlabeled)}, without labels, expected"
             " labelled splits."
+        )
+    if manifest.hash_manifest(
+        options.records_dir
+    ) != run_files.read_manifest_sha256(options.run_dir):
+        _logger.warning(
+            "Warning: the network was trained on other records than these, so"
+            " any split may hold patches that it was trained on."
         )
     seen = sorted(set(splits) & set(train_splits))
     if seen:

@@ -81,4 +81,11 @@ def _must_match(
         " keeps the source's names.",
         manifest.SIDECAR_FILE,
     )
+    num_hashes = sum(schema.is_hash(patch.name) for patch, _ in read)
+    if num_hashes:
+        _logger.warning(
+            "Warning: %s ids are written as a SHA-1 and none is that of its"
+            " pixels, as if every patch had been changed since.",
+            f"{num_hashes:,}",
+        )
     return False

@@ -41,6 +41,9 @@ class Predictor:
             batches: Of `pipeline.eval_batches`: one static size, masked.
             num_patches: How many there are, for the progress bar.
             description: For the progress bar.
+
+        Raises:
+            FloatingPointError: a logit is not finite.
         """
         parts: list[dict[str, np.ndarray]] = []
         num_done = 0
@@ -50,10 +53,18 @@ class Predictor:
                 parts.append(self._gather(self._step(batch)))
                 num_done += len(parts[-1]["row"])
                 bar.advance_to(num_done)
-        return {
+        found = {
             name: np.concatenate([part[name] for part in parts])
             for name in ("row", "label", "logit")
         }
+        num_bad = np.count_nonzero(~np.isfinite(found["logit"]))
+        if num_bad:
+            raise FloatingPointError(
+                f"{description}: found {num_bad:,} logits that are no finite"
+                " numbers. The weights have diverged: train anew with a lower"
+                " --learning_rate."
+            )
+        return found
 
     def _gather(self, outputs: pipeline.Batch) -> dict[str, np.ndarray]:
         whole = {
@@ -66,3 +77,20 @@ class Predictor:
     def _local(self, part: tf.Tensor) -> Iterable[np.ndarray]:
         results = self._strategy.experimental_local_results(part)
         return [np.asarray(result) for result in results]
+
+
+def load(path: str, strategy: tf.distribute.Strategy) -> Predictor:
+    """Returns a predictor of a `.keras` file.
+
+    Raises:
+        ValueError: the file is damaged or holds no such network.
+    """
+    try:
+        with strategy.scope():
+            model = keras.models.load_model(path)
+    except Exception as error:  # Keras raises anything on bad bytes.
+        raise ValueError(
+            f"{path}: found no network that Keras can load"
+            f" ({' '.join(str(error).split())[:200]}). Train again."
+        ) from error
+    return Predictor(model, strategy)

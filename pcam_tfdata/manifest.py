@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pcam_tfdata import records, schema
 
 FORMAT_VERSION = 1
+DATASET_INFO_FILE = "dataset_info.json"
+FEATURES_FILE = "features.json"
 MANIFEST_FILE = "manifest.json"
 SIDECAR_FILE = "patches.csv"
 SKIPPED_FILE = "skipped.csv"
@@ -70,11 +72,13 @@ class Manifest:
         splits: In the order of the sidecar's rows.
         options: What the data was made from and how: source, seed, folds.
         versions: Of the programs that made it.
+        file_sha256: SHA-256 (hex) of the files beside the shards, by name.
     """
 
     splits: tuple[Split, ...]
     options: dict[str, object]
     versions: dict[str, str]
+    file_sha256: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def select(self, names: Sequence[str]) -> list[Split]:
         """Returns the splits of these names.
@@ -87,7 +91,7 @@ class Manifest:
             if name not in known:
                 raise ValueError(
                     f"found no split {name!r} in the records, expected one of"
-                    f" {', '.join(known)}."
+                    f" {', '.join(known)}. Check the flags that name splits."
                 )
         if not names or len(set(names)) < len(names):
             raise ValueError(
@@ -106,20 +110,31 @@ class Manifest:
         raise ValueError(f"found no split {name!r} in the records.")
 
 
-def write(records_dir: str, manifest: Manifest) -> None:
-    """Writes the three JSON files."""
-    contents = {
-        "dataset_info.json": _dataset_info(manifest),
-        "features.json": _features(),
-        MANIFEST_FILE: {
-            "format_version": FORMAT_VERSION,
-            **dataclasses.asdict(manifest),
+def write(records_dir: str, manifest: Manifest) -> Manifest:
+    """Writes the three JSON files; the sidecar must be there.
+
+    Returns:
+        The manifest with `file_sha256` filled in, as it was written.
+    """
+    _write_json(records_dir, DATASET_INFO_FILE, _dataset_info(manifest))
+    _write_json(records_dir, FEATURES_FILE, _features())
+    manifest = dataclasses.replace(
+        manifest,
+        file_sha256={
+            name: hash_file(os.path.join(records_dir, name))
+            for name in (DATASET_INFO_FILE, FEATURES_FILE, SIDECAR_FILE)
         },
-    }
-    for name, content in contents.items():
-        with open(os.path.join(records_dir, name), "w") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
+    )
+    content = dataclasses.asdict(manifest)
+    version = {"format_version": FORMAT_VERSION}
+    _write_json(records_dir, MANIFEST_FILE, version | content)
+    return manifest
+
+
+def list_files(manifest: Manifest) -> set[str]:
+    """Returns the names of all files of a records folder."""
+    shards = {s.name for split in manifest.splits for s in split.shards}
+    return {MANIFEST_FILE, *manifest.file_sha256, *shards}
 
 
 def read(records_dir: str) -> Manifest:
@@ -138,12 +153,15 @@ def read(records_dir: str) -> Manifest:
                 f"{path}: found format {found}, expected {FORMAT_VERSION}."
                 " Convert again with this version."
             )
-        return Manifest(
+        found = Manifest(
             splits=tuple(_split(split) for split in content["splits"]),
             options=content["options"],
             versions=content["versions"],
+            file_sha256=content["file_sha256"],
         )
-    except (KeyError, TypeError) as error:
+        _check(found)
+        return found
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: found no usable {error}, expected the manifest of a"
             " records folder. Convert again."
@@ -152,8 +170,32 @@ def read(records_dir: str) -> Manifest:
 
 def hash_manifest(records_dir: str) -> str:
     """Returns the SHA-256 (hex) of the manifest, which names the data."""
-    with open(os.path.join(records_dir, MANIFEST_FILE), "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    return hash_file(os.path.join(records_dir, MANIFEST_FILE))
+
+
+def hash_file(path: str) -> str:
+    """Returns the SHA-256 (hex) of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuses contents that nothing else could be computed from."""
+    if not manifest.splits:
+        raise KeyError("splits")
+    for split in manifest.splits:
+        if split.layout != records.layout(labeled=split.labeled):
+            raise KeyError(f"layout of {split.name}")
+        for shard in split.shards:
+            for count in (shard.num_records, shard.num_bytes):
+                if not isinstance(count, int) or count < 0:
+                    raise KeyError(f"size of {shard.name}")
+
+
+def _write_json(records_dir: str, name: str, content: object) -> None:
+    with open(os.path.join(records_dir, name), "w") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
 
 
 def _read_json(path: str) -> dict[str, object]:

@@ -14,8 +14,9 @@ A batch is a dict, and every component has the batch axis:
     mask   bool [B], evaluation only: False for the padding of the last batch
 
 Two ways in give it. `mmap` maps the shards and gathers each batch: the page
-cache is its cache. `stream` reads them as TFRecords, for remote paths: it
-shuffles within a buffer, and its first_step costs reading up to there.
+cache is its cache. `stream` reads them as TFRecords, for disks that are slow at
+random access: it shuffles within a buffer, and its first_step costs reading up
+to there.
 """
 
 import dataclasses
@@ -57,6 +58,15 @@ class Source:
         content = manifest.read(self.records_dir)
         splits = content.select(self.splits)
         return sum(split.num_records for split in splits)
+
+
+def check(source: Source) -> None:
+    """Looks whether the shards are there, and of the size they should be.
+
+    Raises:
+        FileNotFoundError, ValueError: one is not.
+    """
+    _open(source)
 
 
 def train_batches(
@@ -125,14 +135,16 @@ class ImageFiles:
 
     Args:
         paths: TIFFs, or whatever `tiff.decode` takes.
-
-    Attributes:
-        faults: What was wrong with the files read so far.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
-        self.faults: list[faults.Fault] = []
+        self._faults: dict[int, faults.Fault] = {}
+
+    @property
+    def faults(self) -> list[faults.Fault]:
+        """What was wrong with the files read so far, in their order."""
+        return [self._faults[place] for place in sorted(self._faults)]
 
     def eval_batches(self, *, batch_size: int) -> tf.data.Dataset:
         """Returns every file once, as `eval_batches`; `row` is its place."""
@@ -153,8 +165,13 @@ class ImageFiles:
             try:
                 image[number] = tiff.read(path)
             except (OSError, ValueError) as error:
-                self.faults.append(faults.Fault(path, str(error)))
+                self._faults[int(place)] = faults.Fault(path, str(error))
         return image
+
+
+def fit_batch_size(batch_size: int, num_patches: int) -> int:
+    """Returns a size for evaluation that does not pad a few patches to many."""
+    return max(1, min(batch_size, num_patches))
 
 
 def _gather_in_order(

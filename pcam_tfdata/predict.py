@@ -1,10 +1,10 @@
 """From patches to a CSV of `id,label`: Kaggle's submission."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
 from pcam_tfdata import (
@@ -60,21 +60,19 @@ def predict(options: PredictOptions) -> int:
     model_path = run_files.find_model(options.run_dir)
     _check_output(options.output_csv)
     if options.records_dir is not None:
-        names, batches = _from_records(options)
-        files = None
+        names, source = _from_records(options)
+        eval_batches = functools.partial(pipeline.eval_batches, source)
     else:
-        names, files = _from_folder(options)
-        batches = files.eval_batches(batch_size=options.batch_size)
+        names, source = _from_folder(options)
+        eval_batches = source.eval_batches
     # Before the network runs: it may take an hour.
     places = _order(names, options.sample_submission)
-    distribution = strategy.make_strategy("one_device")
-    with distribution.scope():
-        model = keras.models.load_model(model_path)
-    found = inference.Predictor(model, distribution).predict(
-        batches, len(names), "predict"
-    )
-    if files is not None and files.faults:
-        raise faults.BadInputError(files.faults)
+    batch_size = pipeline.fit_batch_size(options.batch_size, len(names))
+    batches = eval_batches(batch_size=batch_size)
+    predictor = inference.load(model_path, strategy.make_strategy("one_device"))
+    found = predictor.predict(batches, len(names), "predict")
+    if options.records_dir is None and source.faults:
+        raise faults.BadInputError(source.faults)
     probability = metrics.to_probability(found["logit"])
     labels = _to_labels(probability, options.threshold)
     tables.write_csv(
@@ -87,14 +85,21 @@ def predict(options: PredictOptions) -> int:
 
 def _check_output(output_csv: str) -> None:
     folder = os.path.dirname(output_csv) or "."
-    if os.path.isdir(output_csv) or not os.path.isdir(folder):
+    if os.path.isdir(output_csv):
+        raise FileExistsError(
+            f"{output_csv}: found a folder, expected a file to write. Check"
+            " --output_csv."
+        )
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise FileNotFoundError(
-            f"{output_csv}: found no folder {folder} to write a file in."
+            f"{output_csv}: found no folder {folder} that can be written in."
             " Check --output_csv."
         )
 
 
-def _from_records(options: PredictOptions):
+def _from_records(
+    options: PredictOptions,
+) -> tuple[list[str], pipeline.Source]:
     content = manifest.read(options.records_dir)
     (split,) = content.select([options.split])
     path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
@@ -108,8 +113,7 @@ def _from_records(options: PredictOptions):
             f"{path}: found {len(names):,} rows of {options.split}, expected"
             f" {split.num_records:,}. Convert again."
         )
-    source = pipeline.Source(options.records_dir, [options.split])
-    return names, pipeline.eval_batches(source, batch_size=options.batch_size)
+    return names, pipeline.Source(options.records_dir, [options.split])
 
 
 def _from_folder(

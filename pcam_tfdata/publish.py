@@ -18,27 +18,43 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
 
     Raises:
         FileExistsError: finished records are there and `overwrite` is false, or
-            other things are.
+            other things are; or the folder cannot be renamed over.
     """
-    if not os.path.lexists(output_dir):
+    if not os.path.exists(output_dir):
         return
     if not os.path.isdir(output_dir):
         raise FileExistsError(
             f"{output_dir}: found a file, expected a folder to be made there."
             " Choose another --output_dir."
         )
-    content = os.listdir(output_dir)
-    finished = manifest.MANIFEST_FILE in content
-    if finished and not overwrite:
+    if os.path.ismount(output_dir) or os.path.samefile(output_dir, "."):
+        raise FileExistsError(
+            f"{output_dir}: found a mount point or the working folder, expected"
+            " a folder that can be renamed. Choose one inside it as"
+            " --output_dir."
+        )
+    content = set(os.listdir(output_dir))
+    if manifest.MANIFEST_FILE in content and not overwrite:
         raise FileExistsError(
             f"{output_dir}: found finished records. Pass --overwrite to replace"
             " them, or choose another --output_dir."
         )
-    if content and not finished:
+    foreign = sorted(content - _own_files(output_dir, content))
+    if foreign:
         raise FileExistsError(
-            f"{output_dir}: found a folder with other files in it, expected"
-            " none or an empty one. Choose another --output_dir."
+            f"{output_dir}: found a folder with other files in it"
+            f" ({foreign[0]}), expected none, an empty one or finished records."
+            " Choose another --output_dir."
         )
+
+
+def _own_files(output_dir: str, content: set[str]) -> set[str]:
+    """Returns which files of a folder a conversion wrote there."""
+    if manifest.MANIFEST_FILE not in content:
+        return set()
+    return manifest.list_files(manifest.read(output_dir)) | {
+        manifest.SKIPPED_FILE
+    }
 
 
 def describe_split(
@@ -76,8 +92,12 @@ def describe_split(
 
 def write_folder(
     folder: str, made: manifest.Manifest, skipped: Sequence[faults.Fault]
-) -> None:
-    """Joins the parts of the sidecar and writes all files but the shards."""
+) -> manifest.Manifest:
+    """Joins the parts of the sidecar and writes all files but the shards.
+
+    Returns:
+        The manifest as it was written.
+    """
     rows = itertools.count()
     path = os.path.join(folder, manifest.SIDECAR_FILE)
     with open(path, "w", encoding="utf-8") as sidecar:
@@ -95,7 +115,7 @@ def write_folder(
             ("name", "reason"),
             [(fault.name, fault.reason) for fault in skipped],
         )
-    manifest.write(folder, made)
+    return manifest.write(folder, made)
 
 
 def rename_into_place(folder: str, output_dir: str) -> None:
@@ -104,5 +124,10 @@ def rename_into_place(folder: str, output_dir: str) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
     if os.path.isdir(output_dir):
         os.rename(output_dir, replaced)
-    os.rename(folder, output_dir)
+    try:
+        os.rename(folder, output_dir)
+    except OSError:
+        if os.path.isdir(replaced):
+            os.rename(replaced, output_dir)
+        raise
     shutil.rmtree(replaced, ignore_errors=True)

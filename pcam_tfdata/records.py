@@ -98,6 +98,11 @@ def map_shard(path: str, num_records: int, layout: Layout) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: its size is not num_records x record_bytes.
     """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: not found, expected a shard of {num_records:,} records."
+            " Convert again."
+        )
     expected = num_records * layout.record_bytes
     found = os.path.getsize(path)
     if found != expected:

@@ -14,6 +14,8 @@ import pcam_tfdata
 from pcam_tfdata import tables
 
 BEST_MODEL = "best.keras"
+# Keras wants the ending, so it is the beginning that differs.
+INCOMPLETE_MODEL = "incomplete.keras"
 CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
 FLAGS = "flags.txt"
@@ -28,6 +30,7 @@ CONFUSION_PLOT = "confusion.png"
 _OWNED = (
     BEST_MODEL, CHECKPOINTS, ENVIRONMENT, FLAGS, HISTORY, HISTORY_PLOT, TIMING,
     METRICS_JSON, METRICS_TEXT, PREDICTIONS, ROC_PLOT, CONFUSION_PLOT,
+    INCOMPLETE_MODEL, f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
 )  # fmt: skip
 # Where things are may change between a run and its resumption.
 _PLACES = ("records_dir", "run_dir")
@@ -49,13 +52,14 @@ def open_run(
         FileExistsError: it holds other things than a run.
     """
     path = os.path.join(run_dir, FLAGS)
-    if os.path.isfile(path) and not restart:
-        _refuse_other_run(path, flags)
-        return
     if os.path.isfile(path):
-        _remove_run(run_dir)
+        if restart or not _has_checkpoint(run_dir):
+            _remove_run(run_dir)
+        else:
+            _refuse_other_run(path, flags)
+            return
     elif os.path.lexists(run_dir) and (
-        not os.path.isdir(run_dir) or os.listdir(run_dir)
+        not os.path.isdir(run_dir) or set(os.listdir(run_dir)) - set(_OWNED)
     ):
         raise FileExistsError(
             f"{run_dir}: found something that is no run, expected a folder to"
@@ -63,6 +67,11 @@ def open_run(
         )
     os.makedirs(run_dir, exist_ok=True)
     _write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
+
+
+def _has_checkpoint(run_dir: str) -> bool:
+    folder = os.path.join(run_dir, CHECKPOINTS)
+    return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
 def find_model(run_dir: str) -> str:
@@ -84,7 +93,20 @@ def read_flags(run_dir: str) -> dict[str, str]:
     """Returns the flags of a run, as text."""
     with open(os.path.join(run_dir, FLAGS), encoding="utf-8") as file:
         pairs = [line.strip().removeprefix("--").split("=", 1) for line in file]
-    return {pair[0]: pair[-1] for pair in pairs if pair[0]}
+    found = {pair[0]: pair[-1] for pair in pairs if pair[0]}
+    missing = {"model", "train_splits", "validation_splits"} - found.keys()
+    if missing:
+        raise ValueError(
+            f"{run_dir}: found no --{min(missing)} in {FLAGS}, expected the"
+            " flags of a run. Train again."
+        )
+    return found
+
+
+def read_manifest_sha256(run_dir: str) -> str:
+    """Returns the hash of the records that a run was trained on."""
+    with open(os.path.join(run_dir, ENVIRONMENT), encoding="utf-8") as file:
+        return json.load(file)["starts"][0]["manifest_sha256"]
 
 
 def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:

@@ -24,11 +24,11 @@ def make_strategy(
     Raises:
         ValueError: `mirrored` finds no GPU and was not allowed the CPU.
     """
-    gpus = [] if num_virtual_devices else tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
     if num_virtual_devices:
         _split_cpu(num_virtual_devices)
+    gpus = tf.config.get_visible_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy("/GPU:0" if gpus else "/CPU:0")
     if gpus:
@@ -60,8 +60,7 @@ def resolve_precision(name: str) -> str:
         tf.config.experimental.get_device_details(gpu).get(
             "compute_capability", (0, 0)
         )
-        for gpu in tf.config.list_logical_devices("GPU")
-        and tf.config.list_physical_devices("GPU")
+        for gpu in tf.config.get_visible_devices("GPU")
     ]
     if not capabilities or min(capabilities) < _TENSOR_CORES:
         return "float32"
@@ -76,7 +75,7 @@ def scales_loss(precision: str) -> bool:
 
 def describe_devices(strategy: tf.distribute.Strategy) -> list[str]:
     """Returns a line for each device that the strategy computes on."""
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     lines = []
     for device in strategy.extended.worker_devices:
         spec = tf.DeviceSpec.from_string(device)
@@ -97,6 +96,7 @@ def reset_keras(precision: str, seed: int) -> None:
 
 
 def _split_cpu(num_devices: int) -> None:
+    tf.config.set_visible_devices([], "GPU")
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices

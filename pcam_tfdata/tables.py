@@ -48,7 +48,13 @@ def write_csv(
     """Writes a CSV file that appears whole or not at all."""
     temporary = f"{path}.incomplete"
     try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+        with open(
+            temporary,
+            "w",
+            newline="",
+            encoding="utf-8",
+            errors="backslashreplace",  # File names need not be UTF-8.
+        ) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(rows)

@@ -73,6 +73,9 @@ def train(
         allow_cpu=options.allow_cpu,
     )
     train_options.check_batch_size(options, distribution.num_replicas_in_sync)
+    # Damaged shards are refused before anything is made, or removed.
+    pipeline.check(options.training())
+    pipeline.check(options.validation())
     flags = dataclasses.asdict(options)
     del flags["restart"]
     run_files.open_run(options.run_dir, flags, restart=options.restart)
@@ -271,8 +274,7 @@ class _Run:
         if scores["val_auc"] > state.best_auc:
             state.best_auc, state.best_epoch = scores["val_auc"], state.epoch
             run_dir = self._options.run_dir
-            # Keras wants the ending, so it is the beginning that differs.
-            temporary = os.path.join(run_dir, "incomplete.keras")
+            temporary = os.path.join(run_dir, run_files.INCOMPLETE_MODEL)
             self._trainer.save_model(temporary)
             os.replace(temporary, os.path.join(run_dir, run_files.BEST_MODEL))
 

@@ -25,13 +25,15 @@ def verify(records_dir: str, *, num_workers: int = 0) -> list[str]:
     """Returns a line for each fault of a records folder; none if it is sound.
 
     Checks every file's size and SHA-256, every record's framing, CRCs and id
-    against its pixels, the counts per class and the ids of the sidecar.
+    against its pixels, the counts per class, the ids of the sidecar, and that
+    there are no other files.
 
     Raises:
         FileNotFoundError, ValueError: it is no records folder at all.
     """
     content = manifest.read(records_dir)
-    tasks, problems = _plan(records_dir, content)
+    problems = _file_problems(records_dir, content)
+    tasks = _plan(records_dir, content)
     with workers.Workers(num_workers) as pool:
         parts = pool.map(
             verify_shard,
@@ -88,31 +90,44 @@ def verify_shard(task: VerifyTask) -> tuple[list[str], np.ndarray]:
     return problems, label_counts
 
 
-def _plan(
-    records_dir: str, content: manifest.Manifest
-) -> tuple[list[VerifyTask], list[str]]:
+def _plan(records_dir: str, content: manifest.Manifest) -> list[VerifyTask]:
     path = os.path.join(records_dir, manifest.SIDECAR_FILE)
-    rows = tables.read_csv(path, ("split", "shard", "id"))
-    ids: dict[tuple[str, str], list[str]] = {}
-    for split, shard, patch_id in rows:
-        ids.setdefault((split, shard), []).append(patch_id)
-    tasks = [
+    rows = (
+        tables.read_csv(path, ("shard", "id")) if os.path.isfile(path) else []
+    )
+    ids: dict[str, list[str]] = {}
+    for shard, patch_id in rows:
+        ids.setdefault(shard, []).append(patch_id)
+    return [
         VerifyTask(
             path=os.path.join(records_dir, shard.name),
             split=split,
             shard=shard,
-            ids=tuple(ids.get((split.name, shard.name), ())),
+            ids=tuple(ids.get(shard.name, ())),
         )
         for split in content.splits
         for shard in split.shards
     ]
-    problems = [
-        f"{path}: found {len(task.ids):,} rows of {task.shard.name}, expected"
-        f" {task.shard.num_records:,}."
-        for task in tasks
-        if len(task.ids) != task.shard.num_records
+
+
+def _file_problems(records_dir: str, content: manifest.Manifest) -> list[str]:
+    problems = []
+    for name, expected in content.file_sha256.items():
+        path = os.path.join(records_dir, name)
+        if not os.path.isfile(path):
+            problems.append(f"{path}: not found. Convert again.")
+        elif manifest.hash_file(path) != expected:
+            problems.append(
+                f"{path}: found SHA-256 {manifest.hash_file(path)}, expected"
+                f" {expected}. Copy the file again or convert again."
+            )
+    known = manifest.list_files(content) | {manifest.SKIPPED_FILE}
+    problems += [
+        f"{os.path.join(records_dir, name)}: found a file that the manifest"
+        " does not name. Remove it."
+        for name in sorted(set(os.listdir(records_dir)) - known)
     ]
-    return tasks, problems
+    return problems
 
 
 def _record_fault(record: bytes, task: VerifyTask, place: int) -> str | None:

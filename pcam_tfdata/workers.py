@@ -5,6 +5,7 @@ They end when their parent does, however it ends.
 """
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -78,7 +79,8 @@ class Workers:
             Exception: whatever `function` raised first.
         """
         self._num_done.value = 0
-        futures = [self._pool.submit(function, task) for task in tasks]
+        with _deaf_to_interrupts():  # Submitting is what starts workers.
+            futures = [self._pool.submit(function, task) for task in tasks]
         try:
             with progress.Progress(num_patches, description) as bar:
                 for _ in _until_done(futures):
@@ -106,11 +108,22 @@ def _until_done(futures: list[concurrent.futures.Future]) -> Iterator[None]:
         future.cancel()
 
 
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Holds back Ctrl-C, here and in processes that start meanwhile.
+
+    It reaches the whole process group, and the parent answers for all.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(num_done: Any) -> None:
     global _num_done
     _num_done = num_done
-    # Ctrl-C reaches the whole group: the parent answers for all.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

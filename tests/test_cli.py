@@ -77,6 +77,13 @@ def test_help_of_a_command_lists_its_flags(command):
         (["synthesize", "--num_train=0"], "flag --num_train=0"),
         (["convert_to_tfrecords", "--check_ids=maybe"], "--check_ids=maybe"),
         (["verify", "--flagfile=/no/such.flags"], "/no/such.flags"),
+        (["verify", "--records_dir="], "--records_dir: found nothing"),
+        (["train", "--learning_rate=nan"], "flag --learning_rate=nan"),
+        (["train", "--seed=-1"], "flag --seed=-1"),
+        (
+            ["convert_to_tfrecords", "--shard_megabytes=-1"],
+            "flag --shard_megabytes=-1",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else " ",
 )
@@ -324,6 +331,73 @@ def test_inspect_writes_counts_and_pictures(records_dir, tmp_path):
     assert f"{NUM_TRAIN + NUM_TEST} patches" in result.stdout
 
 
+def interrupt(command, number, delay) -> subprocess.Popen:
+    """Sends a signal to the process group of a command, as a terminal does."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pcam_tfdata", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(delay)
+    os.killpg(process.pid, number)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGINT, 130, "interrupted."),
+        (signal.SIGTERM, 143, "terminated."),
+    ],
+    ids=["SIGINT", "SIGTERM"],
+)
+@pytest.mark.parametrize("delay", [0.5, 0.8, 1.2])
+def test_signal_ends_a_job_in_one_line(tmp_path, number, code, told, delay):
+    command = ["synthesize", f"--output_dir={tmp_path / 'tree'}"]
+    process = interrupt([*command, "--num_train=100000"], number, delay)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (code, f"pcam synthesize: {told}\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_output_that_cannot_be_renamed_is_refused(kaggle_tree, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    result = run_pcam(
+        "convert_to_tfrecords", f"--input_dir={kaggle_tree}", "--output_dir=.",
+        cwd=here,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "found a mount point or the working folder" in result.stderr
+    assert sorted(os.listdir(tmp_path)) == ["here", "kaggle"]
+
+
+def test_output_may_be_a_link(kaggle_tree, tmp_path):
+    (tmp_path / "big").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "big")
+    for more in ([], ["--overwrite"]):
+        result = run_pcam(
+            "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+            f"--output_dir={link}", *more,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / "big" / "manifest.json").exists()
+    assert sorted(os.listdir(tmp_path)) == ["big", "kaggle", "link"]
+
+
+def test_overwriting_spares_what_is_not_records(kaggle_tree, tmp_path):
+    command = [
+        "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={tmp_path / 'records'}",
+    ]  # fmt: skip
+    assert run_pcam(*command).returncode == 0
+    (tmp_path / "records" / "run").mkdir()
+    refused(1, "other files in it (run)", *command, "--overwrite")
+
+
 # Training.
 
 
@@ -353,6 +427,38 @@ def test_training_refuses_what_cannot_work(
         *arguments,
     )  # fmt: skip
     assert os.listdir(tmp_path) == []
+
+
+def test_damaged_shard_is_refused_before_training(records_dir, tmp_path):
+    copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "copy"))
+    path = min(copy.glob("pcam-fold2*"))
+    os.truncate(path, 1000)
+    refused(
+        1, f"{path}: found 1,000 bytes, expected", "train",
+        f"--records_dir={copy}", f"--run_dir={tmp_path / 'run'}",
+        "--model=small_cnn", "--batch_size=16",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["copy"]
+
+
+def test_stream_trains_and_names_damage(records_dir, tmp_path):
+    copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "copy"))
+    command = [
+        "train", f"--records_dir={copy}", "--model=small_cnn",
+        "--batch_size=16", "--epochs=1", "--input=stream",
+    ]  # fmt: skip
+    result = run_pcam(*command, f"--run_dir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    path = min(copy.glob("pcam-fold2*"))
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    result = run_pcam(*command, f"--run_dir={tmp_path / 'other'}")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Damaged records")
+    assert last.endswith("Run pcam verify.")
 
 
 def test_training_without_records_is_refused(tmp_path):
@@ -453,6 +559,37 @@ def test_unlabeled_split_is_not_evaluated(records_dir, run_dir, tmp_path):
         "--splits=test", f"--output_dir={tmp_path / 'scores'}",
     )  # fmt: skip
     assert os.listdir(tmp_path) == []
+
+
+def test_scores_that_say_little_come_with_a_warning(
+    records_dir, run_dir, kaggle_tree, tmp_path
+):
+    def evaluate(records, split):
+        result = run_pcam(
+            "evaluate", f"--records_dir={records}", f"--run_dir={run_dir}",
+            f"--output_dir={tmp_path / 'scores'}", f"--splits={split}",
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    assert "trained on fold1" in evaluate(records_dir, "fold1")
+    other = tmp_path / "other"
+    run_pcam(
+        "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={other}", "--seed=9",
+    )  # fmt: skip
+    assert "trained on other records than these" in evaluate(other, "fold0")
+
+
+def test_file_that_is_no_network_is_refused(records_dir, run_dir, tmp_path):
+    copy = pathlib.Path(shutil.copytree(run_dir, tmp_path / "run"))
+    (copy / "best.keras").write_bytes(b"junk")
+    refused(
+        1, "best.keras: found no network that Keras can load", "predict",
+        f"--records_dir={records_dir}", f"--run_dir={copy}",
+        f"--output_csv={tmp_path / 's.csv'}",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["run"]
 
 
 def submission(run_dir, path, *arguments) -> list[tuple[str, ...]]:

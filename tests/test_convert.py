@@ -219,6 +219,29 @@ def test_names_that_are_no_hashes_are_kept_beside_hashes(
         run(kaggle_tree, tmp_path / "never", check_ids="always")
 
 
+def test_names_are_never_checked_if_so_told(kaggle_tree, tmp_path):
+    path = min((kaggle_tree / "train").iterdir())
+    image = tiff.read(str(path)).copy()
+    image[0, 0, 0] ^= 1
+    path.write_bytes(tiff.encode(image))
+    with pytest.raises(faults.BadInputError, match="found pixels with SHA-1"):
+        run(kaggle_tree, tmp_path / "auto")
+    run(kaggle_tree, tmp_path / "never", check_ids="never")
+    ids = {r["source_name"]: r["id"] for r in read_sidecar(tmp_path / "never")}
+    assert ids[path.stem] == schema.hash_pixels(image)
+
+
+def test_names_like_hashes_of_other_pixels_are_warned_of(
+    kaggle_tree, tmp_path, caplog
+):
+    for path in (*kaggle_tree.glob("train/*"), *kaggle_tree.glob("test/*")):
+        image = np.ascontiguousarray(tiff.read(str(path))[..., ::-1])
+        path.write_bytes(tiff.encode(image))
+    with caplog.at_level("INFO", "pcam_tfdata"):
+        run(kaggle_tree, tmp_path / "records")
+    assert "67 ids are written as a SHA-1 and none is that" in caplog.text
+
+
 def test_equal_pixels_share_a_fold_and_leaks_are_named(
     kaggle_tree, tmp_path, caplog
 ):
@@ -257,6 +280,15 @@ def test_skipping_leaves_out_the_bad_and_lists_them(kaggle_tree, tmp_path):
     )
     assert {name for name, _ in skipped} == set(names[:2])
     assert verify.verify(str(tmp_path / "records"), num_workers=1) == []
+
+
+def test_skipping_a_whole_test_split_leaves_the_folds(kaggle_tree, tmp_path):
+    for path in (kaggle_tree / "test").iterdir():
+        path.write_bytes(b"no image")
+    made = run(kaggle_tree, tmp_path / "records", on_bad_patch="skip")
+    assert [split.name for split in made.splits] == [
+        f"fold{n}" for n in range(5)
+    ]
 
 
 def test_overwrite_replaces_a_finished_output(kaggle_tree, tmp_path):

@@ -224,6 +224,14 @@ def test_seed_cnn_has_the_notebooks_parameters():
     assert model.layers[-1].name == "logit"
 
 
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU"
+)
+def test_precision_is_float32_without_a_gpu():
+    assert strategy.resolve_precision("auto") == "float32"
+    assert strategy.resolve_precision("mixed_float16") == "mixed_float16"
+
+
 def test_every_choice_exists():
     assert set(choices.MODELS) == set(models._BUILDERS)
     assert set(choices.OPTIMIZERS) == set(trainer._OPTIMIZERS)
@@ -270,14 +278,21 @@ def test_best_model_takes_uint8_patches(records_dir, tmp_path):
     assert (logit.shape, logit.dtype) == ((2, 1), tf.float32)
 
 
-def test_loss_that_is_not_finite_stops_the_run(records_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "told"),
+    [(2, "The loss became .* by step"), (1, "logits that are no finite")],
+)
+def test_divergence_stops_the_run(records_dir, tmp_path, steps_per_epoch, told):
+    source = pipeline.Source(records_dir, TRAIN_SPLITS)
+    batch_size = source.count_patches() // steps_per_epoch
     options = options_for(
         records_dir,
         run_dir=str(tmp_path / "run"),
         optimizer="sgd",
         learning_rate=1e30,
+        batch_size=batch_size,
     )
-    with pytest.raises(FloatingPointError, match=r"The loss became .* by step"):
+    with pytest.raises(FloatingPointError, match=told):
         train.train(options)
     assert not (tmp_path / "run" / run_files.BEST_MODEL).exists()
 

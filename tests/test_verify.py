@@ -58,6 +58,41 @@ def test_swapped_records_disagree_with_the_sidecar(copy):
     assert "the sidecar says" in problems
 
 
+@pytest.mark.parametrize(
+    "name", ["patches.csv", "dataset_info.json", "features.json"]
+)
+def test_files_beside_the_shards_are_checked(copy, name):
+    text = (copy / name).read_text()
+    (copy / name).write_text(f"{text} ")
+    problems = verify.verify(str(copy), num_workers=1)
+    assert any(f"{name}: found SHA-256" in line for line in problems)
+    (copy / name).unlink()
+    problems = verify.verify(str(copy), num_workers=1)
+    assert f"{copy / name}: not found. Convert again." in problems
+
+
+def test_file_that_does_not_belong_is_named(copy):
+    (copy / "pcam-fold9.tfrecord-00000-of-00001").write_bytes(b"x")
+    (problem,) = verify.verify(str(copy), num_workers=1)
+    assert "pcam-fold9" in problem
+    assert "the manifest does not name" in problem
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"record_bytes": 27787', '"record_bytes": 0'), ('"splits"', '"parts"'),
+     ('"num_records": 7', '"num_records": "7"')],
+    ids=["layout", "splits", "count"],
+)  # fmt: skip
+def test_impossible_manifest_is_refused(copy, old, new):
+    path = copy / "manifest.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match="found no usable"):
+        verify.verify(str(copy))
+
+
 def test_damaged_manifest_is_refused(copy):
     (copy / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match=r"manifest.json: found no JSON"):

@@ -3,13 +3,14 @@
 import argparse
 import csv
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_DEMO = pathlib.Path("demo")
+_DEMO = pathlib.Path(os.path.relpath(_ROOT / "demo"))
 # With data of the user's own: folds of about this many patches, of which four
 # train and one validates, so that the training is short whatever is there.
 _FOLD_PATCHES = 1000
@@ -21,22 +22,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="", help="Kaggle's folder.")
     data = parser.parse_args().data
-    shutil.rmtree(_DEMO, ignore_errors=True)
-    _DEMO.mkdir()
-    convert_flags = []
+    source = pathlib.Path(data) if data else _DEMO / "kaggle"
     if data:
-        source = pathlib.Path(data)
-        num_folds = max(
-            5, _count_rows(source / "train_labels.csv") // _FOLD_PATCHES
-        )
-        convert_flags.append(f"--num_folds={num_folds}")
+        if source.resolve().is_relative_to(_DEMO.resolve()):
+            sys.exit(f"{data}: lies in {_DEMO}, which the demo makes anew.")
+        num_rows = _count_rows(source / "train_labels.csv")
+        num_folds = max(5, num_rows // _FOLD_PATCHES)
+        convert_flags = [f"--num_folds={num_folds}"]
         print(
             f"On {data}, bounded to one short training: 4 of {num_folds} folds."
         )
     else:
-        source = _DEMO / "kaggle"
+        convert_flags = [f"--slide_csv={source / 'truth.csv'}"]
+    shutil.rmtree(_DEMO, ignore_errors=True)
+    _DEMO.mkdir()
+    if not data:
         _pcam("synthesize", f"--output_dir={source}")
-        convert_flags.append(f"--slide_csv={source / 'truth.csv'}")
     records, run = _DEMO / "records", _DEMO / "run"
     _pcam(
         "convert_to_tfrecords",

@@ -30,7 +30,11 @@ flags.DEFINE_integer(
     "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
 )
 flags.DEFINE_float(
-    "shard_megabytes", 256, "Largest size of a shard, in 1,000,000 bytes."
+    "shard_megabytes",
+    256,
+    "Largest size of a shard, in 1,000,000 bytes.",
+    lower_bound=0.001,
+    upper_bound=1e6,
 )
 flags.DEFINE_integer("seed", 0, "Another seed deals other folds.")
 flags.DEFINE_enum(

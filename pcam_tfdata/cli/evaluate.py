@@ -36,11 +36,12 @@ def run() -> None:
     evaluated = options.from_flags(evaluate.EvaluateOptions)
     scores = evaluate.evaluate(evaluated)
     output_dir = evaluated.output_dir or evaluated.run_dir
+    roc_path = os.path.join(output_dir, run_files.ROC_PLOT)
     if scores["auc"] is not None:
-        report.plot_roc(
-            os.path.join(output_dir, run_files.PREDICTIONS),
-            os.path.join(output_dir, run_files.ROC_PLOT),
-        )
+        predictions = os.path.join(output_dir, run_files.PREDICTIONS)
+        report.plot_roc(predictions, roc_path)
+    elif os.path.exists(roc_path):
+        os.remove(roc_path)  # Of an earlier evaluation.
     report.plot_confusion(
         scores, os.path.join(output_dir, run_files.CONFUSION_PLOT)
     )

@@ -7,23 +7,27 @@ import os
 
 from absl import flags
 
+from pcam_tfdata.cli import options
+
 REQUIRED_FLAGS = ("records_dir", "output_dir")
 _NUM_PATCHES = 24
 
-_RECORDS_DIR = flags.DEFINE_string("records_dir", None, "Records folder.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the files go.")
-_SEED = flags.DEFINE_integer("seed", 0, "Another seed draws other patches.")
+flags.DEFINE_string("records_dir", None, "Records folder.")
+flags.DEFINE_string("output_dir", None, "Where the files go.")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Another seed draws other patches.", lower_bound=0
+)
 
 
 def run() -> None:
     """Writes the overview and prints it."""
     from pcam_tfdata import overview, report
 
-    summary = overview.summarize(_RECORDS_DIR.value)
+    summary = overview.summarize(options.value("records_dir"))
     sample = overview.sample_patches(
-        _RECORDS_DIR.value, _NUM_PATCHES, _SEED.value
+        options.value("records_dir"), _NUM_PATCHES, _SEED.value
     )
-    output_dir = _OUTPUT_DIR.value
+    output_dir = options.value("output_dir")
     overview.write_summary(output_dir, summary)
     report.plot_label_histogram(summary, os.path.join(output_dir, "labels.png"))
     report.plot_patches(

@@ -6,6 +6,7 @@ one line on stderr: exit code 2 for usage, 1 for bad data.
 
 import importlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -53,12 +54,12 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
             f"pcam: found command {command!r}, expected one of"
             f" {', '.join(COMMANDS)}.",
         )
-    _prepare_process()
-    module = importlib.import_module(f"pcam_tfdata.cli.{command}")
-    if set(arguments) & set(_HELP_FLAGS[:-1]):
-        _print_flags(command, module)
-        sys.exit(0)
     try:
+        _prepare_process()
+        module = importlib.import_module(f"pcam_tfdata.cli.{command}")
+        if set(arguments) & set(_HELP_FLAGS[:-1]):
+            _print_flags(command, module)
+            sys.exit(0)
         _parse(command, module, arguments)
         sys.exit(module.run())
     except (flags.Error, app.UsageError) as error:
@@ -66,9 +67,11 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if os.environ.get(_TRACEBACK_VARIABLE) or not _is_told(error):
             raise
-        _fail(1, str(error))
+        _fail(1, _message(error))
     except KeyboardInterrupt:
         _fail(130, f"pcam {command}: interrupted.")
+    except _Terminated:
+        _fail(143, f"pcam {command}: terminated.")
 
 
 def _parse(
@@ -80,6 +83,13 @@ def _parse(
             f"found {rest[0]!r}, expected only --flag=value. See pcam"
             f" {command} --help."
         )
+    for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
+        if flag.present and flag.value == "":
+            raise app.UsageError(f"--{flag.name}: found nothing after it.")
+        if isinstance(flag.value, float) and not math.isfinite(flag.value):
+            raise app.UsageError(
+                f"flag --{flag.name}={flag.value}: expected a finite number."
+            )
     for name in module.REQUIRED_FLAGS:
         if flags.FLAGS[name].value is None:
             raise app.UsageError(
@@ -97,7 +107,7 @@ def _prepare_process() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
 
 
 def _print_commands(file: object) -> None:
@@ -127,6 +137,29 @@ def _default(flag: flags.Flag, module: types.ModuleType) -> str:
     value = flag.default
     shown = ",".join(value) if isinstance(value, list) else str(value).lower()
     return f"default {shown}"
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+def _message(error: Exception) -> str:
+    """Returns what to print for an error that ends a command."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return (
+            f"{error.filename}: {error.strerror}. Check the path, its rights and"
+            " the room on its disk."
+        )
+    if type(error).__module__.startswith("tensorflow"):
+        text = _one_line(error)
+        if "corrupted record" in text:
+            return f"Damaged records ({text[:200]}). Run pcam verify."
+        return f"TensorFlow: {text[:500]}"
+    return str(error)
 
 
 def _is_told(error: Exception) -> bool:

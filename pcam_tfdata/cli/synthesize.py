@@ -7,19 +7,20 @@ slide of every patch; it serves as --slide_csv of convert_to_tfrecords.
 from absl import flags
 
 from pcam_tfdata import synthetic
+from pcam_tfdata.cli import options
 
 REQUIRED_FLAGS = ("output_dir",)
 
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "Folder to make, in Kaggle's layout."
-)
+flags.DEFINE_string("output_dir", None, "Folder to make, in Kaggle's layout.")
 _NUM_TRAIN = flags.DEFINE_integer(
     "num_train", 4096, "Labelled patches.", lower_bound=1
 )
 _NUM_TEST = flags.DEFINE_integer(
     "num_test", 1024, "Unlabelled patches.", lower_bound=0
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Another seed, other patches.")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Another seed, other patches.", lower_bound=0
+)
 _NUM_WORKERS = flags.DEFINE_integer(
     "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
 )
@@ -27,14 +28,15 @@ _NUM_WORKERS = flags.DEFINE_integer(
 
 def run() -> None:
     """Writes the folder that the flags ask for."""
+    output_dir = options.value("output_dir")
     synthetic.write_kaggle_tree(
-        _OUTPUT_DIR.value,
+        output_dir,
         num_train=_NUM_TRAIN.value,
         num_test=_NUM_TEST.value,
         seed=_SEED.value,
         num_workers=_NUM_WORKERS.value,
     )
     print(
-        f"{_OUTPUT_DIR.value}: {_NUM_TRAIN.value:,} train and"
+        f"{options.value('output_dir')}: {_NUM_TRAIN.value:,} train and"
         f" {_NUM_TEST.value:,} test patches."
     )

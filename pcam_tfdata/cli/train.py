@@ -34,13 +34,23 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("epochs", 20, "Times each patch is seen.", lower_bound=1)
 flags.DEFINE_enum("optimizer", "adam", choices.OPTIMIZERS, "Optimizer.")
 flags.DEFINE_float(
-    "learning_rate", 0.001, "For the mean loss of the batch.", lower_bound=0
+    "learning_rate",
+    0.001,
+    "For the mean loss of the batch.",
+    lower_bound=0,
+    upper_bound=1e3,
 )
 flags.DEFINE_list(
     "train_splits", [], "Default: all labelled ones not validated on."
 )
 flags.DEFINE_list("validation_splits", ["fold0"], "Splits to score.")
-flags.DEFINE_integer("seed", 0, "Of weights, order and dropout.")
+flags.DEFINE_integer(
+    "seed",
+    0,
+    "Of weights, order and dropout.",
+    lower_bound=0,
+    upper_bound=(1 << 32) - 1,
+)
 flags.DEFINE_enum(
     "input",
     "mmap",

@@ -5,11 +5,12 @@ import sys
 from absl import flags
 
 from pcam_tfdata import verify
+from pcam_tfdata.cli import options
 
 REQUIRED_FLAGS = ("records_dir",)
 _MAX_SHOWN = 20
 
-_RECORDS_DIR = flags.DEFINE_string("records_dir", None, "Records to check.")
+flags.DEFINE_string("records_dir", None, "Records to check.")
 _NUM_WORKERS = flags.DEFINE_integer(
     "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
 )
@@ -17,9 +18,11 @@ _NUM_WORKERS = flags.DEFINE_integer(
 
 def run() -> int:
     """Prints the faults of the records; returns 1 where there are any."""
-    problems = verify.verify(_RECORDS_DIR.value, num_workers=_NUM_WORKERS.value)
+    problems = verify.verify(
+        options.value("records_dir"), num_workers=_NUM_WORKERS.value
+    )
     if not problems:
-        print(f"{_RECORDS_DIR.value}: sound.")
+        print(f"{options.value('records_dir')}: sound.")
         return 0
     for problem in problems[:_MAX_SHOWN]:
         print(problem, file=sys.stderr)
