@@ -92,9 +92,10 @@ def verify_shard(task: VerifyTask) -> tuple[list[str], np.ndarray]:
 
 def _plan(records_dir: str, content: manifest.Manifest) -> list[VerifyTask]:
     path = os.path.join(records_dir, manifest.SIDECAR_FILE)
-    rows = (
-        tables.read_csv(path, ("shard", "id")) if os.path.isfile(path) else []
-    )
+    try:
+        rows = tables.read_csv(path, ("shard", "id"))
+    except (OSError, ValueError):
+        rows = []  # Its hash has told.
     ids: dict[str, list[str]] = {}
     for shard, patch_id in rows:
         ids.setdefault(shard, []).append(patch_id)

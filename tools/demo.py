@@ -11,6 +11,7 @@ import sys
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DEMO = pathlib.Path(os.path.relpath(_ROOT / "demo"))
+_FLAGFILE = os.path.relpath(_ROOT / "configs" / "demo.flags")
 # With data of the user's own: folds of about this many patches, of which four
 # train and one validates, so that the training is short whatever is there.
 _FOLD_PATCHES = 1000
@@ -51,8 +52,12 @@ def main() -> None:
         f"--output_dir={_DEMO / 'overview'}",
     )
     both = (f"--records_dir={records}", f"--run_dir={run}")
-    flagfile = f"--flagfile={_ROOT / 'configs' / 'demo.flags'}"
-    _pcam("train", flagfile, *both, f"--train_splits={_TRAIN_SPLITS}")
+    _pcam(
+        "train",
+        f"--flagfile={_FLAGFILE}",
+        *both,
+        f"--train_splits={_TRAIN_SPLITS}",
+    )
     _pcam("evaluate", *both)
     submission = _DEMO / "submission.csv"
     sample = source / "sample_submission.csv"
