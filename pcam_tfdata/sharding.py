@@ -116,7 +116,9 @@ def _fill(
     fold_of_group = {}
     for group in order:
         share = np.asarray(counts[group]) / totals
-        fold = int(np.argmin(filled @ share))
+        overlap, size = filled @ share, filled.sum(1)
+        # Of equals the emptiest, so that no fold stays empty.
+        fold = int(np.lexsort((size, overlap))[0])
         filled[fold] += share
         fold_of_group[group] = fold
     return fold_of_group

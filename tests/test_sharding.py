@@ -66,6 +66,12 @@ def test_folds_depend_on_content_and_seed_alone():
     assert (folds != assign(groups, labels, seed=1)).any()
 
 
+def test_slides_of_one_label_leave_no_fold_empty():
+    groups = ["a", "a", "b", "b", "c", "c"]
+    folds = assign(groups, [1, 1, 0, 0, 0, 0], num_folds=3)
+    assert set(folds) == {0, 1, 2}
+
+
 def test_fewer_groups_than_folds_are_refused():
     with pytest.raises(ValueError, match=r"found 2 groups.*num_folds=5"):
         assign(["a", "b", "a"], [0, 1, 1])
