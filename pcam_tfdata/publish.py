@@ -52,9 +52,11 @@ def _own_files(output_dir: str, content: set[str]) -> set[str]:
     """Returns which files of a folder a conversion wrote there."""
     if manifest.MANIFEST_FILE not in content:
         return set()
-    return manifest.list_files(manifest.read(output_dir)) | {
-        manifest.SKIPPED_FILE
-    }
+    try:
+        made = manifest.read(output_dir)
+    except ValueError:
+        return set()  # What a damaged manifest names is anyone's guess.
+    return manifest.list_files(made) | {manifest.SKIPPED_FILE}
 
 
 def describe_split(

@@ -53,7 +53,7 @@ def open_run(
     """
     path = os.path.join(run_dir, FLAGS)
     if os.path.isfile(path):
-        if restart or not _has_checkpoint(run_dir):
+        if restart or not _has_begun(run_dir):
             _remove_run(run_dir)
         else:
             _refuse_other_run(path, flags)
@@ -67,11 +67,6 @@ def open_run(
         )
     os.makedirs(run_dir, exist_ok=True)
     _write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
-
-
-def _has_checkpoint(run_dir: str) -> bool:
-    folder = os.path.join(run_dir, CHECKPOINTS)
-    return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
 def find_model(run_dir: str) -> str:
@@ -173,6 +168,13 @@ def _flag_lines(flags: Mapping[str, object]) -> list[str]:
         for name, value in flags.items()
         if value is not None
     ]
+
+
+def _has_begun(run_dir: str) -> bool:
+    """Returns whether there is anything of a run that could be lost."""
+    folder = os.path.join(run_dir, CHECKPOINTS)
+    has_checkpoint = os.path.isdir(folder) and bool(os.listdir(folder))
+    return has_checkpoint or os.path.exists(os.path.join(run_dir, BEST_MODEL))
 
 
 def _refuse_other_run(path: str, flags: Mapping[str, object]) -> None:
