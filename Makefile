@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test clean
 
 demo: $(INSTALLED)
-	$(BIN)/python tools/demo.py --data='$(DATA)'
+	@$(BIN)/python tools/demo.py --data='$(DATA)'
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .
