@@ -44,6 +44,7 @@ class Workers:
 
     def __init__(self, num_workers: int = 0) -> None:
         context = multiprocessing.get_context("spawn")
+        self._others = multiprocessing.active_children()
         self._num_done = context.Value("q", 0)
         self._pool = concurrent.futures.ProcessPoolExecutor(
             num_workers or count_cores(),
@@ -55,8 +56,18 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # A worker may be anywhere, starting included; waiting for it to
+            # take its leave hung now and then.
+            for child in self._children():
+                child.kill()
+                child.join()
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def _children(self) -> list[multiprocessing.Process]:
+        children = multiprocessing.active_children()
+        return [child for child in children if child not in self._others]
 
     def map(
         self,
@@ -79,7 +90,7 @@ class Workers:
             Exception: whatever `function` raised first.
         """
         self._num_done.value = 0
-        with _deaf_to_interrupts():  # Submitting is what starts workers.
+        with _deaf_to_signals():  # Submitting is what starts workers.
             futures = [self._pool.submit(function, task) for task in tasks]
         try:
             with progress.Progress(num_patches, description) as bar:
@@ -109,16 +120,30 @@ def _until_done(futures: list[concurrent.futures.Future]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Holds back Ctrl-C, here and in processes that start meanwhile.
+def _deaf_to_signals() -> Iterator[None]:
+    """Puts off Ctrl-C and SIGTERM; processes that start meanwhile ignore them.
 
-    It reaches the whole process group, and the parent answers for all.
+    They reach the whole process group, and the parent answers for all. The mask
+    is what processes inherit; it does not do for the parent, where a thread of
+    a library may take the signal.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python's handlers run in the main thread only.
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    came: list[int] = []
+    handlers = {
+        n: signal.signal(n, lambda n, _: came.append(n)) for n in signals
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _start_worker(num_done: Any) -> None:

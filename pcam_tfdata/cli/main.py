@@ -69,9 +69,9 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
             raise
         _fail(1, _message(error))
     except KeyboardInterrupt:
-        _fail(130, f"pcam {command}: interrupted.")
+        _end(130, f"pcam {command}: interrupted.")
     except _Terminated:
-        _fail(143, f"pcam {command}: terminated.")
+        _end(143, f"pcam {command}: terminated.")
 
 
 def _parse(
@@ -101,6 +101,11 @@ def _parse(
 def _prepare_process() -> None:
     # Before TensorFlow is imported: its start-up notes are not the user's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A command that a signal ends leaves semaphores to multiprocessing's tracker,
+    # which removes them, and would say so.
+    os.environ.setdefault(
+        "PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"
+    )
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("pcam_tfdata")
@@ -172,6 +177,13 @@ def _is_told(error: Exception) -> bool:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _end(code: int, message: str) -> NoReturn:
+    """Exits at once: what had to be tidied up is, and threads may be stuck."""
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _fail(code: int, message: str) -> NoReturn:
