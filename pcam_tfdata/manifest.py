@@ -132,9 +132,9 @@ def write(records_dir: str, manifest: Manifest) -> Manifest:
 
 
 def list_files(manifest: Manifest) -> set[str]:
-    """Returns the names of all files of a records folder."""
+    """Returns the names of all files that a records folder may hold."""
     shards = {s.name for split in manifest.splits for s in split.shards}
-    return {MANIFEST_FILE, *manifest.file_sha256, *shards}
+    return {MANIFEST_FILE, SKIPPED_FILE, *manifest.file_sha256, *shards}
 
 
 def read(records_dir: str) -> Manifest:

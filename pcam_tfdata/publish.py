@@ -56,7 +56,7 @@ def _own_files(output_dir: str, content: set[str]) -> set[str]:
         made = manifest.read(output_dir)
     except ValueError:
         return set()  # What a damaged manifest names is anyone's guess.
-    return manifest.list_files(made) | {manifest.SKIPPED_FILE}
+    return manifest.list_files(made)
 
 
 def describe_split(

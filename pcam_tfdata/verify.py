@@ -117,12 +117,14 @@ def _file_problems(records_dir: str, content: manifest.Manifest) -> list[str]:
         path = os.path.join(records_dir, name)
         if not os.path.isfile(path):
             problems.append(f"{path}: not found. Convert again.")
-        elif manifest.hash_file(path) != expected:
+            continue
+        found = manifest.hash_file(path)
+        if found != expected:
             problems.append(
-                f"{path}: found SHA-256 {manifest.hash_file(path)}, expected"
-                f" {expected}. Copy the file again or convert again."
+                f"{path}: found SHA-256 {found}, expected {expected}. Copy the"
+                " file again or convert again."
             )
-    known = manifest.list_files(content) | {manifest.SKIPPED_FILE}
+    known = manifest.list_files(content)
     problems += [
         f"{os.path.join(records_dir, name)}: found a file that the manifest"
         " does not name. Remove it."
