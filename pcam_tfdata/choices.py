@@ -2,6 +2,8 @@
 
 MODELS = ("seed_cnn", "small_cnn")
 OPTIMIZERS = ("adam", "sgd")
-INPUTS = ("mmap", "stream")
+INPUTS = ("auto", "mmap", "stream", "device")
+CRC_CHECKS = ("first_epoch", "never")
+CACHES = ("none", "memory", "file")
 STRATEGIES = ("one_device", "mirrored")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")

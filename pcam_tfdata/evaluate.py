@@ -31,6 +31,7 @@ class EvaluateOptions:
         splits: Labelled splits; none for the run's validation splits.
         threshold: A probability at or above it predicts 1.
         batch_size: Patches of a forward pass.
+        input: Way in, one of `choices.INPUTS`.
         output_dir: Where the files go; None for `run_dir`.
     """
 
@@ -39,6 +40,7 @@ class EvaluateOptions:
     splits: Sequence[str] = ()
     threshold: float = 0.5
     batch_size: int = 512
+    input: str = "auto"
     output_dir: str | None = None
 
 
@@ -60,12 +62,14 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     _check_splits(options, splits, flags["train_splits"].split(","))
     output_dir = options.output_dir or options.run_dir
     os.makedirs(output_dir, exist_ok=True)
-    source = pipeline.Source(options.records_dir, splits)
-    num_patches = source.count_patches()
-    batch_size = pipeline.fit_batch_size(options.batch_size, num_patches)
-    batches = pipeline.eval_batches(source, batch_size=batch_size)
-    predictor = inference.load(model_path, strategy.make_strategy("one_device"))
-    found = predictor.predict(batches, num_patches, "evaluate")
+    distribution = strategy.make_strategy("one_device")
+    patches = pipeline.open_patches(
+        pipeline.Source(options.records_dir, splits, options.input),
+        strategy.list_devices(distribution),
+    )
+    found = inference.predict_all(
+        patches, model_path, distribution, options.batch_size, "evaluate"
+    )
     scores = metrics.score(found["label"], found["logit"], options.threshold)
     scores = {"splits": list(splits), "model": flags["model"]} | scores
     _write(output_dir, scores, found)

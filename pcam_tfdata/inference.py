@@ -1,12 +1,15 @@
 """A network and batches to logits, each patch once."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import pipeline, progress
+
+_logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -15,14 +18,20 @@ class Predictor:
     Args:
         model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
         strategy: In whose scope the model was made.
+        fill: Called on each replica's part of a batch, see
+            `pipeline.open_patches`.
     """
 
     def __init__(
-        self, model: keras.Model, strategy: tf.distribute.Strategy
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        fill: Callable[[pipeline.Batch], pipeline.Batch] = pipeline.whole,
     ) -> None:
         self._strategy = strategy
 
         def forward(batch: pipeline.Batch) -> pipeline.Batch:
+            batch = fill(batch)
             logit = model(batch["image"], training=False)[:, 0]
             kept = {name: batch[name] for name in ("label", "row", "mask")}
             return kept | {"logit": logit}
@@ -79,8 +88,42 @@ class Predictor:
         return [np.asarray(result) for result in results]
 
 
-def load(path: str, strategy: tf.distribute.Strategy) -> Predictor:
-    """Returns a predictor of a `.keras` file.
+def predict_all(
+    patches: pipeline.Patches | pipeline.ImageFiles,
+    model_path: str,
+    strategy: tf.distribute.Strategy,
+    batch_size: int,
+    description: str,
+) -> dict[str, np.ndarray]:
+    """Returns what a saved network says of patches, see `Predictor.predict`.
+
+    Args:
+        patches: Of `pipeline.open_patches`, or files.
+        model_path: A `.keras` file.
+        strategy: On whose replicas it runs.
+        batch_size: Patches of a forward pass, over all replicas.
+        description: For the progress bar.
+
+    Raises:
+        ValueError: the model or a record is damaged.
+        FloatingPointError: a logit is not finite.
+    """
+    predictor = load(model_path, strategy, patches.fill)
+    num_patches = patches.num_patches
+    batch_size = pipeline.fit_batch_size(batch_size, num_patches)
+    batches = patches.eval_batches(batch_size=batch_size)
+    if patches.plan:
+        _logger.info("Input: %s.", patches.plan)
+    with pipeline.damage_named(patches):
+        return predictor.predict(batches, num_patches, description)
+
+
+def load(
+    path: str,
+    strategy: tf.distribute.Strategy,
+    fill: Callable[[pipeline.Batch], pipeline.Batch] = pipeline.whole,
+) -> Predictor:
+    """Returns a predictor of a `.keras` file; arguments as for `Predictor`.
 
     Raises:
         ValueError: the file is damaged or holds no such network.
@@ -93,4 +136,4 @@ def load(path: str, strategy: tf.distribute.Strategy) -> Predictor:
             f"{path}: found no network that Keras can load"
             f" ({' '.join(str(error).split())[:200]}). Train again."
         ) from error
-    return Predictor(model, strategy)
+    return Predictor(model, strategy, fill)

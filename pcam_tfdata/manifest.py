@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 
-from pcam_tfdata import records, schema
+from pcam_tfdata import files, records, schema
 
 FORMAT_VERSION = 1
 DATASET_INFO_FILE = "dataset_info.json"
@@ -23,6 +23,7 @@ SKIPPED_FILE = "skipped.csv"
 SIDECAR_COLUMNS = (
     "row", "split", "shard", "id", "label", "slide", "source_name",
 )  # fmt: skip
+_READ_BYTES = 1 << 20
 _TFDS_FEATURES = "tensorflow_datasets.core.features."
 
 
@@ -175,8 +176,11 @@ def hash_manifest(records_dir: str) -> str:
 
 def hash_file(path: str) -> str:
     """Returns the SHA-256 (hex) of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with files.open_file(path, "rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _check(manifest: Manifest) -> None:
@@ -199,12 +203,12 @@ def _write_json(records_dir: str, name: str, content: object) -> None:
 
 
 def _read_json(path: str) -> dict[str, object]:
-    if not os.path.isfile(path):
+    if files.size(path) is None:
         raise FileNotFoundError(
             f"{path}: not found, expected a records folder made by"
             " `pcam convert_to_tfrecords`. Check --records_dir."
         )
-    with open(path) as file:
+    with files.open_file(path) as file:
         try:
             return json.load(file)
         except ValueError as error:

@@ -1,11 +1,11 @@
 """From patches to a CSV of `id,label`: Kaggle's submission."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from pcam_tfdata import (
     faults,
@@ -31,6 +31,7 @@ class PredictOptions:
         input_dir: Kaggle's folder, read without records.
         split: Of the records; of a folder, `test` or `train`.
         batch_size: Patches of a forward pass.
+        input: Way in to records, one of `choices.INPUTS`.
         threshold: None for probabilities; else labels 0 and 1, where a
             probability at or above it gives 1.
         sample_submission: A CSV whose ids, in order, the output must have.
@@ -42,6 +43,7 @@ class PredictOptions:
     input_dir: str | None = None
     split: str = "test"
     batch_size: int = 512
+    input: str = "auto"
     threshold: float | None = None
     sample_submission: str | None = None
 
@@ -59,20 +61,18 @@ def predict(options: PredictOptions) -> int:
     """
     model_path = run_files.find_model(options.run_dir)
     _check_output(options.output_csv)
+    distribution = strategy.make_strategy("one_device")
     if options.records_dir is not None:
-        names, source = _from_records(options)
-        eval_batches = functools.partial(pipeline.eval_batches, source)
+        names, patches = _from_records(options, distribution)
     else:
-        names, source = _from_folder(options)
-        eval_batches = source.eval_batches
+        names, patches = _from_folder(options)
     # Before the network runs: it may take an hour.
     places = _order(names, options.sample_submission)
-    batch_size = pipeline.fit_batch_size(options.batch_size, len(names))
-    batches = eval_batches(batch_size=batch_size)
-    predictor = inference.load(model_path, strategy.make_strategy("one_device"))
-    found = predictor.predict(batches, len(names), "predict")
-    if options.records_dir is None and source.faults:
-        raise faults.BadInputError(source.faults)
+    found = inference.predict_all(
+        patches, model_path, distribution, options.batch_size, "predict"
+    )
+    if options.records_dir is None and patches.faults:
+        raise faults.BadInputError(patches.faults)
     probability = metrics.to_probability(found["logit"])
     labels = _to_labels(probability, options.threshold)
     tables.write_csv(
@@ -98,8 +98,8 @@ def _check_output(output_csv: str) -> None:
 
 
 def _from_records(
-    options: PredictOptions,
-) -> tuple[list[str], pipeline.Source]:
+    options: PredictOptions, distribution: tf.distribute.Strategy
+) -> tuple[list[str], pipeline.Patches]:
     content = manifest.read(options.records_dir)
     (split,) = content.select([options.split])
     path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
@@ -113,7 +113,11 @@ def _from_records(
             f"{path}: found {len(names):,} rows of {options.split}, expected"
             f" {split.num_records:,}. Convert again."
         )
-    return names, pipeline.Source(options.records_dir, [options.split])
+    source = pipeline.Source(
+        options.records_dir, [options.split], options.input
+    )
+    devices = strategy.list_devices(distribution)
+    return names, pipeline.open_patches(source, devices)
 
 
 def _from_folder(

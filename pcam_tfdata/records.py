@@ -12,18 +12,17 @@ protocol buffer encoding of tensorflow/core/example/{example,feature}.proto.
 
 import dataclasses
 import functools
-import os
 import struct
 
 import google_crc32c
 import numpy as np
 
-from pcam_tfdata import schema
+from pcam_tfdata import files, schema
 
-_LENGTH_BYTES = 8
+LENGTH_BYTES = 8
 _CRC_BYTES = 4
-_HEADER_BYTES = _LENGTH_BYTES + _CRC_BYTES
-_FRAME_BYTES = _HEADER_BYTES + _CRC_BYTES
+HEADER_BYTES = LENGTH_BYTES + _CRC_BYTES
+_FRAME_BYTES = HEADER_BYTES + _CRC_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +87,35 @@ def layout(*, labeled: bool) -> Layout:
     )
 
 
+def check_size(
+    path: str, found: int | None, num_records: int, layout: Layout
+) -> None:
+    """Refuses a shard file that does not hold its records.
+
+    Args:
+        path: Of the file, for the message.
+        found: Its size in bytes; None if there is no such file.
+        num_records: How many it should hold.
+        layout: Of each.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: its size is not num_records x record_bytes.
+    """
+    if found is None:
+        raise FileNotFoundError(
+            f"{path}: not found, expected a shard of {num_records:,} records."
+            " Convert again."
+        )
+    expected = num_records * layout.record_bytes
+    if found != expected:
+        raise ValueError(
+            f"{path}: found {found:,} bytes, expected {expected:,}"
+            f" ({num_records:,} records of {layout.record_bytes:,})."
+            " Convert again."
+        )
+
+
 def map_shard(path: str, num_records: int, layout: Layout) -> np.ndarray:
     """Returns the records of a shard file, memory-mapped.
 
@@ -95,22 +123,9 @@ def map_shard(path: str, num_records: int, layout: Layout) -> np.ndarray:
         uint8 [num_records, record_bytes], read-only.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: its size is not num_records x record_bytes.
+        FileNotFoundError, ValueError: see `check_size`.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path}: not found, expected a shard of {num_records:,} records."
-            " Convert again."
-        )
-    expected = num_records * layout.record_bytes
-    found = os.path.getsize(path)
-    if found != expected:
-        raise ValueError(
-            f"{path}: found {found:,} bytes, expected {expected:,}"
-            f" ({num_records:,} records of {layout.record_bytes:,})."
-            " Convert again."
-        )
+    check_size(path, files.size(path), num_records, layout)
     if not num_records:
         return np.zeros((0, layout.record_bytes), np.uint8)
     mapped = np.memmap(path, np.uint8, mode="r")
@@ -130,20 +145,19 @@ def view_images(records: np.ndarray, layout: Layout) -> np.ndarray:
     )
 
 
+def length_field(layout: Layout) -> np.ndarray:
+    """Returns what a record begins with: uint8 [8], the length of its Example."""
+    return np.frombuffer(struct.pack("<Q", layout.example_bytes), np.uint8)
+
+
 def find_fault(record: bytes, layout: Layout) -> str | None:
     """Returns what is wrong with a framed record, or None.
 
-    Checks the length field, both CRCs, and that the id is the SHA-1 of the
-    pixels.
+    Checks its framing, and that the id is the SHA-1 of the pixels.
     """
-    length, data = record[:_LENGTH_BYTES], record[_HEADER_BYTES:-_CRC_BYTES]
-    found = struct.unpack("<Q", length)[0]
-    if found != layout.example_bytes:
-        return f"length field says {found:,}, expected {layout.example_bytes:,}"
-    if record[_LENGTH_BYTES:_HEADER_BYTES] != _masked_crc(length):
-        return "CRC of the length does not match"
-    if record[-_CRC_BYTES:] != _masked_crc(data):
-        return "CRC of the data does not match"
+    fault = find_frame_fault(record, layout)
+    if fault:
+        return fault
     patch_id = record[layout.id_offset : layout.id_offset + schema.ID_BYTES]
     start = layout.image_offset
     image = np.frombuffer(record, np.uint8, schema.IMAGE_BYTES, start)
@@ -151,6 +165,48 @@ def find_fault(record: bytes, layout: Layout) -> str | None:
     if patch_id != digest.encode("ascii"):
         return f"id {patch_id!r} is not the SHA-1 of the pixels, {digest}"
     return None
+
+
+def find_frame_fault(record: bytes, layout: Layout) -> str | None:
+    """Returns what is wrong with the framing of a record, or None.
+
+    Checks its size, the length field, and both CRCs.
+    """
+    if len(record) < layout.record_bytes:
+        return f"found {len(record):,} bytes, expected {layout.record_bytes:,}"
+    length, data = record[:LENGTH_BYTES], record[HEADER_BYTES:-_CRC_BYTES]
+    found = struct.unpack("<Q", length)[0]
+    if found != layout.example_bytes:
+        return f"length field says {found:,}, expected {layout.example_bytes:,}"
+    if record[LENGTH_BYTES:HEADER_BYTES] != _masked_crc(length):
+        return "CRC of the length does not match"
+    if record[-_CRC_BYTES:] != _masked_crc(data):
+        return "CRC of the data does not match"
+    return None
+
+
+class DamagedRecordError(ValueError):
+    """A record's framing is not right; the message names shard and record."""
+
+
+def check_frame(record: bytes, layout: Layout, path: str, number: int) -> None:
+    """Refuses a record whose framing is not right.
+
+    Args:
+        record: With framing.
+        layout: That it should have.
+        path: Of its shard, for the message.
+        number: Of the record in its shard, likewise.
+
+    Raises:
+        DamagedRecordError: it is not.
+    """
+    fault = find_frame_fault(record, layout)
+    if fault:
+        raise DamagedRecordError(
+            f"{path}: record {number} (byte {number * layout.record_bytes:,}):"
+            f" {fault}. Copy the file again or convert again."
+        )
 
 
 def _value_offset(record: bytes, key: bytes) -> int:

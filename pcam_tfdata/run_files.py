@@ -16,6 +16,7 @@ from pcam_tfdata import tables
 BEST_MODEL = "best.keras"
 # Keras wants the ending, so it is the beginning that differs.
 INCOMPLETE_MODEL = "incomplete.keras"
+INPUT_CACHE = "input_cache"
 CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
 FLAGS = "flags.txt"
@@ -30,10 +31,11 @@ CONFUSION_PLOT = "confusion.png"
 _OWNED = (
     BEST_MODEL, CHECKPOINTS, ENVIRONMENT, FLAGS, HISTORY, HISTORY_PLOT, TIMING,
     METRICS_JSON, METRICS_TEXT, PREDICTIONS, ROC_PLOT, CONFUSION_PLOT,
-    INCOMPLETE_MODEL, f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
+    INCOMPLETE_MODEL, INPUT_CACHE, f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
 )  # fmt: skip
-# Where things are may change between a run and its resumption.
-_PLACES = ("records_dir", "run_dir")
+# What may change between a run and its resumption: where things are, and how
+# they get to the network if in the same order, which is looked at by itself.
+_FREE = ("records_dir", "run_dir", "input", "input_threads", "check_crc")
 _PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow")
 
 
@@ -108,7 +110,7 @@ def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
     """Adds a start of the run: versions, machine, git commit and `facts`.
 
     Raises:
-        ValueError: the run began on other data.
+        ValueError: the run began on other data, or in another order.
     """
     path = os.path.join(run_dir, ENVIRONMENT)
     starts = []
@@ -121,6 +123,12 @@ def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
             f" SHA-256 {starts[0]['manifest_sha256']}, expected"
             f" {facts['manifest_sha256']}. Check --records_dir, or pass"
             " --restart to begin anew."
+        )
+    if starts and starts[0]["order"] != facts["order"]:
+        raise ValueError(
+            f"{path}: found that the run began with patches in the order of"
+            f" {starts[0]['order']}, expected {facts['order']}. Choose --input"
+            " as it was, or pass --restart to begin anew."
         )
     now = datetime.datetime.now(datetime.UTC)
     starts.append(
@@ -135,6 +143,17 @@ def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
         }
     )
     _write_text(path, json.dumps({"starts": starts}, indent=1) + "\n")
+
+
+def make_input_cache(run_dir: str) -> None:
+    """Makes an empty folder for cached records: old ones may be half written."""
+    remove_input_cache(run_dir)
+    os.mkdir(os.path.join(run_dir, INPUT_CACHE))
+
+
+def remove_input_cache(run_dir: str) -> None:
+    """Removes cached records, which are of no use to another process."""
+    shutil.rmtree(os.path.join(run_dir, INPUT_CACHE), ignore_errors=True)
 
 
 def write_history(run_dir: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -183,7 +202,7 @@ def _refuse_other_run(path: str, flags: Mapping[str, object]) -> None:
     differing = sorted(
         line
         for line in found ^ set(_flag_lines(flags))
-        if line[2:].split("=", 1)[0] not in _PLACES
+        if line[2:].split("=", 1)[0] not in _FREE
     )
     if differing:
         names = sorted({line.split("=", 1)[0] for line in differing})

@@ -73,11 +73,16 @@ def scales_loss(precision: str) -> bool:
     return precision == "mixed_float16"
 
 
+def list_devices(strategy: tf.distribute.Strategy) -> list[str]:
+    """Returns the devices of the replicas, in their order."""
+    return list(strategy.extended.worker_devices)
+
+
 def describe_devices(strategy: tf.distribute.Strategy) -> list[str]:
     """Returns a line for each device that the strategy computes on."""
     gpus = tf.config.get_visible_devices("GPU")
     lines = []
-    for device in strategy.extended.worker_devices:
+    for device in list_devices(strategy):
         spec = tf.DeviceSpec.from_string(device)
         details = ""
         if spec.device_type == "GPU":

@@ -5,6 +5,8 @@ import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+from pcam_tfdata import files
+
 
 def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
     """Returns the rows of a CSV file with a header line.
@@ -66,10 +68,10 @@ def write_csv(
 
 @contextlib.contextmanager
 def _open_csv(path: str) -> Iterator["csv.Reader"]:
-    if not os.path.isfile(path):
+    if files.size(path) is None:
         raise FileNotFoundError(f"{path}: not found, expected a CSV file.")
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with files.open_file(path, newline="", encoding="utf-8-sig") as file:
             yield csv.reader(file)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(

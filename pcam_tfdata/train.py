@@ -74,17 +74,20 @@ def train(
     )
     train_options.check_batch_size(options, distribution.num_replicas_in_sync)
     # Damaged shards are refused before anything is made, or removed.
-    pipeline.check(options.training())
-    pipeline.check(options.validation())
+    devices = strategy.list_devices(distribution)
+    training = pipeline.open_patches(options.training(), devices)
+    validation = pipeline.open_patches(options.validation(), devices)
     flags = dataclasses.asdict(options)
     del flags["restart"]
     run_files.open_run(options.run_dir, flags, restart=options.restart)
-    run = _Run(options, distribution)
+    run = _Run(options, distribution, training, validation)
     if run.is_finished():
         _logger.info("%s: finished before, nothing to do.", options.run_dir)
     else:
         run.announce()
+        run_files.make_input_cache(options.run_dir)
         run.go_on(callbacks)
+        run_files.remove_input_cache(options.run_dir)
     state = run.state
     return {
         "epoch": state.epoch,
@@ -101,9 +104,13 @@ class _Run:
         self,
         options: train_options.TrainOptions,
         distribution: tf.distribute.Strategy,
+        training: pipeline.Patches,
+        validation: pipeline.Patches,
     ) -> None:
         self._options = options
         self._distribution = distribution
+        self._training = training
+        self._validation = validation
         self._precision = strategy.resolve_precision(options.precision)
         self._trainer = trainer.Trainer(
             distribution,
@@ -113,11 +120,14 @@ class _Run:
             batch_size=options.batch_size,
             precision=self._precision,
             seed=options.seed,
+            fill=training.fill,
         )
-        self._predictor = inference.Predictor(self._trainer.model, distribution)
-        self._training = options.training()
-        self._validation = options.validation()
-        self._num_patches = self._training.count_patches()
+        self._predictor = inference.Predictor(
+            self._trainer.model, distribution, validation.fill
+        )
+        self._validation_batches = validation.eval_batches(
+            batch_size=options.batch_size
+        )
         self._checkpoints = os.path.join(options.run_dir, run_files.CHECKPOINTS)
         found = checkpoints.restore_latest(
             self._checkpoints, self._trainer.variables
@@ -139,6 +149,7 @@ class _Run:
                 "first_epoch": self.state.epoch + 1,
                 "devices": devices,
                 "precision": self._precision,
+                "order": self._training.order,
                 "manifest_sha256": manifest.hash_manifest(options.records_dir),
             },
         )
@@ -149,9 +160,10 @@ class _Run:
             f"{self._trainer.model.count_params():,}",
             self._precision,
             ", ".join(devices),
-            f"{self._num_patches:,}",
-            f"{self._validation.count_patches():,}",
+            f"{self._training.num_patches:,}",
+            f"{self._validation.num_patches:,}",
         )
+        _logger.info("Input: %s.", self._training.plan)
         if self.state.epoch:
             _logger.info("Resuming after epoch %d.", self.state.epoch)
 
@@ -160,8 +172,7 @@ class _Run:
         options, model = self._options, self._trainer.model
         batches = iter(
             self._distribution.experimental_distribute_dataset(
-                pipeline.train_batches(
-                    self._training,
+                self._training.train_batches(
                     batch_size=options.batch_size,
                     seed=options.seed,
                     first_step=self.state.step,
@@ -174,13 +185,14 @@ class _Run:
         )
         model.stop_training = False
         events.on_train_begin()
-        while not self.is_finished() and not model.stop_training:
-            self._run_epoch(batches, events)
+        with pipeline.damage_named(self._training, self._validation):
+            while not self.is_finished() and not model.stop_training:
+                self._run_epoch(batches, events)
         events.on_train_end()
 
     def _last_step(self, num_epochs: int) -> int:
         """Returns the step that completes an epoch: batches straddle epochs."""
-        num_positions = num_epochs * self._num_patches
+        num_positions = num_epochs * self._training.num_patches
         return math.ceil(num_positions / self._options.batch_size)
 
     def _run_epoch(
@@ -245,10 +257,8 @@ class _Run:
 
     def _validate(self) -> dict[str, float]:
         found = self._predictor.predict(
-            pipeline.eval_batches(
-                self._validation, batch_size=self._options.batch_size
-            ),
-            self._validation.count_patches(),
+            self._validation_batches,
+            self._validation.num_patches,
             "validation",
         )
         label, logit = found["label"], found["logit"]

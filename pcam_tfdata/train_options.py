@@ -1,9 +1,10 @@
 """What to train, and whether it can be trained."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
-from pcam_tfdata import manifest, pipeline
+from pcam_tfdata import manifest, pipeline, run_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,10 @@ class TrainOptions:
         validation_splits: Names.
         seed: Of weights, order and dropout.
         input: Way in, one of `choices.INPUTS`.
+        input_threads: See `pipeline.Source`.
+        check_crc: Likewise.
+        shuffle_megabytes: Likewise.
+        cache: One of `choices.CACHES`; the file is in the run's folder.
         num_virtual_devices: See `strategy.make_strategy`.
         allow_cpu: Likewise.
         restart: Begins anew in a folder where there is a run.
@@ -41,21 +46,35 @@ class TrainOptions:
     train_splits: Sequence[str] = ()
     validation_splits: Sequence[str] = ("fold0",)
     seed: int = 0
-    input: str = "mmap"
+    input: str = "auto"
+    input_threads: int = 0
+    check_crc: str = "first_epoch"
+    shuffle_megabytes: int = 128
+    cache: str = "none"
     num_virtual_devices: int = 0
     allow_cpu: bool = False
     restart: bool = False
 
     def training(self) -> pipeline.Source:
         """Returns the patches to train on."""
-        return self._source(self.train_splits)
+        cache = self.cache
+        if cache == "file":
+            cache = os.path.join(self.run_dir, run_files.INPUT_CACHE, "records")
+        return dataclasses.replace(self._source(self.train_splits), cache=cache)
 
     def validation(self) -> pipeline.Source:
         """Returns the patches to score."""
         return self._source(self.validation_splits)
 
     def _source(self, splits: Sequence[str]) -> pipeline.Source:
-        return pipeline.Source(self.records_dir, splits, self.input)
+        return pipeline.Source(
+            self.records_dir,
+            splits,
+            self.input,
+            input_threads=self.input_threads,
+            check_crc=self.check_crc,
+            shuffle_megabytes=self.shuffle_megabytes,
+        )
 
 
 def settle_splits(options: TrainOptions) -> TrainOptions:

@@ -1,6 +1,6 @@
 """A network and its optimizer, stepped on the replicas of a strategy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -21,6 +21,8 @@ class Trainer:
         batch_size: Patches of a step, over all replicas.
         precision: Policy of Keras.
         seed: Of weights and dropout.
+        fill: Called on each replica's part of a batch, see
+            `pipeline.open_patches`.
 
     Attributes:
         model: The network.
@@ -38,9 +40,11 @@ class Trainer:
         batch_size: int,
         precision: str,
         seed: int,
+        fill: Callable[[pipeline.Batch], pipeline.Batch] = pipeline.whole,
     ) -> None:
         self._distribution = distribution
         self._batch_size = batch_size
+        self._fill = fill
         strategy.reset_keras(precision, seed)
         with distribution.scope():
             self.model = models.build(model)
@@ -88,6 +92,7 @@ class Trainer:
 
     def _step(self, batch: pipeline.Batch) -> tf.Tensor:
         """Trains on the part of a batch that is this replica's."""
+        batch = self._fill(batch)
         label = tf.cast(batch["label"], tf.float32)
         with tf.GradientTape() as tape:
             logit = self.model(batch["image"], training=True)[:, 0]

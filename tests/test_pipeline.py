@@ -1,4 +1,4 @@
-"""Both ways in: every patch once an epoch, in an order that a seed fixes."""
+"""All ways in: every patch once an epoch, in an order that a seed fixes."""
 
 import os
 
@@ -8,9 +8,11 @@ import tensorflow as tf
 from conftest import NUM_TEST, NUM_TRAIN
 
 from pcam_tfdata import choices, manifest, pipeline, schema, tables
+from pcam_tfdata.pipeline import order
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
-INPUTS = pytest.mark.parametrize("input", choices.INPUTS)
+WAYS_IN = [name for name in choices.INPUTS if name != "auto"]
+INPUTS = pytest.mark.parametrize("input", WAYS_IN)
 
 
 def train_batches(records_dir, input, **options) -> tf.data.Dataset:
@@ -111,16 +113,78 @@ def test_replicas_share_the_batches_of_one(records_dir, input, virtual_devices):
 def test_orders_of_epochs_and_seeds_do_not_correlate():
     num_patches = 20_000
 
-    def order(seed, epoch):
-        stream = pipeline._Order(num_patches, num_patches, seed)
-        return stream.patches_of_step(tf.constant(epoch, tf.int64)).numpy()
+    def order_of(seed, epoch):
+        positions = order.Order(num_patches, num_patches, seed)
+        return positions.patches_of_step(tf.constant(epoch, tf.int64)).numpy()
 
-    orders = [order(0, epoch) for epoch in range(4)]
-    orders += [order(seed, 0) for seed in (1, 2, 12345)]
+    orders = [order_of(0, epoch) for epoch in range(4)]
+    orders += [order_of(seed, 0) for seed in (1, 2, 12345)]
     assert all(len(set(found)) == num_patches for found in orders)
     correlation = np.corrcoef([*orders, np.arange(num_patches)])
     np.fill_diagonal(correlation, 0)
     assert np.abs(correlation).max() < 0.02
+
+
+def test_mmap_and_device_give_the_same_batches(records_dir):
+    for one, other in zip(
+        train_batches(records_dir, "mmap").as_numpy_iterator(),
+        train_batches(records_dir, "device").as_numpy_iterator(),
+        strict=True,
+    ):
+        for name, part in one.items():
+            np.testing.assert_array_equal(other[name], part)
+
+
+@INPUTS
+def test_threads_of_its_own_change_no_batch(records_dir, input):
+    rows = rows_of(train_batches(records_dir, input))
+    source = pipeline.Source(records_dir, FOLDS, input, input_threads=1)
+    ds = pipeline.train_batches(
+        source, batch_size=16, seed=3, first_step=0, num_steps=15
+    )
+    assert ds.options().threading.private_threadpool_size == 1
+    np.testing.assert_array_equal(rows_of(ds), rows)
+
+
+def test_batches_that_are_kept_do_not_change(records_dir):
+    # Buffers are used again, but not while somebody holds them.
+    ds = train_batches(records_dir, "mmap", num_steps=60)
+    kept = [batch["image"] for batch in ds]
+    for image, batch in zip(
+        kept,
+        train_batches(records_dir, "mmap", num_steps=60).as_numpy_iterator(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(image, batch["image"])
+
+
+@pytest.mark.parametrize("cache", ["memory", "file"])
+def test_cached_records_come_once_an_epoch(records_dir, tmp_path, cache):
+    path = "memory" if cache == "memory" else str(tmp_path / "cache")
+    source = pipeline.Source(records_dir, FOLDS, "stream", cache=path)
+    ds = pipeline.train_batches(
+        source, batch_size=16, seed=3, first_step=0, num_steps=15
+    )
+    rows = rows_of(ds).reshape(4, NUM_TRAIN)
+    assert (np.sort(rows, axis=1) == np.arange(NUM_TRAIN)).all()
+    assert (rows[1] != rows[2]).any()
+    assert bool(os.listdir(tmp_path)) == (cache == "file")
+
+
+def test_remote_records_are_streamed(records_dir):
+    remote = "ram://records"
+    tf.io.gfile.makedirs(remote)
+    for name in os.listdir(records_dir):
+        tf.io.gfile.copy(
+            os.path.join(records_dir, name), f"{remote}/{name}", overwrite=True
+        )
+    for input in ("stream", "auto"):
+        for batch in train_batches(remote, input).as_numpy_iterator():
+            check_against_sidecar(records_dir, batch)
+    with pytest.raises(
+        ValueError, match="--input=mmap: found records that are"
+    ):
+        train_batches(remote, "mmap")
 
 
 def test_image_files_become_batches(kaggle_tree):

@@ -57,10 +57,17 @@ def test_restart_drops_the_run_and_spares_the_rest(run_dir):
 
 
 def test_resuming_on_other_records_is_refused(run_dir):
-    run_files.write_environment(str(run_dir), {"manifest_sha256": "a"})
-    run_files.write_environment(str(run_dir), {"manifest_sha256": "a"})
+    facts = {"manifest_sha256": "a", "order": "a permutation"}
+    run_files.write_environment(str(run_dir), facts)
+    run_files.write_environment(str(run_dir), facts)
     content = json.loads((run_dir / run_files.ENVIRONMENT).read_text())
     assert len(content["starts"]) == 2
     assert {"versions", "git_commit", "python"} <= content["starts"][0].keys()
     with pytest.raises(ValueError, match="began on other records"):
-        run_files.write_environment(str(run_dir), {"manifest_sha256": "b"})
+        run_files.write_environment(
+            str(run_dir), facts | {"manifest_sha256": "b"}
+        )
+    with pytest.raises(ValueError, match="Choose --input as it was"):
+        run_files.write_environment(
+            str(run_dir), facts | {"order": "a shuffle buffer"}
+        )

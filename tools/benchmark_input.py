@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
                 num_steps=1 << 40,
             )
         )
-        for name in choices.INPUTS
+        for name in ("mmap", "stream")
     }
     streams["limit"] = _plain_gather(num_patches)
     rates: dict[str, list[float]] = {name: [] for name in streams}

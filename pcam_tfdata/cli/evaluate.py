@@ -24,6 +24,7 @@ flags.DEFINE_float(
     upper_bound=1,
 )
 flags.DEFINE_integer("batch_size", 512, "Patches a pass.", lower_bound=1)
+options.define_input()
 flags.DEFINE_string(
     "output_dir", None, "Where the files go. Default: the run's folder."
 )

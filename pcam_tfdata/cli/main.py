@@ -160,10 +160,7 @@ def _message(error: Exception) -> str:
             " the room on its disk."
         )
     if type(error).__module__.startswith("tensorflow"):
-        text = _one_line(error)
-        if "corrupted record" in text:
-            return f"Damaged records ({text[:200]}). Run pcam verify."
-        return f"TensorFlow: {text[:500]}"
+        return f"TensorFlow: {_one_line(error)[:500]}"
     return str(error)
 
 

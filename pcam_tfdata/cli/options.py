@@ -6,7 +6,22 @@ from typing import TypeVar
 
 from absl import flags
 
+from pcam_tfdata import choices
+
 Options = TypeVar("Options")
+
+flags.disclaim_key_flags()  # Flags defined here are those of the caller.
+
+
+def define_input() -> None:
+    """Defines --input of the command that calls this."""
+    flags.DEFINE_enum(
+        "input",
+        "auto",
+        choices.INPUTS,
+        "mmap: gathered from shards on a fast disk; stream: read in order, from"
+        " anywhere; device: held by each GPU; auto: chosen, and said why.",
+    )
 
 
 def from_flags(kind: type[Options]) -> Options:

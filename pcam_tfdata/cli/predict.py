@@ -17,6 +17,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("split", "test", "Split of the records or of the folder.")
 flags.DEFINE_integer("batch_size", 512, "Patches a pass.", lower_bound=1)
+options.define_input()
 flags.DEFINE_float(
     "threshold",
     None,

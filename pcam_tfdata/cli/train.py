@@ -51,11 +51,28 @@ flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=(1 << 32) - 1,
 )
+options.define_input()
+flags.DEFINE_integer(
+    "input_threads",
+    0,
+    "Threads that prepare batches. 0: as many as they can use.",
+    lower_bound=0,
+)
 flags.DEFINE_enum(
-    "input",
-    "mmap",
-    choices.INPUTS,
-    "mmap: shards on a local disk; stream: read as TFRecords.",
+    "check_crc",
+    "first_epoch",
+    choices.CRC_CHECKS,
+    "When mmap and device look at the CRC of a record; stream always does.",
+)
+flags.DEFINE_integer(
+    "shuffle_megabytes", 128, "Shuffle buffer of stream.", lower_bound=1
+)
+flags.DEFINE_enum(
+    "cache",
+    "none",
+    choices.CACHES,
+    "Where stream keeps records from the first epoch on. The file is in the"
+    " run's folder while it trains.",
 )
 flags.DEFINE_integer(
     "num_virtual_devices",

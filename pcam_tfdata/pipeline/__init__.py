@@ -1,0 +1,248 @@
+"""Batches of patches from a records folder, as tf.data.
+
+Training is one endless stream of positions. With global batch size B and N
+patches, step s holds the positions s*B .. s*B + B - 1; position p is the patch
+`permutation of epoch p // N` at `p mod N`. Which patches a step sees follows
+from (seed, step) alone, so resuming is a counter. Batches straddle epochs: none
+is short and no patch is dropped.
+
+A batch is a dict, and every component has the batch axis:
+
+    image  uint8 [B, 96, 96, 3]
+    label  int64 [B], 0 or 1, -1 where unlabelled
+    row    int64 [B], row of the sidecar
+    mask   bool [B], evaluation only: False for the padding of the last batch
+
+Three ways in give it. `mmap` maps the shards and gathers each batch: the page
+cache is its cache. `stream` reads them as TFRecords, for disks and networks that
+are slow at random access: it shuffles within a buffer, and its first_step costs
+reading up to there. `device` holds all patches on each replica and gathers
+there. `mmap` and `device` give the same batches; `auto` plans from the machine.
+"""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from pcam_tfdata import manifest, records
+from pcam_tfdata.pipeline import (
+    machine,
+    mapped,
+    planning,
+    resident,
+    selection,
+    streamed,
+)
+from pcam_tfdata.pipeline.batches import Batch, fit_batch_size, whole
+from pcam_tfdata.pipeline.image_files import ImageFiles
+
+__all__ = [
+    "Batch",
+    "ImageFiles",
+    "Patches",
+    "Source",
+    "damage_named",
+    "eval_batches",
+    "fit_batch_size",
+    "open_patches",
+    "train_batches",
+    "whole",
+]
+
+_MEGABYTE = 1 << 20
+Patches = (
+    mapped.MappedPatches | streamed.StreamedPatches | resident.ResidentPatches
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The patches of some splits of a records folder, and the way in.
+
+    Attributes:
+        records_dir: The folder; for `stream` also a URL such as gs://….
+        splits: Names, such as ("fold1", "fold2").
+        input: One of `choices.INPUTS`.
+        input_threads: Of the pipeline; 0 for as many as it can use.
+        check_crc: `first_epoch` or `never`, for `mmap` and `device`: when to
+            look at the CRC of records. `stream` always does.
+        shuffle_megabytes: Of the shuffle buffer of `stream`.
+        cache: For `stream`: `none`, `memory`, or the path of a file to make.
+    """
+
+    records_dir: str
+    splits: Sequence[str]
+    input: str = "auto"
+    input_threads: int = 0
+    check_crc: str = "first_epoch"
+    shuffle_megabytes: int = 128
+    cache: str = "none"
+
+    def count_patches(self) -> int:
+        """Returns how many patches the splits hold."""
+        content = manifest.read(self.records_dir)
+        splits = content.select(self.splits)
+        return sum(split.num_records for split in splits)
+
+
+def open_patches(source: Source, devices: Sequence[str] = ()) -> Patches:
+    """Returns the patches of a source, ready to be read in batches.
+
+    What comes back has `num_patches`, `train_batches` and `eval_batches`, which
+    give datasets, and `fill`, which a replica calls on its part of a batch: for
+    `device` it adds the images, else it does nothing; and `plan`, which way in
+    was taken and why.
+
+    Args:
+        source: Which patches.
+        devices: Of the replicas, for `device`; none for the CPU.
+
+    Raises:
+        FileNotFoundError, ValueError: records are not there or damaged, or do
+            not fit the way in.
+    """
+    selected = selection.select(source.records_dir, source.splits)
+    kind, reason = _plan(source, selected, devices)
+    patches = _open_as(kind, source, selected, devices)
+    patches.plan = f"{kind}, {reason}"
+    return patches
+
+
+def _open_as(
+    kind: str,
+    source: Source,
+    selected: selection.Selection,
+    devices: Sequence[str],
+) -> Patches:
+    if kind == "stream":
+        return streamed.StreamedPatches(
+            selected,
+            num_threads=source.input_threads,
+            shuffle_megabytes=source.shuffle_megabytes,
+            cache=source.cache,
+        )
+    patches = mapped.MappedPatches(
+        selected,
+        num_threads=source.input_threads,
+        check_crc=source.check_crc == "first_epoch",
+    )
+    if kind == "mmap":
+        return patches
+    return resident.ResidentPatches(
+        patches, devices or ["/CPU:0"], source.input_threads
+    )
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    num_steps: int,
+) -> tf.data.Dataset:
+    """Returns the batches of steps first_step .. num_steps - 1, shuffled.
+
+    Args:
+        source: Which patches.
+        batch_size: Patches of a batch, over all replicas.
+        seed: Of the order.
+        first_step: Where to begin; a restart at k gives the batches from k on.
+        num_steps: Where to end, counted from step 0.
+
+    Returns:
+        A dataset of batches without `mask`, of static shape.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_patches`.
+    """
+    patches = open_patches(source)
+    ds = patches.train_batches(
+        batch_size=batch_size,
+        seed=seed,
+        first_step=first_step,
+        num_steps=num_steps,
+    )
+    return _whole(ds, patches)
+
+
+def eval_batches(source: Source, *, batch_size: int) -> tf.data.Dataset:
+    """Returns every patch once, in order, the last batch padded and masked.
+
+    Args:
+        source: Which patches.
+        batch_size: Patches of a batch, over all replicas.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_patches`.
+    """
+    patches = open_patches(source)
+    return _whole(patches.eval_batches(batch_size=batch_size), patches)
+
+
+@contextlib.contextmanager
+def damage_named(*opened: Patches) -> Iterator[None]:
+    """Turns TensorFlow's error about a damaged record into one that names it.
+
+    Raises:
+        DamagedRecordError: which record of which shard, and what is wrong.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        message = str(error.message)
+        told = re.search(
+            rf"{records.DamagedRecordError.__name__}: (.*)", message
+        )
+        if told:
+            raise records.DamagedRecordError(told.group(1)) from error
+        place = re.search(r"(?:corrupted|truncated) record at (\d+)", message)
+        if place:
+            for patches in opened:
+                _find_damage(patches.selection, int(place.group(1)))
+        raise
+
+
+def _find_damage(selected: selection.Selection, offset: int) -> None:
+    """Looks at the record at a byte in each shard: TensorFlow names no file."""
+    for shard in selected.shards:
+        record = offset // shard.layout.record_bytes
+        if record < shard.num_records:
+            found = shard.read_record(record)
+            records.check_frame(found, shard.layout, shard.path, record)
+
+
+def _plan(
+    source: Source, selected: selection.Selection, devices: Sequence[str]
+) -> tuple[str, str]:
+    sizes: dict[str, int] = {}
+    for shard in selected.shards:
+        sizes[shard.split] = sizes.get(shard.split, 0) + shard.num_bytes
+    gpus = [name for name in devices if "GPU" in name.upper()]
+    return planning.choose(
+        planning.Demand(
+            input=source.input,
+            data_bytes=sum(sizes.values()),
+            largest_split_bytes=max(sizes.values()),
+            shuffle_bytes=min(
+                source.shuffle_megabytes * _MEGABYTE, selected.num_bytes
+            ),
+            cache_in_memory=source.cache == "memory",
+            is_remote=planning.is_remote(selected),
+        ),
+        planning.Machine(
+            free_memory=machine.free_memory(),
+            free_device_memory=machine.free_gpu_memory() if gpus else None,
+            num_cpu_replicas=0 if gpus else max(1, len(devices)),
+        ),
+        lambda: planning.probe(selected),
+    )
+
+
+def _whole(ds: tf.data.Dataset, patches: Patches) -> tf.data.Dataset:
+    if isinstance(patches, resident.ResidentPatches):
+        return ds.map(patches.fill).prefetch(1)
+    return ds

@@ -1,0 +1,74 @@
+"""Memory that is used again.
+
+Writing to fresh memory costs a page fault for each 4 KiB of a batch: more than
+copying the patches. So buffers of batches are kept, and the C library is told to
+keep what was freed.
+"""
+
+import ctypes
+import functools
+import platform
+import sys
+import threading
+
+import numpy as np
+
+# TensorFlow takes an array without a copy if it begins at a multiple of this.
+_ALIGNMENT = 64
+# glibc's mallopt: names and greatest values from its malloc.h and malloc.c.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_NEVER_TRIM, _LARGEST_MMAP_THRESHOLD = 2**31 - 1, 32 << 20
+# More are in use only where somebody keeps batches; those are not pooled.
+_POOL_SIZE = 16
+
+
+class BufferPool:
+    """Arrays of one shape, each given out again once nobody refers to it.
+
+    Args:
+        shape: Of each; uint8.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._buffers: list[np.ndarray] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> np.ndarray:
+        """Returns an array that nobody else holds; its contents are anything."""
+        with self._lock:
+            # The last first: it may still be in the processor's cache.
+            for place in reversed(range(len(self._buffers))):
+                buffer = self._buffers[place]
+                # The list, `buffer`, and the argument of getrefcount.
+                if sys.getrefcount(buffer) == 3:
+                    del self._buffers[place]
+                    self._buffers.append(buffer)
+                    return buffer
+            buffer = _empty_aligned(self._shape)
+            if len(self._buffers) < _POOL_SIZE:
+                self._buffers.append(buffer)
+            return buffer
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Tells the C library not to return big freed blocks to the system.
+
+    They are used for the next batch. Returns whether it could be told: glibc
+    can, others (musl, macOS) go on as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        and mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+    )
+
+
+def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
+    num_bytes = int(np.prod(shape))
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + num_bytes].reshape(shape)

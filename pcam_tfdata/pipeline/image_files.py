@@ -1,0 +1,59 @@
+"""Image files as patches, for prediction without records."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pcam_tfdata import faults, schema, tiff
+from pcam_tfdata.pipeline import batches
+
+
+class ImageFiles:
+    """Image files as patches, for prediction without records.
+
+    Files that cannot be used give a black patch and a fault.
+
+    Args:
+        paths: TIFFs, or whatever `tiff.decode` takes.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._faults: dict[int, faults.Fault] = {}
+
+    @property
+    def num_patches(self) -> int:
+        """How many files there are."""
+        return len(self._paths)
+
+    @property
+    def faults(self) -> list[faults.Fault]:
+        """What was wrong with the files read so far, in their order."""
+        return [self._faults[place] for place in sorted(self._faults)]
+
+    def eval_batches(self, *, batch_size: int) -> tf.data.Dataset:
+        """Returns every file once, as any `eval_batches`; `row` is its place."""
+        ds = tf.data.Dataset.range(len(self._paths)).batch(batch_size)
+        ds = ds.map(self._read_batch, num_parallel_calls=tf.data.AUTOTUNE)
+        ds = ds.map(lambda batch: batches.pad(batch, batch_size))
+        return ds.prefetch(tf.data.AUTOTUNE)
+
+    plan = ""  # There is one way in.
+    fill = staticmethod(batches.whole)
+
+    def _read_batch(self, places: tf.Tensor) -> batches.Batch:
+        image = tf.numpy_function(self._read, [places], tf.uint8)
+        image = tf.ensure_shape(image, [*places.shape, *schema.IMAGE_SHAPE])
+        label = tf.fill(tf.shape(places), tf.constant(-1, tf.int64))
+        return {"image": image, "label": label, "row": places}
+
+    def _read(self, places: np.ndarray) -> np.ndarray:
+        image = np.zeros((len(places), *schema.IMAGE_SHAPE), np.uint8)
+        for number, place in enumerate(places):
+            path = self._paths[place]
+            try:
+                image[number] = tiff.read(path)
+            except (OSError, ValueError) as error:
+                self._faults[int(place)] = faults.Fault(path, str(error))
+        return image

@@ -1,0 +1,89 @@
+"""What the machine has to spare: memory of its own, and of its GPUs."""
+
+import os
+import subprocess
+
+_CGROUP_DIR = "/sys/fs/cgroup"
+# Limit, use, and the key in memory.stat of what the kernel can drop.
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+_MEBIBYTE = 1 << 20
+_SECONDS = 10
+
+
+def free_memory() -> int | None:
+    """Returns the bytes that this process may still take, or None.
+
+    What the kernel calls available, or less where a control group of this
+    process has a limit. None where neither is known (macOS).
+    """
+    known = [_available(), *map(_free_in_group, _groups())]
+    return min((found for found in known if found is not None), default=None)
+
+
+def free_gpu_memory() -> list[int] | None:
+    """Returns the free bytes of each NVIDIA GPU, or None if not known.
+
+    They are those of the machine, in the order of the driver: some may not be
+    visible to this process.
+    """
+    try:
+        found = subprocess.run(
+            [
+                "nvidia-smi",
+                "--query-gpu=memory.free",
+                "--format=csv,noheader,nounits",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=True,
+        )
+        return [int(line) * _MEBIBYTE for line in found.stdout.split()] or None
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def _available() -> int | None:
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _groups() -> list[str]:
+    """Returns the folders of this process's control groups, and their parents.
+
+    In a container its own group is often the root of what it sees.
+    """
+    folders = {_CGROUP_DIR, os.path.join(_CGROUP_DIR, "memory")}
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = os.path.join(_CGROUP_DIR, controllers)
+        while path not in ("/", ""):
+            folders.add(top + path)
+            path = os.path.dirname(path)
+    return sorted(folders)
+
+
+def _free_in_group(folder: str) -> int | None:
+    for limit_file, use_file, droppable in _CGROUP_FILES:
+        limit = _read(os.path.join(folder, limit_file)).strip()
+        use = _read(os.path.join(folder, use_file)).strip()
+        if limit.isdigit() and use.isdigit():
+            stat = _read(os.path.join(folder, "memory.stat"))
+            pairs = dict(line.split(" ", 1) for line in stat.splitlines())
+            return int(limit) - int(use) + int(pairs.get(droppable, 0))
+    return None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,158 @@
+"""`stream`: shards read as TFRecords, from front to end.
+
+For disks and networks that are slow at random access, and for more patches than
+memory holds. The order is that of shuffled files and a shuffle buffer; a batch
+holds patches that lie near each other more often than a permutation's would.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pcam_tfdata import records, schema
+from pcam_tfdata.pipeline import batches, buffers, selection
+
+_NUM_OPEN_FILES = 4
+_NUM_PARSING = 2
+_BLOCK = 128
+_READ_BYTES = 1 << 20
+# Where the parts of an Example lie, labelled or not.
+_LAYOUT = records.layout(labeled=True)
+_LABEL = _LAYOUT.label_offset - records.HEADER_BYTES
+_IMAGE_START = _LAYOUT.image_offset - records.HEADER_BYTES
+_IMAGE = slice(_IMAGE_START, _IMAGE_START + schema.IMAGE_BYTES)
+_MEGABYTE = 1 << 20
+
+
+class StreamedPatches:
+    """Patches in shards that are read as TFRecords.
+
+    Args:
+        selected: Which.
+        num_threads: Of the pipeline; 0 for TensorFlow's own number.
+        shuffle_megabytes: Records held in the shuffle buffer.
+        cache: `none`; `memory`, or the path of a file to be made, where records
+            are kept from the first epoch on.
+
+    Attributes:
+        selection: As given.
+        order: What training follows; two ways of one order give one run.
+        plan: Set by `pipeline.open_patches`: which way in, and why.
+    """
+
+    order = "a shuffle buffer"
+    plan = ""
+
+    def __init__(
+        self,
+        selected: selection.Selection,
+        *,
+        num_threads: int = 0,
+        shuffle_megabytes: int = 128,
+        cache: str = "none",
+    ) -> None:
+        buffers.keep_freed_memory()
+        self.selection = selected
+        self._num_threads = num_threads
+        record_bytes = max(s.layout.record_bytes for s in selected.shards)
+        wanted = shuffle_megabytes * _MEGABYTE // record_bytes
+        self._shuffle_buffer = max(1, min(wanted, selected.num_patches))
+        self._cache = cache
+
+    @property
+    def num_patches(self) -> int:
+        """How many there are."""
+        return self.selection.num_patches
+
+    def train_batches(
+        self, *, batch_size: int, seed: int, first_step: int, num_steps: int
+    ) -> tf.data.Dataset:
+        """See `pipeline.train_batches`."""
+        ds = self._read_shuffled(seed)
+        ds = ds.batch(batch_size, drop_remainder=True)
+        ds = ds.skip(first_step).take(num_steps - first_step)
+        ds = self._parse(ds, batch_size, batches.TRAIN_PARTS)
+        ds = ds.prefetch(1)  # Last: overlaps with the step.
+        return batches.limit_threads(ds, self._num_threads)
+
+    def eval_batches(self, *, batch_size: int) -> tf.data.Dataset:
+        """See `pipeline.eval_batches`."""
+        ds = self._shards().flat_map(_read_blocks).unbatch()
+        ds = self._parse(ds.batch(batch_size), batch_size, batches.EVAL_PARTS)
+        ds = ds.prefetch(1)
+        return batches.limit_threads(ds, self._num_threads)
+
+    fill = staticmethod(batches.whole)
+
+    def _shards(self) -> tf.data.Dataset:
+        shards = self.selection.shards
+        return tf.data.Dataset.from_tensor_slices(
+            (
+                [shard.path for shard in shards],
+                tf.constant([shard.first_row for shard in shards], tf.int64),
+            )
+        )
+
+    def _read_shuffled(self, seed: int) -> tf.data.Dataset:
+        """Returns (row, Example) for ever, in another order each epoch."""
+        num_files = len(self.selection.shards)
+        ds = self._shards()
+        if self._cache == "none":
+            ds = ds.shuffle(num_files, seed=seed)
+        cycle_length = min(_NUM_OPEN_FILES, num_files)
+        ds = ds.interleave(
+            _read_blocks,
+            cycle_length=cycle_length,
+            num_parallel_calls=min(
+                self._num_threads or cycle_length, cycle_length
+            ),
+        )
+        ds = ds.unbatch()
+        if self._cache != "none":
+            # Before all that differs between epochs.
+            ds = ds.cache("" if self._cache == "memory" else self._cache)
+        ds = ds.shuffle(self._shuffle_buffer, seed=seed)
+        return ds.repeat()
+
+    def _parse(
+        self, ds: tf.data.Dataset, batch_size: int, parts: Sequence[str]
+    ) -> tf.data.Dataset:
+        """Returns batches, padded, of batches of (row, serialised Example)."""
+        pool = buffers.BufferPool((batch_size, *schema.IMAGE_SHAPE))
+
+        def fill(
+            row: np.ndarray, start_of_example: np.ndarray
+        ) -> tuple[np.ndarray, ...]:
+            num_patches = len(row)
+            image = pool.take()
+            pixels = image.reshape(batch_size, schema.IMAGE_BYTES)
+            pixels[:num_patches] = start_of_example[:, _IMAGE]
+            pixels[num_patches:] = 0
+            padded_row, label = np.zeros((2, batch_size), np.int64)
+            padded_row[:num_patches] = row
+            # The first byte of -1 is 255.
+            label[:num_patches] = start_of_example[:, _LABEL].view(np.int8)
+            mask = np.arange(batch_size) < num_patches
+            return (image, label, padded_row, mask)[: len(parts)]
+
+        def parse(row: tf.Tensor, example: tf.Tensor) -> batches.Batch:
+            start_of_example = tf.io.decode_raw(
+                example, tf.uint8, fixed_length=_LABEL + 1
+            )
+            return batches.from_numpy(
+                fill, [row, start_of_example], batch_size, parts
+            )
+
+        return ds.map(
+            parse, num_parallel_calls=self._num_threads or _NUM_PARSING
+        )
+
+
+def _read_blocks(path: tf.Tensor, first_row: tf.Tensor) -> tf.data.Dataset:
+    """Returns rows and Examples of a shard, some at a time.
+
+    Stages that work in parallel pay for each element that they hand on.
+    """
+    ds = tf.data.TFRecordDataset(path, buffer_size=_READ_BYTES)
+    return ds.enumerate(first_row).batch(_BLOCK)
