@@ -145,11 +145,6 @@ def view_images(records: np.ndarray, layout: Layout) -> np.ndarray:
     )
 
 
-def length_field(layout: Layout) -> np.ndarray:
-    """Returns what a record begins with: uint8 [8], the length of its Example."""
-    return np.frombuffer(struct.pack("<Q", layout.example_bytes), np.uint8)
-
-
 def find_fault(record: bytes, layout: Layout) -> str | None:
     """Returns what is wrong with a framed record, or None.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import app, flags
 
-from pcam_tfdata import choices, manifest, pipeline, schema
+from pcam_tfdata import manifest, pipeline, schema
 
 _RECORDS_DIR = flags.DEFINE_string("records_dir", None, "Records folder.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 512, "Patches a batch.")

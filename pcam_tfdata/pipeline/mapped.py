@@ -14,8 +14,10 @@ from pcam_tfdata.pipeline import batches, buffers, order, selection
 
 # Patches copied at a time: few enough for the processor's cache to hold, since
 # NumPy gathers into a temporary array; many enough to outweigh the call.
-_CHUNK = 64
+_CHUNK = 128
 _NUM_THREADS = 4
+# The offsets are those of records without labels too.
+_LAYOUT = records.layout(labeled=True)
 
 
 class MappedPatches:
@@ -48,6 +50,12 @@ class MappedPatches:
         self._num_threads = num_threads
         self._memory = _Memory(selected)
         self._checked = np.full(selected.num_patches, not check_crc)
+        self._all_checked = not check_crc
+        shards = selected.shards
+        self._first_row = np.array([shard.first_row for shard in shards])
+        self._example_bytes = np.array(
+            [shard.layout.example_bytes for shard in shards], np.uint64
+        )
 
     @property
     def num_patches(self) -> int:
@@ -122,22 +130,34 @@ class MappedPatches:
         Raises:
             DamagedRecordError: the framing of one is not right.
         """
-        memory = self._memory
         shard, record = self.selection.locate(patches)
-        start = memory.find(shard, record)
-        bad = np.flatnonzero(~memory.have_length(shard, start))
-        unchecked = np.flatnonzero(~self._checked[patches])
-        for place in (*bad[:1], *unchecked):
+        start = self._memory.find(shard, record)
+        label, length = self._memory.copy(start, image)
+        bad = np.flatnonzero(length != self._example_bytes[shard])
+        self._check(shard, record, start, bad[:1])
+        if not self._all_checked:
+            new = np.flatnonzero(~self._checked[patches])
+            self._check(shard, record, start, new)
+            self._checked[patches[new]] = True
+            self._all_checked = self._checked.all()
+        return label, self._first_row[shard] + record
+
+    def _check(
+        self,
+        shard: np.ndarray,
+        record: np.ndarray,
+        start: np.ndarray,
+        places: np.ndarray,
+    ) -> None:
+        """Looks at the frames of the records at some places of the arrays."""
+        for place in places:
             found = self.selection.shards[shard[place]]
             records.check_frame(
-                memory.read(start[place], found.layout.record_bytes),
+                self._memory.read(start[place], found.layout.record_bytes),
                 found.layout,
                 found.path,
                 int(record[place]),
             )
-        self._checked[patches[unchecked]] = True
-        memory.copy_images(shard, start, image)
-        return memory.labels(shard, start), memory.rows(shard, record)
 
     @property
     def _num_calls(self) -> int:
@@ -164,57 +184,51 @@ class _Memory:
         memory = (ctypes.c_uint8 * (max(ends) - first)).from_address(first)
         self._bytes = np.ctypeslib.as_array(memory)
         self._bytes.flags.writeable = False
-        self._images = _windows(self._bytes, schema.IMAGE_BYTES)
-        self._lengths = _windows(self._bytes, records.LENGTH_BYTES)
         self._start = address - first
-
-        def of_each(values: list[int]) -> np.ndarray:
-            return np.array(values, np.int64)
-
-        layouts = [shard.layout for shard in shards]
-        self._record_bytes = of_each([lay.record_bytes for lay in layouts])
-        self._image_offset = of_each([lay.image_offset for lay in layouts])
-        self._label_offset = of_each([lay.label_offset for lay in layouts])
-        self._first_row = of_each([shard.first_row for shard in shards])
-        self._length_field = np.array(
-            [records.length_field(lay) for lay in layouts]
+        self._record_bytes = np.array([s.layout.record_bytes for s in shards])
+        # What begins at each address, without a copy.
+        self._images = np.lib.stride_tricks.as_strided(
+            self._bytes,
+            (len(self._bytes) - schema.IMAGE_BYTES + 1, schema.IMAGE_BYTES),
+            (1, 1),
+            writeable=False,
+        )
+        self._lengths = np.ndarray(
+            len(self._bytes) - records.LENGTH_BYTES + 1,
+            "<u8",
+            buffer=self._bytes,
+            strides=(1,),
         )
 
     def find(self, shard: np.ndarray, record: np.ndarray) -> np.ndarray:
         """Returns where records begin: int64 [n]."""
         return self._start[shard] + record * self._record_bytes[shard]
 
-    def have_length(self, shard: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """Returns whether the length fields are right: bool [n]."""
-        found = self._lengths[start]
-        return (found == self._length_field[shard]).all(axis=1)
-
     def read(self, start: int, num_bytes: int) -> bytes:
+        """Returns bytes from an address on."""
         return self._bytes[start : start + num_bytes].tobytes()
 
-    def copy_images(
-        self, shard: np.ndarray, start: np.ndarray, image: np.ndarray
-    ) -> None:
+    def copy(
+        self, start: np.ndarray, image: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Copies the pixels of the records that begin at `start`, int64 [n].
+
+        Returns:
+            Labels, int64 [n], and length fields, uint64 [n]: read while their
+            neighbourhood is in the processor's cache.
+        """
         pixels = image.reshape(len(image), schema.IMAGE_BYTES)
-        start = start + self._image_offset[shard]
+        label = np.empty(len(start), np.int64)
+        length = np.empty(len(start), np.uint64)
         for place in range(0, len(start), _CHUNK):
             chunk = slice(place, place + _CHUNK)
-            pixels[chunk] = self._images[start[chunk]]
-
-    def labels(self, shard: np.ndarray, start: np.ndarray) -> np.ndarray:
-        # The first byte of -1 is 255.
-        found = self._bytes[start + self._label_offset[shard]].view(np.int8)
-        return found.astype(np.int64)
-
-    def rows(self, shard: np.ndarray, record: np.ndarray) -> np.ndarray:
-        return self._first_row[shard] + record
-
-
-def _windows(memory: np.ndarray, width: int) -> np.ndarray:
-    """Returns the `width` bytes from each address on, without a copy."""
-    return np.lib.stride_tricks.as_strided(
-        memory, (len(memory) - width + 1, width), (1, 1), writeable=False
-    )
+            at = start[chunk]
+            pixels[chunk] = self._images[at + _LAYOUT.image_offset]
+            # The first byte of -1 is 255.
+            found = self._bytes[at + _LAYOUT.label_offset]
+            label[chunk] = found.view(np.int8)
+            length[chunk] = self._lengths[at]
+        return label, length
 
 
 def _pool(batch_size: int) -> buffers.BufferPool:
