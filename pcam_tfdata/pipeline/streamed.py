@@ -16,7 +16,7 @@ from pcam_tfdata.pipeline import batches, buffers, selection
 _NUM_OPEN_FILES = 4
 _NUM_PARSING = 2
 _BLOCK = 128
-_READ_BYTES = 1 << 20
+_READ_BYTES = 1 << 18
 # Where the parts of an Example lie, labelled or not.
 _LAYOUT = records.layout(labeled=True)
 _LABEL = _LAYOUT.label_offset - records.HEADER_BYTES
