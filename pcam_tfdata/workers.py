@@ -90,7 +90,7 @@ class Workers:
             Exception: whatever `function` raised first.
         """
         self._num_done.value = 0
-        with _deaf_to_signals():  # Submitting is what starts workers.
+        with deaf_to_signals():  # Submitting is what starts workers.
             futures = [self._pool.submit(function, task) for task in tasks]
         try:
             with progress.Progress(num_patches, description) as bar:
@@ -120,7 +120,7 @@ def _until_done(futures: list[concurrent.futures.Future]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deaf_to_signals() -> Iterator[None]:
+def deaf_to_signals() -> Iterator[None]:
     """Puts off Ctrl-C and SIGTERM; processes that start meanwhile ignore them.
 
     They reach the whole process group, and the parent answers for all. The mask

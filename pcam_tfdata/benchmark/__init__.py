@@ -1,0 +1,1 @@
+"""Timings: of conversion, input, training and prediction, beside limits."""

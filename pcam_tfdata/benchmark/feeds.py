@@ -1,0 +1,67 @@
+"""The batches of the records, as every benchmark takes them."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from pcam_tfdata import manifest, pipeline
+from pcam_tfdata.benchmark import benchmark_options
+
+_ENDLESS = 1 << 40
+
+
+def open_patches(
+    data: benchmark_options.Data,
+    input: str = "mmap",
+    *,
+    check_crc: str = "never",
+    devices: Sequence[str] = (),
+) -> pipeline.Patches:
+    """Returns the patches by a way in.
+
+    CRCs are not looked at unless asked for: `mmap` looks at each once, so this
+    is how it goes on after the first epoch.
+    """
+    source = pipeline.Source(
+        data.records_dir, data.splits, input, check_crc=check_crc
+    )
+    return pipeline.open_patches(source, devices)
+
+
+def train_batches(
+    data: benchmark_options.Data,
+    patches: pipeline.Patches,
+    num_steps: int = _ENDLESS,
+) -> tf.data.Dataset:
+    """Returns shuffled training batches, by default without an end."""
+    return patches.train_batches(
+        batch_size=data.batch_size, seed=0, first_step=0, num_steps=num_steps
+    )
+
+
+def eval_batches(data: benchmark_options.Data) -> tf.data.Dataset:
+    """Returns every patch once, in order."""
+    patches = open_patches(data)
+    return patches.eval_batches(batch_size=data.batch_size)
+
+
+def list_shards(data: benchmark_options.Data) -> list[str]:
+    """Returns the paths of the shards, in order."""
+    splits = manifest.read(data.records_dir).select(data.splits)
+    return [
+        os.path.join(data.records_dir, shard.name)
+        for split in splits
+        for shard in split.shards
+    ]
+
+
+def draw(batches: tf.data.Dataset, batch_size: int) -> Iterator[int]:
+    """Takes a batch at each `next`, and gives its size."""
+    for _ in batches:
+        yield batch_size
+
+
+def hide_gpus() -> None:
+    """Keeps this process off the GPUs: input does not need their memory."""
+    tf.config.set_visible_devices([], "GPU")

@@ -1,0 +1,41 @@
+"""From options to a report: the benchmark that `what` names."""
+
+import os
+
+from pcam_tfdata.benchmark import (
+    benchmark_options,
+    conversion,
+    results,
+    start,
+    steps,
+    ways_in,
+)
+
+_JOBS = {
+    "convert": conversion.run,
+    "input": ways_in.run,
+    "predict": steps.run_prediction,
+    "start": start.run,
+    "training": steps.run_training,
+}
+
+
+def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
+    """Times what the options name; writes the JSON file if they name one.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: the data or an output
+            are not usable.
+    """
+    if options.json_output is not None:
+        results.check_output(options.json_output)
+    scratch_dir = options.scratch_dir
+    if scratch_dir is not None and not os.path.isdir(scratch_dir):
+        raise FileNotFoundError(
+            f"{scratch_dir}: not found, expected a folder to write in. Check"
+            " --scratch_dir."
+        )
+    report = _JOBS[options.what](options)
+    if options.json_output is not None:
+        results.write_json(options.json_output, report)
+    return report

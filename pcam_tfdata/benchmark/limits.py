@@ -1,0 +1,66 @@
+"""What no input can pass: patches from memory to memory, without TensorFlow."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from pcam_tfdata import manifest, records, schema
+from pcam_tfdata.benchmark import benchmark_options
+from pcam_tfdata.pipeline import machine
+
+GATHER = "limit: numpy gather"
+_GIGABYTE = 1_000_000_000
+_SHARE_OF_MEMORY = 0.8
+_NUM_COPIES = 3  # The limit's, and without a GPU `device`'s and what it reads.
+
+
+def gather(data: benchmark_options.Data) -> Iterator[int]:
+    """Gathers shuffled batches from one array in memory, in a plain loop."""
+    array = load_images(data)
+    rng = np.random.default_rng(0)
+    last_start = data.num_patches - data.batch_size
+    while True:
+        order = rng.permutation(data.num_patches)
+        for start in range(0, last_start + 1, data.batch_size):
+            batch = array[order[start : start + data.batch_size]]
+            yield len(batch)
+
+
+def copy(batch_size: int) -> Iterator[int]:
+    """Copies one batch to another place, over and over."""
+    source = np.ones((batch_size, *schema.IMAGE_SHAPE), np.uint8)
+    target = np.zeros_like(source)
+    while True:
+        np.copyto(target, source)
+        yield batch_size
+
+
+def check_memory(data: benchmark_options.Data) -> None:
+    """Refuses more patches than memory has room for.
+
+    Raises:
+        ValueError: there are more.
+    """
+    needed = _NUM_COPIES * data.num_patches * schema.IMAGE_BYTES
+    available = machine.free_memory()
+    if available is not None and needed > _SHARE_OF_MEMORY * available:
+        raise ValueError(
+            f"--splits: found {data.num_patches:,} patches, which take"
+            f" {needed / _GIGABYTE:.1f} GB; they are held in memory, where"
+            f" {available / _GIGABYTE:.1f} GB are free. Name fewer splits."
+        )
+
+
+def load_images(data: benchmark_options.Data) -> np.ndarray:
+    """Returns all patches: uint8 [num_patches, 96, 96, 3], in memory."""
+    array = np.empty((data.num_patches, *schema.IMAGE_SHAPE), np.uint8)
+    start = 0
+    for split in manifest.read(data.records_dir).select(data.splits):
+        for shard in split.shards:
+            path = os.path.join(data.records_dir, shard.name)
+            mapped = records.map_shard(path, shard.num_records, split.layout)
+            end = start + shard.num_records
+            array[start:end] = records.view_images(mapped, split.layout)
+            start = end
+    return array

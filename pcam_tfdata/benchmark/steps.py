@@ -1,0 +1,170 @@
+"""How fast a network trains and predicts, beside the same on one batch."""
+
+import time
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from pcam_tfdata import inference, models, strategy, trainer
+from pcam_tfdata.benchmark import (
+    benchmark_options,
+    contender,
+    feeds,
+    machine,
+    measure,
+    results,
+)
+
+_TRAIN_LIMIT = "limit: training, one constant batch"
+_PREDICT_LIMIT = "limit: prediction, one constant batch"
+_TRAIN_PLAN = contender.Plan(warm_up=1, min_patches=0, min_seconds=5)
+_PREDICT_PLAN = contender.Plan(warm_up=1, min_patches=0, min_seconds=2)
+# Steps in a call of TensorFlow: as many as fit. `train` takes a second.
+_CALL_SECONDS = 0.5
+_PASS_BATCHES = 20  # A piece is a pass over no more: large data take long.
+_LEARNING_RATE = 0.001
+_EXPECTED_SHARE = 0.05
+
+
+def run_training(
+    options: benchmark_options.BenchmarkOptions,
+) -> results.Report:
+    """Times training steps on the records and on one constant batch."""
+    report, ratio = _run(
+        options,
+        _TRAIN_PLAN,
+        contender.Contender(_TRAIN_LIMIT, train_on_one_batch),
+        contender.Contender("training, mmap", train_on_records),
+    )
+    if ratio is None:
+        return report
+    # Time is patches by rate: (real - constant) / real = 1 - ratio of rates.
+    return results.add_note(
+        report,
+        f"input-bound share: {1 - ratio:.1%} (expected: at most"
+        f" {_EXPECTED_SHARE:.0%})",
+    )
+
+
+def run_prediction(
+    options: benchmark_options.BenchmarkOptions,
+) -> results.Report:
+    """Times prediction of the records and of one constant batch."""
+    report, _ = _run(
+        options,
+        _PREDICT_PLAN,
+        contender.Contender(_PREDICT_LIMIT, predict_one_batch),
+        contender.Contender("prediction, mmap", predict_records),
+    )
+    return report
+
+
+def train_on_records(data: benchmark_options.Data, model: str) -> Iterator[int]:
+    """Trains on shuffled batches of the records."""
+    distribution = strategy.make_strategy("one_device")
+    ds = feeds.train_batches(data, feeds.open_patches(data))
+    return _train(ds, data, model, distribution)
+
+
+def train_on_one_batch(
+    data: benchmark_options.Data, model: str
+) -> Iterator[int]:
+    """Trains on one batch of the records, over and over."""
+    distribution = strategy.make_strategy("one_device")
+    batch = next(iter(feeds.train_batches(data, feeds.open_patches(data))))
+    ds = tf.data.Dataset.from_tensors(batch).repeat()
+    return _train(ds, data, model, distribution)
+
+
+def predict_records(data: benchmark_options.Data, model: str) -> Iterator[int]:
+    """Predicts the records, from the first patch on at each piece."""
+    predictor = _make_predictor(model)
+    return _predict(predictor, feeds.eval_batches(data), data)
+
+
+def predict_one_batch(
+    data: benchmark_options.Data, model: str
+) -> Iterator[int]:
+    """Predicts one batch of the records, as often as there are batches."""
+    predictor = _make_predictor(model)
+    batch = next(iter(feeds.eval_batches(data)))
+    ds = tf.data.Dataset.from_tensors(batch).repeat()
+    return _predict(predictor, ds, data)
+
+
+def _run(
+    options: benchmark_options.BenchmarkOptions,
+    default_plan: contender.Plan,
+    *runs: contender.Contender,
+) -> tuple[results.Report, float | None]:
+    """Returns the report, and the ratio of the second to the first, the limit."""
+    data = benchmark_options.find_data(options)
+    plan = options.plan(default_plan)
+    contenders = [
+        contender.Contender(
+            each.name, each.factory, {"data": data, "model": options.model}
+        )
+        for each in runs
+    ]
+    outcomes = measure.measure(contenders, plan)
+    limit, real = outcomes
+    report = results.build(
+        machine.describe() | {"gpus": machine.list_gpus()},
+        {"what": options.what, "model": options.model} | data.parameters(),
+        plan,
+        results.summarize(outcomes, limit.name),
+    )
+    return report, results.median_ratio(real, limit)
+
+
+def _train(
+    batches: tf.data.Dataset,
+    data: benchmark_options.Data,
+    model: str,
+    distribution: tf.distribute.Strategy,
+) -> Iterator[int]:
+    training = trainer.Trainer(
+        distribution,
+        model=model,
+        optimizer="adam",
+        learning_rate=_LEARNING_RATE,
+        batch_size=data.batch_size,
+        precision=strategy.resolve_precision("auto"),
+        seed=0,
+    )
+    iterator = iter(distribution.experimental_distribute_dataset(batches))
+
+    def call(num_steps: int) -> None:
+        sums = tf.zeros([3], tf.float64)
+        training.run_steps(iterator, num_steps, sums).numpy()
+
+    call(1)  # Traces.
+    start = time.perf_counter()
+    call(1)
+    step_seconds = time.perf_counter() - start
+    num_steps = max(1, int(_CALL_SECONDS / step_seconds))
+    while True:
+        call(num_steps)
+        yield num_steps * data.batch_size
+
+
+def _make_predictor(model: str) -> inference.Predictor:
+    distribution = strategy.make_strategy("one_device")
+    strategy.reset_keras(strategy.resolve_precision("auto"), 0)
+    with distribution.scope():
+        network = models.build(model)
+    return inference.Predictor(network, distribution)
+
+
+def _predict(
+    predictor: inference.Predictor,
+    batches: tf.data.Dataset,
+    data: benchmark_options.Data,
+) -> Iterator[int]:
+    # Whole batches only: the last one is padded.
+    num_batches = min(_PASS_BATCHES, data.num_patches // data.batch_size)
+    num_patches = num_batches * data.batch_size
+    batches = batches.take(num_batches)
+    while True:
+        found = predictor.predict(batches, num_patches, "predict")
+        yield len(found["row"])
