@@ -162,20 +162,25 @@ def find_fault(record: bytes, layout: Layout) -> str | None:
     return None
 
 
-def find_frame_fault(record: bytes, layout: Layout) -> str | None:
+def find_frame_fault(record: bytes | np.ndarray, layout: Layout) -> str | None:
     """Returns what is wrong with the framing of a record, or None.
 
     Checks its size, the length field, and both CRCs.
+
+    Args:
+        record: Its bytes; of an array, uint8 [n], none is copied.
+        layout: That it should have.
     """
     if len(record) < layout.record_bytes:
         return f"found {len(record):,} bytes, expected {layout.record_bytes:,}"
-    length, data = record[:LENGTH_BYTES], record[HEADER_BYTES:-_CRC_BYTES]
+    length = bytes(record[:LENGTH_BYTES])
     found = struct.unpack("<Q", length)[0]
     if found != layout.example_bytes:
         return f"length field says {found:,}, expected {layout.example_bytes:,}"
-    if record[LENGTH_BYTES:HEADER_BYTES] != _masked_crc(length):
+    if bytes(record[LENGTH_BYTES:HEADER_BYTES]) != _masked_crc(length):
         return "CRC of the length does not match"
-    if record[-_CRC_BYTES:] != _masked_crc(data):
+    data = record[HEADER_BYTES:-_CRC_BYTES]
+    if bytes(record[-_CRC_BYTES:]) != _masked_crc(data):
         return "CRC of the data does not match"
     return None
 
@@ -184,7 +189,9 @@ class DamagedRecordError(ValueError):
     """A record's framing is not right; the message names shard and record."""
 
 
-def check_frame(record: bytes, layout: Layout, path: str, number: int) -> None:
+def check_frame(
+    record: bytes | np.ndarray, layout: Layout, path: str, number: int
+) -> None:
     """Refuses a record whose framing is not right.
 
     Args:
@@ -243,7 +250,7 @@ def _varint(value: int) -> bytes:
     return bytes(groups)
 
 
-def _masked_crc(data: bytes) -> bytes:
+def _masked_crc(data: bytes | np.ndarray) -> bytes:
     crc = google_crc32c.value(data)
     rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
     return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)

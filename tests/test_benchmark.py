@@ -185,7 +185,7 @@ def test_input_times_every_way_and_leaves_no_process(records_dir, tmp_path):
     assert names[:5] == [
         limits.GATHER, "memcpy", "mmap", "mmap, first epoch with CRCs", "stream",
     ]  # fmt: skip
-    assert len(names) == 6
+    assert len(names) in (8, 9)  # One more with a GPU.
     for row in found["rows"]:
         assert "error" not in row, row
         assert row["patches_per_second"] > 0

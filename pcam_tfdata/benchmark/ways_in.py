@@ -53,7 +53,7 @@ def list_contenders(
 def list_own(data: benchmark_options.Data) -> list[contender.Contender]:
     """Returns each way in of the project's own."""
     everything = {"data": data}
-    return [
+    own = [
         contender.Contender("mmap", draw_train, everything | {"input": "mmap"}),
         contender.Contender(
             "mmap, first epoch with CRCs", draw_first_epochs, everything
@@ -62,8 +62,12 @@ def list_own(data: benchmark_options.Data) -> list[contender.Contender]:
             "stream", draw_train, everything | {"input": "stream"}
         ),
         contender.Contender("device", draw_on_device, everything),
-        contender.Contender("mmap, to the device", draw_to_device, everything),
     ]
+    if machine.list_gpus():
+        own.append(
+            contender.Contender("mmap, to the GPU", draw_to_device, everything)
+        )
+    return own
 
 
 def draw_train(data: benchmark_options.Data, input: str) -> Iterator[int]:

@@ -153,7 +153,7 @@ class MappedPatches:
         for place in places:
             found = self.selection.shards[shard[place]]
             records.check_frame(
-                self._memory.read(start[place], found.layout.record_bytes),
+                self._memory.view(start[place], found.layout.record_bytes),
                 found.layout,
                 found.path,
                 int(record[place]),
@@ -204,9 +204,9 @@ class _Memory:
         """Returns where records begin: int64 [n]."""
         return self._start[shard] + record * self._record_bytes[shard]
 
-    def read(self, start: int, num_bytes: int) -> bytes:
-        """Returns bytes from an address on."""
-        return self._bytes[start : start + num_bytes].tobytes()
+    def view(self, start: int, num_bytes: int) -> np.ndarray:
+        """Returns bytes from an address on: uint8 [num_bytes], no copy."""
+        return self._bytes[start : start + num_bytes]
 
     def copy(
         self, start: np.ndarray, image: np.ndarray
