@@ -1,5 +1,6 @@
 """Seconds from asking for batches to having the first."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pcam_tfdata.benchmark import (
 )
 
 _WARM_UP = 2
+_PAUSE_SECONDS = 0.3
 _COLUMNS = ("", "seconds", "min-max", "ratio to limit")
 _LIMIT = "limit: TFRecordDataset, one batch"
 _OWN = "mmap"
@@ -59,6 +61,9 @@ def _measure(
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(_WARM_UP + num_repeats):
         for name, make in ways.items():
+            # Nothing of the one before goes on in the background.
+            gc.collect()
+            time.sleep(_PAUSE_SECONDS)
             start = time.perf_counter()
             next(iter(make()))
             seconds[name].append(time.perf_counter() - start)

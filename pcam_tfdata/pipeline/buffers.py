@@ -13,6 +13,8 @@ import threading
 
 import numpy as np
 
+from pcam_tfdata import schema
+
 # TensorFlow takes an array without a copy if it begins at a multiple of this.
 _ALIGNMENT = 64
 # glibc's mallopt: names and greatest values from its malloc.h and malloc.c.
@@ -49,6 +51,15 @@ class BufferPool:
             if len(self._buffers) < _POOL_SIZE:
                 self._buffers.append(buffer)
             return buffer
+
+
+@functools.cache
+def pool_of_batches(batch_size: int) -> BufferPool:
+    """Returns the pool of images of a batch, of which a process needs but one.
+
+    Training and validation share it, and it is warm when either begins anew.
+    """
+    return BufferPool((batch_size, *schema.IMAGE_SHAPE))
 
 
 @functools.cache

@@ -67,7 +67,7 @@ class MappedPatches:
     ) -> tf.data.Dataset:
         """See `pipeline.train_batches`."""
         positions = order.Order(self.num_patches, batch_size, seed)
-        pool = _pool(batch_size)
+        pool = buffers.pool_of_batches(batch_size)
 
         def gather(
             patches: np.ndarray,
@@ -75,6 +75,7 @@ class MappedPatches:
             image = pool.take()
             return image, *self.gather(patches, image)
 
+        @tf.autograph.experimental.do_not_convert
         def batch_of_step(step: tf.Tensor) -> batches.Batch:
             patches = positions.patches_of_step(step)
             return batches.from_numpy(
@@ -88,7 +89,7 @@ class MappedPatches:
 
     def eval_batches(self, *, batch_size: int) -> tf.data.Dataset:
         """See `pipeline.eval_batches`."""
-        pool = _pool(batch_size)
+        pool = buffers.pool_of_batches(batch_size)
 
         def gather(start: np.ndarray) -> tuple[np.ndarray, ...]:
             patches = np.arange(
@@ -103,6 +104,7 @@ class MappedPatches:
             )
             return image, label, row, np.arange(batch_size) < num_patches
 
+        @tf.autograph.experimental.do_not_convert
         def batch_from(start: tf.Tensor) -> batches.Batch:
             return batches.from_numpy(
                 gather, [start], batch_size, batches.EVAL_PARTS
@@ -229,7 +231,3 @@ class _Memory:
             label[chunk] = found.view(np.int8)
             length[chunk] = self._lengths[at]
         return label, length
-
-
-def _pool(batch_size: int) -> buffers.BufferPool:
-    return buffers.BufferPool((batch_size, *schema.IMAGE_SHAPE))

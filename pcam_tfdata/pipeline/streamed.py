@@ -119,7 +119,7 @@ class StreamedPatches:
         self, ds: tf.data.Dataset, batch_size: int, parts: Sequence[str]
     ) -> tf.data.Dataset:
         """Returns batches, padded, of batches of (row, serialised Example)."""
-        pool = buffers.BufferPool((batch_size, *schema.IMAGE_SHAPE))
+        pool = buffers.pool_of_batches(batch_size)
 
         def fill(
             row: np.ndarray, start_of_example: np.ndarray
