@@ -34,19 +34,20 @@ def copy(batch_size: int) -> Iterator[int]:
         yield batch_size
 
 
-def check_memory(data: benchmark_options.Data) -> None:
+def check_memory(data: benchmark_options.Data, num_copies: int = 1) -> None:
     """Refuses more patches than memory has room for.
 
     Raises:
         ValueError: there are more.
     """
-    needed = data.num_patches * schema.IMAGE_BYTES
+    needed = num_copies * data.num_patches * schema.IMAGE_BYTES
     available = usage.read_available_bytes()
     if available is not None and needed > _SHARE_OF_MEMORY * available:
         raise ValueError(
-            f"--splits: found {data.num_patches:,} patches, which take"
-            f" {needed / _GIGABYTE:.1f} GB; the limit holds them in memory, where"
-            f" {available / _GIGABYTE:.1f} GB are free. Name fewer splits."
+            f"--records_dir: found {data.num_patches:,} patches, which would"
+            f" take {needed / _GIGABYTE:.1f} GB of memory; {_SHARE_OF_MEMORY:.0%}"
+            f" of the {available / _GIGABYTE:.1f} GB free is the most. Take fewer"
+            " patches, as with fewer --splits."
         )
 
 
