@@ -1,12 +1,14 @@
 # make demo                  the whole job on made-up patches
 # make demo DATA=FOLDER      the same on Kaggle's folder
 # make test                  tests and linter
+# make peers                 an environment for tools/compare_peers.py
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test clean
+.PHONY: demo test peers clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python tools/demo.py --data='$(DATA)'
@@ -15,6 +17,11 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+peers:
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(PEERS)/bin/python tools/install_peers.py
 
 $(INSTALLED): setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -26,4 +33,4 @@ $(INSTALLED): setup.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(PEERS) demo build *.egg-info

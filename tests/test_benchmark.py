@@ -318,5 +318,5 @@ def test_more_patches_than_memory_are_refused(records_dir, monkeypatch):
     options = benchmark_options.BenchmarkOptions(
         "input", records_dir, batch_size=8
     )
-    with pytest.raises(ValueError, match="Name fewer splits"):
+    with pytest.raises(ValueError, match="Take fewer patches"):
         jobs.run(options)

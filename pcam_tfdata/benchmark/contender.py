@@ -77,6 +77,8 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # What it starts, it starts as a process of the user's own would.
+    multiprocessing.set_start_method(None, force=True)
     _redirect_output(output_path)
     try:
         contender, plan = pickle.loads(pickled)

@@ -12,7 +12,6 @@ from pcam_tfdata.pipeline import machine
 GATHER = "limit: numpy gather"
 _GIGABYTE = 1_000_000_000
 _SHARE_OF_MEMORY = 0.8
-_NUM_COPIES = 3  # The limit's, and without a GPU `device`'s and what it reads.
 
 
 def gather(data: benchmark_options.Data) -> Iterator[int]:
@@ -36,19 +35,20 @@ def copy(batch_size: int) -> Iterator[int]:
         yield batch_size
 
 
-def check_memory(data: benchmark_options.Data) -> None:
+def check_memory(data: benchmark_options.Data, num_copies: int = 1) -> None:
     """Refuses more patches than memory has room for.
 
     Raises:
         ValueError: there are more.
     """
-    needed = _NUM_COPIES * data.num_patches * schema.IMAGE_BYTES
+    needed = num_copies * data.num_patches * schema.IMAGE_BYTES
     available = machine.free_memory()
     if available is not None and needed > _SHARE_OF_MEMORY * available:
         raise ValueError(
-            f"--splits: found {data.num_patches:,} patches, which take"
-            f" {needed / _GIGABYTE:.1f} GB; they are held in memory, where"
-            f" {available / _GIGABYTE:.1f} GB are free. Name fewer splits."
+            f"--records_dir: found {data.num_patches:,} patches, which would"
+            f" take {needed / _GIGABYTE:.1f} GB of memory; {_SHARE_OF_MEMORY:.0%}"
+            f" of the {available / _GIGABYTE:.1f} GB free is the most. Take fewer"
+            " patches, as with fewer --splits."
         )
 
 

@@ -129,9 +129,13 @@ def to_json(rows: Sequence[Row]) -> list[dict[str, object]]:
 
 def format_rows(rows: Sequence[Row]) -> str:
     """Returns rows as a table, failed ones with their reason below it."""
-    table = [_COLUMNS, *(_cells(row) for row in rows)]
     failed = [f"{row.name}: failed: {row.error}" for row in rows if row.error]
-    return "\n".join([format_table(table), *failed])
+    return "\n".join([format_table(list_cells(rows)), *failed])
+
+
+def list_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Returns the head of the table, and the cells of each row."""
+    return [list(_COLUMNS), *(_cells(row) for row in rows)]
 
 
 def format_table(table: Sequence[Sequence[str]]) -> str:

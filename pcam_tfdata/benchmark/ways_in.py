@@ -23,7 +23,8 @@ _PLAN = contender.Plan()
 def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
     """Times the ways in."""
     data = benchmark_options.find_data(options)
-    limits.check_memory(data)
+    # The limit's, and without a GPU those of `device` and what it reads.
+    limits.check_memory(data, num_copies=3)
     plan = options.plan(_PLAN)
     outcomes = measure.measure(list_contenders(data), plan)
     return results.build(
