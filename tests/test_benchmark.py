@@ -12,6 +12,7 @@ import contenders
 import numpy as np
 import pytest
 
+from pcam_tfdata import memory
 from pcam_tfdata.benchmark import (
     benchmark_options,
     contender,
@@ -22,7 +23,6 @@ from pcam_tfdata.benchmark import (
     results,
     usage,
 )
-from pcam_tfdata.pipeline import machine as free
 
 _TINY = contender.Plan(num_repeats=2, warm_up=1, min_patches=6, min_seconds=0)
 _FLAGS = ("--num_repeats=1", "--min_patches=1", "--min_seconds=0")
@@ -314,7 +314,7 @@ def test_unusable_options_are_refused(records_dir, changes, found):
 
 
 def test_more_patches_than_memory_are_refused(records_dir, monkeypatch):
-    monkeypatch.setattr(free, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1_000_000)
     options = benchmark_options.BenchmarkOptions(
         "input", records_dir, batch_size=8
     )

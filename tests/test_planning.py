@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from pcam_tfdata.pipeline import machine, planning
+from pcam_tfdata import memory
+from pcam_tfdata.pipeline import planning
 
 GIB = 1 << 30
 
@@ -87,7 +88,7 @@ def test_what_fits_is_taken_as_asked():
     not sys.platform.startswith("linux"), reason="Linux's /proc"
 )
 def test_free_memory_is_less_than_there_is():
-    found = machine.free_memory()
+    found = memory.free_memory()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < found < total
 
@@ -99,21 +100,21 @@ def test_limit_of_a_control_group_counts(tmp_path, monkeypatch):
         ("memory.stat", f"anon 5\ninactive_file {GIB // 4}\n"),
     ):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(machine, "_CGROUP_DIR", str(tmp_path))
-    assert machine.free_memory() == GIB // 2 + GIB // 4
+    monkeypatch.setattr(memory, "_CGROUP_DIR", str(tmp_path))
+    assert memory.free_memory() == GIB // 2 + GIB // 4
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.free_memory() != GIB // 2 + GIB // 4
+    assert memory.free_memory() != GIB // 2 + GIB // 4
 
 
 def test_gpu_memory_is_read_from_the_driver(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine.free_gpu_memory() is None
+    assert memory.free_gpu_memory() is None
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 81000\necho 40000\n")
     tool.chmod(0o755)
-    assert machine.free_gpu_memory() == [81000 << 20, 40000 << 20]
+    assert memory.free_gpu_memory() == [81000 << 20, 40000 << 20]
     tool.write_text("#!/bin/sh\nexit 9\n")
-    assert machine.free_gpu_memory() is None
+    assert memory.free_gpu_memory() is None
 
 
 def test_freed_memory_is_kept_by_glibc_alone():

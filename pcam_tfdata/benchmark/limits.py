@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pcam_tfdata import manifest, records, schema
+from pcam_tfdata import manifest, memory, records, schema
 from pcam_tfdata.benchmark import benchmark_options
-from pcam_tfdata.pipeline import machine
 
 GATHER = "limit: numpy gather"
 _GIGABYTE = 1_000_000_000
@@ -42,7 +41,7 @@ def check_memory(data: benchmark_options.Data, num_copies: int = 1) -> None:
         ValueError: there are more.
     """
     needed = num_copies * data.num_patches * schema.IMAGE_BYTES
-    available = machine.free_memory()
+    available = memory.free_memory()
     if available is not None and needed > _SHARE_OF_MEMORY * available:
         raise ValueError(
             f"--records_dir: found {data.num_patches:,} patches, which would"

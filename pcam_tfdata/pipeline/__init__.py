@@ -27,9 +27,8 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from pcam_tfdata import manifest, records
+from pcam_tfdata import manifest, memory, records
 from pcam_tfdata.pipeline import (
-    machine,
     mapped,
     planning,
     resident,
@@ -234,8 +233,8 @@ def _plan(
             is_remote=planning.is_remote(selected),
         ),
         planning.Machine(
-            free_memory=machine.free_memory(),
-            free_device_memory=machine.free_gpu_memory() if gpus else None,
+            free_memory=memory.free_memory(),
+            free_device_memory=memory.free_gpu_memory() if gpus else None,
             num_cpu_replicas=0 if gpus else max(1, len(devices)),
         ),
         lambda: planning.probe(selected),
