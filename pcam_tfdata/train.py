@@ -73,14 +73,7 @@ def train(
         allow_cpu=options.allow_cpu,
     )
     train_options.check_batch_size(options, distribution.num_replicas_in_sync)
-    # Damaged shards are refused before anything is made, or removed.
-    devices = strategy.list_devices(distribution)
-    training = pipeline.open_patches(options.training(), devices)
-    validation = pipeline.open_patches(options.validation(), devices)
-    flags = dataclasses.asdict(options)
-    del flags["restart"]
-    run_files.open_run(options.run_dir, flags, restart=options.restart)
-    run = _Run(options, distribution, training, validation)
+    run = _open_run(options, distribution)
     if run.is_finished():
         _logger.info("%s: finished before, nothing to do.", options.run_dir)
     else:
@@ -95,6 +88,22 @@ def train(
         "best_epoch": state.best_epoch,
         "best_val_auc": state.best_auc,
     }
+
+
+def _open_run(
+    options: train_options.TrainOptions, distribution: tf.distribute.Strategy
+) -> "_Run":
+    """Opens the records and then the run's folder.
+
+    So damaged shards are refused before anything is made, or removed.
+    """
+    devices = strategy.list_devices(distribution)
+    training = pipeline.open_patches(options.training(), devices)
+    validation = pipeline.open_patches(options.validation(), devices)
+    flags = dataclasses.asdict(options)
+    del flags["restart"]
+    run_files.open_run(options.run_dir, flags, restart=options.restart)
+    return _Run(options, distribution, training, validation)
 
 
 class _Run:
