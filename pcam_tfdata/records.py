@@ -20,9 +20,9 @@ import numpy as np
 from pcam_tfdata import files, schema
 
 LENGTH_BYTES = 8
-_CRC_BYTES = 4
-HEADER_BYTES = LENGTH_BYTES + _CRC_BYTES
-_FRAME_BYTES = HEADER_BYTES + _CRC_BYTES
+CRC_BYTES = 4
+HEADER_BYTES = LENGTH_BYTES + CRC_BYTES
+_FRAME_BYTES = HEADER_BYTES + CRC_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def encode(
     )
     length = struct.pack("<Q", len(example))
     return b"".join(
-        (length, _masked_crc(length), example, _masked_crc(example))
+        (length, _packed_crc(length), example, _packed_crc(example))
     )
 
 
@@ -145,6 +145,11 @@ def view_images(records: np.ndarray, layout: Layout) -> np.ndarray:
     )
 
 
+def length_crc(layout: Layout) -> int:
+    """Returns the masked CRC of the length field of a record."""
+    return masked_crc(struct.pack("<Q", layout.example_bytes))
+
+
 def find_fault(record: bytes, layout: Layout) -> str | None:
     """Returns what is wrong with a framed record, or None.
 
@@ -177,10 +182,10 @@ def find_frame_fault(record: bytes | np.ndarray, layout: Layout) -> str | None:
     found = struct.unpack("<Q", length)[0]
     if found != layout.example_bytes:
         return f"length field says {found:,}, expected {layout.example_bytes:,}"
-    if bytes(record[LENGTH_BYTES:HEADER_BYTES]) != _masked_crc(length):
+    if bytes(record[LENGTH_BYTES:HEADER_BYTES]) != _packed_crc(length):
         return "CRC of the length does not match"
-    data = record[HEADER_BYTES:-_CRC_BYTES]
-    if bytes(record[-_CRC_BYTES:]) != _masked_crc(data):
+    data = record[HEADER_BYTES:-CRC_BYTES]
+    if bytes(record[-CRC_BYTES:]) != _packed_crc(data):
         return "CRC of the data does not match"
     return None
 
@@ -250,7 +255,12 @@ def _varint(value: int) -> bytes:
     return bytes(groups)
 
 
-def _masked_crc(data: bytes | np.ndarray) -> bytes:
+def masked_crc(data: bytes | np.ndarray) -> int:
+    """Returns the CRC-32C of bytes as TFRecords hold it, an unsigned int32."""
     crc = google_crc32c.value(data)
     rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
-    return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)
+    return (rotated + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _packed_crc(data: bytes | np.ndarray) -> bytes:
+    return struct.pack("<I", masked_crc(data))

@@ -139,7 +139,8 @@ class MappedPatches:
         self._check(shard, record, start, bad[:1])
         if not self._all_checked:
             new = np.flatnonzero(~self._checked[patches])
-            self._check(shard, record, start, new)
+            bad = self._memory.find_bad_crcs(shard[new], start[new])
+            self._check(shard, record, start, new[bad])
             self._checked[patches[new]] = True
             self._all_checked = self._checked.all()
         return label, self._first_row[shard] + record
@@ -151,7 +152,7 @@ class MappedPatches:
         start: np.ndarray,
         places: np.ndarray,
     ) -> None:
-        """Looks at the frames of the records at some places of the arrays."""
+        """Raises what is wrong with the records at some places of the arrays."""
         for place in places:
             found = self.selection.shards[shard[place]]
             records.check_frame(
@@ -188,6 +189,9 @@ class _Memory:
         self._bytes.flags.writeable = False
         self._start = address - first
         self._record_bytes = np.array([s.layout.record_bytes for s in shards])
+        self._length_crc = np.array(
+            [records.length_crc(s.layout) for s in shards], np.uint32
+        )
         # What begins at each address, without a copy.
         self._images = np.lib.stride_tricks.as_strided(
             self._bytes,
@@ -195,12 +199,8 @@ class _Memory:
             (1, 1),
             writeable=False,
         )
-        self._lengths = np.ndarray(
-            len(self._bytes) - records.LENGTH_BYTES + 1,
-            "<u8",
-            buffer=self._bytes,
-            strides=(1,),
-        )
+        self._lengths = _integers(self._bytes, "<u8")
+        self._crcs = _integers(self._bytes, "<u4")
 
     def find(self, shard: np.ndarray, record: np.ndarray) -> np.ndarray:
         """Returns where records begin: int64 [n]."""
@@ -209,6 +209,26 @@ class _Memory:
     def view(self, start: int, num_bytes: int) -> np.ndarray:
         """Returns bytes from an address on: uint8 [num_bytes], no copy."""
         return self._bytes[start : start + num_bytes]
+
+    def find_bad_crcs(self, shard: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Returns the places of records that do not have one of their CRCs.
+
+        Only the CRC of the data takes a call for each record.
+        """
+        stored = self._crcs[start + records.LENGTH_BYTES]
+        is_bad = stored != self._length_crc[shard]
+        end = start + self._record_bytes[shard] - records.CRC_BYTES
+        data = zip(
+            (start + records.HEADER_BYTES).tolist(),
+            end.tolist(),
+            self._crcs[end].tolist(),
+            strict=True,
+        )
+        is_bad |= [
+            records.masked_crc(self._bytes[first:last]) != crc
+            for first, last, crc in data
+        ]
+        return np.flatnonzero(is_bad)
 
     def copy(
         self, start: np.ndarray, image: np.ndarray
@@ -231,3 +251,9 @@ class _Memory:
             label[chunk] = found.view(np.int8)
             length[chunk] = self._lengths[at]
         return label, length
+
+
+def _integers(memory: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns the integers that begin at each address, without a copy."""
+    count = len(memory) - np.dtype(dtype).itemsize + 1
+    return np.ndarray(count, dtype, buffer=memory, strides=(1,))
