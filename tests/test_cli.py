@@ -128,7 +128,7 @@ def first_file(tree: pathlib.Path) -> pathlib.Path:
 
 def mismatch(tree):
     data = bytearray(first_file(tree).read_bytes())
-    data[2 * records.layout(labeled=True).record_bytes + 5000] ^= 1
+    data[5000] ^= 1
     first_file(tree).write_bytes(data)
 
 

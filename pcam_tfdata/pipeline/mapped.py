@@ -224,10 +224,11 @@ class _Memory:
             self._crcs[end].tolist(),
             strict=True,
         )
-        is_bad |= [
+        is_other = (
             records.masked_crc(self._bytes[first:last]) != crc
             for first, last, crc in data
-        ]
+        )
+        is_bad |= np.fromiter(is_other, bool, len(start))
         return np.flatnonzero(is_bad)
 
     def copy(
