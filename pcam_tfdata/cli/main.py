@@ -68,7 +68,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if os.environ.get(_TRACEBACK_VARIABLE) or not _is_told(error):
             raise
-        _fail(1, _message(error))
+        _end(1, _message(error))
     except KeyboardInterrupt:
         _end(130, f"pcam {command}: interrupted.")
     except _Terminated:
@@ -178,7 +178,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _end(code: int, message: str) -> NoReturn:
-    """Exits at once: what had to be tidied up is, and threads may be stuck."""
+    """Exits at once: what had to be tidied up is, and threads may be stuck.
+
+    A pool whose workers were killed raises now and then while Python shuts down.
+    """
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(code)
