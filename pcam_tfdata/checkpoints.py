@@ -6,6 +6,7 @@ found out. The list is explicit because a Keras or tf.train checkpoint of a mode
 leaves out the state of Dropout's seed generators.
 """
 
+import concurrent.futures
 import json
 import logging
 import os
@@ -16,7 +17,6 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-KEEP = 3
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _STATE = "state"
 
@@ -30,34 +30,55 @@ def variables_of(
     return [*model.variables, *optimizer.variables]
 
 
-def write(
-    folder: str,
-    step: int,
-    variables: Sequence[keras.Variable],
-    state: dict[str, object],
-) -> None:
-    """Writes the checkpoint of a step, whole or not at all; keeps the last 3.
+class Writer:
+    """Writes the checkpoints of a run in a thread, while training goes on.
 
     Args:
         folder: Made if it is not there.
-        step: Steps done.
-        variables: See `variables_of`.
-        state: Anything that JSON can hold.
+        keep: How many of the last ones are kept.
     """
-    os.makedirs(folder, exist_ok=True)
-    arrays = {
-        f"{place:04d}": np.asarray(variable)
-        for place, variable in enumerate(variables)
-    }
-    arrays[_STATE] = np.array(json.dumps(state))
-    path = os.path.join(folder, f"step-{step:09d}.npz")
-    with open(f"{path}.incomplete", "wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.incomplete", path)
-    for _, old in _list(folder)[:-KEEP]:
-        os.remove(old)
+
+    def __init__(self, folder: str, keep: int) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._pending: concurrent.futures.Future | None = None
+
+    def write(
+        self,
+        step: int,
+        variables: Sequence[keras.Variable],
+        state: dict[str, object],
+    ) -> None:
+        """Copies all values now, and begins to write them; whole or not at all.
+
+        Args:
+            step: Steps done.
+            variables: See `variables_of`.
+            state: Anything that JSON can hold.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
+        self.wait()
+        arrays = {
+            f"{place:04d}": np.array(variable)
+            for place, variable in enumerate(variables)
+        }
+        arrays[_STATE] = np.array(json.dumps(state))
+        self._pending = self._thread.submit(
+            _write, self._folder, step, arrays, self._keep
+        )
+
+    def wait(self) -> None:
+        """Returns when the last one is on the disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
 
 
 def restore_latest(
@@ -81,6 +102,25 @@ def restore_latest(
         _assign(path, list(values.values()), variables)
         return state
     return None
+
+
+def _write(
+    folder: str, step: int, arrays: dict[str, np.ndarray], keep: int
+) -> None:
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"step-{step:09d}.npz")
+    temporary = f"{path}.incomplete"
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+    for _, old in _list(folder)[:-keep]:
+        os.remove(old)
 
 
 def _assign(

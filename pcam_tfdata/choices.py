@@ -1,7 +1,11 @@
 """Names that options take. Here, so that reading flags needs no TensorFlow."""
 
 MODELS = ("seed_cnn", "small_cnn")
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+AUGMENTATIONS = ("none", "d4")
+XLA = ("auto", "on", "off")
+ON_NAN = ("stop", "skip")
 INPUTS = ("auto", "mmap", "stream", "device")
 CRC_CHECKS = ("first_epoch", "never")
 CACHES = ("none", "memory", "file")

@@ -15,15 +15,21 @@ class Progress:
 
     A context manager. On a terminal a tqdm bar on stderr; elsewhere a log line
     every ten seconds, so that a short job stays silent.
+
+    Args:
+        total: Patches of the job.
+        description: Of it.
+        done: Patches that were done before.
     """
 
-    def __init__(self, total: int, description: str) -> None:
+    def __init__(self, total: int, description: str, done: int = 0) -> None:
         self._total = total
         self._description = description
-        self._done = 0
+        self._done = self._first = done
         self._start = self._last_line = time.monotonic()
         self._bar = tqdm.tqdm(
             total=total,
+            initial=done,
             desc=description,
             unit=" patches",
             disable=not sys.stderr.isatty(),
@@ -48,7 +54,7 @@ class Progress:
             self._log_line(now, scores)
 
     def _log_line(self, now: float, scores: dict[str, float]) -> None:
-        rate = self._done / (now - self._start)
+        rate = (self._done - self._first) / (now - self._start)
         left = (self._total - self._done) / rate if rate else float("inf")
         notes = "".join(
             f", {name} {value:.4f}" for name, value in scores.items()

@@ -1,14 +1,17 @@
 """The files of a run folder: what was run, where, and what came of it."""
 
+import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pcam_tfdata
 from pcam_tfdata import tables
@@ -17,6 +20,9 @@ BEST_MODEL = "best.keras"
 # Keras wants the ending, so it is the beginning that differs.
 INCOMPLETE_MODEL = "incomplete.keras"
 INPUT_CACHE = "input_cache"
+LOCK = "lock"
+BAD_BATCH = "bad_batch.npz"
+TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
 FLAGS = "flags.txt"
@@ -31,27 +37,64 @@ CONFUSION_PLOT = "confusion.png"
 _OWNED = (
     BEST_MODEL, CHECKPOINTS, ENVIRONMENT, FLAGS, HISTORY, HISTORY_PLOT, TIMING,
     METRICS_JSON, METRICS_TEXT, PREDICTIONS, ROC_PLOT, CONFUSION_PLOT,
-    INCOMPLETE_MODEL, INPUT_CACHE, f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
+    BAD_BATCH, TENSORBOARD, INCOMPLETE_MODEL, INPUT_CACHE, f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
 )  # fmt: skip
 # What may change between a run and its resumption: where things are, and how
 # they get to the network if in the same order, which is looked at by itself.
-_FREE = ("records_dir", "run_dir", "input", "input_threads", "check_crc")
+_FREE = (
+    "records_dir", "run_dir", "input", "input_threads", "check_crc",
+    "steps_per_loop", "on_nan", "checkpoint_every_seconds", "keep_checkpoints",
+    "tensorboard",
+)  # fmt: skip
+_logger = logging.getLogger(__name__)
 _PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow")
+
+
+@contextlib.contextmanager
+def lock_run(run_dir: str) -> Iterator[None]:
+    """Holds the folder of a run, and makes it if it is not there.
+
+    The system lets go of the lock when its holder ends, however it ends.
+
+    Raises:
+        RuntimeError: another process holds it.
+        FileExistsError: the folder holds other things than a run.
+    """
+    _check_folder(run_dir)
+    os.makedirs(run_dir, exist_ok=True)
+    with open(os.path.join(run_dir, LOCK), "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise RuntimeError(
+                f"{run_dir}: found that process {file.read() or 'unknown'} is"
+                " training there, expected nobody. Wait for it, or choose"
+                " another --run_dir."
+            ) from error
+        except OSError as error:  # Of file systems without locks.
+            _logger.warning(
+                "%s: cannot be locked (%s); take care that no other process"
+                " trains there.", run_dir, error.strerror,
+            )  # fmt: skip
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def open_run(
     run_dir: str, flags: Mapping[str, object], *, restart: bool
 ) -> None:
-    """Makes the folder of a run, or checks that it is that of the same run.
+    """Writes the flags of a run, or checks that it is the same run.
 
     Args:
-        run_dir: The folder.
+        run_dir: Its folder, locked.
         flags: Name and value of every flag that makes the run what it is.
         restart: Removes what an earlier run left there.
 
     Raises:
         ValueError: the folder is that of a run with other flags.
-        FileExistsError: it holds other things than a run.
     """
     path = os.path.join(run_dir, FLAGS)
     if os.path.isfile(path):
@@ -59,15 +102,6 @@ def open_run(
             _remove_run(run_dir)
         else:
             _refuse_other_run(path, flags)
-            return
-    elif os.path.lexists(run_dir) and (
-        not os.path.isdir(run_dir) or set(os.listdir(run_dir)) - set(_OWNED)
-    ):
-        raise FileExistsError(
-            f"{run_dir}: found something that is no run, expected a folder to"
-            " make, or that of a run to resume. Choose another --run_dir."
-        )
-    os.makedirs(run_dir, exist_ok=True)
     _write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
 
 
@@ -189,6 +223,20 @@ def _flag_lines(flags: Mapping[str, object]) -> list[str]:
     ]
 
 
+def _check_folder(run_dir: str) -> None:
+    if not os.path.lexists(run_dir):
+        return
+    if os.path.isdir(run_dir):
+        if os.path.isfile(os.path.join(run_dir, FLAGS)):
+            return
+        if not set(os.listdir(run_dir)) - {*_OWNED, LOCK}:
+            return
+    raise FileExistsError(
+        f"{run_dir}: found something that is no run, expected a folder to make,"
+        " or that of a run to resume. Choose another --run_dir."
+    )
+
+
 def _has_begun(run_dir: str) -> bool:
     """Returns whether there is anything of a run that could be lost."""
     folder = os.path.join(run_dir, CHECKPOINTS)
@@ -198,20 +246,40 @@ def _has_begun(run_dir: str) -> bool:
 
 def _refuse_other_run(path: str, flags: Mapping[str, object]) -> None:
     with open(path, encoding="utf-8") as file:
-        found = {line.strip() for line in file}
-    differing = sorted(
-        line
-        for line in found ^ set(_flag_lines(flags))
-        if line[2:].split("=", 1)[0] not in _FREE
-    )
+        before = {line.strip() for line in file}
+    now = set(_flag_lines(flags))
+    if _only_goes_further(before, now):
+        return
+    differing = {_flag_name(line) for line in before ^ now} - set(_FREE)
     if differing:
-        names = sorted({line.split("=", 1)[0] for line in differing})
-        before = [line for line in differing if line in found]
+        names = ", ".join(f"--{name}" for name in sorted(differing))
+        had = [line for line in sorted(before - now)
+               if _flag_name(line) in differing]  # fmt: skip
         raise ValueError(
-            f"{path}: found a run that differs in {', '.join(names)} (it had"
-            f" {' '.join(before) or 'the default'}). Give the same flags to"
+            f"{path}: found a run that differs in {names} (it had"
+            f" {' '.join(had) or 'the default'}). Give the same flags to"
             " resume it, another --run_dir, or --restart to begin anew."
         )
+
+
+def _only_goes_further(before: set[str], now: set[str]) -> bool:
+    """Returns whether all that differs is that there are more epochs.
+
+    The positions of a run go on without end; a schedule does not.
+    """
+    differing = {_flag_name(line) for line in before ^ now} - set(_FREE)
+    if differing != {"epochs"} or "--schedule=constant" not in now:
+        return False
+    old, new = (
+        next(int(line.split("=")[1]) for line in lines
+             if _flag_name(line) == "epochs")
+        for lines in (before, now)
+    )  # fmt: skip
+    return new > old
+
+
+def _flag_name(line: str) -> str:
+    return line.removeprefix("--").split("=", 1)[0]
 
 
 def _remove_run(run_dir: str) -> None:

@@ -1,10 +1,15 @@
 """Devices and precision."""
 
+import logging
+
 import keras
+import numpy as np
 import tensorflow as tf
 
+_logger = logging.getLogger(__name__)
 _TENSOR_CORES = (7, 0)  # Compute capability from which float16 is faster.
 _BFLOAT16 = (8, 0)
+_SEED_STRIDE = 0x9E3779B9  # Odd: as many multiples as there are seeds.
 
 
 def make_strategy(
@@ -73,6 +78,46 @@ def scales_loss(precision: str) -> bool:
     return precision == "mixed_float16"
 
 
+def resolve_xla(name: str) -> bool:
+    """Returns whether to compile with XLA: `on`, `off`, or `auto`.
+
+    `auto` is on where there are GPUs on which it holds; on a CPU it is slower
+    than without (BUILD_NOTES.md).
+    """
+    if name != "auto":
+        return name == "on"
+    gpus = tf.config.get_visible_devices("GPU")
+    return bool(gpus) and _compiles("/GPU:0")
+
+
+def sync_batch_norm(
+    model: keras.Model, strategy: tf.distribute.Strategy
+) -> None:
+    """Lets batch normalization take its statistics over all replicas."""
+    if strategy.num_replicas_in_sync == 1:
+        return
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
+def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    """Gives each replica dropout masks of its own.
+
+    They follow from the first replica's seeds, which a checkpoint holds; so
+    call it again after those were assigned.
+    """
+    for layer in model._flatten_layers():
+        generator = getattr(layer, "seed_generator", None)
+        if generator is None:
+            continue
+        copies = strategy.experimental_local_results(generator.state.value)
+        seed, counter = np.asarray(copies[0]).tolist()
+        for replica, copy in enumerate(copies):
+            other = (seed + replica * _SEED_STRIDE) % (1 << 32)
+            copy.assign(np.array([other, counter], np.uint32))
+
+
 def list_devices(strategy: tf.distribute.Strategy) -> list[str]:
     """Returns the devices of the replicas, in their order."""
     return list(strategy.extended.worker_devices)
@@ -106,3 +151,19 @@ def _split_cpu(num_devices: int) -> None:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices
     )
+
+
+def _compiles(device: str) -> bool:
+    """Returns whether XLA can compile a convolution for a device."""
+    image = tf.zeros([1, 8, 8, 3])
+    kernel = tf.zeros([3, 3, 3, 8])
+    try:
+        with tf.device(device):
+            tf.function(tf.nn.conv2d, jit_compile=True)(
+                image, kernel, 1, "SAME"
+            )
+    except tf.errors.OpError as error:
+        first_line = str(error.message).splitlines()[0]
+        _logger.warning("XLA does not work here, done without: %s", first_line)
+        return False
+    return True

@@ -1,10 +1,11 @@
 """What to train, and whether it can be trained."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 
-from pcam_tfdata import manifest, pipeline, run_files
+from pcam_tfdata import manifest, pipeline, run_files, schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +21,31 @@ class TrainOptions:
         batch_size: Patches of a step, over all replicas.
         epochs: Times that each patch is seen.
         optimizer: One of `choices.OPTIMIZERS`.
-        learning_rate: For the mean of the loss over the whole batch.
+        learning_rate: See `optimizers.OptimizerOptions`.
+        schedule: Likewise.
+        warmup_steps: Likewise.
+        weight_decay: Likewise.
+        ema_decay: Likewise.
+        clip_norm: See `trainer.Recipe`.
+        gradient_accumulation_steps: Its `num_accumulated`.
+        augment: See there.
+        class_weights: Of labels 0 and 1; or `balanced`, so that both count as
+            much; none for 1 and 1.
+        sync_batch_norm: See there.
+        xla: One of `choices.XLA`.
+        steps_per_loop: Steps of a call of TensorFlow; 0 for as many as fit in
+            a second.
+        on_nan: One of `choices.ON_NAN`: what to do where the loss or a gradient
+            is not finite.
+        early_stopping_patience: Epochs without a better validation AUC after
+            which the run ends; 0 for never.
         train_splits: Names; none for all labelled splits not validated on.
         validation_splits: Names.
-        seed: Of weights, order and dropout.
+        seed: Of weights, order, augmentation and dropout.
+        checkpoint_every_seconds: Between checkpoints within an epoch; each
+            epoch ends with one anyway.
+        keep_checkpoints: How many.
+        tensorboard: Also write the scores for TensorBoard.
         input: Way in, one of `choices.INPUTS`.
         input_threads: See `pipeline.Source`.
         check_crc: Likewise.
@@ -43,9 +65,25 @@ class TrainOptions:
     epochs: int = 20
     optimizer: str = "adam"
     learning_rate: float = 0.001
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float | None = None
+    ema_decay: float = 0.0
+    clip_norm: float = 0.0
+    gradient_accumulation_steps: int = 1
+    augment: str = "none"
+    class_weights: Sequence[str] = ()
+    sync_batch_norm: bool = True
+    xla: str = "auto"
+    steps_per_loop: int = 0
+    on_nan: str = "stop"
+    early_stopping_patience: int = 0
     train_splits: Sequence[str] = ()
     validation_splits: Sequence[str] = ("fold0",)
     seed: int = 0
+    checkpoint_every_seconds: float = 300.0
+    keep_checkpoints: int = 3
+    tensorboard: bool = False
     input: str = "auto"
     input_threads: int = 0
     check_crc: str = "first_epoch"
@@ -119,19 +157,33 @@ def settle_splits(options: TrainOptions) -> TrainOptions:
     )
 
 
-def check_batch_size(options: TrainOptions, num_replicas: int) -> None:
-    """Refuses a batch that replicas cannot share, or larger than an epoch.
+def check(options: TrainOptions, num_replicas: int) -> None:
+    """Refuses what cannot be trained.
 
     Raises:
-        ValueError: it is one; the message says what to take instead.
+        ValueError: the batch cannot be shared by the replicas, or is larger
+            than an epoch; or flags do not fit each other. The message says what
+            to take instead.
     """
-    size = options.batch_size
-    if size % num_replicas:
-        below = size - size % num_replicas
-        nearest = [n for n in (below, below + num_replicas) if n]
+    _check_batch_size(options, num_replicas)
+    if options.warmup_steps and options.schedule == "constant":
+        raise ValueError(
+            "--warmup_steps: found it with --schedule=constant, expected"
+            " --schedule=cosine."
+        )
+    resolve_class_weights(options)
+
+
+def _check_batch_size(options: TrainOptions, num_replicas: int) -> None:
+    size, num_parts = options.batch_size, options.gradient_accumulation_steps
+    unit = num_replicas * num_parts
+    if size % unit:
+        below = size - size % unit
+        nearest = [n for n in (below, below + unit) if n]
+        in_parts = f" in {num_parts} parts each" if num_parts > 1 else ""
         raise ValueError(
             f"--batch_size: found {size}, which {num_replicas} replicas cannot"
-            f" share evenly. Take {' or '.join(map(str, nearest))}."
+            f" share evenly{in_parts}. Take {' or '.join(map(str, nearest))}."
         )
     num_patches = options.training().count_patches()
     if size > num_patches:
@@ -139,3 +191,43 @@ def check_batch_size(options: TrainOptions, num_replicas: int) -> None:
             f"--batch_size: found {size}, expected at most the number of"
             f" training patches, {num_patches:,}."
         )
+
+
+def resolve_class_weights(options: TrainOptions) -> tuple[float, float]:
+    """Returns the factors of the loss of labels 0 and 1.
+
+    `balanced` is n / (2 n_c), as in scikit-learn.
+
+    Raises:
+        ValueError: they are not two numbers above 0.
+    """
+    given = list(options.class_weights)
+    if not given:
+        return 1.0, 1.0
+    if given == ["balanced"]:
+        return _balance(options)
+    try:
+        negative, positive = map(float, given)
+        if not (0 < negative < math.inf and 0 < positive < math.inf):
+            raise ValueError
+    except ValueError as error:
+        raise ValueError(
+            f"--class_weights: found {','.join(given)!r}, expected `balanced` or"
+            " two numbers above 0, of label 0 and of label 1, as in 1,1.5."
+        ) from error
+    return negative, positive
+
+
+def _balance(options: TrainOptions) -> tuple[float, float]:
+    content = manifest.read(options.records_dir)
+    counts = [0, 0]
+    for split in content.select(options.train_splits):
+        for label in (schema.NEGATIVE, schema.POSITIVE):
+            counts[label] += split.class_counts[str(label)]
+    if not all(counts):
+        raise ValueError(
+            "--class_weights=balanced: found training patches of one label"
+            " only, expected both."
+        )
+    negative, positive = (sum(counts) / (2 * count) for count in counts)
+    return negative, positive

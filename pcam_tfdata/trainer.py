@@ -1,13 +1,53 @@
 """A network and its optimizer, stepped on the replicas of a strategy."""
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import checkpoints, models, pipeline, strategy
+from pcam_tfdata import (
+    augment,
+    checkpoints,
+    optimizers,
+    pipeline,
+    strategy,
+)
 
-_OPTIMIZERS = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a step does.
+
+    Attributes:
+        batch_size: Patches of a step, over all replicas.
+        seed: Of weights, dropout and augmentation.
+        optimizer: What becomes of the gradients.
+        precision: Policy of Keras.
+        augment: One of `choices.AUGMENTATIONS`.
+        class_weights: Factors of the loss of labels 0 and 1.
+        clip_norm: The gradients of a step, taken together, are scaled down to
+            this norm; 0 leaves them.
+        num_accumulated: In as many parts each replica works off its share of a
+            batch, to save memory; their gradients are summed.
+        xla: Compile the gradients with XLA.
+        sync_batch_norm: Batch normalization looks at all replicas.
+    """
+
+    batch_size: int
+    seed: int = 0
+    optimizer: optimizers.OptimizerOptions = dataclasses.field(
+        default_factory=optimizers.OptimizerOptions
+    )
+    precision: str = "float32"
+    augment: str = "none"
+    class_weights: tuple[float, float] = (1.0, 1.0)
+    clip_norm: float = 0.0
+    num_accumulated: int = 1
+    xla: bool = False
+    sync_batch_norm: bool = True
 
 
 class Trainer:
@@ -15,16 +55,13 @@ class Trainer:
 
     Args:
         distribution: Strategy on whose replicas steps run.
-        model: One of `choices.MODELS`.
-        optimizer: One of `choices.OPTIMIZERS`.
-        learning_rate: For the mean of the loss over the whole batch.
-        batch_size: Patches of a step, over all replicas.
-        precision: Policy of Keras.
-        seed: Of weights and dropout.
+        build: Gives the network: uint8 patches in, a logit [B, 1] out.
+        recipe: What a step does.
         fill: Called on each replica's part of a batch, see
             `pipeline.open_patches`.
 
     Attributes:
+        recipe: As given.
         model: The network.
         optimizer: Of Keras; under mixed_float16 with a dynamic loss scale.
         variables: All of both, as checkpoints hold them.
@@ -33,46 +70,90 @@ class Trainer:
     def __init__(
         self,
         distribution: tf.distribute.Strategy,
-        *,
-        model: str,
-        optimizer: str,
-        learning_rate: float,
-        batch_size: int,
-        precision: str,
-        seed: int,
+        build: Callable[[], keras.Model],
+        recipe: Recipe,
         fill: Callable[[pipeline.Batch], pipeline.Batch] = pipeline.whole,
     ) -> None:
         self._distribution = distribution
-        self._batch_size = batch_size
+        self.recipe = recipe
         self._fill = fill
-        strategy.reset_keras(precision, seed)
+        self._scales_loss = strategy.scales_loss(recipe.precision)
+        strategy.reset_keras(recipe.precision, recipe.seed)
         with distribution.scope():
-            self.model = models.build(model)
-            self.optimizer = _OPTIMIZERS[optimizer](learning_rate)
-            if strategy.scales_loss(precision):
+            self.model = build()
+            self.optimizer = optimizers.build(recipe.optimizer)
+            if self._scales_loss:
                 self.optimizer = keras.optimizers.LossScaleOptimizer(
                     self.optimizer
                 )
             self.optimizer.build(self.model.trainable_variables)
+        if recipe.sync_batch_norm:
+            strategy.sync_batch_norm(self.model, distribution)
+        strategy.vary_dropout(self.model, distribution)
         self.model.optimizer = self.optimizer  # For callbacks.
         self.variables = checkpoints.variables_of(self.model, self.optimizer)
+        self._gradients = self._gradients_of_part
+        if recipe.xla:
+            self._gradients = tf.function(self._gradients, jit_compile=True)
         self._run_steps = tf.function(self._loop, reduce_retracing=True)
 
     def run_steps(
-        self, batches: Iterator, num_steps: int, sums: tf.Tensor
-    ) -> tf.Tensor:
+        self, batches: Iterator, step: int, num_steps: int, sums: tf.Tensor
+    ) -> tuple[tf.Tensor, int, bool]:
         """Runs steps in one call of TensorFlow.
+
+        It ends early with a step whose loss, or whose gradient where no loss
+        scale takes care of that, is not finite. Such a step changes no weight.
 
         Args:
             batches: Of a distributed dataset.
+            step: Number of the first one.
             num_steps: How many.
             sums: float64 [3], of loss, right answers and patches so far.
 
         Returns:
             The sums with these steps added, one after the other, so that they
-            do not depend on how steps are parted into calls.
+            do not depend on how steps are parted into calls; the number of the
+            step after the last one; and whether that one was finite.
         """
-        return self._run_steps(batches, tf.constant(num_steps), sums)
+        sums, step, is_finite = self._run_steps(
+            batches,
+            tf.constant(step, tf.int64),
+            tf.constant(num_steps, tf.int64),
+            sums,
+        )
+        return sums, int(step), bool(is_finite)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(np.asarray(self.optimizer.learning_rate))
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What the loss is multiplied by; None where it is not."""
+        if not self._scales_loss:
+            return None
+        return float(np.asarray(self.optimizer.dynamic_scale))
+
+    def restored(self) -> None:
+        """To be called after `variables` were assigned from elsewhere."""
+        strategy.vary_dropout(self.model, self._distribution)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Lets the network have the moving average of its weights, if any."""
+        if not self.recipe.optimizer.ema_decay:
+            yield
+            return
+        weights = self.model.trainable_variables
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        saved = [np.array(weight) for weight in weights]
+        _assign(weights, inner._model_variables_moving_average)
+        try:
+            yield
+        finally:
+            _assign(weights, saved)
 
     def save_model(self, path: str) -> None:
         """Writes the network as a `.keras` file, without its optimizer."""
@@ -81,41 +162,142 @@ class Trainer:
         self.model.optimizer = self.optimizer
 
     def _loop(
-        self, batches: Iterator, num_steps: tf.Tensor, sums: tf.Tensor
-    ) -> tf.Tensor:
-        for _ in tf.range(num_steps):
-            part = self._distribution.run(self._step, args=(next(batches),))
-            sums += self._distribution.reduce(
-                tf.distribute.ReduceOp.SUM, part, axis=None
+        self,
+        batches: Iterator,
+        step: tf.Tensor,
+        num_steps: tf.Tensor,
+        sums: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        run = self._distribution.run
+        last = step + num_steps
+        is_finite = tf.constant(True)
+        while is_finite and step < last:
+            gradients, part, finite = run(
+                self._compute, args=(next(batches), step)
             )
-        return sums
+            # The same on all. Decided out here, because a replica may not
+            # update variables under a condition.
+            is_finite = self._distribution.experimental_local_results(finite)[0]
+            if is_finite:
+                run(self._apply, args=(gradients,))
+                sums += self._distribution.reduce(
+                    tf.distribute.ReduceOp.SUM, part, axis=None
+                )
+            step += 1
+        return sums, step, is_finite
 
-    def _step(self, batch: pipeline.Batch) -> tf.Tensor:
-        """Trains on the part of a batch that is this replica's."""
+    def _compute(
+        self, batch: pipeline.Batch, step: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Returns the gradients of the whole batch, in a replica.
+
+        Returns:
+            Gradients, summed over all replicas; this replica's sums of loss,
+            right answers and patches, float64 [3]; whether all is finite.
+        """
+        context = tf.distribute.get_replica_context()
         batch = self._fill(batch)
-        label = tf.cast(batch["label"], tf.float32)
+        share = self.recipe.batch_size // context.num_replicas_in_sync
+        gradients, part = self._gradients(
+            batch["image"],
+            batch["label"],
+            step,
+            context.replica_id_in_sync_group * share,
+        )
+        *gradients, loss = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [*gradients, part[0]]
+        )
+        is_finite = tf.math.is_finite(loss)
+        if not self._scales_loss:  # Overflow is then no fault, see there.
+            is_finite &= _all_finite(gradients)
+        return gradients, part, is_finite
+
+    def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Changes the weights, in a replica."""
+        if self.recipe.clip_norm:
+            limit = self.recipe.clip_norm * self._loss_scale()
+            gradients, _ = tf.clip_by_global_norm(gradients, limit)
+        apply_sums(self.optimizer, gradients)
+
+    def _gradients_of_part(
+        self,
+        image: tf.Tensor,
+        label: tf.Tensor,
+        step: tf.Tensor,
+        first: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns the gradients and sums of a replica's share of a batch."""
+        if self.recipe.augment == "d4":
+            image = augment.random_d4(
+                image,
+                seed=self.recipe.seed,
+                step=step,
+                first=first,
+                batch_size=self.recipe.batch_size,
+            )
+        num_parts = self.recipe.num_accumulated
+        if num_parts == 1:
+            return self._differentiate(image, label)
+        size = image.shape[0] // num_parts
+        gradients = [tf.zeros(v.shape) for v in self.model.trainable_variables]
+        sums = tf.zeros([3], tf.float64)
+        for place in tf.range(num_parts):
+            more, part = self._differentiate(
+                _cut(image, place * size, size), _cut(label, place * size, size)
+            )
+            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
+            sums += part
+        return gradients, sums
+
+    def _differentiate(
+        self, image: tf.Tensor, label: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns gradients, of the loss scale's size, and sums."""
+        label = tf.cast(label, tf.float32)
+        negative_weight, positive_weight = self.recipe.class_weights
+        weight = tf.where(label > 0.5, positive_weight, negative_weight)
         with tf.GradientTape() as tape:
-            logit = self.model(batch["image"], training=True)[:, 0]
+            logit = self.model(image, training=True)[:, 0]
             losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logit)
-            loss_sum = tf.reduce_sum(losses)
-            scaled = self.optimizer.scale_loss(loss_sum / self._batch_size)
+            loss_sum = tf.reduce_sum(losses * weight)
+            scaled = loss_sum / self.recipe.batch_size * self._loss_scale()
         gradients = tape.gradient(scaled, self.model.trainable_variables)
-        apply_gradients(self.optimizer, gradients)
         right = tf.math.count_nonzero((logit > 0) == (label > 0.5))
         values = (loss_sum, right, tf.size(logit))
-        return tf.stack([tf.cast(value, tf.float64) for value in values])
+        sums = tf.stack([tf.cast(value, tf.float64) for value in values])
+        return gradients, sums
+
+    def _loss_scale(self) -> tf.Tensor | float:
+        if not self._scales_loss:
+            return 1.0
+        return tf.convert_to_tensor(self.optimizer.dynamic_scale)
 
 
-def apply_gradients(
-    optimizer: keras.Optimizer, gradients: Sequence[tf.Tensor]
-) -> None:
-    """Applies the sum of all replicas' gradients; called in a replica.
+def apply_sums(optimizer: keras.Optimizer, sums: Sequence[tf.Tensor]) -> None:
+    """Applies gradients summed over all replicas; called in a replica.
 
-    Summed here, so that each replica holds the sum when LossScaleOptimizer looks
-    for Inf: it looks at the first replica alone. Keras then sums once more,
-    hence the division.
+    Each replica holds the sum when LossScaleOptimizer looks for Inf, which it
+    does on the first replica alone. Keras sums once more, hence the division.
     """
     context = tf.distribute.get_replica_context()
-    sums = context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
     num_replicas = context.num_replicas_in_sync
     optimizer.apply([total / num_replicas for total in sums])
+
+
+def _all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.reduce_all(
+        [tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]
+    )
+
+
+def _cut(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns `size` rows, their number static."""
+    part = tensor[first : first + size]
+    return tf.ensure_shape(part, [size, *tensor.shape[1:]])
+
+
+def _assign(
+    variables: Sequence[keras.Variable], values: Sequence[object]
+) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(np.asarray(value))

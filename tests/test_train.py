@@ -15,6 +15,7 @@ from pcam_tfdata import (
     checkpoints,
     choices,
     models,
+    optimizers,
     pipeline,
     run_files,
     strategy,
@@ -39,12 +40,24 @@ def options_for(records_dir, **changes) -> train_options.TrainOptions:
     )
 
 
-def make_trainer(distribution, **changes) -> trainer.Trainer:
-    defaults = {
-        "model": "small_cnn", "optimizer": "adam", "learning_rate": 0.001,
-        "batch_size": 16, "precision": "float32", "seed": 0,
-    }  # fmt: skip
-    return trainer.Trainer(distribution, **(defaults | changes))
+def make_trainer(
+    distribution,
+    *,
+    model="small_cnn",
+    optimizer="adam",
+    learning_rate=0.001,
+    batch_size=16,
+    **changes,
+) -> trainer.Trainer:
+    build = model if callable(model) else lambda: models.build(model)
+    recipe = trainer.Recipe(
+        batch_size,
+        optimizer=optimizers.OptimizerOptions(
+            name=optimizer, learning_rate=learning_rate
+        ),
+        **changes,
+    )
+    return trainer.Trainer(distribution, build, recipe)
 
 
 def without_dropout(model: keras.Model) -> None:
@@ -67,9 +80,15 @@ def run_steps(
     )
     machine.run_steps(
         iter(distribution.experimental_distribute_dataset(batches)),
+        0,
         num_steps,
         tf.zeros([3], tf.float64),
     )
+
+
+def all_reduced(gradients) -> list[tf.Tensor]:
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
 
 
 def largest_difference(one: keras.Model, other: keras.Model) -> float:
@@ -148,13 +167,11 @@ def test_overflow_on_one_replica_skips_the_step(virtual_devices):
     def step(value):
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradient = tf.where(number == 1, value, 1.0)
-        trainer.apply_gradients(
-            optimizer,
-            [
-                tf.fill(v.shape, gradient)
-                for v in machine.model.trainable_variables
-            ],
-        )
+        gradients = [
+            tf.fill(v.shape, gradient)
+            for v in machine.model.trainable_variables
+        ]
+        trainer.apply_sums(optimizer, all_reduced(gradients))
 
     @tf.function
     def run(value):
@@ -188,7 +205,7 @@ def test_gradients_of_replicas_are_summed_once(virtual_devices):
                 tf.distribute.get_replica_context().replica_id_in_sync_group
             )
             gradient = tf.where(number == 1, 2.0, 3.0)
-            trainer.apply_gradients(optimizer, [gradient])
+            trainer.apply_sums(optimizer, all_reduced([gradient]))
 
         distribution.run(step)
 
@@ -234,7 +251,7 @@ def test_precision_is_float32_without_a_gpu():
 
 def test_every_choice_exists():
     assert set(choices.MODELS) == set(models._BUILDERS)
-    assert set(choices.OPTIMIZERS) == set(trainer._OPTIMIZERS)
+    assert set(choices.OPTIMIZERS) == set(optimizers._KINDS)
 
 
 def test_small_cnn_is_small():
@@ -280,7 +297,7 @@ def test_best_model_takes_uint8_patches(records_dir, tmp_path):
 
 @pytest.mark.parametrize(
     ("steps_per_epoch", "told"),
-    [(2, "The loss became .* by step"), (1, "logits that are no finite")],
+    [(2, "not finite in step 1, at learning rate 1e.30"), (1, "logits that are no finite")],
 )
 def test_divergence_stops_the_run(records_dir, tmp_path, steps_per_epoch, told):
     source = pipeline.Source(records_dir, TRAIN_SPLITS)
@@ -344,9 +361,11 @@ def test_killed_run_ends_as_an_undisturbed_one(records_dir, tmp_path):
 def test_cut_checkpoint_is_passed_over(tmp_path, caplog):
     folder = str(tmp_path)
     weight = keras.Variable(np.zeros(1000, np.float32))
+    writer = checkpoints.Writer(folder, keep=3)
     for step in (1, 2, 3, 4):
         weight.assign(np.full(1000, step, np.float32))
-        checkpoints.write(folder, step, [weight], {"step": step})
+        writer.write(step, [weight], {"step": step})
+    writer.wait()
     names = sorted(os.listdir(folder))
     assert names == [f"step-00000000{n}.npz" for n in (2, 3, 4)]
     os.truncate(tmp_path / names[-1], 2000)

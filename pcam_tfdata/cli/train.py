@@ -40,6 +40,91 @@ flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1e3,
 )
+flags.DEFINE_enum(
+    "schedule",
+    "constant",
+    choices.SCHEDULES,
+    "Of the learning rate; cosine falls to 0 at the last step.",
+)
+flags.DEFINE_integer(
+    "warmup_steps", 0, "In which cosine rises from 0.", lower_bound=0
+)
+flags.DEFINE_float(
+    "weight_decay",
+    None,
+    "Decoupled, of weights that are no biases. Default: the optimizer's.",
+    lower_bound=0,
+    upper_bound=1,
+)
+flags.DEFINE_float(
+    "ema_decay",
+    0.0,
+    "Of a moving average of the weights, which is then what is validated and"
+    " kept, as 0.999. 0: none.",
+    lower_bound=0,
+    upper_bound=1 - 1e-9,
+)
+flags.DEFINE_float(
+    "clip_norm",
+    0.0,
+    "Largest norm of the gradient over all weights. 0: any.",
+    lower_bound=0,
+)
+flags.DEFINE_integer(
+    "gradient_accumulation_steps",
+    1,
+    "Parts in which each replica works off its share of a batch, to save"
+    " memory.",
+    lower_bound=1,
+)
+flags.DEFINE_enum(
+    "augment",
+    "none",
+    choices.AUGMENTATIONS,
+    "d4: each patch turned and flipped in one of 8 ways.",
+)
+flags.DEFINE_list(
+    "class_weights",
+    [],
+    "Of the loss of labels 0 and 1, as 1,1.5; or balanced.",
+)
+flags.DEFINE_bool(
+    "sync_batch_norm",
+    True,
+    "Batch normalization takes its statistics over all replicas.",
+)
+flags.DEFINE_enum(
+    "xla", "auto", choices.XLA, "Compile with XLA; auto: where there are GPUs."
+)
+flags.DEFINE_integer(
+    "steps_per_loop",
+    0,
+    "Steps of a call of TensorFlow. 0: as many as fit in a second.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "on_nan",
+    "stop",
+    choices.ON_NAN,
+    "Where loss or gradient are not finite: stop and save the batch, or skip"
+    " the step, 20 times at most.",
+)
+flags.DEFINE_integer(
+    "early_stopping_patience",
+    0,
+    "Epochs without a better validation AUC that end the run. 0: none do.",
+    lower_bound=0,
+)
+flags.DEFINE_float(
+    "checkpoint_every_seconds",
+    300.0,
+    "Between checkpoints within an epoch; its end has one anyway.",
+    lower_bound=0,
+)
+flags.DEFINE_integer(
+    "keep_checkpoints", 3, "How many of the last ones.", lower_bound=1
+)
+flags.DEFINE_bool("tensorboard", False, "Write the scores for TensorBoard too.")
 flags.DEFINE_list(
     "train_splits", [], "Default: all labelled ones not validated on."
 )
@@ -47,7 +132,7 @@ flags.DEFINE_list("validation_splits", ["fold0"], "Splits to score.")
 flags.DEFINE_integer(
     "seed",
     0,
-    "Of weights, order and dropout.",
+    "Of weights, order, augmentation and dropout.",
     lower_bound=0,
     upper_bound=(1 << 32) - 1,
 )

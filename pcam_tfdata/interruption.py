@@ -1,0 +1,71 @@
+"""Signals that end a job at a moment of its own choosing."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """A signal came. Not an `Exception`: nothing is to take it for an error."""
+
+
+class Signals:
+    """Puts off Ctrl-C and SIGTERM until the job asks for them.
+
+    A context manager. On leaving it by `Interrupted`, the signal takes the way
+    that it would have taken without it. A second signal takes that way at once.
+    Without effect outside of the main thread, where Python has no handlers.
+    """
+
+    def __init__(self) -> None:
+        self._pending: int | None = None
+        self._is_immediate = False
+        self._handlers: dict[int, object] = {}
+
+    @property
+    def name(self) -> str:
+        """Of the signal that came."""
+        return signal.Signals(self._pending).name
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {
+                number: signal.signal(number, self._note) for number in _SIGNALS
+            }
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._restore()
+        if kind is Interrupted:
+            signal.raise_signal(self._pending)
+
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal came."""
+        if self._pending is not None:
+            raise Interrupted
+
+    @contextlib.contextmanager
+    def immediate(self) -> Iterator[None]:
+        """Lets a signal raise `Interrupted` at once, wherever the job is."""
+        self._is_immediate = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._is_immediate = False
+
+    def _note(self, number: int, frame: object) -> None:
+        if self._pending is not None:
+            self._restore()
+            signal.raise_signal(number)
+        self._pending = number
+        if self._is_immediate:
+            self._is_immediate = False
+            raise Interrupted
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)

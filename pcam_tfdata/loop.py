@@ -1,0 +1,367 @@
+"""The training loop: one for a single device and for mirrored replicas.
+
+Keras' `fit` fails under MirroredStrategy in several ways (BUILD_NOTES.md), so
+the loop is our own; networks, optimizers and callbacks are Keras'.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pcam_tfdata import (
+    callback_state,
+    checkpoints,
+    inference,
+    interruption,
+    metrics,
+    pipeline,
+    progress,
+    run_files,
+    train_options,
+    trainer,
+)
+
+# A call into TensorFlow runs as many steps as fit in this time.
+_CALL_SECONDS = 1.0
+# The first call traces the graph, so its time says little of the next one's.
+_CALL_GROWTH = 10
+# A checkpoint within an epoch costs at most one part in as many of the time.
+_SECONDS_PER_CHECKPOINT_SECOND = 100
+_MOST_SKIPPED_STEPS = 20
+
+_logger = logging.getLogger(__name__)
+
+
+def last_step(num_epochs: int, num_patches: int, batch_size: int) -> int:
+    """Returns the number of steps that complete epochs: batches straddle them."""
+    return math.ceil(num_epochs * num_patches / batch_size)
+
+
+@dataclasses.dataclass
+class State:
+    """How far a run has come: what a checkpoint holds beside variables.
+
+    Attributes:
+        epoch: Epochs completed, with their validation.
+        step: Steps done.
+        sums: Of loss, right answers and patches in the epoch that is under way.
+        num_skipped: Steps of the run that were skipped.
+        best_epoch: Of best validation AUC.
+        best_auc: That AUC.
+        is_stopped: A callback ended the run before its last epoch.
+        history: A row an epoch.
+        callbacks: See `callback_state.get`.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 3)
+    num_skipped: int = 0
+    best_epoch: int = 0
+    best_auc: float = -1.0
+    is_stopped: bool = False
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    callbacks: list[dict[str, object]] = dataclasses.field(default_factory=list)
+
+
+class Loop:
+    """A run from its last checkpoint on.
+
+    Args:
+        options: The run; its folder is made and locked.
+        distribution: Strategy on whose replicas it runs.
+        stepped: The network, new.
+        training: Patches to train on.
+        validation: Patches to score.
+
+    Attributes:
+        state: How far it is.
+        training: As given.
+        validation: As given.
+    """
+
+    def __init__(
+        self,
+        options: train_options.TrainOptions,
+        distribution: tf.distribute.Strategy,
+        stepped: trainer.Trainer,
+        training: pipeline.Patches,
+        validation: pipeline.Patches,
+    ) -> None:
+        self.training = training
+        self.validation = validation
+        self._options = options
+        self._distribution = distribution
+        self._trainer = stepped
+        self._predictor = inference.Predictor(
+            stepped.model, distribution, validation.fill
+        )
+        self._validation_batches = validation.eval_batches(
+            batch_size=options.batch_size
+        )
+        folder = os.path.join(options.run_dir, run_files.CHECKPOINTS)
+        found = checkpoints.restore_latest(folder, stepped.variables)
+        stepped.restored()
+        self.state = State(**found) if found else State()
+        self._checkpoints = checkpoints.Writer(folder, options.keep_checkpoints)
+        self._next_checkpoint = math.inf
+        self._steps_per_call = 1
+        # What came after the checkpoint is dropped, and will come again.
+        run_files.write_history(options.run_dir, self.state.history)
+
+    def is_finished(self) -> bool:
+        """Returns whether nothing is left to do."""
+        state = self.state
+        return state.is_stopped or state.epoch >= self._options.epochs
+
+    def go_on(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Trains until all epochs are done, or a callback stops it.
+
+        Raises:
+            interruption.Interrupted: a signal came; there is a checkpoint.
+            FloatingPointError: see `train.train`.
+        """
+        callbacks = [*callbacks, *self._own_callbacks()]
+        events = keras.callbacks.CallbackList(
+            callbacks, model=self._trainer.model, epochs=self._options.epochs
+        )
+        self._trainer.model.stop_training = False
+        with (
+            pipeline.damage_named(self.training, self.validation),
+            interruption.Signals() as signals,
+        ):
+            events.on_train_begin()
+            # Not before: they begin by forgetting everything.
+            callback_state.set(callbacks, self.state.callbacks)
+            try:
+                batches = self._open_batches()
+                while not self.is_finished():
+                    self._run_epoch(batches, events, callbacks, signals)
+                events.on_train_end()
+            except interruption.Interrupted:
+                self._save(callbacks)
+                _logger.info(
+                    "%s: there is a checkpoint after step %d; the same command"
+                    " goes on from it.", signals.name, self.state.step,
+                )  # fmt: skip
+                raise
+            finally:
+                self._checkpoints.wait()
+
+    def _own_callbacks(self) -> list[keras.callbacks.Callback]:
+        patience = self._options.early_stopping_patience
+        if not patience:
+            return []
+        return [
+            keras.callbacks.EarlyStopping(
+                monitor="val_auc", mode="max", patience=patience
+            )
+        ]
+
+    def _open_batches(self) -> Iterator:
+        options = self._options
+        return iter(
+            self._distribution.experimental_distribute_dataset(
+                self.training.train_batches(
+                    batch_size=options.batch_size,
+                    seed=options.seed,
+                    first_step=self.state.step,
+                    num_steps=self._last_step(options.epochs),
+                )
+            )
+        )
+
+    def _last_step(self, num_epochs: int) -> int:
+        return last_step(
+            num_epochs, self.training.num_patches, self._options.batch_size
+        )
+
+    def _run_epoch(
+        self,
+        batches: Iterator,
+        events: keras.callbacks.CallbackList,
+        callbacks: Sequence[keras.callbacks.Callback],
+        signals: interruption.Signals,
+    ) -> None:
+        state = self.state
+        first = state.step
+        start = time.monotonic()
+        events.on_epoch_begin(state.epoch)
+        self._train(batches, events, callbacks, signals)
+        trained = time.monotonic()
+        with self._trainer.averaged():
+            events.on_test_begin()
+            with signals.immediate():
+                scores = self._validate()
+            events.on_test_end(scores)
+            scores = self._logs() | {f"val_{k}": v for k, v in scores.items()}
+            self._note(scores)
+        seconds = time.monotonic() - trained
+        events.on_epoch_end(state.epoch - 1, scores)
+        state.is_stopped = self._trainer.model.stop_training
+        self._save(callbacks)
+        run_files.write_history(self._options.run_dir, state.history)
+        self._note_timing(state.step - first, trained - start, seconds)
+
+    def _train(
+        self,
+        batches: Iterator,
+        events: keras.callbacks.CallbackList,
+        callbacks: Sequence[keras.callbacks.Callback],
+        signals: interruption.Signals,
+    ) -> None:
+        """Runs the steps that are left of an epoch."""
+        state, options = self.state, self._options
+        first = self._last_step(state.epoch)
+        last = self._last_step(state.epoch + 1)
+        name = f"epoch {state.epoch + 1}/{options.epochs}"
+        self._set_clock(0.0)
+        total = (last - first) * options.batch_size
+        done = (state.step - first) * options.batch_size
+        with progress.Progress(total, name, done) as bar:
+            while state.step < last:
+                events.on_train_batch_begin(state.step - first)
+                self._call(batches, last - state.step)
+                logs = self._logs()
+                events.on_train_batch_end(state.step - first - 1, logs)
+                bar.advance_to(
+                    (state.step - first) * options.batch_size, **logs
+                )
+                signals.check()
+                if time.monotonic() > self._next_checkpoint:
+                    self._save(callbacks)
+
+    def _call(self, batches: Iterator, num_left: int) -> None:
+        """Runs some steps in one call of TensorFlow."""
+        state, options = self.state, self._options
+        count = min(options.steps_per_loop or self._steps_per_call, num_left)
+        start = time.monotonic()
+        sums, step, is_finite = self._trainer.run_steps(
+            batches, state.step, count, tf.constant(state.sums, tf.float64)
+        )
+        seconds_per_step = (time.monotonic() - start) / (step - state.step)
+        self._steps_per_call = max(
+            1, min(int(_CALL_SECONDS / seconds_per_step), _CALL_GROWTH * count)
+        )
+        state.sums, state.step = sums.numpy().tolist(), step
+        if not is_finite:
+            self._meet_bad_step(step - 1)
+
+    def _meet_bad_step(self, step: int) -> None:
+        """Stops the run at a step that was not finite, or goes on without it."""
+        options, state = self._options, self.state
+        state.num_skipped += 1
+        what = (
+            f"found a loss or gradient that is not finite in step {step}, at"
+            f" learning rate {self._trainer.learning_rate:g}"
+        )
+        if self._trainer.loss_scale is not None:
+            what += f" and loss scale {self._trainer.loss_scale:g}"
+        if (
+            options.on_nan == "skip"
+            and state.num_skipped <= _MOST_SKIPPED_STEPS
+        ):
+            _logger.warning("%s; the step is skipped.", what)
+            return
+        path = os.path.join(options.run_dir, run_files.BAD_BATCH)
+        source = dataclasses.replace(options.training(), cache="none")
+        batches = pipeline.train_batches(
+            source,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            first_step=step,
+            num_steps=step + 1,
+        )
+        batch = next(batches.as_numpy_iterator())
+        np.savez(path, step=step, **batch)
+        advice = "--on_nan=skip leaves out such steps"
+        if options.on_nan == "skip":
+            advice = f"{_MOST_SKIPPED_STEPS} such steps were left out before"
+        raise FloatingPointError(
+            f"{options.run_dir}: {what}; its batch is in {path}. Lower"
+            f" --learning_rate and pass --restart; {advice}."
+        )
+
+    def _logs(self) -> dict[str, float]:
+        """Returns the scores of the epoch so far, as callbacks get them."""
+        loss, right, seen = self.state.sums
+        seen = seen or math.nan
+        return {"loss": loss / seen, "accuracy": right / seen}
+
+    def _validate(self) -> dict[str, float]:
+        found = self._predictor.predict(
+            self._validation_batches, self.validation.num_patches, "validation"
+        )
+        label, logit = found["label"], found["logit"]
+        return {
+            "loss": metrics.nll(label, logit),
+            "accuracy": float(np.mean((logit > 0) == (label > 0))),
+            "auc": metrics.auc(label, logit),
+        }
+
+    def _note(self, scores: dict[str, float]) -> None:
+        """Notes the scores of an epoch, and keeps the model if it is the best."""
+        state, options = self.state, self._options
+        row = {"epoch": state.epoch + 1, "step": state.step}
+        row["learning_rate"] = self._trainer.learning_rate
+        if self._trainer.loss_scale is not None:
+            row["loss_scale"] = self._trainer.loss_scale
+        _logger.info(
+            "epoch %d/%d: %s",
+            state.epoch + 1,
+            options.epochs,
+            ", ".join(f"{name} {value:.4f}" for name, value in scores.items()),
+        )
+        if scores["val_auc"] > state.best_auc:
+            state.best_auc, state.best_epoch = scores["val_auc"], row["epoch"]
+            temporary = os.path.join(
+                options.run_dir, run_files.INCOMPLETE_MODEL
+            )
+            self._trainer.save_model(temporary)
+            os.replace(
+                temporary, os.path.join(options.run_dir, run_files.BEST_MODEL)
+            )
+        state.history.append(row | scores)
+        state.epoch += 1
+        state.sums = [0.0] * 3
+
+    def _save(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Begins to write a checkpoint."""
+        start = time.monotonic()
+        self.state.callbacks = callback_state.get(callbacks)
+        self._checkpoints.write(
+            self.state.step,
+            self._trainer.variables,
+            dataclasses.asdict(self.state),
+        )
+        self._set_clock(time.monotonic() - start)
+
+    def _set_clock(self, seconds: float) -> None:
+        """Sets when the next checkpoint is due, by what the last one took."""
+        self._next_checkpoint = time.monotonic() + max(
+            self._options.checkpoint_every_seconds,
+            seconds * _SECONDS_PER_CHECKPOINT_SECOND,
+        )
+
+    def _note_timing(
+        self, num_steps: int, train_seconds: float, validation_seconds: float
+    ) -> None:
+        num_trained = num_steps * self._options.batch_size
+        run_files.append_timing(
+            self._options.run_dir,
+            {
+                "epoch": self.state.epoch,
+                "train_seconds": round(train_seconds, 3),
+                "validation_seconds": round(validation_seconds, 3),
+                "train_patches_per_second": round(
+                    num_trained / train_seconds, 1
+                ),
+            },
+        )

@@ -1,0 +1,70 @@
+"""Keras' optimizers, with schedule and moving average, from plain options."""
+
+import dataclasses
+
+import keras
+
+_KINDS = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "sgd": keras.optimizers.SGD,
+}
+# Biases, and what normalises, are not pulled towards 0.
+_NOT_DECAYED = ("bias", "gamma", "beta")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+    """How gradients change weights.
+
+    Attributes:
+        name: One of `choices.OPTIMIZERS`.
+        learning_rate: For the mean of the loss over the whole batch; the
+            highest one of a schedule.
+        schedule: One of `choices.SCHEDULES`. `cosine` falls to 0 at the last
+            step.
+        warmup_steps: Of `cosine`, in which it rises from 0.
+        num_steps: Of the whole run.
+        weight_decay: Share of a weight, times the learning rate, that a step
+            takes away (Loshchilov & Hutter 2019); None for the optimizer's own.
+        ema_decay: Of the moving average of the weights; 0 for none.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 0.001
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    num_steps: int = 1
+    weight_decay: float | None = None
+    ema_decay: float = 0.0
+
+
+def build(options: OptimizerOptions) -> keras.Optimizer:
+    """Returns the optimizer; it is not built yet."""
+    more = {}
+    if options.weight_decay is not None:
+        more["weight_decay"] = options.weight_decay
+    if options.ema_decay:
+        more |= {"use_ema": True, "ema_momentum": options.ema_decay}
+    optimizer = _KINDS[options.name](_learning_rate(options), **more)
+    if optimizer.weight_decay is not None:
+        optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+    return optimizer
+
+
+def _learning_rate(
+    options: OptimizerOptions,
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    if options.schedule == "constant":
+        return options.learning_rate
+    num_steps = max(1, options.num_steps - options.warmup_steps)
+    if not options.warmup_steps:
+        return keras.optimizers.schedules.CosineDecay(
+            options.learning_rate, num_steps
+        )
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        num_steps,
+        warmup_target=options.learning_rate,
+        warmup_steps=options.warmup_steps,
+    )
