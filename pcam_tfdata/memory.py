@@ -4,10 +4,15 @@ import os
 import subprocess
 
 _CGROUP_DIR = "/sys/fs/cgroup"
-# Limit, use, and the key in memory.stat of what the kernel can drop.
+# Limit, use, and the keys in memory.stat of what the kernel can drop: pages of
+# files, such as mapped shards.
 _CGROUP_FILES = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    (
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
 )
 _MEBIBYTE = 1 << 20
 _SECONDS = 10
@@ -71,19 +76,20 @@ def _groups() -> list[str]:
 
 
 def _free_in_group(folder: str) -> int | None:
-    for limit_file, use_file, droppable in _CGROUP_FILES:
+    for limit_file, use_file, keys in _CGROUP_FILES:
         limit = _read(os.path.join(folder, limit_file)).strip()
         use = _read(os.path.join(folder, use_file)).strip()
         if limit.isdigit() and use.isdigit():
             stat = _read(os.path.join(folder, "memory.stat"))
             pairs = dict(line.split(" ", 1) for line in stat.splitlines())
-            return int(limit) - int(use) + int(pairs.get(droppable, 0))
+            droppable = sum(int(pairs.get(key, 0)) for key in keys)
+            return int(limit) - int(use) + droppable
     return None
 
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, errors="surrogateescape") as file:
             return file.read()
     except OSError:
         return ""

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 from pcam_tfdata import convert, schema, synthetic, tables, tiff
+
+# A suite started in the background ignores Ctrl-C, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 NUM_TRAIN, NUM_TEST, NUM_SLIDES = 60, 7, 8

@@ -351,8 +351,6 @@ def test_signal_ends_a_job_in_one_line(tmp_path, number, code, told, delay):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A suite started in the background ignores SIGINT; its children would.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while process.poll() is None and not os.listdir(tmp_path):
         time.sleep(0.01)

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+import tensorflow as tf
 
 from pcam_tfdata import manifest, pipeline, records
 
@@ -64,6 +65,28 @@ def test_flipped_bit_is_named(spoiled_dir, input, offset, told):
     )
     assert told in str(error.value)
     assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_stream_does_not_go_on_without_damaged_records(spoiled_dir, cache):
+    offset = 2 * LAYOUT.record_bytes + LAYOUT.image_offset
+    flip_bit(spoiled_dir / SHARD, offset)
+    source = pipeline.Source(str(spoiled_dir), FOLDS, "stream", cache=cache)
+    found = iter(
+        pipeline.train_batches(
+            source, batch_size=4, seed=0, first_step=0, num_steps=100
+        )
+    )
+    num_errors = num_batches = 0
+    while num_batches + num_errors < 100:
+        try:
+            next(found)
+            num_batches += 1
+        except tf.errors.OpError:
+            num_errors += 1
+    num_patches = source.count_patches()
+    assert num_errors > 1
+    assert num_batches * 4 < num_patches
 
 
 @INPUTS

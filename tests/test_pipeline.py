@@ -1,6 +1,8 @@
 """All ways in: every patch once an epoch, in an order that a seed fixes."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -156,6 +158,61 @@ def test_batches_that_are_kept_do_not_change(records_dir):
         strict=True,
     ):
         np.testing.assert_array_equal(image, batch["image"])
+
+
+@INPUTS
+def test_process_may_end_in_the_middle_of_an_epoch(records_dir, input):
+    # TensorFlow's threads are in NumPy functions at that moment.
+    program = (
+        "from pcam_tfdata import pipeline;"
+        f"source = pipeline.Source({records_dir!r}, {FOLDS}, {input!r});"
+        "batches = iter(pipeline.train_batches(source, batch_size=60, seed=0,"
+        " first_step=0, num_steps=10**6));"
+        "next(batches)"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_opening_often_maps_a_shard_once(records_dir):
+    def count_maps() -> int:
+        with open("/proc/self/maps") as file:
+            return sum(records_dir in line for line in file)
+
+    next(iter(train_batches(records_dir, "mmap")))
+    once = count_maps()
+    for _ in range(5):
+        next(iter(train_batches(records_dir, "mmap")))
+    assert count_maps() == once > 0
+
+
+@INPUTS
+def test_no_step_is_left(records_dir, input):
+    assert not list(train_batches(records_dir, input, first_step=15))
+    assert not list(train_batches(records_dir, input, first_step=17))
+
+
+@INPUTS
+def test_datasets_are_made_in_the_scope_of_a_strategy(records_dir, input):
+    with tf.distribute.OneDeviceStrategy("/CPU:0").scope():
+        batch = next(iter(train_batches(records_dir, input)))
+    check_against_sidecar(
+        records_dir, {name: part.numpy() for name, part in batch.items()}
+    )
+
+
+def test_cache_of_other_patches_is_refused(records_dir, tmp_path):
+    def open_with_cache(split):
+        source = pipeline.Source(
+            records_dir, (split,), "stream", cache=str(tmp_path / "cache")
+        )
+        return pipeline.train_batches(
+            source, batch_size=4, seed=0, first_step=0, num_steps=10
+        )
+
+    list(open_with_cache("fold0"))
+    with pytest.raises(FileExistsError, match=r"cache.*: found it where the"):
+        open_with_cache("fold1")
 
 
 @pytest.mark.parametrize("cache", ["memory", "file"])

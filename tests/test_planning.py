@@ -97,7 +97,10 @@ def test_limit_of_a_control_group_counts(tmp_path, monkeypatch):
     for name, text in (
         ("memory.max", f"{GIB}\n"),
         ("memory.current", f"{GIB // 2}\n"),
-        ("memory.stat", f"anon 5\ninactive_file {GIB // 4}\n"),
+        (
+            "memory.stat",
+            f"anon 5\ninactive_file {GIB // 8}\nactive_file {GIB // 8}\n",
+        ),
     ):
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(memory, "_CGROUP_DIR", str(tmp_path))

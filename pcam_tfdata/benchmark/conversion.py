@@ -49,10 +49,10 @@ def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
 def copy_tree(
     input_dir: str, output_dir: str, num_patches: int
 ) -> Iterator[int]:
-    """Copies the folder, as the system does."""
+    """Copies the folder, as the system does, and what links lead to."""
 
     def work() -> None:
-        subprocess.run(["cp", "-r", input_dir, output_dir], check=True)
+        subprocess.run(["cp", "-rL", input_dir, output_dir], check=True)
 
     return _Job(work, output_dir, num_patches)
 

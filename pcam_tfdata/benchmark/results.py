@@ -186,6 +186,11 @@ def check_output(path: str) -> None:
             f"{path}: found a folder, expected a file to write. Check"
             " --json_output."
         )
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise FileExistsError(
+            f"{path}: found no plain file, expected one or none. Check"
+            " --json_output."
+        )
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise FileNotFoundError(

@@ -44,8 +44,8 @@ flags.DEFINE_string(
 flags.DEFINE_string("json_output", None, "File for the same as JSON.")
 
 
-def run() -> None:
-    """Times what the flags name and prints the table."""
+def run() -> int:
+    """Times what the flags name and prints the table; 1 if a row failed."""
     what = options.value("what")
     needed = "input_dir" if what == "convert" else "records_dir"
     if options.value(needed) is None:
@@ -54,3 +54,4 @@ def run() -> None:
         from pcam_tfdata.benchmark import benchmark_options, jobs, results
     report = jobs.run(options.from_flags(benchmark_options.BenchmarkOptions))
     print(results.format_report(report))
+    return int(any(row.error is not None for row in report.rows))

@@ -69,7 +69,8 @@ class Source:
         check_crc: `first_epoch` or `never`, for `mmap` and `device`: when to
             look at the CRC of records. `stream` always does.
         shuffle_megabytes: Of the shuffle buffer of `stream`.
-        cache: For `stream`: `none`, `memory`, or the path of a file to make.
+        cache: For `stream`: `none`, `memory`, or the path of a file to make,
+            where nothing is yet.
     """
 
     records_dir: str
@@ -107,6 +108,8 @@ def open_patches(source: Source, devices: Sequence[str] = ()) -> Patches:
     kind, reason = _plan(source, selected, devices)
     patches = _open_as(kind, source, selected, devices)
     patches.plan = f"{kind}, {reason}"
+    if kind != "stream" and source.cache != "none":
+        patches.plan += "; it needs no --cache"
     return patches
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
+from pcam_tfdata.pipeline import calls
 
 Batch = dict[str, tf.Tensor]
 _PARTS = {
@@ -33,7 +34,7 @@ def from_numpy(
         parts: `TRAIN_PARTS` or `EVAL_PARTS`.
     """
     found = tf.numpy_function(
-        function, inputs, [_PARTS[name][0] for name in parts]
+        calls.counted(function), inputs, [_PARTS[name][0] for name in parts]
     )
     batch = dict(zip(parts, found, strict=True))
     for name, part in batch.items():

@@ -21,7 +21,8 @@ _ALIGNMENT = 64
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER_TRIM, _LARGEST_MMAP_THRESHOLD = 2**31 - 1, 32 << 20
 # More are in use only where somebody keeps batches; those are not pooled.
-_POOL_SIZE = 16
+_POOL_SIZE = 8
+_NUM_POOLS = 2
 
 
 class BufferPool:
@@ -42,7 +43,8 @@ class BufferPool:
             # The last first: it may still be in the processor's cache.
             for place in reversed(range(len(self._buffers))):
                 buffer = self._buffers[place]
-                # The list, `buffer`, and the argument of getrefcount.
+                # The list, `buffer`, and the argument of getrefcount (until
+                # Python 3.13; later ones count otherwise).
                 if sys.getrefcount(buffer) == 3:
                     del self._buffers[place]
                     self._buffers.append(buffer)
@@ -53,7 +55,7 @@ class BufferPool:
             return buffer
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_NUM_POOLS)
 def pool_of_batches(batch_size: int) -> BufferPool:
     """Returns the pool of images of a batch, of which a process needs but one.
 

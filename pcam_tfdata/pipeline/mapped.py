@@ -5,6 +5,10 @@ there is room, and no process holds a copy of its own.
 """
 
 import ctypes
+import functools
+import os
+import resource
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -177,10 +181,7 @@ class _Memory:
 
     def __init__(self, selected: selection.Selection) -> None:
         shards = selected.shards
-        self._maps = [
-            records.map_shard(shard.path, shard.num_records, shard.layout)
-            for shard in shards
-        ]
+        self._maps = _map_shards(shards)
         address = np.array([m.ctypes.data for m in self._maps], np.int64)
         ends = [m.ctypes.data + m.nbytes for m in self._maps]
         first = int(address.min())
@@ -252,6 +253,50 @@ class _Memory:
             label[chunk] = found.view(np.int8)
             length[chunk] = self._lengths[at]
         return label, length
+
+
+def _map_shards(shards: Sequence[selection.ShardFile]) -> list[np.ndarray]:
+    """Returns the mapped files, each mapped once in this process.
+
+    TensorFlow keeps every NumPy function that a dataset calls, and with it the
+    maps, as long as the process lives.
+    """
+    _allow_open_files(len(shards))
+    maps = []
+    for shard in shards:
+        found = os.stat(shard.path)
+        identity = (
+            found.st_dev,
+            found.st_ino,
+            found.st_size,
+            found.st_mtime_ns,
+        )
+        maps.append(
+            _map_once(shard.path, identity, shard.num_records, shard.layout)
+        )
+    return maps
+
+
+@functools.cache
+def _map_once(
+    path: str,
+    identity: tuple[int, ...],
+    num_records: int,
+    layout: records.Layout,
+) -> np.ndarray:
+    del identity  # A file that was written anew is another one.
+    return records.map_shard(path, num_records, layout)
+
+
+def _allow_open_files(number: int) -> None:
+    """Lets the process have more files open: a map holds one until it ends."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    wanted = soft + number
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _integers(memory: np.ndarray, dtype: str) -> np.ndarray:

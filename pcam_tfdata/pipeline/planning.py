@@ -110,9 +110,10 @@ def _choose_freely(
 
 def probe(selected: selection.Selection) -> float:
     """Returns the mean seconds of a read of a random record, from disk or cache."""
+    draw = random.Random()  # Nobody's seeded numbers change.
     places = [
-        (shard, random.randrange(shard.num_records))
-        for shard in random.choices(
+        (shard, draw.randrange(shard.num_records))
+        for shard in draw.choices(
             selected.shards,
             [shard.num_records for shard in selected.shards],
             k=_NUM_READS,

@@ -83,7 +83,9 @@ class ResidentPatches:
         batch = dict(batch)
         patch = batch.pop("patch")
         context = tf.distribute.get_replica_context()
-        replica = tf.get_static_value(context.replica_id_in_sync_group)
+        replica = 0
+        if context is not None:  # Not within the scope of a strategy.
+            replica = tf.get_static_value(context.replica_id_in_sync_group)
         words = tf.zeros([tf.size(patch), _WORDS], tf.int64)
         for start, tensor in zip(
             self._starts, self._tensors[replica], strict=False

@@ -5,6 +5,7 @@ memory holds. The order is that of shuffled files and a shuffle buffer; a batch
 holds patches that lie near each other more often than a permutation's would.
 """
 
+import glob
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,7 +72,7 @@ class StreamedPatches:
         """See `pipeline.train_batches`."""
         ds = self._read_shuffled(seed)
         ds = ds.batch(batch_size, drop_remainder=True)
-        ds = ds.skip(first_step).take(num_steps - first_step)
+        ds = ds.skip(first_step).take(max(0, num_steps - first_step))
         ds = self._parse(ds, batch_size, batches.TRAIN_PARTS)
         ds = ds.prefetch(1)  # Last: overlaps with the step.
         return batches.limit_threads(ds, self._num_threads)
@@ -111,9 +112,28 @@ class StreamedPatches:
         ds = ds.unbatch()
         if self._cache != "none":
             # Before all that differs between epochs.
-            ds = ds.cache("" if self._cache == "memory" else self._cache)
+            ds = ds.cache(self._open_cache())
+        # After a damaged record tf.data goes on with the others, and would
+        # keep them as if they were all.
+        ds = ds.apply(tf.data.experimental.assert_cardinality(self.num_patches))
         ds = ds.shuffle(self._shuffle_buffer, seed=seed)
         return ds.repeat()
+
+    def _open_cache(self) -> str:
+        """Returns what tf.data calls the place of the cache.
+
+        Raises:
+            FileExistsError: something is there, maybe of other patches.
+        """
+        if self._cache == "memory":
+            return ""
+        found = glob.glob(f"{glob.escape(self._cache)}*")
+        if found:
+            raise FileExistsError(
+                f"{found[0]}: found it where the records are to be kept,"
+                " expected nothing. Remove it or choose another place."
+            )
+        return self._cache
 
     def _parse(
         self, ds: tf.data.Dataset, batch_size: int, parts: Sequence[str]
