@@ -62,7 +62,7 @@ class Writer:
         """
         self.wait()
         arrays = {
-            f"{place:04d}": np.array(variable)
+            f"{place:04d}": np.array(variable.numpy())
             for place, variable in enumerate(variables)
         }
         arrays[_STATE] = np.array(json.dumps(state))

@@ -102,7 +102,7 @@ def open_run(
             _remove_run(run_dir)
         else:
             _refuse_other_run(path, flags)
-    _write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
+    write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
 
 
 def find_model(run_dir: str) -> str:
@@ -140,6 +140,15 @@ def read_manifest_sha256(run_dir: str) -> str:
         return json.load(file)["starts"][0]["manifest_sha256"]
 
 
+def read_input(run_dir: str) -> str | None:
+    """Returns the way in that a run took when it last started, if it did."""
+    path = os.path.join(run_dir, ENVIRONMENT)
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)["starts"][-1]["input"]
+
+
 def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
     """Adds a start of the run: versions, machine, git commit and `facts`.
 
@@ -161,8 +170,8 @@ def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
     if starts and starts[0]["order"] != facts["order"]:
         raise ValueError(
             f"{path}: found that the run began with patches in the order of"
-            f" {starts[0]['order']}, expected {facts['order']}. Choose --input"
-            " as it was, or pass --restart to begin anew."
+            f" {starts[0]['order']}, expected {facts['order']}. Pass --input="
+            f"{starts[0]['input']}, or --restart to begin anew."
         )
     now = datetime.datetime.now(datetime.UTC)
     starts.append(
@@ -176,7 +185,7 @@ def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
             **facts,
         }
     )
-    _write_text(path, json.dumps({"starts": starts}, indent=1) + "\n")
+    write_text(path, json.dumps({"starts": starts}, indent=1) + "\n")
 
 
 def make_input_cache(run_dir: str) -> None:
@@ -291,7 +300,8 @@ def _remove_run(run_dir: str) -> None:
             os.remove(path)
 
 
-def _write_text(path: str, text: str) -> None:
+def write_text(path: str, text: str) -> None:
+    """Writes a text file that appears whole or not at all."""
     with open(f"{path}.incomplete", "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(f"{path}.incomplete", path)

@@ -60,8 +60,9 @@ def train(
     train_options.check(options, distribution.num_replicas_in_sync)
     # First, so that damaged shards are refused before anything is made.
     devices = strategy.list_devices(distribution)
-    training = pipeline.open_patches(options.training(), devices)
-    validation = pipeline.open_patches(options.validation(), devices)
+    opened = _settle_input(options)
+    training = pipeline.open_patches(opened.training(), devices)
+    validation = pipeline.open_patches(opened.validation(), devices)
     with run_files.lock_run(options.run_dir):
         flags = dataclasses.asdict(options)
         restart = flags.pop("restart")
@@ -72,9 +73,12 @@ def train(
             _logger.info("%s: finished before, nothing to do.", options.run_dir)
         else:
             _announce(options, distribution, run, stepped)
-            run_files.make_input_cache(options.run_dir)
-            run.go_on(callbacks)
-            run_files.remove_input_cache(options.run_dir)
+            if options.cache == "file":
+                run_files.make_input_cache(options.run_dir)
+            try:
+                run.go_on(callbacks)
+            finally:
+                run_files.remove_input_cache(options.run_dir)
     state = run.state
     return {
         "epoch": state.epoch,
@@ -82,6 +86,19 @@ def train(
         "best_epoch": state.best_epoch,
         "best_val_auc": state.best_auc,
     }
+
+
+def _settle_input(
+    options: train_options.TrainOptions,
+) -> train_options.TrainOptions:
+    """Returns options in which a resumed run keeps its way in.
+
+    The machine may be busier than it was, and `auto` choose another order.
+    """
+    if options.input != "auto" or options.restart:
+        return options
+    before = run_files.read_input(options.run_dir)
+    return dataclasses.replace(options, input=before or "auto")
 
 
 def _make_trainer(
@@ -131,6 +148,7 @@ def _announce(
             "devices": devices,
             "precision": stepped.recipe.precision,
             "xla": stepped.recipe.xla,
+            "input": run.training.input,
             "order": run.training.order,
             "manifest_sha256": manifest.hash_manifest(options.records_dir),
         },

@@ -148,7 +148,7 @@ class Trainer:
             return
         weights = self.model.trainable_variables
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        saved = [np.array(weight) for weight in weights]
+        saved = [np.array(weight.numpy()) for weight in weights]
         _assign(weights, inner._model_variables_moving_average)
         try:
             yield
@@ -258,6 +258,7 @@ class Trainer:
         weight = tf.where(label > 0.5, positive_weight, negative_weight)
         with tf.GradientTape() as tape:
             logit = self.model(image, training=True)[:, 0]
+            logit = tf.cast(logit, tf.float32)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logit)
             loss_sum = tf.reduce_sum(losses * weight)
             scaled = loss_sum / self.recipe.batch_size * self._loss_scale()
@@ -292,8 +293,8 @@ def _all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 
 def _cut(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
     """Returns `size` rows, their number static."""
-    part = tensor[first : first + size]
-    return tf.ensure_shape(part, [size, *tensor.shape[1:]])
+    zeros = [0] * (tensor.shape.rank - 1)
+    return tf.slice(tensor, [first, *zeros], [size, *tensor.shape[1:]])
 
 
 def _assign(

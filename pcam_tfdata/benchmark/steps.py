@@ -1,5 +1,6 @@
 """How fast a network trains and predicts, beside the same on one batch."""
 
+import functools
 import time
 from collections.abc import Iterator
 
@@ -22,7 +23,6 @@ _PREDICT_PLAN = contender.Plan(warm_up=1, min_patches=0, min_seconds=2)
 # Steps in a call of TensorFlow: as many as fit. `train` takes a second.
 _CALL_SECONDS = 0.5
 _PASS_BATCHES = 20  # A piece is a pass over no more: large data take long.
-_LEARNING_RATE = 0.001
 _EXPECTED_SHARE = 0.05
 
 
@@ -123,20 +123,18 @@ def _train(
     model: str,
     distribution: tf.distribute.Strategy,
 ) -> Iterator[int]:
-    training = trainer.Trainer(
-        distribution,
-        model=model,
-        optimizer="adam",
-        learning_rate=_LEARNING_RATE,
-        batch_size=data.batch_size,
+    recipe = trainer.Recipe(
+        data.batch_size,
         precision=strategy.resolve_precision("auto"),
-        seed=0,
+        xla=strategy.resolve_xla("auto"),
     )
+    build = functools.partial(models.build, model)
+    training = trainer.Trainer(distribution, build, recipe)
     iterator = iter(distribution.experimental_distribute_dataset(batches))
 
     def call(num_steps: int) -> None:
         sums = tf.zeros([3], tf.float64)
-        training.run_steps(iterator, num_steps, sums).numpy()
+        training.run_steps(iterator, 0, num_steps, sums)
 
     call(1)  # Traces.
     start = time.perf_counter()

@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": "Check every byte of a records folder.",
     "inspect": "Count what a records folder holds, and draw patches of it.",
     "train": "Train a network; the same command again resumes.",
+    "cross_validate": "Train and score on each fold in turn.",
     "evaluate": "Score a trained network exactly.",
     "predict": "Write a submission CSV.",
     "benchmark": "Time conversion, input, training or prediction.",

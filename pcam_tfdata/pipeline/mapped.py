@@ -34,11 +34,13 @@ class MappedPatches:
             is gathered. Its length field is looked at every time.
 
     Attributes:
+        input: Its name among `choices.INPUTS`.
         selection: As given.
         order: What training follows; two ways of one order give one run.
         plan: Set by `pipeline.open_patches`: which way in, and why.
     """
 
+    input = "mmap"
     order = "a permutation"
     plan = ""
 

@@ -30,11 +30,13 @@ class ResidentPatches:
         num_threads: Of the pipeline; 0 for TensorFlow's own.
 
     Attributes:
+        input: Its name among `choices.INPUTS`.
         selection: Which patches.
         order: As of the mapped ones.
         plan: Set by `pipeline.open_patches`: which way in, and why.
     """
 
+    input = "device"
     order = mapped.MappedPatches.order
     plan = ""
 

@@ -37,11 +37,13 @@ class StreamedPatches:
             are kept from the first epoch on.
 
     Attributes:
+        input: Its name among `choices.INPUTS`.
         selection: As given.
         order: What training follows; two ways of one order give one run.
         plan: Set by `pipeline.open_patches`: which way in, and why.
     """
 
+    input = "stream"
     order = "a shuffle buffer"
     plan = ""
 

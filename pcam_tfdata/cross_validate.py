@@ -1,0 +1,189 @@
+"""k-fold cross-validation: a run for each fold, scored on that fold alone.
+
+Each run is a process of its own, `pcam train` and then `pcam evaluate`: what one
+leaves in TensorFlow does not reach the next, and what is finished is kept.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from pcam_tfdata import manifest, metrics, run_files, tables
+
+OUT_OF_FOLD = "out_of_fold.csv"
+SUMMARY = "cross_validation.json"
+_SCORES = ("auc", "average_precision", "accuracy", "nll", "brier")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidateOptions:
+    """What to cross-validate.
+
+    Attributes:
+        records_dir: Records folder.
+        run_dir: Folder of the runs, one for each fold, named after it.
+        folds: Labelled splits; none for all.
+        train_flags: Of `pcam train`, as --name=value, for each run; without
+            folders and splits.
+    """
+
+    records_dir: str
+    run_dir: str
+    folds: Sequence[str] = ()
+    train_flags: Sequence[str] = ()
+
+
+def cross_validate(options: CrossValidateOptions) -> dict[str, object]:
+    """Trains on all folds but one, and scores that one, for each in turn.
+
+    Writes `cross_validation.json` and `out_of_fold.csv`, in which each patch has
+    the probability that the network which did not see it gives. The same command
+    again goes on with what is missing.
+
+    Returns:
+        `folds`: scores of each; `mean` and `std` (of a sample) over folds;
+        `pooled_auc`: of all out-of-fold probabilities together.
+
+    Raises:
+        FileNotFoundError, ValueError: records or folds do not fit.
+        RuntimeError: a run failed, and has said why.
+    """
+    folds = _settle_folds(options)
+    os.makedirs(options.run_dir, exist_ok=True)
+    for number, fold in enumerate(folds):
+        _logger.info("%s (%d of %d):", fold, number + 1, len(folds))
+        _run_fold(options, fold, [other for other in folds if other != fold])
+    found = _summarize(options, folds)
+    path = os.path.join(options.run_dir, SUMMARY)
+    run_files.write_text(path, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def format_summary(summary: dict[str, object]) -> str:
+    """Returns the scores as a table of text."""
+    header = f"{'':<12}" + "".join(f"{name:>19}" for name in _SCORES)
+    rows = summary["folds"] | {"mean": summary["mean"], "std": summary["std"]}
+    lines = [
+        f"{name:<12}" + "".join(f"{scores[key]:>19.4f}" for key in _SCORES)
+        for name, scores in rows.items()
+    ]
+    pooled = f"AUC of all out-of-fold patches: {summary['pooled_auc']:.4f}"
+    return "\n".join([header, *lines, "", pooled]) + "\n"
+
+
+def _settle_folds(options: CrossValidateOptions) -> list[str]:
+    content = manifest.read(options.records_dir)
+    names = list(options.folds) or [
+        split.name for split in content.splits if split.labeled
+    ]
+    splits = content.select(names)
+    if len(set(names)) < max(2, len(names)):
+        raise ValueError(
+            f"--folds: found {','.join(names)}, expected at least two different"
+            " splits."
+        )
+    for split in splits:
+        if not (split.class_counts.get("0") and split.class_counts.get("1")):
+            raise ValueError(
+                f"--folds: found {split.name} without patches of both labels,"
+                " expected both: the AUC needs them."
+            )
+    return names
+
+
+def _run_fold(
+    options: CrossValidateOptions, fold: str, others: Sequence[str]
+) -> None:
+    run_dir = os.path.join(options.run_dir, fold)
+    folders = (f"--records_dir={options.records_dir}", f"--run_dir={run_dir}")
+    _call(
+        "train",
+        *folders,
+        f"--train_splits={','.join(others)}",
+        f"--validation_splits={fold}",
+        *options.train_flags,
+    )
+    if not _is_scored(run_dir):
+        _call("evaluate", *folders)
+
+
+def _is_scored(run_dir: str) -> bool:
+    model = run_files.find_model(run_dir)
+    scores = os.path.join(run_dir, run_files.METRICS_JSON)
+    return os.path.isfile(scores) and (
+        os.path.getmtime(scores) > os.path.getmtime(model)
+    )
+
+
+def _call(command: str, *arguments: str) -> None:
+    """Runs a command; a signal is handed on, so that it makes its checkpoint."""
+    program = [sys.executable, "-m", "pcam_tfdata", command, *arguments]
+    # A session of its own: Ctrl-C on a terminal would come twice.
+    child = subprocess.Popen(program, start_new_session=True)
+    try:
+        code = child.wait()
+    except BaseException as error:
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        child.send_signal(signal.SIGINT if is_interrupt else signal.SIGTERM)
+        child.wait()
+        raise
+    if code:
+        raise RuntimeError(
+            f"pcam {command} ended with exit code {code}, expected 0. Mend what"
+            " it says; the same command goes on from there."
+        )
+
+
+def _summarize(
+    options: CrossValidateOptions, folds: Sequence[str]
+) -> dict[str, object]:
+    scores, rows = {}, []
+    for fold in folds:
+        run_dir = os.path.join(options.run_dir, fold)
+        path = os.path.join(run_dir, run_files.METRICS_JSON)
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        scores[fold] = {name: content[name] for name in _SCORES}
+        path = os.path.join(run_dir, run_files.PREDICTIONS)
+        rows += [
+            (int(row), int(label), float(logit), fold)
+            for row, label, logit in tables.read_csv(
+                path, ("row", "label", "logit")
+            )
+        ]
+    _write_out_of_fold(options, rows)
+    table = np.array([list(found.values()) for found in scores.values()])
+    _, label, logit, _ = zip(*rows, strict=True)
+    return {
+        "folds": scores,
+        "mean": dict(zip(_SCORES, table.mean(0).tolist(), strict=True)),
+        "std": dict(zip(_SCORES, table.std(0, ddof=1).tolist(), strict=True)),
+        "pooled_auc": metrics.auc(np.array(label), np.array(logit)),
+    }
+
+
+def _write_out_of_fold(
+    options: CrossValidateOptions, rows: Sequence[tuple[int, int, float, str]]
+) -> None:
+    sidecar = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
+    names = [name for (name,) in tables.read_csv(sidecar, ("source_name",))]
+    probability = metrics.to_probability(np.array([row[2] for row in rows]))
+    tables.write_csv(
+        os.path.join(options.run_dir, OUT_OF_FOLD),
+        ("row", "id", "fold", "label", "probability"),
+        sorted(
+            (row, names[row], fold, label, value)
+            for (row, label, _, fold), value in zip(
+                rows, probability.tolist(), strict=True
+            )
+        ),
+    )
