@@ -56,6 +56,9 @@ def compute_intervals(
     the 5% that an interval cuts off, these scores have none. With fewer than 2
     slides, or patches where slides are unknown, no score has one.
 
+    The ECE takes noise for miscalibration, and a resample has more of it than
+    the patches: its interval lies high, and for a calibrated network above it.
+
     Args:
         label: int [num_patches], 0 or 1.
         logit: float [num_patches], finite.

@@ -81,6 +81,13 @@ def _interval_notes(scores: dict[str, object]) -> Iterator[str]:
             f"With fewer than {_FEW_SLIDES} slides intervals are rough, and"
             " rather too narrow."
         )
+    if scores["intervals"]["ece"] and (
+        scores["ece"] < scores["intervals"]["ece"][0]
+    ):
+        yield (
+            "The ECE is below its interval: drawing again adds noise to every"
+            " bin, so that of a resample is higher."
+        )
     num_one_class = scores["num_one_class_resamples"]
     if num_one_class and scores["auc"] is not None:
         has_interval = scores["intervals"]["auc"] is not None

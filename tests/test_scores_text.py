@@ -8,10 +8,11 @@ import pytest
 from pcam_tfdata import bootstrap, metrics, scores_text
 
 
-def page(label, slide=None, num_resamples=100) -> str:
+def page(label, slide=None, num_resamples=100, logit=None) -> str:
     """The page of made-up predictions, on one line."""
     label = np.asarray(label)
-    logit = np.random.default_rng(0).normal(size=len(label)) + label
+    if logit is None:
+        logit = np.random.default_rng(0).normal(size=len(label)) + label
     found = bootstrap.compute_intervals(
         label, logit, 0.5, slide, num_resamples=num_resamples
     )
@@ -80,3 +81,13 @@ def test_one_class_is_not_defined_nor_explained():
     text = page(np.zeros(80, int))
     assert "AUC not defined average precision not defined" in text
     assert "all labels are equal" not in text
+
+
+def test_ece_below_its_interval_is_explained():
+    share = np.repeat([0.1, 0.3, 0.5, 0.7, 0.9], 10)
+    label = np.tile(np.arange(10), 5) < np.round(10 * share)
+    calibrated = page(label.astype(int), logit=np.log(share / (1 - share)))
+    assert re.search(r"ECE \(15 bins\) 0\.0000 \[0\.0[2-9]", calibrated)
+    assert "The ECE is below its interval" in calibrated
+    wrong = page(BALANCED, logit=4.0 - 8 * BALANCED)
+    assert "The ECE is below its interval" not in wrong
