@@ -9,11 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata import (
+    bootstrap,
     inference,
     manifest,
     metrics,
     pipeline,
     run_files,
+    scores_text,
+    slides,
     strategy,
     tables,
 )
@@ -33,6 +36,7 @@ class EvaluateOptions:
         batch_size: Patches of a forward pass.
         input: Way in, one of `choices.INPUTS`.
         output_dir: Where the files go; None for `run_dir`.
+        num_resamples: Bootstrap resamples behind the intervals; 0 for none.
     """
 
     records_dir: str
@@ -42,16 +46,20 @@ class EvaluateOptions:
     batch_size: int = 512
     input: str = "auto"
     output_dir: str | None = None
+    num_resamples: int = 1000
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, object]:
     """Scores a run's best model on every patch of some splits, each once.
 
-    Writes `metrics.json`, the same as text, and `predictions.csv` (row, label,
-    logit).
+    Writes `metrics.json`, the same as text, `predictions.csv` (row, label,
+    logit) and, where the slide of every patch is known, `slides.csv`.
 
     Returns:
-        The scores, see `metrics.score`, with `splits` and `model`.
+        The scores, see `metrics.score`, with `splits` and `model`; and
+        `intervals`, `resampled`, `num_resamples` and
+        `num_one_class_resamples` of `bootstrap.Intervals`, with `num_slides`
+        (None where a slide is unknown).
 
     Raises:
         FileNotFoundError, ValueError: model, records or splits are not there.
@@ -60,6 +68,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     flags = run_files.read_flags(options.run_dir)
     splits = options.splits or flags["validation_splits"].split(",")
     _check_splits(options, splits, flags["train_splits"].split(","))
+    # Before the network runs: it may take an hour.
+    slide_of_row = slides.read_slides(options.records_dir)
     output_dir = options.output_dir or options.run_dir
     os.makedirs(output_dir, exist_ok=True)
     distribution = strategy.make_strategy("one_device")
@@ -70,10 +80,37 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     found = inference.predict_all(
         patches, model_path, distribution, options.batch_size, "evaluate"
     )
-    scores = metrics.score(found["label"], found["logit"], options.threshold)
-    scores = {"splits": list(splits), "model": flags["model"]} | scores
+    slide = slide_of_row[found["row"]]
+    if (slide == "").any():
+        slide = None
+    scores = {"splits": list(splits), "model": flags["model"]} | _score(
+        options, found, slide
+    )
     _write(output_dir, scores, found)
+    _write_slides(output_dir, found, slide, options.threshold)
     return scores
+
+
+def _score(
+    options: EvaluateOptions,
+    found: dict[str, np.ndarray],
+    slide: np.ndarray | None,
+) -> dict[str, object]:
+    label, logit = found["label"], found["logit"]
+    intervals = bootstrap.compute_intervals(
+        label,
+        logit,
+        options.threshold,
+        slide,
+        num_resamples=options.num_resamples,
+    )
+    return metrics.score(label, logit, options.threshold) | {
+        "num_slides": None if slide is None else intervals.num_units,
+        "intervals": intervals.ranges,
+        "resampled": intervals.resampled,
+        "num_resamples": intervals.num_resamples,
+        "num_one_class_resamples": intervals.num_one_class,
+    }
 
 
 def _check_splits(
@@ -113,7 +150,7 @@ def _write(
     )
     for name, text in (
         (run_files.METRICS_JSON, json.dumps(scores, indent=1) + "\n"),
-        (run_files.METRICS_TEXT, format_scores(scores)),
+        (run_files.METRICS_TEXT, scores_text.format_scores(scores)),
     ):
         path = os.path.join(output_dir, name)
         with open(f"{path}.incomplete", "w", encoding="utf-8") as file:
@@ -121,25 +158,17 @@ def _write(
         os.replace(f"{path}.incomplete", path)
 
 
-def format_scores(scores: dict[str, object]) -> str:
-    """Returns the scores as a page of text."""
-    lines = [
-        f"{scores['model']} on {', '.join(scores['splits'])}:"
-        f" {scores['num_patches']:,} patches, threshold {scores['threshold']}",
-        "",
-    ]
-    for name in ("auc", "average_precision", "accuracy", "nll", "brier"):
-        value = scores[name]
-        shown = "not defined" if value is None else f"{value:.4f}"
-        lines.append(f"{name:<20}{shown:>12}")
-    lines += ["", f"{'':<20}{'predicted 0':>12}{'predicted 1':>12}"]
-    for label, row in enumerate(scores["confusion_matrix"]):
-        counts = "".join(f"{count:>12,}" for count in row)
-        lines.append(f"{f'true {label}':<20}{counts}")
-    columns = ("precision", "recall", "f1-score", "support")
-    lines += ["", " " * 20 + "".join(f"{name:>12}" for name in columns)]
-    for name, row in scores["classification_report"].items():
-        if isinstance(row, dict):
-            values = "".join(f"{row[key]:>12.4f}" for key in columns[:-1])
-            lines.append(f"{name:<20}{values}{row['support']:>12,.0f}")
-    return "\n".join(lines) + "\n"
+def _write_slides(
+    output_dir: str,
+    found: dict[str, np.ndarray],
+    slide: np.ndarray | None,
+    threshold: float,
+) -> None:
+    path = os.path.join(output_dir, run_files.SLIDES)
+    if slide is not None:
+        rows = slides.score_slides(
+            slide, found["label"], found["logit"], threshold
+        )
+        tables.write_csv(path, slides.COLUMNS, rows)
+    elif os.path.exists(path):
+        os.remove(path)  # Of an earlier evaluation.

@@ -5,6 +5,12 @@ from sklearn import metrics as sklearn_metrics
 
 from pcam_tfdata import schema
 
+NUM_BINS = 15  # As in Guo et al. 2017.
+SPECIFICITY = 0.95
+# The scores that are one number each, in the order of a report.
+RANKING_NAMES = ("auc", "average_precision", "sensitivity_at_95_specificity")
+NAMES = (*RANKING_NAMES, "accuracy", "nll", "brier", "ece")
+
 
 def to_probability(logit: np.ndarray) -> np.ndarray:
     """Returns the probability of label 1 as float64, same shape.
@@ -27,27 +33,25 @@ def score(
         threshold: A probability at or above it predicts 1.
 
     Returns:
-        `num_patches`; `auc` and `average_precision` (None where all labels are
-        equal); `accuracy`; `nll` (mean negative log likelihood, nats); `brier`;
-        `confusion_matrix` (rows true, columns predicted, 0 before 1);
-        `classification_report`, a dict a class.
+        `num_patches` and `threshold`; each of `NAMES`, the `RANKING_NAMES`
+        None where all labels are equal; `confusion_matrix` (rows true, columns
+        predicted, 0 before 1); `classification_report`, a dict a class.
     """
     probability = to_probability(logit)
     predicted = (probability >= threshold).astype(int)
     labels = (schema.NEGATIVE, schema.POSITIVE)
-    both = len(np.unique(label)) == len(labels)
     return {
         "num_patches": len(label),
         "threshold": threshold,
         "auc": auc(label, logit),
-        "average_precision": float(
-            sklearn_metrics.average_precision_score(label, probability)
-        )
-        if both
-        else None,
+        "average_precision": average_precision(label, logit),
+        "sensitivity_at_95_specificity": sensitivity_at_specificity(
+            label, logit
+        ),
         "accuracy": float(np.mean(predicted == label)),
         "nll": nll(label, logit),
         "brier": float(np.mean((probability - label) ** 2)),
+        "ece": ece(label, probability),
         "confusion_matrix": sklearn_metrics.confusion_matrix(
             label, predicted, labels=labels
         ).tolist(),
@@ -64,12 +68,72 @@ def score(
 
 def auc(label: np.ndarray, logit: np.ndarray) -> float | None:
     """Returns the area under the ROC curve; None where all labels are equal."""
-    if len(np.unique(label)) < len(schema.CLASS_NAMES):
+    if _one_class(label):
         return None
     return float(sklearn_metrics.roc_auc_score(label, logit))
+
+
+def average_precision(label: np.ndarray, logit: np.ndarray) -> float | None:
+    """Returns the mean precision over recall, not interpolated; or None.
+
+    Of the logit: probabilities of large ones are 1 alike.
+    """
+    if _one_class(label):
+        return None
+    return float(sklearn_metrics.average_precision_score(label, logit))
+
+
+def sensitivity_at_specificity(
+    label: np.ndarray, logit: np.ndarray, specificity: float = SPECIFICITY
+) -> float | None:
+    """Returns the highest sensitivity at no less than a specificity; or None.
+
+    Of the thresholds that there are: patches of one logit are above a threshold
+    or below it together, and nothing is interpolated between.
+    """
+    if _one_class(label):
+        return None
+    false_rate, true_rate, _ = sklearn_metrics.roc_curve(
+        label, logit, drop_intermediate=False
+    )
+    return float(true_rate[false_rate <= max_false_rate(specificity)].max())
+
+
+def max_false_rate(specificity: float) -> float:
+    """Returns the false positive rate up to which a specificity is reached.
+
+    A little is added: 1 - 0.9 is below 0.1 in floating point.
+    """
+    return 1 - specificity + 1e-12
+
+
+def ece(label: np.ndarray, probability: np.ndarray) -> float:
+    """Returns the expected calibration error of the probability of label 1.
+
+    Patches fall into 15 bins of equal width by their probability of label 1;
+    of each bin, the difference between the mean probability and the share of
+    label 1; of these, the mean over patches (Naeini et al. 2015). Guo et al.
+    2017 bin the probability of the predicted class instead.
+
+    Args:
+        label: int [num_patches], 0 or 1.
+        probability: float [num_patches], in [0, 1].
+    """
+    gap = np.bincount(bin_of(probability), probability - label)
+    return float(np.abs(gap).sum() / len(label))
+
+
+def bin_of(probability: np.ndarray) -> np.ndarray:
+    """Returns the bin of each probability, int64; 1 is in the last."""
+    bins = np.floor(np.asarray(probability) * NUM_BINS).astype(np.int64)
+    return np.minimum(bins, NUM_BINS - 1)
 
 
 def nll(label: np.ndarray, logit: np.ndarray) -> float:
     """Returns the mean negative log likelihood, in nats."""
     logit = np.asarray(logit, np.float64)
     return float(np.mean(np.logaddexp(0, logit) - label * logit))
+
+
+def _one_class(label: np.ndarray) -> bool:
+    return len(np.unique(label)) < len(schema.CLASS_NAMES)

@@ -32,12 +32,14 @@ TIMING = "timing.csv"
 METRICS_JSON = "metrics.json"
 METRICS_TEXT = "metrics.txt"
 PREDICTIONS = "predictions.csv"
+SLIDES = "slides.csv"
 ROC_PLOT = "roc.png"
 CONFUSION_PLOT = "confusion.png"
 _OWNED = (
-    BEST_MODEL, CHECKPOINTS, ENVIRONMENT, FLAGS, HISTORY, HISTORY_PLOT, TIMING,
-    METRICS_JSON, METRICS_TEXT, PREDICTIONS, ROC_PLOT, CONFUSION_PLOT,
-    BAD_BATCH, TENSORBOARD, INCOMPLETE_MODEL, INPUT_CACHE, f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
+    BAD_BATCH, BEST_MODEL, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT, FLAGS,
+    HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
+    METRICS_TEXT, PREDICTIONS, ROC_PLOT, SLIDES, TENSORBOARD, TIMING,
+    f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
 )  # fmt: skip
 # What may change between a run and its resumption: where things are, and how
 # they get to the network if in the same order, which is looked at by itself.

@@ -1,5 +1,6 @@
 """The commands as a user runs them; whatever is wrong is told in one line."""
 
+import json
 import os
 import pathlib
 import re
@@ -530,15 +531,82 @@ def test_restart_begins_anew_on_two_devices(records_dir, run_dir, tmp_path):
 def test_evaluate_writes_scores_and_pictures(records_dir, run_dir, tmp_path):
     result = run_pcam(
         "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
-        f"--output_dir={tmp_path}",
+        f"--output_dir={tmp_path}", "--splits=fold0,fold1,fold2",
     )  # fmt: skip
     assert result.returncode == 0
-    assert re.fullmatch(r"Input: mmap, .*\.\n", result.stderr)
+    assert re.fullmatch(
+        r"Warning: .* trained on fold1, fold2: .*\nInput: mmap, .*\.\n",
+        result.stderr,
+    )
     assert sorted(os.listdir(tmp_path)) == [
         "confusion.png", "metrics.json", "metrics.txt", "predictions.csv",
-        "roc.png",
+        "roc.png", "slides.csv",
     ]  # fmt: skip
     assert result.stdout == (tmp_path / "metrics.txt").read_text()
+    scores = json.loads((tmp_path / "metrics.json").read_text())
+    rows = tables.read_csv(str(tmp_path / "slides.csv"), ("num_patches", "nll"))
+    assert len(rows) == scores["num_slides"] > 2
+    assert sum(int(count) for count, _ in rows) == scores["num_patches"]
+    total = sum(int(count) * float(nll) for count, nll in rows)
+    assert total / scores["num_patches"] == pytest.approx(scores["nll"])
+    assert scores["resampled"] == "slides"
+    low, high = scores["intervals"]["nll"]
+    assert low < scores["nll"] < high
+    assert f"{scores['nll']:.4f} [{low:.4f}, {high:.4f}]\n" in result.stdout
+
+
+def test_scores_without_slides_are_said_to_be_optimistic(
+    run_dir, kaggle_tree, tmp_path
+):
+    records_dir, scores_dir = tmp_path / "records", tmp_path / "scores"
+    run_pcam(
+        "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={records_dir}",
+    )  # fmt: skip
+    scores_dir.mkdir()
+    (scores_dir / "slides.csv").write_text("of an earlier evaluation")
+
+    def evaluate(num_resamples):
+        result = run_pcam(
+            "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+            f"--output_dir={scores_dir}", f"--num_resamples={num_resamples}",
+        )  # fmt: skip
+        assert "Slides are unknown, so scores and" in result.stdout
+        return json.loads((scores_dir / "metrics.json").read_text())
+
+    scores = evaluate(50)
+    assert (scores["resampled"], scores["num_slides"]) == ("patches", None)
+    assert scores["num_resamples"] == 50
+    assert len(scores["intervals"]["accuracy"]) == 2
+    assert not (scores_dir / "slides.csv").exists()
+    without = evaluate(0)
+    assert not any(without["intervals"].values())
+    assert without["auc"] == scores["auc"]
+
+
+def test_damaged_sidecar_is_refused_before_the_network_runs(
+    records_dir, run_dir, tmp_path
+):
+    copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "copy"))
+    lines = (copy / "patches.csv").read_text().splitlines(keepends=True)
+    (copy / "patches.csv").write_text("".join(lines[:9]))
+    refused(
+        1, "patches.csv: found 8 rows, expected rows 0 to 66", "evaluate",
+        f"--records_dir={copy}", f"--run_dir={run_dir}",
+        f"--output_dir={tmp_path / 'scores'}",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == ["copy"]
+
+
+def test_negative_number_of_resamples_is_refused(
+    records_dir, run_dir, tmp_path
+):
+    refused(
+        2, "--num_resamples", "evaluate", f"--records_dir={records_dir}",
+        f"--run_dir={run_dir}", f"--output_dir={tmp_path / 'scores'}",
+        "--num_resamples=-1",
+    )  # fmt: skip
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])

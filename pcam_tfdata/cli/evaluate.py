@@ -1,6 +1,7 @@
 """Scores the best model of a run, exactly.
 
-Writes metrics.json, metrics.txt, predictions.csv, roc.png and confusion.png.
+Writes metrics.json, metrics.txt, predictions.csv, roc.png and confusion.png;
+slides.csv, the scores of each slide, where slides are known.
 """
 
 import os
@@ -28,12 +29,19 @@ options.define_input()
 flags.DEFINE_string(
     "output_dir", None, "Where the files go. Default: the run's folder."
 )
+flags.DEFINE_integer(
+    "num_resamples",
+    1000,
+    "Bootstrap resamples behind the 95% intervals, of whole slides where slides"
+    " are known, else of patches. 0: no intervals.",
+    lower_bound=0,
+)
 
 
 def run() -> None:
     """Writes the scores and prints them."""
     with quiet.imports():
-        from pcam_tfdata import evaluate, report, run_files
+        from pcam_tfdata import evaluate, report, run_files, scores_text
     evaluated = options.from_flags(evaluate.EvaluateOptions)
     scores = evaluate.evaluate(evaluated)
     output_dir = evaluated.output_dir or evaluated.run_dir
@@ -46,4 +54,4 @@ def run() -> None:
     report.plot_confusion(
         scores, os.path.join(output_dir, run_files.CONFUSION_PLOT)
     )
-    print(evaluate.format_scores(scores), end="")
+    print(scores_text.format_scores(scores), end="")
