@@ -23,6 +23,7 @@ FLAGS = "flags.txt"
 HISTORY = "history.csv"
 HISTORY_PLOT = "history.png"
 TIMING = "timing.csv"
+TENSORBOARD = "tensorboard"
 METRICS_JSON = "metrics.json"
 METRICS_TEXT = "metrics.txt"
 PREDICTIONS = "predictions.csv"
@@ -31,7 +32,7 @@ CONFUSION_PLOT = "confusion.png"
 _OWNED = (
     BEST_MODEL, CHECKPOINTS, ENVIRONMENT, FLAGS, HISTORY, HISTORY_PLOT, TIMING,
     METRICS_JSON, METRICS_TEXT, PREDICTIONS, ROC_PLOT, CONFUSION_PLOT,
-    INCOMPLETE_MODEL, INPUT_CACHE, f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
+    INCOMPLETE_MODEL, INPUT_CACHE, TENSORBOARD, f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
 )  # fmt: skip
 # What may change between a run and its resumption: where things are, and how
 # they get to the network if in the same order, which is looked at by itself.

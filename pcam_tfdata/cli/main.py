@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train a network; the same command again resumes.",
     "evaluate": "Score a trained network exactly.",
     "predict": "Write a submission CSV.",
+    "runs": "Show what was tried, and how it scored.",
     "benchmark": "Time conversion, input, training or prediction.",
 }
 _KINDS = {
