@@ -134,6 +134,8 @@ def _read_flags(run: Run, path: str) -> None:
 def _read_history(run: Run, path: str) -> None:
     """Reads the last epoch, and the best one as training chose it."""
     rows = _read_numbers(path, ("epoch", BEST_SCORE))
+    if not all(isinstance(row["epoch"], int) for row in rows):
+        raise ValueError("found no epoch in a line")
     best = None
     for row in rows:
         score = row[BEST_SCORE]
