@@ -26,6 +26,7 @@ COMMANDS = {
     "cross_validate": "Train and score on each fold in turn.",
     "evaluate": "Score a trained network exactly.",
     "predict": "Write a submission CSV.",
+    "runs": "Show what was tried, and how it scored.",
     "benchmark": "Time conversion, input, training or prediction.",
 }
 _KINDS = {
