@@ -54,4 +54,4 @@ def run() -> int:
         from pcam_tfdata.benchmark import benchmark_options, jobs, results
     report = jobs.run(options.from_flags(benchmark_options.BenchmarkOptions))
     print(results.format_report(report))
-    return int(any(row.error is not None for row in report.rows))
+    return int(any(row.get("error") for row in report.rows))
