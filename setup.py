@@ -35,7 +35,8 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
-        "dev": ["pytest", "pytest-xdist", "ruff"],
+        "tensorboard": ["tensorboard"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "tensorboard"],
     },
     entry_points={"console_scripts": ["pcam = pcam_tfdata.cli.main:run"]},
 )

@@ -19,7 +19,7 @@ from pcam_tfdata import manifest, metrics, run_files, tables
 
 OUT_OF_FOLD = "out_of_fold.csv"
 SUMMARY = "cross_validation.json"
-_SCORES = ("auc", "average_precision", "accuracy", "nll", "brier")
+_COLUMN = max(map(len, metrics.NAMES)) + 2
 
 _logger = logging.getLogger(__name__)
 
@@ -70,10 +70,13 @@ def cross_validate(options: CrossValidateOptions) -> dict[str, object]:
 
 def format_summary(summary: dict[str, object]) -> str:
     """Returns the scores as a table of text."""
-    header = f"{'':<12}" + "".join(f"{name:>19}" for name in _SCORES)
+    header = f"{'':<12}" + "".join(
+        f"{name:>{_COLUMN}}" for name in metrics.NAMES
+    )
     rows = summary["folds"] | {"mean": summary["mean"], "std": summary["std"]}
     lines = [
-        f"{name:<12}" + "".join(f"{scores[key]:>19.4f}" for key in _SCORES)
+        f"{name:<12}"
+        + "".join(f"{scores[key]:>{_COLUMN}.4f}" for key in metrics.NAMES)
         for name, scores in rows.items()
     ]
     pooled = f"AUC of all out-of-fold patches: {summary['pooled_auc']:.4f}"
@@ -152,7 +155,7 @@ def _summarize(
         path = os.path.join(run_dir, run_files.METRICS_JSON)
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        scores[fold] = {name: content[name] for name in _SCORES}
+        scores[fold] = {name: content[name] for name in metrics.NAMES}
         path = os.path.join(run_dir, run_files.PREDICTIONS)
         rows += [
             (int(row), int(label), float(logit), fold)
@@ -165,8 +168,10 @@ def _summarize(
     _, label, logit, _ = zip(*rows, strict=True)
     return {
         "folds": scores,
-        "mean": dict(zip(_SCORES, table.mean(0).tolist(), strict=True)),
-        "std": dict(zip(_SCORES, table.std(0, ddof=1).tolist(), strict=True)),
+        "mean": dict(zip(metrics.NAMES, table.mean(0).tolist(), strict=True)),
+        "std": dict(
+            zip(metrics.NAMES, table.std(0, ddof=1).tolist(), strict=True)
+        ),
         "pooled_auc": metrics.auc(np.array(label), np.array(logit)),
     }
 

@@ -70,13 +70,13 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     _check_splits(options, splits, flags["train_splits"].split(","))
     # Before the network runs: it may take an hour.
     slide_of_row = slides.read_slides(options.records_dir)
-    output_dir = options.output_dir or options.run_dir
-    os.makedirs(output_dir, exist_ok=True)
     distribution = strategy.make_strategy("one_device")
     patches = pipeline.open_patches(
         pipeline.Source(options.records_dir, splits, options.input),
         strategy.list_devices(distribution),
     )
+    output_dir = options.output_dir or options.run_dir
+    os.makedirs(output_dir, exist_ok=True)
     found = inference.predict_all(
         patches, model_path, distribution, options.batch_size, "evaluate"
     )

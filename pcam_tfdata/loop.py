@@ -4,6 +4,7 @@ Keras' `fit` fails under MirroredStrategy in several ways (BUILD_NOTES.md), so
 the loop is our own; networks, optimizers and callbacks are Keras'.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -18,6 +19,7 @@ import tensorflow as tf
 from pcam_tfdata import (
     callback_state,
     checkpoints,
+    event_files,
     inference,
     interruption,
     metrics,
@@ -113,6 +115,7 @@ class Loop:
         self._checkpoints = checkpoints.Writer(folder, options.keep_checkpoints)
         self._next_checkpoint = math.inf
         self._steps_per_call = 1
+        self._events: event_files.EventWriter | None = None
         # What came after the checkpoint is dropped, and will come again.
         run_files.write_history(options.run_dir, self.state.history)
 
@@ -136,6 +139,7 @@ class Loop:
         with (
             pipeline.damage_named(self.training, self.validation),
             interruption.Signals() as signals,
+            self._open_events() as self._events,
         ):
             events.on_train_begin()
             # Not before: they begin by forgetting everything.
@@ -154,6 +158,13 @@ class Loop:
                 raise
             finally:
                 self._checkpoints.wait()
+
+    def _open_events(self) -> contextlib.AbstractContextManager:
+        if not self._options.tensorboard:
+            return contextlib.nullcontext()
+        return event_files.EventWriter(
+            self._options.run_dir, self.state.history
+        )
 
     def _own_callbacks(self) -> list[keras.callbacks.Callback]:
         patience = self._options.early_stopping_patience
@@ -208,6 +219,8 @@ class Loop:
         state.is_stopped = self._trainer.model.stop_training
         self._save(callbacks)
         run_files.write_history(self._options.run_dir, state.history)
+        if self._events is not None:
+            self._events.add(state.history[-1])
         self._note_timing(state.step - first, trained - start, seconds)
 
     def _train(

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 
-from pcam_tfdata import manifest, pipeline, run_files, schema
+from pcam_tfdata import event_files, manifest, pipeline, run_files, schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +172,8 @@ def check(options: TrainOptions, num_replicas: int) -> None:
             " --schedule=cosine."
         )
     resolve_class_weights(options)
+    if options.tensorboard:
+        event_files.check_installed()
 
 
 def _check_batch_size(options: TrainOptions, num_replicas: int) -> None:

@@ -2,8 +2,9 @@
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import keras
 import tensorflow as tf
 
 from pcam_tfdata import inference, models, strategy, trainer
@@ -35,6 +36,7 @@ def run_training(
         _TRAIN_PLAN,
         contender.Contender(_TRAIN_LIMIT, train_on_one_batch),
         contender.Contender("training, mmap", train_on_records),
+        contender.Contender("Keras fit, one constant batch", fit_on_one_batch),
     )
     if ratio is None:
         return report
@@ -76,6 +78,27 @@ def train_on_one_batch(
     return _train(ds, data, model, distribution)
 
 
+def fit_on_one_batch(data: benchmark_options.Data, model: str) -> Iterator[int]:
+    """Trains on one batch with Keras' `fit`, at its best.
+
+    Without XLA, which `fit` chooses by itself and which is slower on a CPU.
+    """
+    batch = next(iter(feeds.train_batches(data, feeds.open_patches(data))))
+    ds = tf.data.Dataset.from_tensors((batch["image"], batch["label"])).repeat()
+    strategy.reset_keras(strategy.resolve_precision("auto"), 0)
+    network = models.build(model)
+    network.compile(
+        "adam",
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        [keras.metrics.BinaryAccuracy(threshold=0.0)],
+        jit_compile=strategy.resolve_xla("auto"),
+    )
+    return _call_over_and_over(
+        lambda num_steps: network.fit(ds, steps_per_epoch=num_steps, verbose=0),
+        data.batch_size,
+    )
+
+
 def predict_records(data: benchmark_options.Data, model: str) -> Iterator[int]:
     """Predicts the records, from the first patch on at each piece."""
     predictor = _make_predictor(model)
@@ -107,7 +130,7 @@ def _run(
         for each in runs
     ]
     outcomes = measure.measure(contenders, plan)
-    limit, real = outcomes
+    limit, real, *_ = outcomes
     report = results.build(
         machine.describe() | {"gpus": machine.list_gpus()},
         {"what": options.what, "model": options.model} | data.parameters(),
@@ -136,6 +159,13 @@ def _train(
         sums = tf.zeros([3], tf.float64)
         training.run_steps(iterator, 0, num_steps, sums)
 
+    return _call_over_and_over(call, data.batch_size)
+
+
+def _call_over_and_over(
+    call: Callable[[int], object], batch_size: int
+) -> Iterator[int]:
+    """Calls for as many steps at a time as fit; gives the patches of each."""
     call(1)  # Traces.
     start = time.perf_counter()
     call(1)
@@ -143,7 +173,7 @@ def _train(
     num_steps = max(1, int(_CALL_SECONDS / step_seconds))
     while True:
         call(num_steps)
-        yield num_steps * data.batch_size
+        yield num_steps * batch_size
 
 
 def _make_predictor(model: str) -> inference.Predictor:

@@ -1,0 +1,287 @@
+"""Runs that are killed, interrupted or damaged end as undisturbed ones."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from pcam_tfdata import (
+    loop,
+    pipeline,
+    run_files,
+    train,
+    train_options,
+)
+
+SPLITS = ("fold1", "fold2", "fold3", "fold4")
+DEADLINE = 180
+# Everything that a checkpoint has to keep: averages, schedule, augmentation,
+# dropout, a callback's memory. A checkpoint as often as it may be.
+FLAGS = (
+    "--model=small_cnn", "--batch_size=8", "--epochs=12", "--augment=d4",
+    "--optimizer=adamw", "--schedule=cosine", "--warmup_steps=5",
+    "--ema_decay=0.9", "--early_stopping_patience=50",
+    "--checkpoint_every_seconds=0", "--steps_per_loop=1",
+)  # fmt: skip
+
+
+def start_training(records_dir, run_dir, *flags) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "pcam_tfdata", "train",
+            f"--records_dir={records_dir}", f"--run_dir={run_dir}", *flags,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def list_checkpoints(run_dir) -> list[str]:
+    folder = run_dir / run_files.CHECKPOINTS
+    return sorted(map(str, folder.glob("*.npz")))
+
+
+def wait_for_checkpoint(process, run_dir, before=()) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while list_checkpoints(run_dir) == list(before):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def last_arrays(run_dir) -> dict[str, np.ndarray]:
+    with np.load(list_checkpoints(run_dir)[-1]) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def check_same_end(one, other) -> None:
+    expected, found = last_arrays(one), last_arrays(other)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, name)
+    for name in (run_files.HISTORY,):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    weights = [
+        keras.models.load_model(
+            run_files.find_model(str(run_dir))
+        ).get_weights()
+        for run_dir in (one, other)
+    ]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(records_dir, tmp_path_factory):
+    """A run of `FLAGS`, left alone."""
+    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = start_training(records_dir, run_dir, *FLAGS)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, output
+    return run_dir
+
+
+def test_killed_run_ends_as_an_undisturbed_one(
+    records_dir, tmp_path, undisturbed
+):
+    run_dir = tmp_path / "run"
+    draw = random.Random(0)
+    places = []
+    for _ in range(5):
+        process = start_training(records_dir, run_dir, *FLAGS)
+        wait_for_checkpoint(process, run_dir, list_checkpoints(run_dir))
+        time.sleep(draw.uniform(0, 1.5))
+        process.kill()
+        process.communicate()
+        state = json.loads(str(last_arrays(run_dir)["state"]))
+        places.append((state["step"], state["sums"][2]))
+    resumed = start_training(records_dir, run_dir, *FLAGS)
+    output, _ = resumed.communicate(timeout=DEADLINE)
+    assert resumed.returncode == 0, output
+    check_same_end(undisturbed, run_dir)
+    assert any(seen for _, seen in places), places  # In mid-epoch too.
+    again = start_training(records_dir, run_dir, *FLAGS)
+    assert "finished before, nothing to do" in again.communicate()[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGTERM, 143, "terminated."),
+        (signal.SIGINT, 130, "interrupted."),
+    ],
+    ids=["SIGTERM", "SIGINT"],
+)
+def test_signal_leaves_a_checkpoint(
+    records_dir, tmp_path, undisturbed, number, code, told
+):
+    run_dir = tmp_path / "run"
+    # None but at the ends of epochs; so the signal's own is seen.
+    flags = [*FLAGS, "--checkpoint_every_seconds=1000"]
+    process = start_training(records_dir, run_dir, *flags)
+    wait_for_checkpoint(process, run_dir)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == code, output
+    lines = output.splitlines()
+    assert lines[-1] == f"pcam train: {told}"
+    step = json.loads(str(last_arrays(run_dir)["state"]))["step"]
+    assert lines[-2].startswith(
+        f"{signal.Signals(number).name}: there is a checkpoint after step {step};"
+    )
+    resumed = start_training(records_dir, run_dir, *flags)
+    output, _ = resumed.communicate(timeout=DEADLINE)
+    assert resumed.returncode == 0, output
+    check_same_end(undisturbed, run_dir)
+
+
+def test_cut_checkpoint_makes_the_run_go_on_from_the_one_before(
+    records_dir, tmp_path, undisturbed
+):
+    run_dir = tmp_path / "run"
+    process = start_training(records_dir, run_dir, *FLAGS)
+    while len(list_checkpoints(run_dir)) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    newest = list_checkpoints(run_dir)[-1]
+    os.truncate(newest, os.path.getsize(newest) // 2)
+    resumed = start_training(records_dir, run_dir, *FLAGS)
+    output, _ = resumed.communicate(timeout=DEADLINE)
+    assert resumed.returncode == 0, output
+    assert output.count(f"{newest}: damaged") == 1
+    check_same_end(undisturbed, run_dir)
+
+
+def test_second_process_is_refused_while_the_first_trains(
+    records_dir, tmp_path
+):
+    run_dir = tmp_path / "run"
+    first = start_training(records_dir, run_dir, *FLAGS, "--epochs=1000")
+    wait_for_checkpoint(first, run_dir)
+    for more in ((), ("--restart",)):
+        second = start_training(records_dir, run_dir, *FLAGS, *more)
+        output, _ = second.communicate(timeout=DEADLINE)
+        assert second.returncode == 1
+        assert f"found that process {first.pid} is training there" in output
+        assert len(output.splitlines()) == 1
+    assert first.poll() is None
+    first.kill()  # The lock goes with its holder.
+    first.communicate()
+    third = start_training(
+        records_dir, run_dir, *FLAGS, "--epochs=1", "--restart"
+    )
+    output, _ = third.communicate(timeout=DEADLINE)
+    assert third.returncode == 0, output
+
+
+def options_for(records_dir, run_dir, **changes) -> train_options.TrainOptions:
+    defaults = {"model": "small_cnn", "batch_size": 8, "epochs": 2}
+    return train_options.TrainOptions(
+        records_dir=records_dir, run_dir=str(run_dir), **(defaults | changes)
+    )
+
+
+def test_more_epochs_go_on_from_a_finished_run(records_dir, tmp_path):
+    train.train(options_for(records_dir, tmp_path / "a", epochs=4))
+    train.train(options_for(records_dir, tmp_path / "b", epochs=2))
+    train.train(options_for(records_dir, tmp_path / "b", epochs=4))
+    check_same_end(tmp_path / "a", tmp_path / "b")
+    assert "--epochs=4\n" in (tmp_path / "b" / "flags.txt").read_text()
+    with pytest.raises(ValueError, match="differs in --epochs"):
+        train.train(options_for(records_dir, tmp_path / "b", epochs=3))
+
+
+def test_schedule_takes_no_more_epochs(records_dir, tmp_path):
+    options = {"schedule": "cosine", "epochs": 1}
+    train.train(options_for(records_dir, tmp_path, **options))
+    with pytest.raises(ValueError, match="differs in --epochs"):
+        train.train(options_for(records_dir, tmp_path, schedule="cosine"))
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Ends the process' run in the middle of an epoch."""
+
+    def __init__(self, step):
+        super().__init__()
+        self._step = step
+        self.num_seen = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.num_seen += 1
+        if self.num_seen == self._step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_callbacks_keep_what_they_remember(records_dir, tmp_path):
+    def callbacks(stop):
+        return [
+            StopAfter(stop),
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_auc", mode="max", factor=0.5, patience=1,
+                min_delta=1.0,
+            ),
+        ]  # fmt: skip
+
+    options = options_for(
+        records_dir, tmp_path / "b", epochs=5, steps_per_loop=1
+    )
+    for stop in (8, 17):
+        with pytest.raises(KeyboardInterrupt):
+            train.train(options, callbacks(stop))
+    train.train(options, callbacks(0))
+    train.train(
+        options_for(records_dir, tmp_path / "a", epochs=5, steps_per_loop=1),
+        callbacks(0),
+    )
+    check_same_end(tmp_path / "a", tmp_path / "b")
+    rows = (tmp_path / "a" / run_files.HISTORY).read_text().splitlines()
+    rates = {line.split(",")[2] for line in rows[1:]}
+    assert len(rates) > 2
+
+
+def test_early_stopping_ends_the_run_for_good(records_dir, tmp_path):
+    options = options_for(
+        records_dir, tmp_path, epochs=50, learning_rate=0.0,
+        early_stopping_patience=2,
+    )  # fmt: skip
+    assert train.train(options)["epoch"] == 3
+    assert train.train(options)["epoch"] == 3
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "skip"])
+def test_loss_that_is_no_number(records_dir, tmp_path, caplog, on_nan):
+    options = options_for(
+        records_dir, tmp_path, optimizer="sgd", learning_rate=1e30,
+        on_nan=on_nan, seed=3,
+    )  # fmt: skip
+    with pytest.raises(FloatingPointError) as error:
+        train.train(options)
+    told = str(error.value)
+    limit = loop._MOST_SKIPPED_STEPS if on_nan == "skip" else 0
+    skipped = [r for r in caplog.records if "the step is skipped" in r.message]
+    assert len(skipped) <= limit
+    if "logits that are no finite" in told:  # Validation came first.
+        assert on_nan == "skip"
+        assert skipped
+        return
+    assert "at learning rate 1e+30" in told
+    with np.load(tmp_path / run_files.BAD_BATCH) as bad:
+        step = int(bad["step"])
+        assert f"in step {step}," in told
+        source = pipeline.Source(records_dir, SPLITS)
+        ds = pipeline.train_batches(
+            source, batch_size=8, seed=3, first_step=step, num_steps=step + 1
+        )
+        (batch,) = ds.as_numpy_iterator()
+        for name, part in batch.items():
+            np.testing.assert_array_equal(bad[name], part)
