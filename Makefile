@@ -1,6 +1,7 @@
 # make demo                  the whole job on made-up patches
 # make demo DATA=FOLDER      the same on Kaggle's folder
 # make test                  tests and linter
+# make test-long             tests that take minutes each
 # make peers                 an environment for tools/compare_peers.py
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test peers clean
+.PHONY: demo test test-long peers clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python tools/demo.py --data='$(DATA)'
@@ -17,6 +18,9 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long
 
 peers:
 	$(PYTHON) -m venv $(PEERS)

@@ -83,33 +83,50 @@ def check_same_end(one, other) -> None:
 def undisturbed(records_dir, tmp_path_factory):
     """A run of `FLAGS`, left alone."""
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    process = start_training(records_dir, run_dir, *FLAGS)
+    finish(records_dir, run_dir, *FLAGS)
+    return run_dir
+
+
+def finish(records_dir, run_dir, *flags) -> str:
+    """Trains to the end; returns what was printed."""
+    process = start_training(records_dir, run_dir, *flags)
     output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, output
-    return run_dir
+    return output
 
 
 def test_killed_run_ends_as_an_undisturbed_one(
     records_dir, tmp_path, undisturbed
 ):
-    run_dir = tmp_path / "run"
+    kill_five_times(records_dir, tmp_path / "run", FLAGS)
+    check_same_end(undisturbed, tmp_path / "run")
+    again = finish(records_dir, tmp_path / "run", *FLAGS)
+    assert "finished before, nothing to do" in again
+
+
+@pytest.mark.long
+def test_killed_seed_cnn_ends_as_an_undisturbed_one(records_dir, tmp_path):
+    flags = (*FLAGS, "--model=seed_cnn")
+    finish(records_dir, tmp_path / "a", *flags)
+    kill_five_times(records_dir, tmp_path / "b", flags)
+    check_same_end(tmp_path / "a", tmp_path / "b")
+
+
+def kill_five_times(records_dir, run_dir, flags) -> None:
+    """Kills a run at random moments, then lets it end."""
     draw = random.Random(0)
     places = []
     for _ in range(5):
-        process = start_training(records_dir, run_dir, *FLAGS)
-        wait_for_checkpoint(process, run_dir, list_checkpoints(run_dir))
+        before = list_checkpoints(run_dir)
+        process = start_training(records_dir, run_dir, *flags)
+        wait_for_checkpoint(process, run_dir, before)
         time.sleep(draw.uniform(0, 1.5))
         process.kill()
         process.communicate()
         state = json.loads(str(last_arrays(run_dir)["state"]))
         places.append((state["step"], state["sums"][2]))
-    resumed = start_training(records_dir, run_dir, *FLAGS)
-    output, _ = resumed.communicate(timeout=DEADLINE)
-    assert resumed.returncode == 0, output
-    check_same_end(undisturbed, run_dir)
+    finish(records_dir, run_dir, *flags)
     assert any(seen for _, seen in places), places  # In mid-epoch too.
-    again = start_training(records_dir, run_dir, *FLAGS)
-    assert "finished before, nothing to do" in again.communicate()[0]
 
 
 @pytest.mark.parametrize(
@@ -137,9 +154,7 @@ def test_signal_leaves_a_checkpoint(
     assert lines[-2].startswith(
         f"{signal.Signals(number).name}: there is a checkpoint after step {step};"
     )
-    resumed = start_training(records_dir, run_dir, *flags)
-    output, _ = resumed.communicate(timeout=DEADLINE)
-    assert resumed.returncode == 0, output
+    finish(records_dir, run_dir, *flags)
     check_same_end(undisturbed, run_dir)
 
 
@@ -155,9 +170,7 @@ def test_cut_checkpoint_makes_the_run_go_on_from_the_one_before(
     process.communicate()
     newest = list_checkpoints(run_dir)[-1]
     os.truncate(newest, os.path.getsize(newest) // 2)
-    resumed = start_training(records_dir, run_dir, *FLAGS)
-    output, _ = resumed.communicate(timeout=DEADLINE)
-    assert resumed.returncode == 0, output
+    output = finish(records_dir, run_dir, *FLAGS)
     assert output.count(f"{newest}: damaged") == 1
     check_same_end(undisturbed, run_dir)
 
@@ -177,11 +190,7 @@ def test_second_process_is_refused_while_the_first_trains(
     assert first.poll() is None
     first.kill()  # The lock goes with its holder.
     first.communicate()
-    third = start_training(
-        records_dir, run_dir, *FLAGS, "--epochs=1", "--restart"
-    )
-    output, _ = third.communicate(timeout=DEADLINE)
-    assert third.returncode == 0, output
+    finish(records_dir, run_dir, *FLAGS, "--epochs=1", "--restart")
 
 
 def options_for(records_dir, run_dir, **changes) -> train_options.TrainOptions:

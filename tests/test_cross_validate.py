@@ -1,0 +1,126 @@
+"""Every fold is validated on by a network that did not see it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import NUM_TRAIN, run_pcam
+
+from pcam_tfdata import cross_validate, manifest, metrics, run_files, tables
+
+FOLDS = ("fold0", "fold1", "fold2")
+FLAGS = ("--model=small_cnn", "--batch_size=8", "--epochs=1")
+
+
+def command(records_dir, run_dir, *more) -> list[str]:
+    return [
+        "cross_validate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        f"--folds={','.join(FOLDS)}", *FLAGS, *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(records_dir, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("cross") / "runs"
+    result = run_pcam(*command(records_dir, run_dir))
+    assert result.returncode == 0, result.stderr
+    return run_dir, result
+
+
+def read_json(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def test_each_patch_of_the_folds_is_predicted_once(records_dir, done):
+    run_dir, _ = done
+    content = manifest.read(records_dir)
+    with open(run_dir / cross_validate.OUT_OF_FOLD, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    sidecar = tables.read_csv(
+        os.path.join(records_dir, manifest.SIDECAR_FILE),
+        ("split", "label", "source_name"),
+    )
+    for row in rows:
+        expected = (row["fold"], row["label"], row["id"])
+        assert sidecar[int(row["row"])] == expected
+        assert 0 <= float(row["probability"]) <= 1
+    wanted = sum(s.num_records for s in content.select(FOLDS))
+    assert len({row["row"] for row in rows}) == len(rows) == wanted < NUM_TRAIN
+
+
+def test_no_network_saw_its_own_fold(done):
+    run_dir, _ = done
+    for fold in FOLDS:
+        flags = run_files.read_flags(str(run_dir / fold))
+        assert flags["validation_splits"] == fold
+        assert set(flags["train_splits"].split(",")) == set(FOLDS) - {fold}
+
+
+def test_mean_and_spread_are_those_of_the_folds(done):
+    run_dir, result = done
+    found = read_json(run_dir / cross_validate.SUMMARY)
+    scores = [
+        read_json(run_dir / fold / run_files.METRICS_JSON)["auc"]
+        for fold in FOLDS
+    ]
+    mean = sum(scores) / 3
+    variance = sum((score - mean) ** 2 for score in scores) / 2
+    assert found["mean"]["auc"] == pytest.approx(mean)
+    assert found["std"]["auc"] == pytest.approx(variance**0.5)
+    assert list(found["folds"]) == list(FOLDS)
+    assert set(found["mean"]) == set(metrics.NAMES)
+    assert f"{mean:.4f}" in result.stdout
+
+
+def test_again_it_trains_nothing(records_dir, done):
+    run_dir, result = done
+    before = (run_dir / "fold1" / run_files.BEST_MODEL).stat().st_mtime_ns
+    again = run_pcam(*command(records_dir, run_dir))
+    assert again.returncode == 0
+    assert again.stderr.count("finished before, nothing to do") == 3
+    assert again.stdout.splitlines()[-9:] == result.stdout.splitlines()[-9:]
+    after = (run_dir / "fold1" / run_files.BEST_MODEL).stat().st_mtime_ns
+    assert before == after
+
+
+def test_signal_reaches_the_run_which_goes_on_later(records_dir, tmp_path):
+    run_dir = tmp_path / "runs"
+    program = [sys.executable, "-m", "pcam_tfdata"]
+    program += command(records_dir, run_dir, "--epochs=1000")
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    folder = run_dir / "fold0" / run_files.CHECKPOINTS
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*.npz")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 143, told
+    assert "SIGTERM: there is a checkpoint after step" in told
+    assert "Traceback" not in told
+    assert not (run_dir / "fold1").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "told"),
+    [
+        (["--validation_splits=fold0"], 2, "expected --folds"),
+        (["--folds=fold0"], 1, "expected at least two different"),
+        (["--folds=fold0,fold9"], 1, "fold9"),
+        (["--folds=fold0,test"], 1, "without patches of both labels"),
+        (["--batch_size=1000"], 1, "pcam train ended with exit code 1"),
+    ],
+    ids=["splits", "one", "unknown", "unlabeled", "run"],
+)
+def test_bad_flags_are_told(records_dir, tmp_path, flags, code, told):
+    result = run_pcam(*command(records_dir, tmp_path / "runs"), *flags)
+    assert result.returncode == code, result.stderr
+    assert told in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
