@@ -103,7 +103,7 @@ def cut(
 
 @contextlib.contextmanager
 def open_folder(
-    folder: str, job: Mapping[str, str], *, restart: bool
+    folder: str, job: Mapping[str, str], *, restart: bool = False
 ) -> Iterator[Parts]:
     """Opens a folder of parts, or makes it, for this process alone.
 
