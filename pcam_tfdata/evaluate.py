@@ -33,8 +33,12 @@ class EvaluateOptions:
         run_dir: Folder of a run; its best model is scored.
         splits: Labelled splits; none for the run's validation splits.
         threshold: A probability at or above it predicts 1.
-        batch_size: Patches of a forward pass.
+        batch_size: Patches of a forward pass, over all replicas; rounded up to
+            what these can share evenly.
         input: Way in, one of `choices.INPUTS`.
+        strategy: One of `choices.STRATEGIES`.
+        num_virtual_devices: See `strategy.make_strategy`.
+        allow_cpu: See `strategy.make_strategy`.
         output_dir: Where the files go; None for `run_dir`.
         num_resamples: Bootstrap resamples behind the intervals; 0 for none.
     """
@@ -45,6 +49,9 @@ class EvaluateOptions:
     threshold: float = 0.5
     batch_size: int = 512
     input: str = "auto"
+    strategy: str = "one_device"
+    num_virtual_devices: int = 0
+    allow_cpu: bool = False
     output_dir: str | None = None
     num_resamples: int = 1000
 
@@ -70,8 +77,12 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     _check_splits(options, splits, flags["train_splits"].split(","))
     # Before the network runs: it may take an hour.
     slide_of_row = slides.read_slides(options.records_dir)
-    distribution = strategy.make_strategy("one_device")
-    patches = pipeline.open_patches(
+    distribution = strategy.make_strategy(
+        options.strategy,
+        num_virtual_devices=options.num_virtual_devices,
+        allow_cpu=options.allow_cpu,
+    )
+    patches = inference.open_patches(
         pipeline.Source(options.records_dir, splits, options.input),
         strategy.list_devices(distribution),
     )

@@ -1,13 +1,18 @@
 """A network and batches to logits, each patch once."""
 
+import collections
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import pipeline, progress
+
+# Calls whose results nobody has asked for yet. A GPU computes them while Python
+# takes the results of the one before.
+_CALLS_AHEAD = 2
 
 _logger = logging.getLogger(__name__)
 
@@ -46,36 +51,39 @@ class Predictor:
     ) -> dict[str, np.ndarray]:
         """Returns `row`, `label` (int64) and `logit` (float32) of each patch.
 
+        Arguments and errors as for `stream`.
+        """
+        return _join(self.stream(batches, num_patches, description))
+
+    def stream(
+        self, batches: tf.data.Dataset, num_patches: int, description: str
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields `row`, `label` (int64) and `logit` (float32) of each batch.
+
+        Without the padding, and in order, whatever the number of replicas.
+
         Args:
-            batches: Of `pipeline.eval_batches`: one static size, masked.
+            batches: Of `pipeline.eval_batches`: one static size, masked, which
+                the replicas can share evenly.
             num_patches: How many there are, for the progress bar.
             description: For the progress bar.
 
         Raises:
             FloatingPointError: a logit is not finite.
         """
-        parts: list[dict[str, np.ndarray]] = []
         num_done = 0
         distributed = self._strategy.experimental_distribute_dataset(batches)
         with progress.Progress(num_patches, description) as bar:
-            for batch in distributed:
-                parts.append(self._gather(self._step(batch)))
-                num_done += len(parts[-1]["row"])
+            calls = map(self._step, distributed)
+            for outputs in _run_ahead(calls, _CALLS_AHEAD):
+                found = self._gather(outputs)
+                _check_finite(found["logit"], description)
+                num_done += len(found["row"])
                 bar.advance_to(num_done)
-        found = {
-            name: np.concatenate([part[name] for part in parts])
-            for name in ("row", "label", "logit")
-        }
-        num_bad = np.count_nonzero(~np.isfinite(found["logit"]))
-        if num_bad:
-            raise FloatingPointError(
-                f"{description}: found {num_bad:,} logits that are no finite"
-                " numbers. The weights have diverged: train anew with a lower"
-                " --learning_rate."
-            )
-        return found
+                yield found
 
     def _gather(self, outputs: pipeline.Batch) -> dict[str, np.ndarray]:
+        """Returns a batch whose contiguous parts the replicas had, in order."""
         whole = {
             name: np.concatenate(self._local(part))
             for name, part in outputs.items()
@@ -83,9 +91,21 @@ class Predictor:
         mask = whole.pop("mask")
         return {name: part[mask] for name, part in whole.items()}
 
-    def _local(self, part: tf.Tensor) -> Iterable[np.ndarray]:
+    def _local(self, part: tf.Tensor) -> Sequence[np.ndarray]:
         results = self._strategy.experimental_local_results(part)
         return [np.asarray(result) for result in results]
+
+
+def open_patches(
+    source: pipeline.Source, devices: Sequence[str]
+) -> pipeline.Patches:
+    """Returns patches that are to be read once, see `pipeline.open_patches`.
+
+    `auto` does not take them onto the devices: that needs memory for all of
+    them, and saves nothing where each is used once.
+    """
+    is_asked_for = source.input == "device"
+    return pipeline.open_patches(source, devices if is_asked_for else ())
 
 
 def predict_all(
@@ -97,25 +117,52 @@ def predict_all(
 ) -> dict[str, np.ndarray]:
     """Returns what a saved network says of patches, see `Predictor.predict`.
 
+    Arguments and errors as for `stream_all`.
+    """
+    return _join(
+        stream_all(patches, model_path, strategy, batch_size, description)
+    )
+
+
+def stream_all(
+    patches: pipeline.Patches | pipeline.ImageFiles,
+    model_path: str,
+    strategy: tf.distribute.Strategy,
+    batch_size: int,
+    description: str,
+    *,
+    first_patch: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what a saved network says of patches, see `Predictor.stream`.
+
     Args:
-        patches: Of `pipeline.open_patches`, or files.
+        patches: Of `open_patches`, or files.
         model_path: A `.keras` file.
         strategy: On whose replicas it runs.
-        batch_size: Patches of a forward pass, over all replicas.
+        batch_size: Patches of a forward pass, over all replicas; rounded up to
+            what these can share evenly.
         description: For the progress bar.
+        first_patch: Begins with the batch that has this one. A patch has its
+            place in its batch wherever one begins: the place can change the
+            last bits of a logit.
 
     Raises:
         ValueError: the model or a record is damaged.
         FloatingPointError: a logit is not finite.
     """
     predictor = load(model_path, strategy, patches.fill)
-    num_patches = patches.num_patches
-    batch_size = pipeline.fit_batch_size(batch_size, num_patches)
-    batches = patches.eval_batches(batch_size=batch_size)
+    batch_size = pipeline.fit_batch_size(
+        batch_size, patches.num_patches, strategy.num_replicas_in_sync
+    )
+    first_batch = first_patch // batch_size
+    batches = patches.eval_batches(
+        batch_size=batch_size, first_batch=first_batch
+    )
+    num_patches = patches.num_patches - first_batch * batch_size
     if patches.plan:
         _logger.info("Input: %s.", patches.plan)
     with pipeline.damage_named(patches):
-        return predictor.predict(batches, num_patches, description)
+        yield from predictor.stream(batches, num_patches, description)
 
 
 def load(
@@ -137,3 +184,35 @@ def load(
             f" ({' '.join(str(error).split())[:200]}). Train again."
         ) from error
     return Predictor(model, strategy, fill)
+
+
+def _run_ahead(
+    calls: Iterable[pipeline.Batch], num_calls: int
+) -> Iterator[pipeline.Batch]:
+    """Yields each call's outputs after as many later ones were launched."""
+    waiting: collections.deque[pipeline.Batch] = collections.deque()
+    for outputs in calls:
+        waiting.append(outputs)
+        if len(waiting) > num_calls:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _join(
+    parts: Iterable[dict[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    whole = list(parts)
+    return {
+        name: np.concatenate([part[name] for part in whole])
+        for name in ("row", "label", "logit")
+    }
+
+
+def _check_finite(logit: np.ndarray, description: str) -> None:
+    num_bad = np.count_nonzero(~np.isfinite(logit))
+    if num_bad:
+        raise FloatingPointError(
+            f"{description}: found {num_bad:,} logits in a batch that are no"
+            " finite numbers. The weights have diverged: train anew with a"
+            " lower --learning_rate."
+        )

@@ -1,23 +1,34 @@
-"""From patches to a CSV of `id,label`: Kaggle's submission."""
+"""From patches to a CSV of `id,label`: Kaggle's submission.
+
+Records are predicted as one stream of batches. Its results are cut at the ends
+of shards, and each shard's are a part on disk at once, so a killed job goes on
+with the shards that are missing. Memory holds the logits of a shard, whatever
+the number of patches; names are read when the CSV is written.
+"""
 
 import dataclasses
+import itertools
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import (
     faults,
     inference,
     manifest,
-    metrics,
+    parts,
     pipeline,
     run_files,
     strategy,
+    submission,
     tables,
 )
-from pcam_tfdata.sources import kaggle
+from pcam_tfdata.sources import kaggle, listing
+
+_logger = logging.getLogger(__name__)
+_PARTS_ENDING = ".parts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +41,16 @@ class PredictOptions:
         records_dir: Records folder; or else
         input_dir: Kaggle's folder, read without records.
         split: Of the records; of a folder, `test` or `train`.
-        batch_size: Patches of a forward pass.
+        batch_size: Patches of a forward pass, over all replicas; rounded up to
+            what these can share evenly.
         input: Way in to records, one of `choices.INPUTS`.
+        strategy: One of `choices.STRATEGIES`.
+        num_virtual_devices: See `strategy.make_strategy`.
+        allow_cpu: See `strategy.make_strategy`.
         threshold: None for probabilities; else labels 0 and 1, where a
             probability at or above it gives 1.
         sample_submission: A CSV whose ids, in order, the output must have.
+        restart: Drops the parts that a killed job left.
     """
 
     run_dir: str
@@ -44,43 +60,38 @@ class PredictOptions:
     split: str = "test"
     batch_size: int = 512
     input: str = "auto"
+    strategy: str = "one_device"
+    num_virtual_devices: int = 0
+    allow_cpu: bool = False
     threshold: float | None = None
     sample_submission: str | None = None
+    restart: bool = False
 
 
 def predict(options: PredictOptions) -> int:
     """Writes a row `id,label` for every patch of a split; the ids are the
     source's own names.
 
+    From records it makes a folder `OUTPUT.parts` while it runs.
+
     Returns:
         How many patches.
 
     Raises:
         FileNotFoundError, ValueError: model, patches or sample are not there or
-            do not fit each other. Nothing is written then.
+            do not fit each other, or another process writes this output, or
+            the parts there are of another job. No CSV is written then.
     """
     model_path = run_files.find_model(options.run_dir)
     _check_output(options.output_csv)
-    distribution = strategy.make_strategy("one_device")
-    if options.records_dir is not None:
-        names, patches = _from_records(options, distribution)
-    else:
-        names, patches = _from_folder(options)
-    # Before the network runs: it may take an hour.
-    places = _order(names, options.sample_submission)
-    found = inference.predict_all(
-        patches, model_path, distribution, options.batch_size, "predict"
+    distribution = strategy.make_strategy(
+        options.strategy,
+        num_virtual_devices=options.num_virtual_devices,
+        allow_cpu=options.allow_cpu,
     )
-    if options.records_dir is None and patches.faults:
-        raise faults.BadInputError(patches.faults)
-    probability = metrics.to_probability(found["logit"])
-    labels = _to_labels(probability, options.threshold)
-    tables.write_csv(
-        options.output_csv,
-        ("id", "label"),
-        ((names[place], labels[place]) for place in places),
-    )
-    return len(places)
+    if options.records_dir is None:
+        return _predict_folder(options, model_path, distribution)
+    return _predict_records(options, model_path, distribution)
 
 
 def _check_output(output_csv: str) -> None:
@@ -97,32 +108,118 @@ def _check_output(output_csv: str) -> None:
         )
 
 
-def _from_records(
-    options: PredictOptions, distribution: tf.distribute.Strategy
-) -> tuple[list[str], pipeline.Patches]:
-    content = manifest.read(options.records_dir)
-    (split,) = content.select([options.split])
-    path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
-    names = [
-        name
-        for row_split, name in tables.read_csv(path, ("split", "source_name"))
-        if row_split == options.split
-    ]
-    if len(names) != split.num_records:
-        raise ValueError(
-            f"{path}: found {len(names):,} rows of {options.split}, expected"
-            f" {split.num_records:,}. Convert again."
-        )
-    source = pipeline.Source(
-        options.records_dir, [options.split], options.input
-    )
-    devices = strategy.list_devices(distribution)
-    return names, pipeline.open_patches(source, devices)
-
-
-def _from_folder(
+def _predict_records(
     options: PredictOptions,
-) -> tuple[list[str], pipeline.ImageFiles]:
+    model_path: str,
+    distribution: tf.distribute.Strategy,
+) -> int:
+    patches = inference.open_patches(
+        pipeline.Source(options.records_dir, [options.split], options.input),
+        strategy.list_devices(distribution),
+    )
+    job = {
+        "model_sha256": manifest.hash_file(model_path),
+        "manifest_sha256": manifest.hash_manifest(options.records_dir),
+        "split": options.split,
+    }
+    folder = f"{options.output_csv}{_PARTS_ENDING}"
+    with parts.open_folder(folder, job, restart=options.restart) as done:
+        # Before the network runs: it may take an hour.
+        _check_sidecar(options, patches.num_patches)
+        sample = _read_sample(options, _read_names(options))
+        _predict_missing(options, model_path, distribution, patches, done)
+        submission.write(
+            options.output_csv,
+            _read_names(options),
+            map(done.read, patches.selection.shards),
+            sample=sample,
+            threshold=options.threshold,
+        )
+    return patches.num_patches
+
+
+def _predict_missing(
+    options: PredictOptions,
+    model_path: str,
+    distribution: tf.distribute.Strategy,
+    patches: pipeline.Patches,
+    done: parts.Parts,
+) -> None:
+    """Writes the parts from the first on that is not there."""
+    shards = patches.selection.shards
+    # Parts are written in order, so no later one is there.
+    missing = list(itertools.dropwhile(done.has, shards))
+    num_there = len(shards) - len(missing)
+    if num_there:
+        _logger.info(
+            "%s: %d of %d shards were there.",
+            options.output_csv, num_there, len(shards),
+        )  # fmt: skip
+    if not missing:
+        return
+    results = inference.stream_all(
+        patches,
+        model_path,
+        distribution,
+        options.batch_size,
+        "predict",
+        first_patch=missing[0].first_row - shards[0].first_row,
+    )
+    for shard, logit in parts.cut(results, missing):
+        done.write(shard, logit)
+
+
+def _read_names(options: PredictOptions) -> Iterator[str]:
+    """Yields the names of a split's patches; memory holds one at a time."""
+    path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
+    for split, name in tables.iterate_csv(path, ("split", "source_name")):
+        if split == options.split:
+            yield name
+
+
+def _check_sidecar(options: PredictOptions, num_patches: int) -> None:
+    num_names = sum(1 for _ in _read_names(options))
+    if num_names != num_patches:
+        path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
+        raise ValueError(
+            f"{path}: found {num_names:,} rows of {options.split}, expected"
+            f" {num_patches:,}. Convert again."
+        )
+
+
+def _read_sample(
+    options: PredictOptions, names: Iterable[str]
+) -> submission.Sample | None:
+    if options.sample_submission is None:
+        return None
+    return submission.read_sample(options.sample_submission, names)
+
+
+def _predict_folder(
+    options: PredictOptions,
+    model_path: str,
+    distribution: tf.distribute.Strategy,
+) -> int:
+    listed = _list_folder(options)
+    names = [patch.name for patch in listed]
+    sample = _read_sample(options, names)
+    patches = pipeline.ImageFiles([patch.path for patch in listed])
+    found = inference.predict_all(
+        patches, model_path, distribution, options.batch_size, "predict"
+    )
+    if patches.faults:
+        raise faults.BadInputError(patches.faults)
+    submission.write(
+        options.output_csv,
+        names,
+        [found["logit"]],
+        sample=sample,
+        threshold=options.threshold,
+    )
+    return len(names)
+
+
+def _list_folder(options: PredictOptions) -> Sequence[listing.Patch]:
     if options.split == kaggle.TEST:
         patches, found = kaggle.list_test(options.input_dir)
     elif options.split == kaggle.TRAIN:
@@ -139,45 +236,4 @@ def _from_folder(
             f"{options.input_dir}: found no {options.split} patch, expected at"
             " least one. Check --input_dir."
         )
-    names = [patch.name for patch in patches]
-    return names, pipeline.ImageFiles([patch.path for patch in patches])
-
-
-def _order(names: Sequence[str], sample_submission: str | None) -> list[int]:
-    """Returns the places of `names` in the order of the sample's ids."""
-    if sample_submission is None:
-        return list(range(len(names)))
-    wanted = [name for (name,) in tables.read_csv(sample_submission, ("id",))]
-    place_of_name = {name: place for place, name in enumerate(names)}
-    known = set(wanted)
-    problems = [
-        (len(wanted) - len(known), "repeated", _repeated(wanted)),
-        (len(known - place_of_name.keys()), "not among the patches",
-         known - place_of_name.keys()),
-        (len(place_of_name.keys() - known), "patches without a row",
-         place_of_name.keys() - known),
-    ]  # fmt: skip
-    wrong = [
-        f"{count:,} {what} (as {min(examples)})"
-        for count, what, examples in problems
-        if count
-    ]
-    if wrong:
-        raise ValueError(
-            f"{sample_submission}: found ids {'; '.join(wrong)}, expected each"
-            f" of the {len(names):,} patches once. Nothing was written."
-        )
-    return [place_of_name[name] for name in wanted]
-
-
-def _repeated(names: Sequence[str]) -> set[str]:
-    seen: set[str] = set()
-    return {name for name in names if name in seen or seen.add(name)}
-
-
-def _to_labels(
-    probability: np.ndarray, threshold: float | None
-) -> list[float] | list[int]:
-    if threshold is None:
-        return probability.tolist()
-    return (probability >= threshold).astype(int).tolist()
+    return patches

@@ -1,4 +1,4 @@
-"""CSV files, read and written whole."""
+"""CSV files, read whole or row by row, and written whole."""
 
 import contextlib
 import csv
@@ -22,15 +22,18 @@ def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, a row is short, or it is no text.
     """
+    return list(iterate_csv(path, columns))
+
+
+def iterate_csv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yields the rows that `read_csv` returns; memory holds one at a time."""
     with _open_csv(path) as reader:
         header = _header(reader)
         places = [_place(path, header, column) for column in columns]
         try:
-            return [
-                tuple(row[place].strip() for place in places)
-                for row in reader
-                if row
-            ]
+            for row in reader:
+                if row:
+                    yield tuple(row[place].strip() for place in places)
         except IndexError as error:
             raise ValueError(
                 f"{path}: found fewer columns in line {reader.line_num} than"

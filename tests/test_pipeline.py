@@ -94,6 +94,20 @@ def test_evaluation_shows_every_patch_once(records_dir, input, batch_size):
 
 
 @INPUTS
+@pytest.mark.parametrize("first_batch", [1, 3, 8])
+def test_evaluation_goes_on_from_a_batch(records_dir, input, first_batch):
+    source = pipeline.Source(records_dir, ("test", *FOLDS), input)
+    patches = pipeline.open_patches(source)
+    whole = list(patches.eval_batches(batch_size=8).as_numpy_iterator())
+    rest = patches.eval_batches(batch_size=8, first_batch=first_batch)
+    for expected, batch in zip(
+        whole[first_batch:], rest.as_numpy_iterator(), strict=True
+    ):
+        for name, part in expected.items():
+            np.testing.assert_array_equal(batch[name], part)
+
+
+@INPUTS
 def test_replicas_share_the_batches_of_one(records_dir, input, virtual_devices):
     whole = list(train_batches(records_dir, input).as_numpy_iterator())
     strategy = tf.distribute.MirroredStrategy(

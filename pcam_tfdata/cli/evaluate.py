@@ -24,8 +24,14 @@ flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1,
 )
-flags.DEFINE_integer("batch_size", 512, "Patches a pass.", lower_bound=1)
+flags.DEFINE_integer(
+    "batch_size",
+    512,
+    "Patches a pass, over all replicas; rounded up to share evenly.",
+    lower_bound=1,
+)
 options.define_input()
+options.define_devices()
 flags.DEFINE_string(
     "output_dir", None, "Where the files go. Default: the run's folder."
 )

@@ -24,6 +24,25 @@ def define_input() -> None:
     )
 
 
+def define_devices() -> None:
+    """Defines the flags of `strategy.make_strategy`."""
+    flags.DEFINE_enum(
+        "strategy",
+        "one_device",
+        choices.STRATEGIES,
+        "One device, or a replica on each GPU.",
+    )
+    flags.DEFINE_integer(
+        "num_virtual_devices",
+        0,
+        "Splits the CPU into as many devices, to try several replicas.",
+        lower_bound=0,
+    )
+    flags.DEFINE_bool(
+        "allow_cpu", False, "Let --strategy=mirrored use the CPU."
+    )
+
+
 def from_flags(kind: type[Options]) -> Options:
     """Returns a `kind`, each field from the flag of its name."""
     return kind(

@@ -1,6 +1,8 @@
 """Writes a submission CSV, `id,label`, with the best model of a run.
 
 Labels are probabilities, which is what an AUC wants, unless --threshold is given.
+From records a killed job leaves the shards that it finished in OUTPUT_CSV.parts;
+the same command again goes on with the others.
 """
 
 from absl import app, flags
@@ -16,8 +18,14 @@ flags.DEFINE_string(
     "input_dir", None, "Instead of records: Kaggle's folder, read as it is."
 )
 flags.DEFINE_string("split", "test", "Split of the records or of the folder.")
-flags.DEFINE_integer("batch_size", 512, "Patches a pass.", lower_bound=1)
+flags.DEFINE_integer(
+    "batch_size",
+    512,
+    "Patches a pass, over all replicas; rounded up to share evenly.",
+    lower_bound=1,
+)
 options.define_input()
+options.define_devices()
 flags.DEFINE_float(
     "threshold",
     None,
@@ -29,6 +37,9 @@ flags.DEFINE_string(
     "sample_submission",
     None,
     "CSV whose ids, in its order, the output must have.",
+)
+flags.DEFINE_bool(
+    "restart", False, "Begin anew, dropping what a killed job left."
 )
 
 

@@ -94,7 +94,8 @@ def open_patches(source: Source, devices: Sequence[str] = ()) -> Patches:
     What comes back has `num_patches`, `train_batches` and `eval_batches`, which
     give datasets, and `fill`, which a replica calls on its part of a batch: for
     `device` it adds the images, else it does nothing; and `plan`, which way in
-    was taken and why.
+    was taken and why. Both datasets can begin in the middle: `first_batch` of
+    `eval_batches` gives the batches from that one on.
 
     Args:
         source: Which patches.

@@ -64,9 +64,15 @@ def pad(batch: Batch, batch_size: int) -> Batch:
     }
 
 
-def fit_batch_size(batch_size: int, num_patches: int) -> int:
-    """Returns a size for evaluation that does not pad a few patches to many."""
-    return max(1, min(batch_size, num_patches))
+def fit_batch_size(
+    batch_size: int, num_patches: int, num_replicas: int = 1
+) -> int:
+    """Returns a size for evaluation that does not pad a few patches to many.
+
+    It is rounded up to what replicas can share evenly.
+    """
+    fitting = max(1, min(batch_size, num_patches))
+    return -(-fitting // num_replicas) * num_replicas
 
 
 def limit_threads(ds: tf.data.Dataset, num_threads: int) -> tf.data.Dataset:

@@ -32,9 +32,13 @@ class ImageFiles:
         """What was wrong with the files read so far, in their order."""
         return [self._faults[place] for place in sorted(self._faults)]
 
-    def eval_batches(self, *, batch_size: int) -> tf.data.Dataset:
+    def eval_batches(
+        self, *, batch_size: int, first_batch: int = 0
+    ) -> tf.data.Dataset:
         """Returns every file once, as any `eval_batches`; `row` is its place."""
-        ds = tf.data.Dataset.range(len(self._paths)).batch(batch_size)
+        first_patch = first_batch * batch_size
+        ds = tf.data.Dataset.range(first_patch, self.num_patches)
+        ds = ds.batch(batch_size)
         ds = ds.map(self._read_batch, num_parallel_calls=tf.data.AUTOTUNE)
         ds = ds.map(lambda batch: batches.pad(batch, batch_size))
         return ds.prefetch(tf.data.AUTOTUNE)

@@ -93,7 +93,9 @@ class MappedPatches:
         ds = ds.prefetch(1)  # Last: overlaps with the step.
         return batches.limit_threads(ds, self._num_threads)
 
-    def eval_batches(self, *, batch_size: int) -> tf.data.Dataset:
+    def eval_batches(
+        self, *, batch_size: int, first_batch: int = 0
+    ) -> tf.data.Dataset:
         """See `pipeline.eval_batches`."""
         pool = buffers.pool_of_batches(batch_size)
 
@@ -116,7 +118,8 @@ class MappedPatches:
                 gather, [start], batch_size, batches.EVAL_PARTS
             )
 
-        ds = tf.data.Dataset.range(0, self.num_patches, batch_size)
+        first_patch = first_batch * batch_size
+        ds = tf.data.Dataset.range(first_patch, self.num_patches, batch_size)
         ds = ds.map(batch_from, num_parallel_calls=self._num_calls)
         ds = ds.prefetch(1)
         return batches.limit_threads(ds, self._num_threads)

@@ -73,9 +73,13 @@ class ResidentPatches:
         ds = ds.map(self._describe)
         return batches.limit_threads(ds.prefetch(1), self._num_threads)
 
-    def eval_batches(self, *, batch_size: int) -> tf.data.Dataset:
+    def eval_batches(
+        self, *, batch_size: int, first_batch: int = 0
+    ) -> tf.data.Dataset:
         """See `pipeline.eval_batches`; without images."""
-        ds = tf.data.Dataset.range(self.num_patches).batch(batch_size)
+        first_patch = first_batch * batch_size
+        ds = tf.data.Dataset.range(first_patch, self.num_patches)
+        ds = ds.batch(batch_size)
         ds = ds.map(self._describe)
         ds = ds.map(lambda batch: batches.pad(batch, batch_size))
         return batches.limit_threads(ds.prefetch(1), self._num_threads)

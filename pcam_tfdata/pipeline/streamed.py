@@ -79,9 +79,14 @@ class StreamedPatches:
         ds = ds.prefetch(1)  # Last: overlaps with the step.
         return batches.limit_threads(ds, self._num_threads)
 
-    def eval_batches(self, *, batch_size: int) -> tf.data.Dataset:
+    def eval_batches(
+        self, *, batch_size: int, first_batch: int = 0
+    ) -> tf.data.Dataset:
         """See `pipeline.eval_batches`."""
-        ds = self._shards().flat_map(_read_blocks).unbatch()
+        shard, record = self.selection.locate(first_batch * batch_size)
+        # Shards before are not read, and records before only in one shard.
+        ds = self._shards().skip(shard).flat_map(_read_blocks).unbatch()
+        ds = ds.skip(record)
         ds = self._parse(ds.batch(batch_size), batch_size, batches.EVAL_PARTS)
         ds = ds.prefetch(1)
         return batches.limit_threads(ds, self._num_threads)

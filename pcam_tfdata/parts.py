@@ -1,0 +1,234 @@
+"""Parts of a prediction, a file a shard, which a killed job leaves behind.
+
+They lie in a folder beside the output:
+
+    job.json        hashes of the model and the records, and the split
+    lock            locked by the process that predicts
+    SHARD.logits    the logits of a shard's patches: float32, nothing else
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO
+
+import numpy as np
+
+from pcam_tfdata.pipeline import selection
+
+_JOB = "job.json"
+_LOCK = "lock"
+_ENDING = ".logits"
+_LOGIT = np.dtype("<f4")
+_INCOMPLETE = ".incomplete"
+
+
+class Parts:
+    """The parts in a folder, which is there and locked: see `open_folder`."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def has(self, shard: selection.ShardFile) -> bool:
+        """Returns whether a shard has a sound part."""
+        try:
+            self.read(shard)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def read(self, shard: selection.ShardFile) -> np.ndarray:
+        """Returns the logits of a shard.
+
+        Raises:
+            FileNotFoundError, ValueError: it has no part, or a damaged one.
+        """
+        path = self._path(shard)
+        with open(path, "rb") as file:
+            found = file.read()
+        if len(found) != shard.num_records * _LOGIT.itemsize:
+            raise ValueError(
+                f"{path}: found {len(found):,} bytes, expected"
+                f" {shard.num_records:,} logits. Pass --restart."
+            )
+        return np.frombuffer(found, _LOGIT)
+
+    def write(self, shard: selection.ShardFile, logit: np.ndarray) -> None:
+        """Writes the part of a shard, whole or not at all."""
+        with _written_whole(self._path(shard)) as file:
+            file.write(logit.astype(_LOGIT).tobytes())
+
+    def _path(self, shard: selection.ShardFile) -> str:
+        name = os.path.basename(shard.path)
+        return os.path.join(self._folder, f"{name}{_ENDING}")
+
+
+def cut(
+    results: Iterable[dict[str, np.ndarray]],
+    shards: Sequence[selection.ShardFile],
+) -> Iterator[tuple[selection.ShardFile, np.ndarray]]:
+    """Yields shards with their logits, each as soon as it is complete.
+
+    Args:
+        results: Of batches, in order; the first may begin before the shards.
+        shards: One after the other, up to the last that there are results of.
+
+    Raises:
+        RuntimeError: a patch has no result, or two.
+    """
+    results = iter(results)
+    row, logit = np.empty(0, np.int64), np.empty(0, np.float32)
+    for shard in shards:
+        end_row = shard.first_row + shard.num_records
+        batches = [(row, logit)]
+        while not len(row) or row[-1] < end_row - 1:
+            found = next(results, None)
+            if found is None:
+                break
+            row, logit = found["row"], found["logit"]
+            batches.append((row, logit))
+        row, logit = map(np.concatenate, zip(*batches, strict=True))
+        inside = (row >= shard.first_row) & (row < end_row)
+        if not np.array_equal(row[inside], np.arange(shard.first_row, end_row)):
+            raise RuntimeError(
+                f"{shard.path}: found results of {inside.sum():,} patches,"
+                f" expected {shard.num_records:,}, each once and in order."
+                " Please report it."
+            )
+        yield shard, logit[inside]
+        row, logit = row[row >= end_row], logit[row >= end_row]
+
+
+@contextlib.contextmanager
+def open_folder(
+    folder: str, job: Mapping[str, str], *, restart: bool = False
+) -> Iterator[Parts]:
+    """Opens a folder of parts, or makes it, for this process alone.
+
+    It is removed at the end, and after an error if it has no part yet.
+
+    Args:
+        folder: Where.
+        job: What the parts belong to.
+        restart: Drops the parts that are there.
+
+    Raises:
+        FileExistsError: the folder holds other things.
+        ValueError: another process works there, or the parts belong to another
+            job.
+    """
+    _refuse_foreign(folder)
+    with _locked(folder):
+        if restart:
+            _remove_files(folder)
+        _check_job(folder, job)
+        try:
+            yield Parts(folder)
+        except BaseException:
+            if not _list_parts(folder):
+                _remove(folder)
+            raise
+        _remove(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Holds the lock of a folder; the kernel drops that of a dead process."""
+    path = os.path.join(folder, _LOCK)
+    while True:
+        os.makedirs(folder, exist_ok=True)
+        with open(path, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"{folder}: found another process at work on this output,"
+                    " expected none. Wait for it, or choose another"
+                    " --output_csv."
+                ) from error
+            # The one before may have removed the file since it was opened.
+            if _is_at(file, path):
+                yield
+                return
+
+
+def _is_at(file: IO, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _check_job(folder: str, job: Mapping[str, str]) -> None:
+    """Notes the job of a folder without parts; refuses one of another job."""
+    path = os.path.join(folder, _JOB)
+    if not _list_parts(folder):
+        with _written_whole(path) as file:
+            file.write(json.dumps(job, indent=1).encode() + b"\n")
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = dict(json.load(file))
+    except (OSError, ValueError, TypeError):
+        found = {}
+    differing = [name for name in job if found.get(name) != job[name]]
+    if differing:
+        raise ValueError(
+            f"{folder}: found parts of another prediction, which differs in"
+            f" {', '.join(differing)}. Give the same flags to go on with it,"
+            " another --output_csv, or --restart to begin anew."
+        )
+
+
+def _refuse_foreign(folder: str) -> None:
+    if not os.path.lexists(folder):
+        return
+    if not os.path.isdir(folder) or _list(folder, owned=False):
+        raise FileExistsError(
+            f"{folder}: found something other than parts of a prediction,"
+            " expected a folder to make, or theirs. Choose another"
+            " --output_csv."
+        )
+
+
+def _list_parts(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if name.endswith(_ENDING)]
+
+
+def _list(folder: str, *, owned: bool) -> list[str]:
+    """Returns the files in a folder that are ours, or those that are not."""
+    return [
+        name
+        for name in os.listdir(folder)
+        if owned
+        == (
+            name in (_JOB, _LOCK)
+            or name.removesuffix(_INCOMPLETE).endswith((_ENDING, _JOB))
+        )
+    ]
+
+
+def _remove_files(folder: str) -> None:
+    """Removes all but the lock: others may wait for it."""
+    for name in _list(folder, owned=True):
+        if name != _LOCK:
+            os.remove(os.path.join(folder, name))
+
+
+def _remove(folder: str) -> None:
+    _remove_files(folder)
+    os.remove(os.path.join(folder, _LOCK))
+    with contextlib.suppress(OSError):  # Something was put there meanwhile.
+        os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def _written_whole(path: str) -> Iterator[IO[bytes]]:
+    """Opens a file to write that is at `path` once it is whole, and on disk."""
+    with open(f"{path}{_INCOMPLETE}", "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}{_INCOMPLETE}", path)

@@ -1,0 +1,360 @@
+"""Prediction: each patch once whatever the replicas, and a killed job goes on."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import run_pcam
+
+from pcam_tfdata import parts, pipeline, submission, tables
+from pcam_tfdata.pipeline import selection
+
+NUM_TEST = 299
+PARTS = "submission.csv.parts"
+
+
+@pytest.fixture(scope="module")
+def records_dir(tmp_path_factory) -> str:
+    """Records with a test split of many shards."""
+    root = tmp_path_factory.mktemp("predict")
+    for command in (
+        ["synthesize", f"--output_dir={root / 'kaggle'}", "--num_train=60",
+         f"--num_test={NUM_TEST}"],
+        ["convert_to_tfrecords", f"--input_dir={root / 'kaggle'}",
+         f"--output_dir={root / 'records'}", "--shard_megabytes=0.4"],
+    ):  # fmt: skip
+        result = run_pcam(*command)
+        assert result.returncode == 0, result.stderr
+    return str(root / "records")
+
+
+def train(records_dir, run_dir, seed) -> pathlib.Path:
+    result = run_pcam(
+        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        "--model=small_cnn", "--batch_size=16", "--epochs=1",
+        f"--seed={seed}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def run_dir(records_dir, tmp_path_factory) -> pathlib.Path:
+    """A run of one epoch."""
+    return train(records_dir, tmp_path_factory.mktemp("runs") / "one", 0)
+
+
+def job(records_dir, run_dir, folder, *more) -> list[str]:
+    """Returns the command of a job that takes long enough to be stopped."""
+    return [
+        "predict", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        f"--output_csv={folder / 'submission.csv'}", "--input=mmap",
+        "--batch_size=1", *more,
+    ]  # fmt: skip
+
+
+def predict(records_dir, run_dir, folder, *more) -> tuple[bytes, str]:
+    """Runs a job that must succeed; returns its CSV and its stderr."""
+    folder.mkdir(exist_ok=True)
+    result = run_pcam(*job(records_dir, run_dir, folder, *more))
+    assert result.returncode == 0, result.stderr
+    assert os.listdir(folder) == ["submission.csv"]
+    return (folder / "submission.csv").read_bytes(), result.stderr
+
+
+@pytest.fixture(scope="module")
+def undisturbed(records_dir, run_dir, tmp_path_factory) -> bytes:
+    """The CSV of the job when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return predict(records_dir, run_dir, folder)[0]
+
+
+def stop(records_dir, run_dir, folder, number) -> subprocess.Popen:
+    """Starts the job and sends it a signal once a few shards are done."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pcam_tfdata",
+         *job(records_dir, run_dir, folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and len(list_parts(folder)) < 3:
+        time.sleep(0.001)
+    process.send_signal(number)
+    return process
+
+
+def list_parts(folder) -> list[pathlib.Path]:
+    return sorted((folder / PARTS).glob("*.logits"))
+
+
+@pytest.fixture(scope="module")
+def killed(records_dir, run_dir, tmp_path_factory) -> pathlib.Path:
+    """What a job that was killed leaves."""
+    folder = tmp_path_factory.mktemp("killed")
+    process = stop(records_dir, run_dir, folder, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert os.listdir(folder) == [PARTS]
+    return folder
+
+
+@pytest.fixture
+def killed_copy(killed, tmp_path) -> pathlib.Path:
+    """The same for a test that changes it."""
+    return pathlib.Path(shutil.copytree(killed, tmp_path / "killed"))
+
+
+def num_shards(records_dir) -> int:
+    return len(selection.select(records_dir, ["test"]).shards)
+
+
+@pytest.mark.parametrize(
+    ("num_replicas", "batch_size"), [(1, 40), (2, 33), (3, 50)]
+)
+def test_replicas_and_remainders_change_nothing(
+    records_dir, run_dir, undisturbed, tmp_path, num_replicas, batch_size
+):
+    predict(
+        records_dir, run_dir, tmp_path, f"--batch_size={batch_size}",
+        "--strategy=mirrored", f"--num_virtual_devices={num_replicas}",
+    )  # fmt: skip
+    found = tables.read_csv(str(tmp_path / "submission.csv"), ("id", "label"))
+    sidecar = tables.read_csv(
+        os.path.join(records_dir, "patches.csv"), ("split", "source_name")
+    )
+    names = [name for split, name in sidecar if split == "test"]
+    assert len(set(names)) == NUM_TEST
+    assert [name for name, _ in found] == names
+    rows = [line.split(",") for line in undisturbed.decode().split()[1:]]
+    np.testing.assert_allclose(
+        [float(label) for _, label in found],
+        [float(label) for _, label in rows],
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+def test_replicas_evaluate_alike(records_dir, run_dir, tmp_path):
+    def evaluate(output_dir, *more):
+        result = run_pcam(
+            "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+            f"--output_dir={output_dir}", *more,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return np.loadtxt(
+            output_dir / "predictions.csv", delimiter=",", skiprows=1
+        )
+
+    one = evaluate(tmp_path / "one")
+    three = evaluate(
+        tmp_path / "three", "--strategy=mirrored", "--num_virtual_devices=3",
+        "--batch_size=7",
+    )  # fmt: skip
+    assert len(one) > 0
+    np.testing.assert_allclose(three, one, rtol=0, atol=1e-5)
+
+
+def test_killed_job_goes_on(records_dir, run_dir, killed_copy, undisturbed):
+    num_parts, num_all = len(list_parts(killed_copy)), num_shards(records_dir)
+    assert 3 <= num_parts < num_all
+    found, told = predict(records_dir, run_dir, killed_copy)
+    assert f"{num_parts} of {num_all} shards were there.\n" in told
+    assert found == undisturbed
+
+
+def test_other_ways_of_going_on_give_the_same(
+    records_dir, run_dir, killed_copy, undisturbed
+):
+    sample = killed_copy.parent / "sample.csv"
+    rows = [line.split(",") for line in undisturbed.decode().split()[1:]][::-1]
+    tables.write_csv(str(sample), ("id",), [(name,) for name, _ in rows])
+    found, _ = predict(
+        records_dir, run_dir, killed_copy, "--input=stream",
+        f"--sample_submission={sample}",
+    )  # fmt: skip
+    lines = undisturbed.decode().split()
+    assert found.decode().split() == [lines[0], *lines[:0:-1]]
+
+
+def test_terminated_job_leaves_its_parts(records_dir, run_dir, tmp_path):
+    process = stop(records_dir, run_dir, tmp_path, signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert told.endswith("pcam predict: terminated.\n")
+    assert os.listdir(tmp_path) == [PARTS]
+    assert 3 <= len(list_parts(tmp_path)) < num_shards(records_dir)
+
+
+def test_damaged_part_is_predicted_again(
+    records_dir, run_dir, killed_copy, undisturbed
+):
+    os.truncate(list_parts(killed_copy)[1], 3)
+    found, told = predict(records_dir, run_dir, killed_copy)
+    assert f"1 of {num_shards(records_dir)} shards were there.\n" in told
+    assert found == undisturbed
+
+
+def test_parts_of_another_model_are_not_used(
+    records_dir, run_dir, killed_copy, undisturbed, tmp_path
+):
+    before = sorted(os.listdir(killed_copy / PARTS))
+    other = train(records_dir, tmp_path / "other", seed=1)
+    result = run_pcam(*job(records_dir, other, killed_copy))
+    assert result.returncode == 1
+    (told,) = result.stderr.splitlines()
+    assert "of another prediction, which differs in model_sha256." in told
+    assert sorted(os.listdir(killed_copy / PARTS)) == before
+    found, told = predict(records_dir, other, killed_copy, "--restart")
+    assert "were there" not in told
+    pairs = zip(found.split()[1:], undisturbed.split()[1:], strict=True)
+    assert all(one != two for one, two in pairs)
+
+
+def test_second_process_is_refused(records_dir, run_dir, undisturbed, tmp_path):
+    first = stop(records_dir, run_dir, tmp_path, signal.SIGSTOP)
+    try:
+        assert os.listdir(tmp_path) == [PARTS]
+        second = run_pcam(*job(records_dir, run_dir, tmp_path, "--restart"))
+    finally:
+        first.send_signal(signal.SIGCONT)
+    first.communicate(timeout=60)
+    assert second.returncode == 1
+    (told,) = second.stderr.splitlines()
+    assert "found another process at work on this output" in told
+    assert first.returncode == 0
+    assert (tmp_path / "submission.csv").read_bytes() == undisturbed
+    assert os.listdir(tmp_path) == ["submission.csv"]
+
+
+@pytest.fixture
+def folder(records_dir, tmp_path) -> str:
+    """A folder with a part of the job `{"model": "a", "split": "test"}`."""
+    path = str(tmp_path / PARTS)
+    with pytest.raises(KeyboardInterrupt):
+        with parts.open_folder(path, {"model": "a", "split": "test"}) as done:
+            shard = selection.select(records_dir, ["test"]).shards[0]
+            done.write(shard, np.zeros(shard.num_records))
+            raise KeyboardInterrupt
+    return path
+
+
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        ({"model": "b", "split": "test"}, "model"),
+        ({"model": "a", "split": "fold0"}, "split"),
+        ({"model": "b", "split": "fold0"}, "model, split"),
+    ],
+    ids=["model", "split", "both"],
+)
+def test_parts_belong_to_one_job(folder, other, differing):
+    before = sorted(os.listdir(folder))
+    with pytest.raises(ValueError, match=f"differs in {differing}\\."):
+        with parts.open_folder(folder, other):
+            pass
+    assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[1]", "{", "\udcff"])
+def test_parts_of_an_unknown_job_are_not_used(folder, content):
+    path = pathlib.Path(folder) / "job.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match="differs in model, split"):
+        with parts.open_folder(folder, {"model": "a", "split": "test"}):
+            pass
+
+
+def test_error_before_a_part_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with parts.open_folder(str(tmp_path / PARTS), {"model": "a"}):
+            raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_folder_of_other_things_is_left_alone(tmp_path, restart):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(FileExistsError, match="other than parts"):
+        with parts.open_folder(str(tmp_path), {}, restart=restart):
+            pass
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def results_of(rows, batch_size):
+    """Yields batches of logits that are the rows."""
+    for start in range(0, len(rows), batch_size):
+        row = np.array(rows[start : start + batch_size], np.int64)
+        yield {"row": row, "logit": row.astype(np.float32)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 50, 1000])
+@pytest.mark.parametrize("first_shard", [0, 3])
+def test_cutting_gives_each_shard_its_patches(
+    records_dir, batch_size, first_shard
+):
+    shards = selection.select(records_dir, ["test"]).shards
+    first_row = shards[0].first_row
+    skipped = shards[first_shard].first_row - first_row
+    rows = range(
+        first_row + skipped // batch_size * batch_size, first_row + NUM_TEST
+    )
+    found = list(parts.cut(results_of(rows, batch_size), shards[first_shard:]))
+    assert [shard for shard, _ in found] == list(shards[first_shard:])
+    for shard, logit in found:
+        expected = shard.first_row + np.arange(shard.num_records)
+        np.testing.assert_array_equal(logit, expected)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: rows[:-1],
+        lambda rows: rows[:5] + rows[6:],
+        lambda rows: rows[:5] + rows[4:],
+        lambda rows: [*rows[:5], rows[6], rows[5], *rows[7:]],
+    ],
+    ids=["short", "missing", "twice", "swapped"],
+)
+def test_cutting_finds_that_a_patch_is_not_there_once(records_dir, spoil):
+    shards = selection.select(records_dir, ["test"]).shards
+    rows = list(range(shards[0].first_row, shards[0].first_row + NUM_TEST))
+    with pytest.raises(RuntimeError, match="each once and in order"):
+        list(parts.cut(results_of(spoil(rows), 4), shards))
+
+
+def test_sample_finds_names_of_any_kind(tmp_path):
+    names = ["b", "äöü", "a" * 60, "a", "\udcff.tif", "名前"]
+    path = str(tmp_path / "sample.csv")
+    tables.write_csv(
+        path, ("id",), [(name,) for name in names if "\udcff" not in name]
+    )
+    with pytest.raises(ValueError, match=r"1 patches without a row \(as .*tif"):
+        submission.read_sample(path, names)
+    del names[4]
+    order = [3, 0, 4, 1, 2]
+    tables.write_csv(path, ("id",), [(names[place],) for place in order])
+    sample = submission.read_sample(path, names)
+    assert sample.places.tolist() == order
+    output = tmp_path / "out.csv"
+    logits = [np.array([-1, 0], np.float32), np.array([1, 2, 3], np.float32)]
+    submission.write(str(output), names, logits, sample=sample, threshold=0.6)
+    labels = [0, 0, 1, 1, 1]
+    assert tables.read_csv(str(output), ("id", "label")) == [
+        (names[place], str(labels[place])) for place in order
+    ]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_patches", "num_replicas", "expected"),
+    [(512, 300, 1, 300), (512, 299, 3, 300), (1, 9, 3, 3), (64, 900, 2, 64)],
+)
+def test_batch_fits_patches_and_replicas(
+    batch_size, num_patches, num_replicas, expected
+):
+    found = pipeline.fit_batch_size(batch_size, num_patches, num_replicas)
+    assert found == expected
