@@ -36,6 +36,7 @@ class EvaluateOptions:
         batch_size: Patches of a forward pass, over all replicas; rounded up to
             what these can share evenly.
         input: Way in, one of `choices.INPUTS`.
+        input_threads: See `pipeline.Source`.
         strategy: One of `choices.STRATEGIES`.
         num_virtual_devices: See `strategy.make_strategy`.
         allow_cpu: See `strategy.make_strategy`.
@@ -49,6 +50,7 @@ class EvaluateOptions:
     threshold: float = 0.5
     batch_size: int = 512
     input: str = "auto"
+    input_threads: int = 0
     strategy: str = "one_device"
     num_virtual_devices: int = 0
     allow_cpu: bool = False
@@ -83,7 +85,12 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
         allow_cpu=options.allow_cpu,
     )
     patches = inference.open_patches(
-        pipeline.Source(options.records_dir, splits, options.input),
+        pipeline.Source(
+            options.records_dir,
+            splits,
+            options.input,
+            input_threads=options.input_threads,
+        ),
         strategy.list_devices(distribution),
     )
     output_dir = options.output_dir or options.run_dir

@@ -44,6 +44,7 @@ class PredictOptions:
         batch_size: Patches of a forward pass, over all replicas; rounded up to
             what these can share evenly.
         input: Way in to records, one of `choices.INPUTS`.
+        input_threads: See `pipeline.Source`.
         strategy: One of `choices.STRATEGIES`.
         num_virtual_devices: See `strategy.make_strategy`.
         allow_cpu: See `strategy.make_strategy`.
@@ -60,6 +61,7 @@ class PredictOptions:
     split: str = "test"
     batch_size: int = 512
     input: str = "auto"
+    input_threads: int = 0
     strategy: str = "one_device"
     num_virtual_devices: int = 0
     allow_cpu: bool = False
@@ -114,7 +116,12 @@ def _predict_records(
     distribution: tf.distribute.Strategy,
 ) -> int:
     patches = inference.open_patches(
-        pipeline.Source(options.records_dir, [options.split], options.input),
+        pipeline.Source(
+            options.records_dir,
+            [options.split],
+            options.input,
+            input_threads=options.input_threads,
+        ),
         strategy.list_devices(distribution),
     )
     job = {

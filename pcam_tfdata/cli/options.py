@@ -14,13 +14,19 @@ flags.disclaim_key_flags()  # Flags defined here are those of the caller.
 
 
 def define_input() -> None:
-    """Defines --input of the command that calls this."""
+    """Defines --input and --input_threads of the command that calls this."""
     flags.DEFINE_enum(
         "input",
         "auto",
         choices.INPUTS,
         "mmap: gathered from shards on a fast disk; stream: read in order, from"
         " anywhere; device: held by each GPU; auto: chosen, and said why.",
+    )
+    flags.DEFINE_integer(
+        "input_threads",
+        0,
+        "Threads that prepare batches. 0: as many as they can use.",
+        lower_bound=0,
     )
 
 

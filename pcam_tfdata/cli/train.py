@@ -137,12 +137,6 @@ flags.DEFINE_integer(
     upper_bound=(1 << 32) - 1,
 )
 options.define_input()
-flags.DEFINE_integer(
-    "input_threads",
-    0,
-    "Threads that prepare batches. 0: as many as they can use.",
-    lower_bound=0,
-)
 flags.DEFINE_enum(
     "check_crc",
     "first_epoch",
