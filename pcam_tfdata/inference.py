@@ -212,7 +212,7 @@ def _check_finite(logit: np.ndarray, description: str) -> None:
     num_bad = np.count_nonzero(~np.isfinite(logit))
     if num_bad:
         raise FloatingPointError(
-            f"{description}: found {num_bad:,} logits in a batch that are no"
+            f"{description}: found a batch with {num_bad:,} logits that are no"
             " finite numbers. The weights have diverged: train anew with a"
             " lower --learning_rate."
         )

@@ -100,9 +100,9 @@ def fit_on_one_batch(data: benchmark_options.Data, model: str) -> Iterator[int]:
 
 
 def predict_records(data: benchmark_options.Data, model: str) -> Iterator[int]:
-    """Predicts the records, from the first patch on at each piece."""
+    """Predicts the records, opened anew and from the first patch each piece."""
     predictor = _make_predictor(model)
-    return _predict(predictor, feeds.eval_batches(data), data)
+    return _predict(predictor, lambda: feeds.eval_batches(data), data)
 
 
 def predict_one_batch(
@@ -112,7 +112,7 @@ def predict_one_batch(
     predictor = _make_predictor(model)
     batch = next(iter(feeds.eval_batches(data)))
     ds = tf.data.Dataset.from_tensors(batch).repeat()
-    return _predict(predictor, ds, data)
+    return _predict(predictor, lambda: ds, data)
 
 
 def _run(
@@ -186,13 +186,13 @@ def _make_predictor(model: str) -> inference.Predictor:
 
 def _predict(
     predictor: inference.Predictor,
-    batches: tf.data.Dataset,
+    open_batches: Callable[[], tf.data.Dataset],
     data: benchmark_options.Data,
 ) -> Iterator[int]:
     # Whole batches only: the last one is padded.
     num_batches = min(_PASS_BATCHES, data.num_patches // data.batch_size)
     num_patches = num_batches * data.batch_size
-    batches = batches.take(num_batches)
     while True:
+        batches = open_batches().take(num_batches)
         found = predictor.predict(batches, num_patches, "predict")
         yield len(found["row"])
