@@ -12,6 +12,7 @@ FLAGS = {"model": "small_cnn", "epochs": 3, "records_dir": "r", "splits": ["a"]}
 @pytest.fixture
 def run_dir(tmp_path):
     path = tmp_path / "run"
+    path.mkdir()
     run_files.open_run(str(path), FLAGS, restart=False)
     return path
 
@@ -57,7 +58,7 @@ def test_restart_drops_the_run_and_spares_the_rest(run_dir):
 
 
 def test_resuming_on_other_records_is_refused(run_dir):
-    facts = {"manifest_sha256": "a", "order": "a permutation"}
+    facts = {"manifest_sha256": "a", "order": "a permutation", "input": "mmap"}
     run_files.write_environment(str(run_dir), facts)
     run_files.write_environment(str(run_dir), facts)
     content = json.loads((run_dir / run_files.ENVIRONMENT).read_text())
@@ -69,5 +70,5 @@ def test_resuming_on_other_records_is_refused(run_dir):
         )
     with pytest.raises(ValueError, match="Choose --input as it was"):
         run_files.write_environment(
-            str(run_dir), facts | {"order": "a shuffle buffer"}
+            str(run_dir), facts | {"order": "a shuffle buffer", "input": "mmap"}
         )
