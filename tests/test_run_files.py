@@ -68,7 +68,7 @@ def test_resuming_on_other_records_is_refused(run_dir):
         run_files.write_environment(
             str(run_dir), facts | {"manifest_sha256": "b"}
         )
-    with pytest.raises(ValueError, match="Choose --input as it was"):
+    with pytest.raises(ValueError, match="Pass --input=mmap"):
         run_files.write_environment(
             str(run_dir), facts | {"order": "a shuffle buffer", "input": "mmap"}
         )
