@@ -73,6 +73,25 @@ class State:
     callbacks: list[dict[str, object]] = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """What is there while a run goes on.
+
+    Attributes:
+        batches: Of the steps from the first one on.
+        callbacks: Of Keras.
+        events: The same, to be told what happens.
+        board: TensorBoard's file; None where it is not wanted.
+        signals: What may end the session.
+    """
+
+    batches: Iterator
+    callbacks: Sequence[keras.callbacks.Callback]
+    events: keras.callbacks.CallbackList
+    board: event_files.EventWriter | None
+    signals: interruption.Signals
+
+
 class Loop:
     """A run from its last checkpoint on.
 
@@ -115,7 +134,6 @@ class Loop:
         self._checkpoints = checkpoints.Writer(folder, options.keep_checkpoints)
         self._next_checkpoint = math.inf
         self._steps_per_call = 1
-        self._events: event_files.EventWriter | None = None
         # What came after the checkpoint is dropped, and will come again.
         run_files.write_history(options.run_dir, self.state.history)
 
@@ -139,15 +157,17 @@ class Loop:
         with (
             pipeline.damage_named(self.training, self.validation),
             interruption.Signals() as signals,
-            self._open_events() as self._events,
+            self._open_board() as board,
         ):
             events.on_train_begin()
             # Not before: they begin by forgetting everything.
             callback_state.set(callbacks, self.state.callbacks)
             try:
-                batches = self._open_batches()
+                session = _Session(
+                    self._open_batches(), callbacks, events, board, signals
+                )
                 while not self.is_finished():
-                    self._run_epoch(batches, events, callbacks, signals)
+                    self._run_epoch(session)
                 events.on_train_end()
             except interruption.Interrupted:
                 self._save(callbacks)
@@ -159,7 +179,7 @@ class Loop:
             finally:
                 self._checkpoints.wait()
 
-    def _open_events(self) -> contextlib.AbstractContextManager:
+    def _open_board(self) -> contextlib.AbstractContextManager:
         if not self._options.tensorboard:
             return contextlib.nullcontext()
         return event_files.EventWriter(
@@ -194,22 +214,17 @@ class Loop:
             num_epochs, self.training.num_patches, self._options.batch_size
         )
 
-    def _run_epoch(
-        self,
-        batches: Iterator,
-        events: keras.callbacks.CallbackList,
-        callbacks: Sequence[keras.callbacks.Callback],
-        signals: interruption.Signals,
-    ) -> None:
+    def _run_epoch(self, session: _Session) -> None:
         state = self.state
+        events = session.events
         first = state.step
         start = time.monotonic()
         events.on_epoch_begin(state.epoch)
-        self._train(batches, events, callbacks, signals)
+        self._train(session)
         trained = time.monotonic()
         with self._trainer.averaged():
             events.on_test_begin()
-            with signals.immediate():
+            with session.signals.immediate():
                 scores = self._validate()
             events.on_test_end(scores)
             scores = self._logs() | {f"val_{k}": v for k, v in scores.items()}
@@ -217,19 +232,13 @@ class Loop:
         seconds = time.monotonic() - trained
         events.on_epoch_end(state.epoch - 1, scores)
         state.is_stopped = self._trainer.model.stop_training
-        self._save(callbacks)
+        self._save(session.callbacks)
         run_files.write_history(self._options.run_dir, state.history)
-        if self._events is not None:
-            self._events.add(state.history[-1])
+        if session.board is not None:
+            session.board.add(state.history[-1])
         self._note_timing(state.step - first, trained - start, seconds)
 
-    def _train(
-        self,
-        batches: Iterator,
-        events: keras.callbacks.CallbackList,
-        callbacks: Sequence[keras.callbacks.Callback],
-        signals: interruption.Signals,
-    ) -> None:
+    def _train(self, session: _Session) -> None:
         """Runs the steps that are left of an epoch."""
         state, options = self.state, self._options
         first = self._last_step(state.epoch)
@@ -240,16 +249,16 @@ class Loop:
         done = (state.step - first) * options.batch_size
         with progress.Progress(total, name, done) as bar:
             while state.step < last:
-                events.on_train_batch_begin(state.step - first)
-                self._call(batches, last - state.step)
+                session.events.on_train_batch_begin(state.step - first)
+                self._call(session.batches, last - state.step)
                 logs = self._logs()
-                events.on_train_batch_end(state.step - first - 1, logs)
+                session.events.on_train_batch_end(state.step - first - 1, logs)
                 bar.advance_to(
                     (state.step - first) * options.batch_size, **logs
                 )
-                signals.check()
+                session.signals.check()
                 if time.monotonic() > self._next_checkpoint:
-                    self._save(callbacks)
+                    self._save(session.callbacks)
 
     def _call(self, batches: Iterator, num_left: int) -> None:
         """Runs some steps in one call of TensorFlow."""

@@ -1,5 +1,6 @@
 """All ways in: every patch once an epoch, in an order that a seed fixes."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import pytest
 import tensorflow as tf
 from conftest import NUM_TEST, NUM_TRAIN
 
-from pcam_tfdata import choices, manifest, pipeline, schema, tables
-from pcam_tfdata.pipeline import order
+from pcam_tfdata import choices, manifest, pipeline, records, schema, tables
+from pcam_tfdata.pipeline import order, selection, streamed
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
 WAYS_IN = [name for name in choices.INPUTS if name != "auto"]
@@ -136,6 +137,36 @@ def test_orders_of_epochs_and_seeds_do_not_correlate():
     orders = [order_of(0, epoch) for epoch in range(4)]
     orders += [order_of(seed, 0) for seed in (1, 2, 12345)]
     assert all(len(set(found)) == num_patches for found in orders)
+    correlation = np.corrcoef([*orders, np.arange(num_patches)])
+    np.fill_diagonal(correlation, 0)
+    assert np.abs(correlation).max() < 0.02
+
+
+def test_orders_of_a_stream_do_not_correlate_if_its_buffer_holds_all(tmp_path):
+    # Records of a byte, which nobody parses: the order is all there is.
+    num_files, num_records = 5, 4000
+    layout = dataclasses.replace(records.layout(labeled=True), record_bytes=17)
+    shards = []
+    for number in range(num_files):
+        path = str(tmp_path / str(number))
+        with tf.io.TFRecordWriter(path) as writer:
+            for _ in range(num_records):
+                writer.write(b"x")
+        shards.append(
+            selection.ShardFile(
+                path, "all", num_records, number * num_records, layout, True
+            )
+        )
+    starts = np.arange(num_files + 1) * num_records
+    selected = selection.Selection(tuple(shards), starts)
+    num_patches = selected.num_patches
+    orders = []
+    for seed in range(3):
+        ds = streamed.StreamedPatches(selected)._read_shuffled(seed)
+        rows = ds.map(lambda row, _: row).batch(num_patches).take(2)
+        for epoch in rows.as_numpy_iterator():
+            assert len(set(epoch)) == num_patches
+            orders.append(np.argsort(epoch))
     correlation = np.corrcoef([*orders, np.arange(num_patches)])
     np.fill_diagonal(correlation, 0)
     assert np.abs(correlation).max() < 0.02

@@ -328,7 +328,7 @@ HISTORY, TIMING, ENVIRONMENT, METRICS = (
         (run_files.FLAGS, overwrite(b"--model=a\n"), "found no --train_splits"),
         (run_files.FLAGS, overwrite(b"\xff\n"), "no text"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", repr(value)),
 )
 def test_a_broken_file_is_noted_and_the_rest_is_shown(
     tmp_path, name, spoil, note
