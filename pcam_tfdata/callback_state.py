@@ -10,15 +10,28 @@ _PLAIN = (bool, int, float, str, type(None))
 
 def get(
     callbacks: Sequence[keras.callbacks.Callback],
+    fresh: Sequence[dict[str, object]] | None = None,
 ) -> list[dict[str, object]]:
     """Returns the plain attributes of each, such as `wait` and `best`.
 
     Only numbers, texts and None: whatever else a callback holds, a resumed run
     makes anew.
+
+    Args:
+        callbacks: Whose.
+        fresh: What this gave when they began. Only what has changed since is
+            returned then: the rest is how they were made, which may differ when
+            the run is resumed.
     """
+    found = [_plain_attributes(callback) for callback in callbacks]
+    if fresh is not None:
+        found = [
+            {n: v for n, v in now.items() if n not in then or then[n] != v}
+            for now, then in zip(found, fresh, strict=True)
+        ]
     return [
-        {"class": type(callback).__name__} | _plain_attributes(callback)
-        for callback in callbacks
+        {"class": type(callback).__name__} | attributes
+        for callback, attributes in zip(callbacks, found, strict=True)
     ]
 
 

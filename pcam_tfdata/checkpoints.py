@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 
 import keras
@@ -19,6 +20,12 @@ import numpy as np
 
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _STATE = "state"
+_INCOMPLETE = ".incomplete"
+# What reading an archive with flipped bits, or cut short, raises.
+_DAMAGES = (
+    EOFError, KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
 
 _logger = logging.getLogger(__name__)
 
@@ -41,6 +48,7 @@ class Writer:
     def __init__(self, folder: str, keep: int) -> None:
         self._folder = folder
         self._keep = keep
+        _remove_incomplete(folder)
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future | None = None
 
@@ -70,15 +78,20 @@ class Writer:
             _write, self._folder, step, arrays, self._keep
         )
 
+    def poll(self) -> None:
+        """Raises what `wait` would, as soon as it is known."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     def wait(self) -> None:
         """Returns when the last one is on the disk.
 
         Raises:
             OSError: it could not be written.
         """
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
 
 def restore_latest(
@@ -95,10 +108,10 @@ def restore_latest(
         try:
             with np.load(path) as arrays:
                 values = {name: arrays[name] for name in arrays.files}
-        except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+            state = json.loads(str(values.pop(_STATE)))
+        except _DAMAGES as error:
             _logger.warning("%s: damaged (%s), passed over.", path, error)
             continue
-        state = json.loads(str(values.pop(_STATE)))
         _assign(path, list(values.values()), variables)
         return state
     return None
@@ -109,18 +122,31 @@ def _write(
 ) -> None:
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{step:09d}.npz")
-    temporary = f"{path}.incomplete"
+    temporary = f"{path}{_INCOMPLETE}"
     try:
         with open(temporary, "wb") as file:
             np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or path  # A full disk names no file.
+        raise
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
-    for _, old in _list(folder)[:-keep]:
-        os.remove(old)
+    # Later ones are damaged: the run went on from before them.
+    kept = [path for number, path in _list(folder) if number <= step][-keep:]
+    for _, old in _list(folder):
+        if old not in kept:
+            os.remove(old)
+
+
+def _remove_incomplete(folder: str) -> None:
+    """Removes what a killed process was writing."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.endswith(_INCOMPLETE):
+            os.remove(os.path.join(folder, name))
 
 
 def _assign(

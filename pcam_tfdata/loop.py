@@ -80,6 +80,7 @@ class _Session:
     Attributes:
         batches: Of the steps from the first one on.
         callbacks: Of Keras.
+        fresh: What they remembered when they began.
         events: The same, to be told what happens.
         board: TensorBoard's file; None where it is not wanted.
         signals: What may end the session.
@@ -87,6 +88,7 @@ class _Session:
 
     batches: Iterator
     callbacks: Sequence[keras.callbacks.Callback]
+    fresh: list[dict[str, object]]
     events: keras.callbacks.CallbackList
     board: event_files.EventWriter | None
     signals: interruption.Signals
@@ -161,16 +163,17 @@ class Loop:
         ):
             events.on_train_begin()
             # Not before: they begin by forgetting everything.
+            fresh = callback_state.get(callbacks)
             callback_state.set(callbacks, self.state.callbacks)
+            session = _Session(
+                self._open_batches(), callbacks, fresh, events, board, signals
+            )
             try:
-                session = _Session(
-                    self._open_batches(), callbacks, events, board, signals
-                )
                 while not self.is_finished():
                     self._run_epoch(session)
                 events.on_train_end()
             except interruption.Interrupted:
-                self._save(callbacks)
+                self._save(session)
                 _logger.info(
                     "%s: there is a checkpoint after step %d; the same command"
                     " goes on from it.", signals.name, self.state.step,
@@ -232,7 +235,7 @@ class Loop:
         seconds = time.monotonic() - trained
         events.on_epoch_end(state.epoch - 1, scores)
         state.is_stopped = self._trainer.model.stop_training
-        self._save(session.callbacks)
+        self._save(session)
         run_files.write_history(self._options.run_dir, state.history)
         if session.board is not None:
             session.board.add(state.history[-1])
@@ -248,7 +251,7 @@ class Loop:
         total = (last - first) * options.batch_size
         done = (state.step - first) * options.batch_size
         with progress.Progress(total, name, done) as bar:
-            while state.step < last:
+            while state.step < last and not self._trainer.model.stop_training:
                 session.events.on_train_batch_begin(state.step - first)
                 self._call(session.batches, last - state.step)
                 logs = self._logs()
@@ -258,7 +261,8 @@ class Loop:
                 )
                 session.signals.check()
                 if time.monotonic() > self._next_checkpoint:
-                    self._save(session.callbacks)
+                    self._save(session)
+                self._checkpoints.poll()
 
     def _call(self, batches: Iterator, num_left: int) -> None:
         """Runs some steps in one call of TensorFlow."""
@@ -293,7 +297,12 @@ class Loop:
             _logger.warning("%s; the step is skipped.", what)
             return
         path = os.path.join(options.run_dir, run_files.BAD_BATCH)
-        source = dataclasses.replace(options.training(), cache="none")
+        # In the same order, and nothing needs to go to a device.
+        source = dataclasses.replace(
+            options.training(),
+            input="stream" if self.training.input == "stream" else "mmap",
+            cache="none" if options.cache == "none" else "memory",
+        )
         batches = pipeline.train_batches(
             source,
             batch_size=options.batch_size,
@@ -354,10 +363,12 @@ class Loop:
         state.epoch += 1
         state.sums = [0.0] * 3
 
-    def _save(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    def _save(self, session: _Session) -> None:
         """Begins to write a checkpoint."""
         start = time.monotonic()
-        self.state.callbacks = callback_state.get(callbacks)
+        self.state.callbacks = callback_state.get(
+            session.callbacks, session.fresh
+        )
         self._checkpoints.write(
             self.state.step,
             self._trainer.variables,

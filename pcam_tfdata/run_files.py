@@ -36,7 +36,7 @@ SLIDES = "slides.csv"
 ROC_PLOT = "roc.png"
 CONFUSION_PLOT = "confusion.png"
 _OWNED = (
-    BAD_BATCH, BEST_MODEL, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT, FLAGS,
+    BAD_BATCH, BEST_MODEL, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT,
     HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
     METRICS_TEXT, PREDICTIONS, ROC_PLOT, SLIDES, TENSORBOARD, TIMING,
     f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
@@ -86,24 +86,32 @@ def lock_run(run_dir: str) -> Iterator[None]:
 
 
 def open_run(
-    run_dir: str, flags: Mapping[str, object], *, restart: bool
+    run_dir: str,
+    flags: Mapping[str, object],
+    facts: Mapping[str, object],
+    *,
+    restart: bool,
 ) -> None:
     """Writes the flags of a run, or checks that it is the same run.
 
     Args:
         run_dir: Its folder, locked.
         flags: Name and value of every flag that makes the run what it is.
+        facts: What flags do not tell: `manifest_sha256`, `order`, `input` and
+            `precision`.
         restart: Removes what an earlier run left there.
 
     Raises:
-        ValueError: the folder is that of a run with other flags.
+        ValueError: the folder is that of a run with other flags, on other data,
+            in another order or precision. Nothing is changed then.
     """
+    os.makedirs(run_dir, exist_ok=True)
     path = os.path.join(run_dir, FLAGS)
-    if os.path.isfile(path):
-        if restart or not _has_begun(run_dir):
-            _remove_run(run_dir)
-        else:
-            _refuse_other_run(path, flags)
+    if restart or not _has_begun(run_dir):
+        _remove_run(run_dir)
+    else:
+        _refuse_other_run(path, flags)
+        _refuse_other_facts(os.path.join(run_dir, ENVIRONMENT), facts)
     write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
 
 
@@ -144,37 +152,14 @@ def read_manifest_sha256(run_dir: str) -> str:
 
 def read_input(run_dir: str) -> str | None:
     """Returns the way in that a run took when it last started, if it did."""
-    path = os.path.join(run_dir, ENVIRONMENT)
-    if not os.path.isfile(path):
-        return None
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)["starts"][-1]["input"]
+    starts = _read_starts(os.path.join(run_dir, ENVIRONMENT))
+    return starts[-1]["input"] if starts else None
 
 
 def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
-    """Adds a start of the run: versions, machine, git commit and `facts`.
-
-    Raises:
-        ValueError: the run began on other data, or in another order.
-    """
+    """Adds a start of the run: versions, machine, git commit and `facts`."""
     path = os.path.join(run_dir, ENVIRONMENT)
-    starts = []
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            starts = json.load(file)["starts"]
-    if starts and starts[0]["manifest_sha256"] != facts["manifest_sha256"]:
-        raise ValueError(
-            f"{path}: found that the run began on other records, with manifest"
-            f" SHA-256 {starts[0]['manifest_sha256']}, expected"
-            f" {facts['manifest_sha256']}. Check --records_dir, or pass"
-            " --restart to begin anew."
-        )
-    if starts and starts[0]["order"] != facts["order"]:
-        raise ValueError(
-            f"{path}: found that the run began with patches in the order of"
-            f" {starts[0]['order']}, expected {facts['order']}. Pass --input="
-            f"{starts[0]['input']}, or --restart to begin anew."
-        )
+    starts = _read_starts(path)
     now = datetime.datetime.now(datetime.UTC)
     starts.append(
         {
@@ -203,12 +188,13 @@ def remove_input_cache(run_dir: str) -> None:
 
 def write_history(run_dir: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes the scores of every epoch; no wall-clock value is among them."""
+    path = os.path.join(run_dir, HISTORY)
     if rows:
         tables.write_csv(
-            os.path.join(run_dir, HISTORY),
-            list(rows[0]),
-            [list(row.values()) for row in rows],
+            path, list(rows[0]), [list(row.values()) for row in rows]
         )
+    elif os.path.exists(path):
+        os.remove(path)
 
 
 def append_timing(run_dir: str, row: Mapping[str, object]) -> None:
@@ -240,7 +226,7 @@ def _check_folder(run_dir: str) -> None:
     if os.path.isdir(run_dir):
         if os.path.isfile(os.path.join(run_dir, FLAGS)):
             return
-        if not set(os.listdir(run_dir)) - {*_OWNED, LOCK}:
+        if not set(os.listdir(run_dir)) - {*_OWNED, FLAGS, LOCK}:
             return
     raise FileExistsError(
         f"{run_dir}: found something that is no run, expected a folder to make,"
@@ -251,11 +237,18 @@ def _check_folder(run_dir: str) -> None:
 def _has_begun(run_dir: str) -> bool:
     """Returns whether there is anything of a run that could be lost."""
     folder = os.path.join(run_dir, CHECKPOINTS)
-    has_checkpoint = os.path.isdir(folder) and bool(os.listdir(folder))
+    has_checkpoint = os.path.isdir(folder) and any(
+        name.endswith(".npz") for name in os.listdir(folder)
+    )
     return has_checkpoint or os.path.exists(os.path.join(run_dir, BEST_MODEL))
 
 
 def _refuse_other_run(path: str, flags: Mapping[str, object]) -> None:
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"{path}: not found, expected it beside the checkpoints of a run."
+            " Pass --restart to begin anew."
+        )
     with open(path, encoding="utf-8") as file:
         before = {line.strip() for line in file}
     now = set(_flag_lines(flags))
@@ -271,6 +264,34 @@ def _refuse_other_run(path: str, flags: Mapping[str, object]) -> None:
             f" {' '.join(had) or 'the default'}). Give the same flags to"
             " resume it, another --run_dir, or --restart to begin anew."
         )
+
+
+def _refuse_other_facts(path: str, facts: Mapping[str, object]) -> None:
+    starts = _read_starts(path)
+    if not starts:
+        return
+    first = starts[0]
+    for name, what, remedy in (
+        ("manifest_sha256", "other records, of manifest SHA-256",
+         "Check --records_dir"),
+        ("order", "patches in another order,",
+         f"Pass --input={first['input']}"),
+        ("precision", "another precision,",
+         f"Pass --precision={first['precision']}"),
+    ):  # fmt: skip
+        if first[name] != facts[name]:
+            raise ValueError(
+                f"{path}: found that the run began with {what} {first[name]},"
+                f" expected {facts[name]}. {remedy}, or pass --restart to begin"
+                " anew."
+            )
+
+
+def _read_starts(path: str) -> list[dict[str, object]]:
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)["starts"]
 
 
 def _only_goes_further(before: set[str], now: set[str]) -> bool:
@@ -294,7 +315,7 @@ def _flag_name(line: str) -> str:
 
 
 def _remove_run(run_dir: str) -> None:
-    for name in _OWNED:
+    for name in (*_OWNED, FLAGS):  # The last: without it this is no run.
         path = os.path.join(run_dir, name)
         if os.path.isdir(path):
             shutil.rmtree(path)

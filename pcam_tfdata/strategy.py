@@ -92,13 +92,21 @@ def resolve_xla(name: str) -> bool:
 
 def sync_batch_norm(
     model: keras.Model, strategy: tf.distribute.Strategy
-) -> None:
-    """Lets batch normalization take its statistics over all replicas."""
-    if strategy.num_replicas_in_sync == 1:
-        return
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
+) -> bool:
+    """Lets batch normalization take its statistics over all replicas.
+
+    Returns whether there is any, and more than one replica.
+    """
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if strategy.num_replicas_in_sync == 1 or not layers:
+        return False
+    for layer in layers:
+        layer.synchronized = True
+    return True
 
 
 def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:

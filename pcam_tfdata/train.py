@@ -66,13 +66,14 @@ def train(
     with run_files.lock_run(options.run_dir):
         flags = dataclasses.asdict(options)
         restart = flags.pop("restart")
-        run_files.open_run(options.run_dir, flags, restart=restart)
+        facts = _list_facts(options, training)
+        run_files.open_run(options.run_dir, flags, facts, restart=restart)
         stepped = _make_trainer(options, distribution, training)
         run = loop.Loop(options, distribution, stepped, training, validation)
         if run.is_finished():
             _logger.info("%s: finished before, nothing to do.", options.run_dir)
         else:
-            _announce(options, distribution, run, stepped)
+            _announce(options, distribution, run, stepped, facts)
             if options.cache == "file":
                 run_files.make_input_cache(options.run_dir)
             try:
@@ -99,6 +100,18 @@ def _settle_input(
         return options
     before = run_files.read_input(options.run_dir)
     return dataclasses.replace(options, input=before or "auto")
+
+
+def _list_facts(
+    options: train_options.TrainOptions, training: pipeline.Patches
+) -> dict[str, object]:
+    """Returns what must be the same when a run is resumed, beside flags."""
+    return {
+        "precision": strategy.resolve_precision(options.precision),
+        "input": training.input,
+        "order": training.order,
+        "manifest_sha256": manifest.hash_manifest(options.records_dir),
+    }
 
 
 def _make_trainer(
@@ -137,6 +150,7 @@ def _announce(
     distribution: tf.distribute.Strategy,
     run: loop.Loop,
     stepped: trainer.Trainer,
+    facts: dict[str, object],
 ) -> None:
     """Says, and notes in the run's folder, what computes where."""
     devices = strategy.describe_devices(distribution)
@@ -146,11 +160,8 @@ def _announce(
             "first_epoch": run.state.epoch + 1,
             "first_step": run.state.step,
             "devices": devices,
-            "precision": stepped.recipe.precision,
             "xla": stepped.recipe.xla,
-            "input": run.training.input,
-            "order": run.training.order,
-            "manifest_sha256": manifest.hash_manifest(options.records_dir),
+            **facts,
         },
     )
     _logger.info(

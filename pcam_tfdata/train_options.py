@@ -171,6 +171,13 @@ def check(options: TrainOptions, num_replicas: int) -> None:
             "--warmup_steps: found it with --schedule=constant, expected"
             " --schedule=cosine."
         )
+    num_positions = options.epochs * options.training().count_patches()
+    num_steps = math.ceil(num_positions / options.batch_size)
+    if options.warmup_steps >= num_steps:
+        raise ValueError(
+            f"--warmup_steps: found {options.warmup_steps}, expected fewer than"
+            f" the {num_steps} steps of the run."
+        )
     resolve_class_weights(options)
     if options.tensorboard:
         event_files.check_installed()

@@ -32,7 +32,8 @@ class Recipe:
             this norm; 0 leaves them.
         num_accumulated: In as many parts each replica works off its share of a
             batch, to save memory; their gradients are summed.
-        xla: Compile the gradients with XLA.
+        xla: Compile the gradients with XLA; not done where batch normalization
+            looks at several replicas.
         sync_batch_norm: Batch normalization looks at all replicas.
     """
 
@@ -87,13 +88,14 @@ class Trainer:
                     self.optimizer
                 )
             self.optimizer.build(self.model.trainable_variables)
-        if recipe.sync_batch_norm:
-            strategy.sync_batch_norm(self.model, distribution)
+        is_synced = recipe.sync_batch_norm and strategy.sync_batch_norm(
+            self.model, distribution
+        )
         strategy.vary_dropout(self.model, distribution)
         self.model.optimizer = self.optimizer  # For callbacks.
         self.variables = checkpoints.variables_of(self.model, self.optimizer)
         self._gradients = self._gradients_of_part
-        if recipe.xla:
+        if recipe.xla and not is_synced:  # XLA cannot look at all replicas.
             self._gradients = tf.function(self._gradients, jit_compile=True)
         self._run_steps = tf.function(self._loop, reduce_retracing=True)
 
@@ -241,7 +243,8 @@ class Trainer:
         size = image.shape[0] // num_parts
         gradients = [tf.zeros(v.shape) for v in self.model.trainable_variables]
         sums = tf.zeros([3], tf.float64)
-        for place in tf.range(num_parts):
+        # Unrolled: batch normalization cannot look at all replicas in a loop.
+        for place in range(num_parts):
             more, part = self._differentiate(
                 _cut(image, place * size, size), _cut(label, place * size, size)
             )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pcam_tfdata import (
+    checkpoints,
     loop,
     pipeline,
     run_files,
@@ -158,6 +159,33 @@ def test_signal_leaves_a_checkpoint(
     check_same_end(undisturbed, run_dir)
 
 
+def test_damaged_checkpoints_are_passed_over_and_later_ones_dropped(tmp_path):
+    variable = keras.Variable(np.zeros(100, np.float32))
+    folder = str(tmp_path / "checkpoints")
+    writer = checkpoints.Writer(folder, keep=1)
+    writer.write(80, [variable], {"step": 80})
+    writer.wait()
+    path = tmp_path / "checkpoints" / "step-000000080.npz"
+    sound = path.read_bytes()
+    draw = random.Random(0)
+    num_passed_over = 0
+    for _ in range(300):
+        damaged = bytearray(sound)
+        place = draw.randrange(len(damaged))
+        damaged[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        state = checkpoints.restore_latest(folder, [variable])
+        assert state in (None, {"step": 80})  # Some bits say nothing.
+        num_passed_over += state is None
+    assert num_passed_over > 200
+    (tmp_path / "checkpoints" / "step-000000079.npz.incomplete").write_text("x")
+    path.write_bytes(sound[:500])
+    writer = checkpoints.Writer(folder, keep=1)
+    writer.write(3, [variable], {"step": 3})
+    writer.wait()
+    assert os.listdir(folder) == ["step-000000003.npz"]
+
+
 def test_cut_checkpoint_makes_the_run_go_on_from_the_one_before(
     records_dir, tmp_path, undisturbed
 ):
@@ -258,6 +286,36 @@ def test_callbacks_keep_what_they_remember(records_dir, tmp_path):
     assert len(rates) > 2
 
 
+class StopTraining(keras.callbacks.Callback):
+    """Ends training with a batch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = batch == 1
+
+
+def test_callback_ends_training_with_a_batch(records_dir, tmp_path):
+    options = options_for(records_dir, tmp_path, steps_per_loop=1)
+    result = train.train(options, [StopTraining()])
+    assert (result["step"], result["epoch"]) == (2, 1)
+
+
+def test_callbacks_keep_how_they_were_made(records_dir, tmp_path):
+    options = options_for(records_dir, tmp_path, early_stopping_patience=9)
+    train.train(options)
+    state = json.loads(str(last_arrays(tmp_path)["state"]))
+    (stopping,) = state["callbacks"]
+    assert "best" in stopping
+    assert not {"patience", "monitor", "mode"} & stopping.keys()
+
+
+def test_finished_run_refuses_other_records(
+    records_dir, real_records_dir, tmp_path
+):
+    train.train(options_for(records_dir, tmp_path, epochs=1))
+    with pytest.raises(ValueError, match="began with other records"):
+        train.train(options_for(real_records_dir, tmp_path, epochs=1))
+
+
 def test_early_stopping_ends_the_run_for_good(records_dir, tmp_path):
     options = options_for(
         records_dir, tmp_path, epochs=50, learning_rate=0.0,
@@ -267,11 +325,15 @@ def test_early_stopping_ends_the_run_for_good(records_dir, tmp_path):
     assert train.train(options)["epoch"] == 3
 
 
-@pytest.mark.parametrize("on_nan", ["stop", "skip"])
-def test_loss_that_is_no_number(records_dir, tmp_path, caplog, on_nan):
+@pytest.mark.parametrize(
+    ("on_nan", "cache"),
+    [("stop", None), ("stop", "none"), ("stop", "memory"), ("skip", None)],
+)
+def test_loss_that_is_no_number(records_dir, tmp_path, caplog, on_nan, cache):
+    input = "mmap" if cache is None else "stream"
     options = options_for(
-        records_dir, tmp_path, optimizer="sgd", learning_rate=1e30,
-        on_nan=on_nan, seed=3,
+        records_dir, tmp_path, optimizer="sgd", learning_rate=1e30, seed=3,
+        on_nan=on_nan, input=input, cache=cache or "none",
     )  # fmt: skip
     with pytest.raises(FloatingPointError) as error:
         train.train(options)
@@ -287,7 +349,9 @@ def test_loss_that_is_no_number(records_dir, tmp_path, caplog, on_nan):
     with np.load(tmp_path / run_files.BAD_BATCH) as bad:
         step = int(bad["step"])
         assert f"in step {step}," in told
-        source = pipeline.Source(records_dir, SPLITS)
+        source = pipeline.Source(
+            records_dir, SPLITS, input, cache=cache or "none"
+        )
         ds = pipeline.train_batches(
             source, batch_size=8, seed=3, first_step=step, num_steps=step + 1
         )

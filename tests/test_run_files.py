@@ -6,14 +6,17 @@ import pytest
 
 from pcam_tfdata import run_files
 
+FACTS = {
+    "manifest_sha256": "a", "order": "a permutation", "input": "mmap",
+    "precision": "float32",
+}  # fmt: skip
 FLAGS = {"model": "small_cnn", "epochs": 3, "records_dir": "r", "splits": ["a"]}
 
 
 @pytest.fixture
 def run_dir(tmp_path):
     path = tmp_path / "run"
-    path.mkdir()
-    run_files.open_run(str(path), FLAGS, restart=False)
+    run_files.open_run(str(path), FLAGS, FACTS, restart=False)
     return path
 
 
@@ -21,8 +24,8 @@ def begin(run_dir) -> None:
     (run_dir / run_files.BEST_MODEL).write_text("weights")
 
 
-def open_with(run_dir, restart=False, **changes) -> None:
-    run_files.open_run(str(run_dir), FLAGS | changes, restart=restart)
+def open_with(run_dir, restart=False, facts=FACTS, **changes) -> None:
+    run_files.open_run(str(run_dir), FLAGS | changes, facts, restart=restart)
 
 
 def test_same_flags_resume(run_dir):
@@ -58,17 +61,36 @@ def test_restart_drops_the_run_and_spares_the_rest(run_dir):
 
 
 def test_resuming_on_other_records_is_refused(run_dir):
-    facts = {"manifest_sha256": "a", "order": "a permutation", "input": "mmap"}
-    run_files.write_environment(str(run_dir), facts)
-    run_files.write_environment(str(run_dir), facts)
+    begin(run_dir)
+    for _ in range(2):
+        run_files.write_environment(str(run_dir), FACTS)
     content = json.loads((run_dir / run_files.ENVIRONMENT).read_text())
     assert len(content["starts"]) == 2
     assert {"versions", "git_commit", "python"} <= content["starts"][0].keys()
-    with pytest.raises(ValueError, match="began on other records"):
-        run_files.write_environment(
-            str(run_dir), facts | {"manifest_sha256": "b"}
-        )
-    with pytest.raises(ValueError, match="Pass --input=mmap"):
-        run_files.write_environment(
-            str(run_dir), facts | {"order": "a shuffle buffer", "input": "mmap"}
-        )
+    before = (run_dir / run_files.FLAGS).read_text()
+    for changed, told in (
+        ({"manifest_sha256": "b"}, "began with other records.* a, expected b"),
+        ({"order": "a shuffle buffer"}, "Pass --input=mmap"),
+        ({"precision": "mixed_float16"}, "Pass --precision=float32"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            open_with(run_dir, facts=FACTS | changed, records_dir="elsewhere")
+    assert (run_dir / run_files.FLAGS).read_text() == before
+
+
+def test_restart_that_was_killed_begins_anew(run_dir):
+    begin(run_dir)
+    (run_dir / run_files.HISTORY).write_text("old scores")
+    (run_dir / run_files.FLAGS).unlink()
+    with pytest.raises(ValueError, match="expected it beside the checkpoints"):
+        open_with(run_dir)
+    open_with(run_dir, restart=True)
+    assert [p.name for p in run_dir.iterdir()] == [run_files.FLAGS]
+
+
+def test_half_a_checkpoint_is_none(run_dir):
+    folder = run_dir / run_files.CHECKPOINTS
+    folder.mkdir()
+    (folder / "step-000000033.npz.incomplete").write_text("half")
+    open_with(run_dir, epochs=7)
+    assert not folder.exists()

@@ -16,6 +16,10 @@ from pcam_tfdata import run_files, run_table, runs
 
 RATES = ("0.002", "0.0005")
 SHA256 = "0123456789abcdef" * 4
+FACTS = {
+    "manifest_sha256": SHA256, "order": "a permutation", "input": "mmap",
+    "precision": "float32",
+}  # fmt: skip
 FLAGS = {
     "records_dir": "records",
     "run_dir": "run",
@@ -47,9 +51,8 @@ def write_run(
     run_dir: pathlib.Path, aucs=AUCS, *, start=None, **flags
 ) -> pathlib.Path:
     """Writes the files of a run, as training leaves them after some epochs."""
-    run_files.open_run(str(run_dir), FLAGS | flags, restart=False)
-    facts = {"manifest_sha256": SHA256, "order": "a permutation"}
-    run_files.write_environment(str(run_dir), facts | (start or {}))
+    run_files.open_run(str(run_dir), FLAGS | flags, FACTS, restart=False)
+    run_files.write_environment(str(run_dir), FACTS | (start or {}))
     rows = [
         {"epoch": epoch, "step": 2 * epoch, "learning_rate": 0.001,
          "loss": 0.5, "val_loss": epoch / 8, "val_auc": auc}
@@ -150,7 +153,7 @@ def test_rows_are_sorted_with_empty_ones_last(tmp_path, arguments, order):
     write_run(tmp_path / "a", (0.5,), batch_size="8")
     write_run(tmp_path / "c", batch_size="128")
     write_run(tmp_path / "b", batch_size="16")
-    run_files.open_run(str(tmp_path / "new"), FLAGS, restart=False)
+    run_files.open_run(str(tmp_path / "new"), FLAGS, FACTS, restart=False)
     flags = tmp_path / "new" / run_files.FLAGS
     flags.write_text(flags.read_text().replace("--batch_size=16\n", ""))
     result = run_pcam("runs", f"--runs_dir={tmp_path}", *arguments)
@@ -254,7 +257,7 @@ def test_state_says_how_far_a_run_came(tmp_path, aucs, state):
 
 
 def test_a_run_of_flags_alone_has_not_begun(tmp_path):
-    run_files.open_run(str(tmp_path / "run"), FLAGS, restart=False)
+    run_files.open_run(str(tmp_path / "run"), FLAGS, FACTS, restart=False)
     row = row_of(tmp_path / "run")
     assert (row["state"], row["note"]) == ("not begun", "")
     assert "val_auc" not in row
@@ -267,8 +270,7 @@ def test_epochs_whose_auc_is_not_defined_are_never_the_best(tmp_path):
 
 def test_a_run_resumed_by_other_code_names_both_commits(tmp_path):
     run_dir = write_run(tmp_path / "run", start={"git_commit": "a" * 40})
-    facts = {"manifest_sha256": SHA256, "order": "a permutation"}
-    run_files.write_environment(str(run_dir), facts | {"git_commit": "b" * 40})
+    run_files.write_environment(str(run_dir), FACTS | {"git_commit": "b" * 40})
     row = row_of(run_dir)
     assert row["commit"] == f"{'a' * 40},{'b' * 40}"
     assert row["starts"] == 2

@@ -215,6 +215,28 @@ def test_dropout_differs_between_replicas_and_not_between_runs(two):
     ],
     ids=str,
 )
+def test_replicas_agree_with_batch_norm_in(two, recipe):
+    batches = make_batches(3)
+    one, other = (
+        run(make(distribution, deep, **recipe), distribution, batches)[0]
+        for distribution in (ONE(), two)
+    )
+    if "num_accumulated" not in recipe:  # Statistics are those of a part.
+        np.testing.assert_allclose(other, one, rtol=1e-4)
+    assert np.isfinite(other).all()
+    assert other[-1] < other[0] * 1.5
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"num_accumulated": 2},
+        {"num_accumulated": 4},
+        {"xla": True},
+        {"xla": True, "num_accumulated": 2},
+    ],
+    ids=str,
+)
 def test_parts_and_xla_change_no_step(two, recipe):
     batches = make_batches(5)
     plain = make(ONE(), linear, augment="d4")

@@ -299,7 +299,7 @@ def test_best_model_takes_uint8_patches(records_dir, tmp_path):
     ("steps_per_epoch", "told"),
     [
         (2, "not finite in step 1, at learning rate 1e.30"),
-        (1, "logits in a batch that are no finite"),
+        (1, "logits that are no finite"),
     ],
 )
 def test_divergence_stops_the_run(records_dir, tmp_path, steps_per_epoch, told):

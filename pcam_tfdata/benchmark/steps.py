@@ -90,7 +90,7 @@ def fit_on_one_batch(data: benchmark_options.Data, model: str) -> Iterator[int]:
     network.compile(
         "adam",
         keras.losses.BinaryCrossentropy(from_logits=True),
-        [keras.metrics.BinaryAccuracy(threshold=0.0)],
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
         jit_compile=strategy.resolve_xla("auto"),
     )
     return _call_over_and_over(
