@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import pipeline, progress
+from pcam_tfdata import pipeline, progress, strategy
 
 # Calls whose results nobody has asked for yet. A GPU computes them while Python
 # takes the results of the one before.
@@ -22,7 +22,7 @@ class Predictor:
 
     Args:
         model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
-        strategy: In whose scope the model was made.
+        distribution: In whose scope the model was made.
         fill: Called on each replica's part of a batch, see
             `pipeline.open_patches`.
     """
@@ -30,10 +30,10 @@ class Predictor:
     def __init__(
         self,
         model: keras.Model,
-        strategy: tf.distribute.Strategy,
+        distribution: tf.distribute.Strategy,
         fill: Callable[[pipeline.Batch], pipeline.Batch] = pipeline.whole,
     ) -> None:
-        self._strategy = strategy
+        self._distribution = distribution
 
         def forward(batch: pipeline.Batch) -> pipeline.Batch:
             batch = fill(batch)
@@ -42,7 +42,7 @@ class Predictor:
             return kept | {"logit": logit}
 
         self._step = tf.function(
-            lambda batch: strategy.run(forward, args=(batch,)),
+            lambda batch: distribution.run(forward, args=(batch,)),
             reduce_retracing=True,
         )
 
@@ -72,9 +72,9 @@ class Predictor:
             FloatingPointError: a logit is not finite.
         """
         num_done = 0
-        distributed = self._strategy.experimental_distribute_dataset(batches)
+        parts = strategy.distribute(batches, self._distribution)
         with progress.Progress(num_patches, description) as bar:
-            calls = map(self._step, distributed)
+            calls = map(self._step, parts)
             for outputs in _run_ahead(calls, _CALLS_AHEAD):
                 found = self._gather(outputs)
                 _check_finite(found["logit"], description)
@@ -92,7 +92,7 @@ class Predictor:
         return {name: part[mask] for name, part in whole.items()}
 
     def _local(self, part: tf.Tensor) -> Sequence[np.ndarray]:
-        results = self._strategy.experimental_local_results(part)
+        results = self._distribution.experimental_local_results(part)
         return [np.asarray(result) for result in results]
 
 
@@ -111,7 +111,7 @@ def open_patches(
 def predict_all(
     patches: pipeline.Patches | pipeline.ImageFiles,
     model_path: str,
-    strategy: tf.distribute.Strategy,
+    distribution: tf.distribute.Strategy,
     batch_size: int,
     description: str,
 ) -> dict[str, np.ndarray]:
@@ -120,14 +120,14 @@ def predict_all(
     Arguments and errors as for `stream_all`.
     """
     return _join(
-        stream_all(patches, model_path, strategy, batch_size, description)
+        stream_all(patches, model_path, distribution, batch_size, description)
     )
 
 
 def stream_all(
     patches: pipeline.Patches | pipeline.ImageFiles,
     model_path: str,
-    strategy: tf.distribute.Strategy,
+    distribution: tf.distribute.Strategy,
     batch_size: int,
     description: str,
     *,
@@ -138,7 +138,7 @@ def stream_all(
     Args:
         patches: Of `open_patches`, or files.
         model_path: A `.keras` file.
-        strategy: On whose replicas it runs.
+        distribution: On whose replicas it runs.
         batch_size: Patches of a forward pass, over all replicas; rounded up to
             what these can share evenly.
         description: For the progress bar.
@@ -150,9 +150,9 @@ def stream_all(
         ValueError: the model or a record is damaged.
         FloatingPointError: a logit is not finite.
     """
-    predictor = load(model_path, strategy, patches.fill)
+    predictor = load(model_path, distribution, patches.fill)
     batch_size = pipeline.fit_batch_size(
-        batch_size, patches.num_patches, strategy.num_replicas_in_sync
+        batch_size, patches.num_patches, distribution.num_replicas_in_sync
     )
     first_batch = first_patch // batch_size
     batches = patches.eval_batches(
@@ -167,7 +167,7 @@ def stream_all(
 
 def load(
     path: str,
-    strategy: tf.distribute.Strategy,
+    distribution: tf.distribute.Strategy,
     fill: Callable[[pipeline.Batch], pipeline.Batch] = pipeline.whole,
 ) -> Predictor:
     """Returns a predictor of a `.keras` file; arguments as for `Predictor`.
@@ -176,14 +176,14 @@ def load(
         ValueError: the file is damaged or holds no such network.
     """
     try:
-        with strategy.scope():
+        with distribution.scope():
             model = keras.models.load_model(path)
     except Exception as error:  # Keras raises anything on bad bytes.
         raise ValueError(
             f"{path}: found no network that Keras can load"
             f" ({' '.join(str(error).split())[:200]}). Train again."
         ) from error
-    return Predictor(model, strategy, fill)
+    return Predictor(model, distribution, fill)
 
 
 def _run_ahead(

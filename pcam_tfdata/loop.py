@@ -26,6 +26,7 @@ from pcam_tfdata import (
     pipeline,
     progress,
     run_files,
+    strategy,
     train_options,
     trainer,
 )
@@ -201,16 +202,13 @@ class Loop:
 
     def _open_batches(self) -> Iterator:
         options = self._options
-        return iter(
-            self._distribution.experimental_distribute_dataset(
-                self.training.train_batches(
-                    batch_size=options.batch_size,
-                    seed=options.seed,
-                    first_step=self.state.step,
-                    num_steps=self._last_step(options.epochs),
-                )
-            )
+        ds = self.training.train_batches(
+            batch_size=options.batch_size,
+            seed=options.seed,
+            first_step=self.state.step,
+            num_steps=self._last_step(options.epochs),
         )
+        return iter(strategy.distribute(ds, self._distribution))
 
     def _last_step(self, num_epochs: int) -> int:
         return last_step(

@@ -1,6 +1,7 @@
 """Devices and precision."""
 
 import logging
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -124,6 +125,20 @@ def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
         for replica, copy in enumerate(copies):
             other = (seed + replica * _SEED_STRIDE) % (1 << 32)
             copy.assign(np.array([other, counter], np.uint32))
+
+
+def distribute(
+    batches: tf.data.Dataset, strategy: tf.distribute.Strategy
+) -> Iterable:
+    """Returns global batches in parts, one for each replica.
+
+    A lone CPU gets them as they are: the iterator of a distributed dataset
+    would slow down the steps themselves (BUILD_NOTES.md).
+    """
+    (first, *others) = list_devices(strategy)
+    if not others and tf.DeviceSpec.from_string(first).device_type == "CPU":
+        return batches
+    return strategy.experimental_distribute_dataset(batches)
 
 
 def list_devices(strategy: tf.distribute.Strategy) -> list[str]:

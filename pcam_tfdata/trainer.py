@@ -108,7 +108,7 @@ class Trainer:
         scale takes care of that, is not finite. Such a step changes no weight.
 
         Args:
-            batches: Of a distributed dataset.
+            batches: Of `strategy.distribute`.
             step: Number of the first one.
             num_steps: How many.
             sums: float64 [3], of loss, right answers and patches so far.

@@ -70,16 +70,13 @@ class OneCall(keras.callbacks.Callback):
             1, training.num_patches, options.batch_size
         )
         self._machine, distribution = _make_trainer(options)
-        self._batches = iter(
-            distribution.experimental_distribute_dataset(
-                training.train_batches(
-                    batch_size=options.batch_size,
-                    seed=0,
-                    first_step=0,
-                    num_steps=(options.epochs + 1) * self.num_steps,
-                )
-            )
+        ds = training.train_batches(
+            batch_size=options.batch_size,
+            seed=0,
+            first_step=0,
+            num_steps=(options.epochs + 1) * self.num_steps,
         )
+        self._batches = iter(strategy.distribute(ds, distribution))
         self._sums = tf.zeros([3], tf.float64)
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:

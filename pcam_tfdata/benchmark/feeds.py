@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from pcam_tfdata import manifest, pipeline
 from pcam_tfdata.benchmark import benchmark_options
+from pcam_tfdata.pipeline import batches
 
 _ENDLESS = 1 << 40
 
@@ -49,6 +50,12 @@ def eval_batches(data: benchmark_options.Data) -> tf.data.Dataset:
     return patches.eval_batches(batch_size=data.batch_size)
 
 
+def repeat(batch: object) -> tf.data.Dataset:
+    """Returns one batch over and over, as cheaply as TensorFlow can."""
+    ds = tf.data.Dataset.from_tensors(batch).repeat()
+    return batches.limit_threads(ds, 0)
+
+
 def list_shards(data: benchmark_options.Data) -> list[str]:
     """Returns the paths of the shards, in order."""
     splits = manifest.read(data.records_dir).select(data.splits)
@@ -59,9 +66,9 @@ def list_shards(data: benchmark_options.Data) -> list[str]:
     ]
 
 
-def draw(batches: tf.data.Dataset, batch_size: int) -> Iterator[int]:
+def draw(ds: tf.data.Dataset, batch_size: int) -> Iterator[int]:
     """Takes a batch at each `next`, and gives its size."""
-    for _ in batches:
+    for _ in ds:
         yield batch_size
 
 

@@ -74,7 +74,7 @@ def train_on_one_batch(
     """Trains on one batch of the records, over and over."""
     distribution = strategy.make_strategy("one_device")
     batch = next(iter(feeds.train_batches(data, feeds.open_patches(data))))
-    ds = tf.data.Dataset.from_tensors(batch).repeat()
+    ds = feeds.repeat(batch)
     return _train(ds, data, model, distribution)
 
 
@@ -84,7 +84,7 @@ def fit_on_one_batch(data: benchmark_options.Data, model: str) -> Iterator[int]:
     Without XLA, which `fit` chooses by itself and which is slower on a CPU.
     """
     batch = next(iter(feeds.train_batches(data, feeds.open_patches(data))))
-    ds = tf.data.Dataset.from_tensors((batch["image"], batch["label"])).repeat()
+    ds = feeds.repeat((batch["image"], batch["label"]))
     strategy.reset_keras(strategy.resolve_precision("auto"), 0)
     network = models.build(model)
     network.compile(
@@ -111,7 +111,7 @@ def predict_one_batch(
     """Predicts one batch of the records, as often as there are batches."""
     predictor = _make_predictor(model)
     batch = next(iter(feeds.eval_batches(data)))
-    ds = tf.data.Dataset.from_tensors(batch).repeat()
+    ds = feeds.repeat(batch)
     return _predict(predictor, lambda: ds, data)
 
 
@@ -153,7 +153,7 @@ def _train(
     )
     build = functools.partial(models.build, model)
     training = trainer.Trainer(distribution, build, recipe)
-    iterator = iter(distribution.experimental_distribute_dataset(batches))
+    iterator = iter(strategy.distribute(batches, distribution))
 
     def call(num_steps: int) -> None:
         sums = tf.zeros([3], tf.float64)

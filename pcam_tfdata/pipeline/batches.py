@@ -84,8 +84,9 @@ def limit_threads(ds: tf.data.Dataset, num_threads: int) -> tf.data.Dataset:
     """
     options = tf.data.Options()
     # Nothing here is tuned while it runs: the stages are few and their
-    # parallelism was measured. It costs 0.1 ms a batch, and rewriting the graph
-    # delays the first one.
+    # parallelism was measured. It costs 0.1 ms a batch, and now and then lets
+    # the end of a dataset wait for the thread that tunes, up to 5 seconds.
+    # Rewriting the graph delays the first batch.
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     if num_threads:

@@ -6,7 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import faults, schema, tiff
-from pcam_tfdata.pipeline import batches
+from pcam_tfdata.pipeline import batches, calls
+
+# Batches that are read at a time: the disk answers one while another is decoded.
+_NUM_CALLS = 4
 
 
 class ImageFiles:
@@ -39,15 +42,16 @@ class ImageFiles:
         first_patch = first_batch * batch_size
         ds = tf.data.Dataset.range(first_patch, self.num_patches)
         ds = ds.batch(batch_size)
-        ds = ds.map(self._read_batch, num_parallel_calls=tf.data.AUTOTUNE)
+        ds = ds.map(self._read_batch, num_parallel_calls=_NUM_CALLS)
         ds = ds.map(lambda batch: batches.pad(batch, batch_size))
-        return ds.prefetch(tf.data.AUTOTUNE)
+        return batches.limit_threads(ds.prefetch(1), 0)
 
     plan = ""  # There is one way in.
     fill = staticmethod(batches.whole)
 
     def _read_batch(self, places: tf.Tensor) -> batches.Batch:
-        image = tf.numpy_function(self._read, [places], tf.uint8)
+        read = calls.counted(self._read)
+        image = tf.numpy_function(read, [places], tf.uint8)
         image = tf.ensure_shape(image, [*places.shape, *schema.IMAGE_SHAPE])
         label = tf.fill(tf.shape(places), tf.constant(-1, tf.int64))
         return {"image": image, "label": label, "row": places}
