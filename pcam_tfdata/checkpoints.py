@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _STATE = "state"
@@ -58,7 +59,7 @@ class Writer:
         variables: Sequence[keras.Variable],
         state: dict[str, object],
     ) -> None:
-        """Copies all values now, and begins to write them; whole or not at all.
+        """Begins to write the values of now; a file is there whole or not at all.
 
         Args:
             step: Steps done.
@@ -69,13 +70,12 @@ class Writer:
             OSError: the one before could not be written.
         """
         self.wait()
-        arrays = {
-            f"{place:04d}": np.array(variable.numpy())
-            for place, variable in enumerate(variables)
-        }
-        arrays[_STATE] = np.array(json.dumps(state))
+        # What was read does not change: an update of the variable copies first.
+        values = [
+            tf.convert_to_tensor(variable.value) for variable in variables
+        ]
         self._pending = self._thread.submit(
-            _write, self._folder, step, arrays, self._keep
+            _write, self._folder, step, values, json.dumps(state), self._keep
         )
 
     def poll(self) -> None:
@@ -118,14 +118,15 @@ def restore_latest(
 
 
 def _write(
-    folder: str, step: int, arrays: dict[str, np.ndarray], keep: int
+    folder: str, step: int, values: Sequence[tf.Tensor], state: str, keep: int
 ) -> None:
+    arrays = {f"{place:04d}": value for place, value in enumerate(values)}
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{step:09d}.npz")
     temporary = f"{path}{_INCOMPLETE}"
     try:
         with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays, **{_STATE: np.array(state)})
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

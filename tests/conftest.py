@@ -95,20 +95,26 @@ def real_records_dir(kaggle_sample, tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def virtual_devices() -> list[str]:
-    """Two virtual CPU devices, for tests with replicas."""
+def four_virtual_devices() -> list[str]:
+    """Virtual CPU devices, for tests with replicas."""
     import tensorflow as tf
 
     (cpu,) = tf.config.list_physical_devices("CPU")
     if not tf.config.get_logical_device_configuration(cpu):
         tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 4
         )
     return [device.name for device in tf.config.list_logical_devices("CPU")]
 
 
+@pytest.fixture(scope="session")
+def virtual_devices(four_virtual_devices) -> list[str]:
+    """Two of them."""
+    return four_virtual_devices[:2]
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _split_cpu_before_tensorflow_starts(virtual_devices) -> None:
+def _split_cpu_before_tensorflow_starts(four_virtual_devices) -> None:
     """Devices cannot be split once TensorFlow has run an operation."""
 
 

@@ -13,12 +13,32 @@ BATCH_SIZE = 16
 ONE = functools.partial(tf.distribute.OneDeviceStrategy, "/CPU:0")
 
 
+RECIPES = pytest.mark.parametrize(
+    "recipe",
+    [
+        {"num_accumulated": 2},
+        {"num_accumulated": 4},
+        {"xla": True},
+        {"xla": True, "num_accumulated": 2},
+    ],
+    ids=str,
+)
+
+
+def mirror(devices) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(
+        devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
 @pytest.fixture
 def two(virtual_devices) -> tf.distribute.Strategy:
-    return tf.distribute.MirroredStrategy(
-        virtual_devices,
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
+    return mirror(virtual_devices)
+
+
+@pytest.fixture(params=[2, 4])
+def several(four_virtual_devices, request) -> tf.distribute.Strategy:
+    return mirror(four_virtual_devices[: request.param])
 
 
 @pytest.fixture(autouse=True)
@@ -118,10 +138,10 @@ def largest_difference(some, others) -> float:
     return max(float(np.abs(one - other).max()) for one, other in pairs)
 
 
-def test_replicas_see_the_same_augmented_patches(two):
+def test_replicas_see_the_same_augmented_patches(several):
     batches = make_batches(3)
     images = []
-    for distribution in (ONE(), two):
+    for distribution in (ONE(), several):
         recorder = Recorder()
         machine = make(
             distribution, lambda r=recorder: linear(r), augment="d4", seed=5
@@ -139,11 +159,11 @@ def test_replicas_see_the_same_augmented_patches(two):
     assert (one != plain).any()
 
 
-def test_losses_of_two_replicas_are_those_of_one(two):
+def test_losses_of_replicas_are_those_of_one(several):
     batches = make_batches(20)
     losses = [
         run(make(distribution, deep), distribution, batches)[0]
-        for distribution in (ONE(), two)
+        for distribution in (ONE(), several)
     ]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     assert losses[0][-1] < losses[0][0]
@@ -205,16 +225,7 @@ def test_dropout_differs_between_replicas_and_not_between_runs(two):
     assert 0.4 < np.mean((first == 0) == (second == 0)) < 0.6
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        {"num_accumulated": 2},
-        {"num_accumulated": 4},
-        {"xla": True},
-        {"xla": True, "num_accumulated": 2},
-    ],
-    ids=str,
-)
+@RECIPES
 def test_replicas_agree_with_batch_norm_in(two, recipe):
     batches = make_batches(3)
     one, other = (
@@ -227,16 +238,7 @@ def test_replicas_agree_with_batch_norm_in(two, recipe):
     assert other[-1] < other[0] * 1.5
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        {"num_accumulated": 2},
-        {"num_accumulated": 4},
-        {"xla": True},
-        {"xla": True, "num_accumulated": 2},
-    ],
-    ids=str,
-)
+@RECIPES
 def test_parts_and_xla_change_no_step(two, recipe):
     batches = make_batches(5)
     plain = make(ONE(), linear, augment="d4")
