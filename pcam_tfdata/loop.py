@@ -42,11 +42,6 @@ _MOST_SKIPPED_STEPS = 20
 _logger = logging.getLogger(__name__)
 
 
-def last_step(num_epochs: int, num_patches: int, batch_size: int) -> int:
-    """Returns the number of steps that complete epochs: batches straddle them."""
-    return math.ceil(num_epochs * num_patches / batch_size)
-
-
 @dataclasses.dataclass
 class State:
     """How far a run has come: what a checkpoint holds beside variables.
@@ -211,7 +206,7 @@ class Loop:
         return iter(strategy.distribute(ds, self._distribution))
 
     def _last_step(self, num_epochs: int) -> int:
-        return last_step(
+        return train_options.last_step(
             num_epochs, self.training.num_patches, self._options.batch_size
         )
 

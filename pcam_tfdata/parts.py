@@ -8,7 +8,6 @@ They lie in a folder beside the output:
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import IO
 
 import numpy as np
 
+from pcam_tfdata import locks
 from pcam_tfdata.pipeline import selection
 
 _JOB = "job.json"
@@ -116,11 +116,15 @@ def open_folder(
 
     Raises:
         FileExistsError: the folder holds other things.
-        ValueError: another process works there, or the parts belong to another
-            job.
+        RuntimeError: another process works there.
+        ValueError: the parts belong to another job.
     """
     _refuse_foreign(folder)
-    with _locked(folder):
+    with locks.hold(
+        os.path.join(folder, _LOCK),
+        "is at work on this output",
+        "Wait for it, or choose another --output_csv.",
+    ):
         if restart:
             _remove_files(folder)
         _check_job(folder, job)
@@ -131,34 +135,6 @@ def open_folder(
                 _remove(folder)
             raise
         _remove(folder)
-
-
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Holds the lock of a folder; the kernel drops that of a dead process."""
-    path = os.path.join(folder, _LOCK)
-    while True:
-        os.makedirs(folder, exist_ok=True)
-        with open(path, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"{folder}: found another process at work on this output,"
-                    " expected none. Wait for it, or choose another"
-                    " --output_csv."
-                ) from error
-            # The one before may have removed the file since it was opened.
-            if _is_at(file, path):
-                yield
-                return
-
-
-def _is_at(file: IO, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _check_job(folder: str, job: Mapping[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import fcntl
 import importlib.metadata
 import json
 import logging
@@ -14,7 +13,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
 import pcam_tfdata
-from pcam_tfdata import tables
+from pcam_tfdata import locks, tables
 
 BEST_MODEL = "best.keras"
 # Keras wants the ending, so it is the beginning that differs.
@@ -63,25 +62,11 @@ def lock_run(run_dir: str) -> Iterator[None]:
         FileExistsError: the folder holds other things than a run.
     """
     _check_folder(run_dir)
-    os.makedirs(run_dir, exist_ok=True)
-    with open(os.path.join(run_dir, LOCK), "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise RuntimeError(
-                f"{run_dir}: found that process {file.read() or 'unknown'} is"
-                " training there, expected nobody. Wait for it, or choose"
-                " another --run_dir."
-            ) from error
-        except OSError as error:  # Of file systems without locks.
-            _logger.warning(
-                "%s: cannot be locked (%s); take care that no other process"
-                " trains there.", run_dir, error.strerror,
-            )  # fmt: skip
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with locks.hold(
+        os.path.join(run_dir, LOCK),
+        "is training there",
+        "Wait for it, or choose another --run_dir.",
+    ):
         yield
 
 

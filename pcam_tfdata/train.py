@@ -127,7 +127,7 @@ def _make_trainer(
             learning_rate=options.learning_rate,
             schedule=options.schedule,
             warmup_steps=options.warmup_steps,
-            num_steps=loop.last_step(
+            num_steps=train_options.last_step(
                 options.epochs, training.num_patches, options.batch_size
             ),
             weight_decay=options.weight_decay,

@@ -115,6 +115,11 @@ class TrainOptions:
         )
 
 
+def last_step(num_epochs: int, num_patches: int, batch_size: int) -> int:
+    """Returns the number of steps that complete epochs: batches straddle them."""
+    return math.ceil(num_epochs * num_patches / batch_size)
+
+
 def settle_splits(options: TrainOptions) -> TrainOptions:
     """Returns the options with `train_splits` filled in.
 
@@ -171,8 +176,8 @@ def check(options: TrainOptions, num_replicas: int) -> None:
             "--warmup_steps: found it with --schedule=constant, expected"
             " --schedule=cosine."
         )
-    num_positions = options.epochs * options.training().count_patches()
-    num_steps = math.ceil(num_positions / options.batch_size)
+    num_patches = options.training().count_patches()
+    num_steps = last_step(options.epochs, num_patches, options.batch_size)
     if options.warmup_steps >= num_steps:
         raise ValueError(
             f"--warmup_steps: found {options.warmup_steps}, expected fewer than"

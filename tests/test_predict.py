@@ -225,7 +225,7 @@ def test_second_process_is_refused(records_dir, run_dir, undisturbed, tmp_path):
     first.communicate(timeout=60)
     assert second.returncode == 1
     (told,) = second.stderr.splitlines()
-    assert "found another process at work on this output" in told
+    assert "is at work on this output" in told
     assert first.returncode == 0
     assert (tmp_path / "submission.csv").read_bytes() == undisturbed
     assert os.listdir(tmp_path) == ["submission.csv"]

@@ -66,7 +66,7 @@ class OneCall(keras.callbacks.Callback):
         super().__init__()
         self.seconds: list[float] = []
         training = pipeline.open_patches(options.training())
-        self.num_steps = loop.last_step(
+        self.num_steps = train_options.last_step(
             1, training.num_patches, options.batch_size
         )
         self._machine, distribution = _make_trainer(options)

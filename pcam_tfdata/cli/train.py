@@ -16,12 +16,7 @@ REQUIRED_FLAGS = ("records_dir", "run_dir")
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string("run_dir", None, "Folder of the run, to make or resume.")
 flags.DEFINE_enum("model", "seed_cnn", choices.MODELS, "Network.")
-flags.DEFINE_enum(
-    "strategy",
-    "one_device",
-    choices.STRATEGIES,
-    "One device, or a replica on each GPU.",
-)
+options.define_devices()
 flags.DEFINE_enum(
     "precision",
     "auto",
@@ -153,13 +148,6 @@ flags.DEFINE_enum(
     "Where stream keeps records from the first epoch on. The file is in the"
     " run's folder while it trains.",
 )
-flags.DEFINE_integer(
-    "num_virtual_devices",
-    0,
-    "Splits the CPU into as many devices, to try several replicas.",
-    lower_bound=0,
-)
-flags.DEFINE_bool("allow_cpu", False, "Let --strategy=mirrored use the CPU.")
 flags.DEFINE_bool("restart", False, "Begin anew, dropping the run there.")
 
 

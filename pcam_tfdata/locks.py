@@ -1,0 +1,63 @@
+"""A file that is locked while a process works on something."""
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from typing import IO
+
+_logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def hold(path: str, what: str, advice: str) -> Iterator[None]:
+    """Locks a file, which is made with its folder if it is not there.
+
+    The system lets go of the lock when its holder ends, however it ends. Who
+    holds it may remove the file.
+
+    Args:
+        path: Of the file; it gets the number of this process.
+        what: What a holder does, for the error, as `is training there`.
+        advice: What to do when there is another, a sentence.
+
+    Raises:
+        RuntimeError: another process holds it.
+    """
+    while True:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "a+", encoding="utf-8") as file:
+            _lock(file, path, what, advice)
+            # The holder before may have removed the file since it was opened.
+            if not _is_at(file, path):
+                continue
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+            return
+
+
+def _lock(file: IO, path: str, what: str, advice: str) -> None:
+    folder = os.path.dirname(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise RuntimeError(
+            f"{folder}: found that process {file.read() or 'unknown'} {what},"
+            f" expected nobody. {advice}"
+        ) from error
+    except OSError as error:  # Of file systems without locks.
+        _logger.warning(
+            "%s: cannot be locked (%s); take care that no other process %s.",
+            folder, error.strerror, what,
+        )  # fmt: skip
+
+
+def _is_at(file: IO, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
