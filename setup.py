@@ -23,6 +23,7 @@ setuptools.setup(
     install_requires=[
         "absl-py",
         "google-crc32c",
+        "h5py",
         "keras>=3.15",
         "matplotlib",
         "numpy",
@@ -36,7 +37,7 @@ setuptools.setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tensorboard": ["tensorboard"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "tensorboard"],
+        "dev": ["importlib_resources", "pytest", "pytest-xdist", "ruff", "tensorboard"],
     },
     entry_points={"console_scripts": ["pcam = pcam_tfdata.cli.main:run"]},
 )

@@ -1,7 +1,9 @@
 """Which id a patch gets: its source's name, or the hash of its pixels."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from pcam_tfdata import faults, manifest, schema, sharding, shards, workers
 from pcam_tfdata.sources import listing
@@ -13,75 +15,120 @@ _TASK_PATCHES = 1024
 _logger = logging.getLogger(__name__)
 
 
-def names_are_hashes(patches: Sequence[listing.Patch], check_ids: str) -> bool:
+def are_hashes(names: np.ndarray) -> np.ndarray:
+    """Returns which names are written as a SHA-1: 40 lower-case hex digits.
+
+    Args:
+        names: bytes [num_patches].
+
+    Returns:
+        bool [num_patches].
+    """
+    if names.dtype.itemsize < schema.ID_BYTES:
+        return np.zeros(len(names), bool)
+    letters = names.view(np.uint8).reshape(len(names), -1)
+    found = np.ones(len(names), bool)
+    for place, column in enumerate(letters.T):
+        is_digit = (column >= ord("0")) & (column <= ord("9"))
+        is_letter = (column >= ord("a")) & (column <= ord("f"))
+        inside = place < schema.ID_BYTES
+        found &= (is_digit | is_letter) if inside else column == 0
+    return found
+
+
+def names_are_hashes(
+    listings: Sequence[listing.Listing], check_ids: str
+) -> bool:
     """Returns whether the names are to be the SHA-1 of the pixels.
 
-    With `auto`, 64 patches spread over the source decide: one hit is enough.
+    With `auto`, up to 64 patches spread over each listing decide: one hit is
+    enough.
     """
     if check_ids != "auto":
         return check_ids == "always"
-    named = sorted(
-        (patch for patch in patches if schema.is_hash(patch.name)),
-        key=lambda patch: patch.name,
-    )
-    num_probes = max(1, min(_NUM_PROBES, len(named)))
-    bounds = sharding.shard_bounds(len(named), num_probes)
-    probes = [named[place] for place in bounds[:-1] if named]
-    hashes, _ = shards.hash_patches(probes)
-    return any(
-        patch.name == digest
-        for patch, digest in zip(probes, hashes, strict=True)
-    )
+    return any(map(_has_hit, listings))
 
 
 def hash_all(
-    pool: workers.Workers, patches: Sequence[listing.Patch], check_ids: str
-) -> tuple[dict[str, str], list[faults.Fault]]:
-    """Returns the SHA-1 of each patch's pixels, by path, and the bad patches.
+    pool: workers.Workers, listings: Sequence[listing.Listing], check_ids: str
+) -> tuple[list[np.ndarray], list[faults.Fault]]:
+    """Returns the SHA-1 of each patch's pixels, and the bad patches.
 
     With `auto` a name that is no hash is a fault as soon as another one is; if
     none is, a log line says so. With `always` any is a fault.
+
+    Returns:
+        For each listing bytes [num_patches], hex; empty for a patch that cannot
+        be used.
     """
-    tasks = [
-        patches[start : start + _TASK_PATCHES]
-        for start in range(0, len(patches), _TASK_PATCHES)
-    ]
     parts = pool.map(
         shards.hash_patches,
-        tasks,
-        num_patches=len(patches),
+        (part for patches in listings for part in _cut(patches)),
+        num_patches=sum(map(len, listings)),
         description="hash",
     )
-    hashes = [digest for part, _ in parts for digest in part]
+    hashes = np.concatenate([part for part, _ in parts])
     bad = [fault for _, part in parts for fault in part]
-    read = [
-        (patch, digest)
-        for patch, digest in zip(patches, hashes, strict=True)
-        if digest is not None
+    ends = np.cumsum([len(patches) for patches in listings])
+    by_listing = np.split(hashes, ends[:-1])
+    if _must_match(listings, by_listing, check_ids):
+        for patches, found in zip(listings, by_listing, strict=True):
+            bad += _drop_mismatches(patches, found)
+    return by_listing, bad
+
+
+def _has_hit(patches: listing.Listing) -> bool:
+    """Returns whether one of 64 names is the hash of its pixels."""
+    rows = np.flatnonzero(are_hashes(patches.names))
+    if not len(rows):
+        return False
+    rows = rows[sharding.argsort_names(patches.names[rows])]
+    bounds = sharding.shard_bounds(len(rows), min(_NUM_PROBES, len(rows)))
+    probes = patches.take(rows[bounds[:-1]])
+    hashes, _ = shards.hash_patches(probes)
+    return bool((hashes == probes.names).any())
+
+
+def _cut(patches: listing.Listing) -> Iterator[listing.Listing]:
+    for start in range(0, len(patches), _TASK_PATCHES):
+        yield patches.take(slice(start, start + _TASK_PATCHES))
+
+
+def _drop_mismatches(
+    patches: listing.Listing, hashes: np.ndarray
+) -> list[faults.Fault]:
+    """Empties the hashes that are not the name; returns a fault for each."""
+    rows = np.flatnonzero((hashes != patches.names) & (hashes != b""))
+    found = [
+        faults.Fault(
+            patches.names[row].decode(),
+            shards.mismatch(patches, row, hashes[row].decode()),
+        )
+        for row in rows
     ]
-    if _must_match(read, check_ids):
-        bad += [
-            faults.Fault(patch.name, shards.mismatch(patch, digest))
-            for patch, digest in read
-            if patch.name != digest
-        ]
-        read = [pair for pair in read if pair[0].name == pair[1]]
-    return {patch.path: digest for patch, digest in read}, bad
+    hashes[rows] = b""
+    return found
 
 
 def _must_match(
-    read: Sequence[tuple[listing.Patch, str]], check_ids: str
+    listings: Sequence[listing.Listing],
+    hashes: Sequence[np.ndarray],
+    check_ids: str,
 ) -> bool:
     if check_ids != "auto":
         return check_ids == "always"
-    if any(patch.name == digest for patch, digest in read):
+    names = [patches.names for patches in listings]
+    if any(map(np.any, map(np.equal, names, hashes))):
         return True
     _logger.info(
         "No id is the SHA-1 of its pixels: the records get hashes for ids, %s"
         " keeps the source's names.",
         manifest.SIDECAR_FILE,
     )
-    num_hashes = sum(schema.is_hash(patch.name) for patch, _ in read)
+    num_hashes = sum(
+        np.count_nonzero(are_hashes(name) & (found != b""))
+        for name, found in zip(names, hashes, strict=True)
+    )
     if num_hashes:
         _logger.warning(
             "Warning: %s ids are written as a SHA-1 and none is that of its"

@@ -21,7 +21,7 @@ MANIFEST_FILE = "manifest.json"
 SIDECAR_FILE = "patches.csv"
 SKIPPED_FILE = "skipped.csv"
 SIDECAR_COLUMNS = (
-    "row", "split", "shard", "id", "label", "slide", "source_name",
+    "row", "split", "shard", "id", "label", "slide", "source_name", "x", "y",
 )  # fmt: skip
 _READ_BYTES = 1 << 20
 _TFDS_FEATURES = "tensorflow_datasets.core.features."

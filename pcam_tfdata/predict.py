@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
@@ -208,9 +208,9 @@ def _predict_folder(
     distribution: tf.distribute.Strategy,
 ) -> int:
     listed = _list_folder(options)
-    names = [patch.name for patch in listed]
+    names = listing.to_text(listed.names)
     sample = _read_sample(options, names)
-    patches = pipeline.ImageFiles([patch.path for patch in listed])
+    patches = pipeline.ImageFiles(listing.list_paths(listed.images))
     found = inference.predict_all(
         patches, model_path, distribution, options.batch_size, "predict"
     )
@@ -226,11 +226,11 @@ def _predict_folder(
     return len(names)
 
 
-def _list_folder(options: PredictOptions) -> Sequence[listing.Patch]:
+def _list_folder(options: PredictOptions) -> listing.Listing:
     if options.split == kaggle.TEST:
         patches, found = kaggle.list_test(options.input_dir)
     elif options.split == kaggle.TRAIN:
-        patches, found = kaggle.list_train(options.input_dir, slide_csv=None)
+        patches, found = kaggle.list_train(options.input_dir)
     else:
         raise ValueError(
             f"--split: found {options.split!r}, expected {kaggle.TEST} or"
@@ -238,7 +238,7 @@ def _list_folder(options: PredictOptions) -> Sequence[listing.Patch]:
         )
     if found:
         raise faults.BadInputError(found)
-    if not patches:
+    if not len(patches):
         raise ValueError(
             f"{options.input_dir}: found no {options.split} patch, expected at"
             " least one. Check --input_dir."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcam_tfdata import faults, manifest, records, schema, shards, tables
+from pcam_tfdata import faults, journal, manifest, records, schema, tables
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def _own_files(output_dir: str, content: set[str]) -> set[str]:
 
 
 def describe_split(
-    name: str, *, labeled: bool, results: Sequence[shards.ShardResult]
+    name: str, *, labeled: bool, results: Sequence[journal.ShardResult]
 ) -> manifest.Split:
     """Returns what the manifest says of a split, from its written shards.
 
@@ -100,16 +100,15 @@ def write_folder(
     Returns:
         The manifest as it was written.
     """
+    names = [shard.name for split in made.splits for shard in split.shards]
     rows = itertools.count()
     path = os.path.join(folder, manifest.SIDECAR_FILE)
-    with open(path, "w", encoding="utf-8") as sidecar:
+    with journal.open_part(path, "w", encoding="utf-8") as sidecar:
         sidecar.write(",".join(manifest.SIDECAR_COLUMNS) + "\n")
-        for split in made.splits:
-            for shard in split.shards:
-                part_path = os.path.join(folder, f"{shard.name}.csv")
-                with open(part_path, encoding="utf-8") as part:
-                    sidecar.writelines(f"{next(rows)},{line}" for line in part)
-                os.remove(part_path)
+        for name in names:
+            part_path = os.path.join(folder, f"{name}.csv")
+            with open(part_path, encoding="utf-8") as part:
+                sidecar.writelines(f"{next(rows)},{line}" for line in part)
     if skipped:
         _logger.warning("%s patches skipped.", f"{len(skipped):,}")
         tables.write_csv(
@@ -117,7 +116,12 @@ def write_folder(
             ("name", "reason"),
             [(fault.name, fault.reason) for fault in skipped],
         )
-    return manifest.write(folder, made)
+    made = manifest.write(folder, made)
+    # Last: until then, a killed job need not write a shard again.
+    journal.remove_others(folder, manifest.list_files(made))
+    for name in names:
+        os.remove(os.path.join(folder, f"{name}.csv"))
+    return made
 
 
 def rename_into_place(folder: str, output_dir: str) -> None:

@@ -1,6 +1,5 @@
 """Arithmetic of splits and shards: which patch goes where. Pure, no I/O."""
 
-import collections
 import hashlib
 from collections.abc import Sequence
 
@@ -31,29 +30,79 @@ def shard_name(split: str, shard: int, num_shards: int) -> str:
     return f"pcam-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
 
 
+def to_names(values: Sequence[str]) -> np.ndarray:
+    """Returns names as bytes [num_names], UTF-8; such an array as it is."""
+    found = np.asarray(values)
+    if not len(found):
+        return found.astype("S1")
+    return found if found.dtype.kind == "S" else np.strings.encode(found)
+
+
+def argsort_names(*columns: np.ndarray) -> np.ndarray:
+    """Returns the order of rows of names; the first column counts most.
+
+    Eight bytes at a time as one number, which is far faster than comparing
+    names.
+
+    Args:
+        columns: bytes [num_rows] each.
+    """
+    keys = [key for column in columns for key in _to_numbers(column)]
+    return np.lexsort(keys[::-1])
+
+
+def shuffle_names(names: np.ndarray, seed: int) -> np.ndarray:
+    """Returns an order of names that follows from them and the seed alone.
+
+    Args:
+        names: bytes [num_names], unique.
+        seed: Another one gives another order.
+    """
+    prefix = hashlib.sha1(f"{seed}:".encode(), usedforsecurity=False)
+    keys = np.empty(len(names), "S20")
+    for place, name in enumerate(names):
+        digest = prefix.copy()
+        digest.update(name)
+        keys[place] = digest.digest()
+    return argsort_names(keys)
+
+
 def group_patches(
     ids: Sequence[str], slides: Sequence[str] | None
-) -> list[str]:
+) -> np.ndarray:
     """Returns for each patch the name of the group that must share a fold.
 
     A group is a slide where slides are known, else an id. Slides that hold the
     same pixels (equal ids) are one group, named by the first of them in order
     of name.
-    """
-    if slides is None:
-        return list(ids)
-    parent = {slide: slide for slide in slides}
 
-    def root(slide: str) -> str:
+    Args:
+        ids: Of the patches; see `to_names`.
+        slides: Likewise, or None.
+
+    Returns:
+        bytes [num_patches].
+    """
+    ids = to_names(ids)
+    if slides is None:
+        return ids
+    names, slide = np.unique(to_names(slides), return_inverse=True)
+    parent = list(range(len(names)))
+
+    def root(slide: int) -> int:
         while parent[slide] != slide:
+            parent[slide] = parent[parent[slide]]
             slide = parent[slide]
         return slide
 
-    slide_of_id: dict[str, str] = {}
-    for patch_id, slide in zip(ids, slides, strict=True):
-        pair = root(slide_of_id.setdefault(patch_id, slide)), root(slide)
-        parent[max(pair)] = min(pair)
-    return [root(slide) for slide in slides]
+    order = argsort_names(ids)
+    same_id = ids[order[1:]] == ids[order[:-1]]
+    before, after = slide[order[:-1]][same_id], slide[order[1:]][same_id]
+    for pair in np.unique(np.stack([before, after], 1), axis=0).tolist():
+        low, high = sorted(map(root, pair))
+        parent[high] = low
+    roots = np.array([root(place) for place in range(len(names))], np.int64)
+    return names[roots[slide]]
 
 
 def assign_folds(
@@ -68,7 +117,7 @@ def assign_folds(
     Depends on the contents alone, never on the order of the arguments.
 
     Args:
-        groups: Patches of one group share a fold.
+        groups: Of the patches, see `to_names`; those of one share a fold.
         labels: 0 or 1 for each patch.
         num_folds: How many folds.
         seed: Another seed gives other folds.
@@ -79,54 +128,77 @@ def assign_folds(
     Raises:
         ValueError: there are fewer groups than folds.
     """
-    counts: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
-    for group, label in zip(groups, labels, strict=True):
-        counts[group][label] += 1
-    if len(counts) < num_folds:
+    names, group = _find_groups(to_names(groups))
+    if len(names) < num_folds:
         raise ValueError(
-            f"found {len(counts)} groups of patches that must stay together,"
+            f"found {len(names)} groups of patches that must stay together,"
             f" expected at least --num_folds={num_folds}. Ask for fewer folds."
         )
-    order = sorted(counts, key=lambda group: _shuffle_key(seed, group))
-    large = [group for group in order if sum(counts[group]) > 1]
-    single = [group for group in order if sum(counts[group]) == 1]
-    fold_of_group = _fill(large, counts, num_folds) | _deal(
-        single, counts, num_folds
-    )
-    return np.array([fold_of_group[group] for group in groups], np.int64)
+    labels = np.asarray(labels, np.int64)
+    counts = np.bincount(2 * group + labels, minlength=2 * len(names))
+    counts = counts.reshape(-1, 2)
+    order = shuffle_names(names, seed)
+    is_single = counts[order].sum(1) == 1
+    fold_of_group = np.empty(len(names), np.int64)
+    _fill(fold_of_group, order[~is_single], counts, num_folds)
+    _deal(fold_of_group, order[is_single], counts, num_folds)
+    return fold_of_group[group]
 
 
-def _shuffle_key(seed: int, group: str) -> bytes:
-    return hashlib.sha1(
-        f"{seed}:{group}".encode(), usedforsecurity=False
-    ).digest()
+def _to_numbers(names: np.ndarray) -> list[np.ndarray]:
+    """Returns names as columns of uint64 that sort as they do."""
+    width = -(-names.dtype.itemsize // 8)
+    padded = names.astype(f"S{8 * width}")
+    columns = padded.view(">u8").reshape(len(names), width)
+    return [column.astype(np.uint64) for column in columns.T]
+
+
+def _find_groups(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the names of the groups, and the place of each patch's among them."""
+    order = argsort_names(groups)
+    ordered = groups[order]
+    is_first = np.append(True, ordered[1:] != ordered[:-1])[: len(groups)]
+    group = np.empty(len(groups), np.int64)
+    group[order] = np.cumsum(is_first) - 1
+    return ordered[is_first], group
 
 
 def _fill(
-    order: list[str], counts: dict[str, list[int]], num_folds: int
-) -> dict[str, int]:
+    fold_of_group: np.ndarray,
+    order: np.ndarray,
+    counts: np.ndarray,
+    num_folds: int,
+) -> None:
     """Gives each group to the fold where it adds least to the imbalance.
 
     Greedy descent on the sum over folds and labels of (share of the label)^2,
     the largest groups first.
     """
-    order = sorted(order, key=lambda group: -sum(counts[group]))
-    totals = np.maximum(np.sum(list(counts.values()), axis=0), 1)
+    sizes = counts[order].sum(1)
+    order = order[np.argsort(-sizes, kind="stable")]
+    shares = counts[order] / np.maximum(counts.sum(0), 1)
     filled = np.zeros((num_folds, 2))
-    fold_of_group = {}
-    for group in order:
-        share = np.asarray(counts[group]) / totals
+    for group, share in zip(order, shares, strict=True):
         overlap, size = filled @ share, filled.sum(1)
         # Of equals the emptiest, so that no fold stays empty.
-        fold = int(np.lexsort((size, overlap))[0])
+        fold = np.lexsort((size, overlap))[0]
         filled[fold] += share
         fold_of_group[group] = fold
-    return fold_of_group
 
 
 def _deal(
-    order: list[str], counts: dict[str, list[int]], num_folds: int
-) -> dict[str, int]:
-    """Deals single patches like cards, one label after the other."""
-    dealt = sorted(order, key=lambda group: counts[group][1])
-    return {group: place % num_folds for place, group in enumerate(dealt)}
+    fold_of_group: np.ndarray,
+    order: np.ndarray,
+    counts: np.ndarray,
+    num_folds: int,
+) -> None:
+    """Deals single patches like cards, one label after the other.
+
+    The emptiest fold begins, so that no fold stays empty.
+    """
+    sizes = np.zeros(num_folds)
+    is_large = counts.sum(1) > 1
+    np.add.at(sizes, fold_of_group[is_large], counts[is_large].sum(1))
+    folds = np.argsort(sizes, kind="stable")
+    dealt = order[np.argsort(counts[order, 1], kind="stable")]
+    fold_of_group[dealt] = folds[np.arange(len(dealt)) % num_folds]

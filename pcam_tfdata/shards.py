@@ -4,22 +4,14 @@ import csv
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from pcam_tfdata import (
-    faults,
-    manifest,
-    records,
-    schema,
-    tiff,
-    workers,
-)
+from pcam_tfdata import faults, journal, manifest, records, schema, workers
 from pcam_tfdata.sources import listing
 
 _COUNT_EVERY = 64
-_NOT_KNOWN = float("nan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,138 +21,180 @@ class ShardTask:
     Attributes:
         path: Where to; its sidecar part goes to `path`.csv.
         split: Name of the split.
-        labeled: Whether its records carry labels 0 and 1.
         patches: In the order of the records.
-        ids: SHA-1 that the pixels of each patch must have.
+        ids: bytes [num_patches]: the SHA-1 that the pixels of each patch must
+            have, in hex; None where any will do.
     """
 
     path: str
     split: str
-    labeled: bool
-    patches: Sequence[listing.Patch]
-    ids: Sequence[str]
+    patches: listing.Listing
+    ids: np.ndarray | None
 
-
-@dataclasses.dataclass(frozen=True)
-class ShardResult:
-    """A written shard.
-
-    Attributes:
-        shard: Name, records, size, hash.
-        label_counts: int64 [3]: patches of label 0, 1 and -1.
-        channel_sums: int64 [2, 3]: over all pixels, of the values of each
-            channel and of their squares. Integers, so that they add up to the
-            same in any order.
-        faults: Patches left out.
-    """
-
-    shard: manifest.Shard
-    label_counts: np.ndarray
-    channel_sums: np.ndarray
-    faults: list[faults.Fault]
-
-
-def write_shard(task: ShardTask) -> ShardResult:
-    """Writes a shard and its part of the sidecar; bad patches are left out."""
-    found: list[faults.Fault] = []
-    digest = hashlib.sha256()
-    label_counts = np.zeros(3, np.int64)
-    channel_sums = np.zeros((2, schema.NUM_CHANNELS), np.int64)
-    with (
-        open(task.path, "wb", buffering=1 << 20) as file,
-        open(f"{task.path}.csv", "w", newline="", encoding="utf-8") as sidecar,
-    ):
-        rows = csv.writer(sidecar, lineterminator="\n")
-        for place, (patch, patch_id) in enumerate(
-            zip(task.patches, task.ids, strict=True)
+    def fingerprint(self) -> str:
+        """Returns what the shard depends on, as a hash."""
+        patches = self.patches
+        digest = hashlib.sha256(
+            f"{self.split} {patches.images.identify()}".encode()
+        )
+        for column in (
+            self.ids,
+            patches.names,
+            patches.labels,
+            patches.slides,
+            patches.coordinates,
         ):
-            if place % _COUNT_EVERY == _COUNT_EVERY - 1:
-                workers.count_done(_COUNT_EVERY)
-            try:
-                image = _read_checked(patch, patch_id)
-            except ValueError as error:
-                found.append(_fault(patch, error))
-                continue
-            record = records.encode(patch_id, image, patch.label, _NOT_KNOWN)
-            file.write(record)
-            digest.update(record)
-            rows.writerow(_sidecar_row(task, patch, patch_id))
-            label_counts[patch.label] += 1
-            channel_sums += _sum_channels(image)
-        workers.count_done(len(task.patches) % _COUNT_EVERY)
-    shard = manifest.Shard(
-        name=os.path.basename(task.path),
-        num_records=int(label_counts.sum()),
-        num_bytes=os.path.getsize(task.path),
-        sha256=digest.hexdigest(),
-    )
-    return ShardResult(shard, label_counts, channel_sums, found)
+            kind = "" if column is None else f"{column.dtype} {column.shape}"
+            digest.update(kind.encode())
+            digest.update(b"" if column is None else column.tobytes())
+        return digest.hexdigest()
+
+
+def write_shard(task: ShardTask) -> journal.ShardResult:
+    """Writes a shard and its part of the sidecar; bad patches are left out.
+
+    A shard that an earlier job finished is left as it is.
+
+    Raises:
+        OSError: the disk is full, or a file cannot be read.
+    """
+    fingerprint = task.fingerprint()
+    finished = journal.read(task.path, fingerprint)
+    if finished is not None:
+        workers.count_done(len(task.patches))
+        return finished
+    result = _write(task)
+    journal.write(task.path, fingerprint, result)
+    return result
 
 
 def hash_patches(
-    patches: Sequence[listing.Patch],
-) -> tuple[list[str | None], list[faults.Fault]]:
+    patches: listing.Listing,
+) -> tuple[np.ndarray, list[faults.Fault]]:
     """Returns the SHA-1 of the pixels of each patch, and the bad patches.
 
-    A bad patch has None for its hash.
+    Returns:
+        bytes [num_patches], hex; empty for a bad patch.
     """
-    hashes: list[str | None] = []
+    hashes = np.zeros(len(patches), f"S{schema.ID_BYTES}")
     found = []
-    for patch in patches:
-        try:
-            hashes.append(schema.hash_pixels(_read(patch)))
-        except ValueError as error:
-            found.append(_fault(patch, error))
-            hashes.append(None)
+    for row, pixels in enumerate(patches.images.read()):
+        if pixels.image is None:
+            found.append(faults.Fault(_name(patches, row), pixels.reason))
+        else:
+            hashes[row] = schema.hash_pixels(pixels.image)
     workers.count_done(len(patches))
     return hashes, found
 
 
-def mismatch(patch: listing.Patch, found: str) -> str:
+def mismatch(patches: listing.Listing, row: int, found: str) -> str:
     """Returns the line that says that a name is not the hash of the pixels."""
     return (
-        f"{patch.path}: found pixels with SHA-1 {found}, expected the id"
-        f" {patch.name}. Fetch the file again, or pass --check_ids=never for"
-        " ids that are no hashes."
+        f"{patches.images.locate(row)}: found pixels with SHA-1 {found},"
+        f" expected the id {_name(patches, row)}. Fetch the file again, or pass"
+        " --check_ids=never for ids that are no hashes."
     )
 
 
-def _read_checked(patch: listing.Patch, expected: str) -> np.ndarray:
-    image = _read(patch)
-    found = schema.hash_pixels(image)
-    if found != expected:
-        raise ValueError(_changed(patch, found, expected))
-    return image
+def _write(task: ShardTask) -> journal.ShardResult:
+    tally = _Tally()
+    found: list[faults.Fault] = []
+    with (
+        journal.open_part(task.path, "wb", buffering=1 << 20) as file,
+        journal.open_part(
+            f"{task.path}.csv", "w", newline="", encoding="utf-8"
+        ) as sidecar,
+    ):
+        rows = csv.writer(sidecar, lineterminator="\n")
+        for row, patch_id, pixels in _read(task, found):
+            label = int(task.patches.labels[row])
+            record = records.encode(
+                patch_id, pixels.image, label, pixels.tumor_fraction
+            )
+            file.write(record)
+            tally.add(record, pixels.image, label)
+            rows.writerow(_sidecar_row(task, row, patch_id))
+    shard = manifest.Shard(
+        name=os.path.basename(task.path),
+        num_records=int(tally.label_counts.sum()),
+        num_bytes=tally.num_bytes,
+        sha256=tally.digest.hexdigest(),
+    )
+    return journal.ShardResult(
+        shard, tally.label_counts, tally.channel_sums, found
+    )
 
 
-def _read(patch: listing.Patch) -> np.ndarray:
-    try:
-        return tiff.read(patch.path)
-    except OSError as error:
-        raise ValueError(
-            f"{patch.path}: cannot be read ({error.strerror})."
-        ) from error
+class _Tally:
+    """What is summed up over the records of a shard."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self.num_bytes = 0
+        self.label_counts = np.zeros(3, np.int64)
+        self.channel_sums = np.zeros((2, schema.NUM_CHANNELS), np.int64)
+
+    def add(self, record: bytes, image: np.ndarray, label: int) -> None:
+        """Adds a record."""
+        self.digest.update(record)
+        self.num_bytes += len(record)
+        self.label_counts[label] += 1
+        self.channel_sums += _sum_channels(image)
 
 
-def _changed(patch: listing.Patch, found: str, expected: str) -> str:
-    if patch.name == expected:
-        return mismatch(patch, found)
+def _read(
+    task: ShardTask, found: list[faults.Fault]
+) -> Iterator[tuple[int, str, listing.Pixels]]:
+    """Yields row, id and pixels of the patches that can be used."""
+    for row, pixels in enumerate(task.patches.images.read()):
+        if row % _COUNT_EVERY == _COUNT_EVERY - 1:
+            workers.count_done(_COUNT_EVERY)
+        reason = pixels.reason
+        if pixels.image is not None:
+            patch_id = schema.hash_pixels(pixels.image)
+            reason = _find_change(task, row, patch_id)
+        if reason:
+            found.append(faults.Fault(_name(task.patches, row), reason))
+        else:
+            yield row, patch_id, pixels
+    workers.count_done(len(task.patches) % _COUNT_EVERY)
+
+
+def _find_change(task: ShardTask, row: int, found: str) -> str:
+    """Returns what is wrong with the id of a patch; nothing if it is right."""
+    if task.ids is None or found == (expected := task.ids[row].decode()):
+        return ""
+    if _name(task.patches, row) == expected:
+        return mismatch(task.patches, row, found)
     return (
-        f"{patch.path}: found pixels with SHA-1 {found}, expected {expected},"
-        " as when it was first read. Let nothing write there, and run again."
+        f"{task.patches.images.locate(row)}: found pixels with SHA-1 {found},"
+        f" expected {expected}, as when it was first read. Let nothing write"
+        " there, and run again."
     )
 
 
-def _fault(patch: listing.Patch, error: ValueError) -> faults.Fault:
-    return faults.Fault(patch.name, str(error))
+def _name(patches: listing.Listing, row: int) -> str:
+    return patches.names[row].decode()
 
 
 def _sidecar_row(
-    task: ShardTask, patch: listing.Patch, patch_id: str
+    task: ShardTask, row: int, patch_id: str
 ) -> tuple[object, ...]:
-    name = os.path.basename(task.path)
-    slide = patch.slide or ""
-    return (task.split, name, patch_id, patch.label, slide, patch.name)
+    patches = task.patches
+    slide = b"" if patches.slides is None else patches.slides[row]
+    x, y = ("", "")
+    if patches.coordinates is not None:
+        x, y = patches.coordinates[row]
+    return (
+        task.split,
+        os.path.basename(task.path),
+        patch_id,
+        patches.labels[row],
+        slide.decode(),
+        _name(patches, row),
+        x,
+        y,
+    )
 
 
 def _sum_channels(image: np.ndarray) -> np.ndarray:

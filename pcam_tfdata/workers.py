@@ -6,17 +6,19 @@ They end when their parent does, however it ends.
 
 import concurrent.futures
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
 from typing import Any
 
 from pcam_tfdata import progress
 
 _POLL_SECONDS = 0.2
+_TASKS_AHEAD = 2  # For each worker: none waits for its next task.
 _num_done = None  # In a worker: the counter that it shares with its parent.
 
 
@@ -46,8 +48,9 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         self._others = multiprocessing.active_children()
         self._num_done = context.Value("q", 0)
+        self._num_workers = num_workers or count_cores()
         self._pool = concurrent.futures.ProcessPoolExecutor(
-            num_workers or count_cores(),
+            self._num_workers,
             mp_context=context,
             initializer=_start_worker,
             initargs=(self._num_done,),
@@ -72,7 +75,7 @@ class Workers:
     def map(
         self,
         function: Callable[[Any], Any],
-        tasks: Sequence[Any],
+        tasks: Iterable[Any],
         *,
         num_patches: int,
         description: str,
@@ -81,7 +84,7 @@ class Workers:
 
         Args:
             function: Of a module, and so are its results: they are pickled.
-            tasks: Its arguments.
+            tasks: Its arguments; taken one by one, a few ahead.
             num_patches: What `count_done` adds up to.
             description: Of the progress bar.
 
@@ -90,33 +93,40 @@ class Workers:
             Exception: whatever `function` raised first.
         """
         self._num_done.value = 0
-        with deaf_to_signals():  # Submitting is what starts workers.
-            futures = [self._pool.submit(function, task) for task in tasks]
         try:
             with progress.Progress(num_patches, description) as bar:
-                for _ in _until_done(futures):
+                results = {}
+                for place, result in self._run(function, enumerate(tasks)):
+                    if place is not None:
+                        results[place] = result
                     bar.advance_to(self._num_done.value)
-            return [future.result() for future in futures]
+            return [results[place] for place in range(len(results))]
         except process.BrokenProcessPool as error:
             raise RuntimeError(
                 "A worker process was killed (out of memory?). Run again, with"
                 " fewer --num_workers if memory is short."
             ) from error
 
-
-def _until_done(futures: list[concurrent.futures.Future]) -> Iterator[None]:
-    pending = set(futures)
-    while pending:
-        done, pending = concurrent.futures.wait(
-            pending,
-            timeout=_POLL_SECONDS,
-            return_when=concurrent.futures.FIRST_EXCEPTION,
-        )
-        if any(future.exception() for future in done):
-            break
-        yield
-    for future in pending:
-        future.cancel()
+    def _run(
+        self, function: Callable[[Any], Any], tasks: Iterator[tuple[int, Any]]
+    ) -> Iterator[tuple[int | None, Any]]:
+        """Yields place and result of each task that is done, or None now and then."""
+        running: dict[concurrent.futures.Future, int] = {}
+        while True:
+            room = _TASKS_AHEAD * self._num_workers - len(running)
+            for place, task in itertools.islice(tasks, room):
+                with deaf_to_signals():  # Submitting is what starts workers.
+                    running[self._pool.submit(function, task)] = place
+            if not running:
+                return
+            done, _ = concurrent.futures.wait(
+                running,
+                timeout=_POLL_SECONDS,
+                return_when=concurrent.futures.FIRST_COMPLETED,
+            )
+            for future in done:
+                yield running.pop(future), future.result()
+            yield None, None
 
 
 @contextlib.contextmanager

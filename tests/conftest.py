@@ -37,6 +37,17 @@ def kaggle_sample() -> pathlib.Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def pcam_jpeg() -> pathlib.Path:
+    """A folder of real patches, class folders of JPEGs; skips without it."""
+    path = _SHARED_DATA / "pcam_jpeg"
+    if not path.is_dir():
+        pytest.skip(
+            "the real patches of ../shared/data are not on this machine"
+        )
+    return path
+
+
 def write_patches(folder: pathlib.Path, images: np.ndarray) -> list[str]:
     """Writes patches as Kaggle's TIFFs; returns their ids."""
     folder.mkdir(parents=True)

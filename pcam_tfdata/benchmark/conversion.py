@@ -17,7 +17,7 @@ from pcam_tfdata.benchmark import (
     measure,
     results,
 )
-from pcam_tfdata.sources import kaggle
+from pcam_tfdata.sources import kaggle, listing
 
 _LIMIT = "limit: cp -r"
 _NUM_WORKERS = (1, 2)
@@ -124,7 +124,7 @@ def _list_contenders(job: dict[str, object]) -> list[contender.Contender]:
 
 
 def _count_patches(input_dir: str) -> int:
-    train, found = kaggle.list_train(input_dir, slide_csv=None)
+    train, found = kaggle.list_train(input_dir)
     test, more = kaggle.list_test(input_dir)
     if found or more:
         raise faults.BadInputError([*found, *more])
@@ -140,18 +140,18 @@ def _write_plainly(input_dir: str, output_dir: str) -> None:
         return tf.train.Feature(**{f"{kind}_list": lists[kind](value=[value])})
 
     os.makedirs(output_dir)
-    train, _ = kaggle.list_train(input_dir, slide_csv=None)
+    train, _ = kaggle.list_train(input_dir)
     test, _ = kaggle.list_test(input_dir)
     for name, patches in (("train", train), ("test", test)):
         path = os.path.join(output_dir, f"{name}.tfrecord")
         with tf.io.TFRecordWriter(path) as writer:
-            for patch in patches:
-                with Image.open(patch.path) as image:
+            for row, path in enumerate(listing.list_paths(patches.images)):
+                with Image.open(path) as image:
                     pixels = np.asarray(image).tobytes()
                 features = {
-                    "id": feature("bytes", patch.name.encode()),
+                    "id": feature("bytes", bytes(patches.names[row])),
                     "image": feature("bytes", pixels),
-                    "label": feature("int64", patch.label),
+                    "label": feature("int64", int(patches.labels[row])),
                 }
                 example = tf.train.Example(
                     features=tf.train.Features(feature=features)

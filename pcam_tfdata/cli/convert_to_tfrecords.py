@@ -1,30 +1,49 @@
-"""Writes Kaggle's TIFFs as shards of TFRecords, with every patch checked.
+"""Writes patches as shards of TFRecords, with every patch checked.
 
-The folder also loads with tfds.builder_from_directory.
+Killed and started again, it goes on from the shards that are finished. The
+folder also loads with tfds.builder_from_directory.
 """
 
 from absl import flags
 
-from pcam_tfdata import convert
+from pcam_tfdata import choices, convert
 from pcam_tfdata.cli import options
 
 REQUIRED_FLAGS = ("input_dir", "output_dir")
 
-flags.DEFINE_enum("source", "kaggle", ["kaggle"], "Kind of source.")
+flags.DEFINE_enum(
+    "source",
+    "kaggle",
+    choices.SOURCES,
+    "Kaggle's TIFFs; the official PCam files (hdf5); class folders of images; a"
+    " prepared TensorFlow dataset.",
+)
 flags.DEFINE_string(
     "input_dir",
     None,
-    "Kaggle's folder: train/, train_labels.csv, test/, sample_submission.csv.",
+    "Folder of the source. Kaggle's has train/, train_labels.csv, test/,"
+    " sample_submission.csv.",
 )
 flags.DEFINE_string("output_dir", None, "Records folder to make.")
 flags.DEFINE_integer(
-    "num_folds", 5, "Splits to deal the labelled patches into.", lower_bound=1
+    "num_folds",
+    5,
+    "Splits to deal the labelled patches into, where the source has none.",
+    lower_bound=1,
 )
 flags.DEFINE_string(
     "slide_csv",
     None,
     "Slide of each patch (columns id, and slide or wsi): folds then keep slides"
     " together.",
+)
+flags.DEFINE_list(
+    "class_folders",
+    ["0", "1"],
+    "Of --source=folder: the folders of label 0 and of label 1.",
+)
+flags.DEFINE_bool(
+    "follow_symlinks", False, "Follow links among the files of the source."
 )
 flags.DEFINE_integer(
     "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
@@ -50,7 +69,9 @@ flags.DEFINE_enum(
     "What to do with patches that cannot be used; skip lists them in"
     " skipped.csv.",
 )
-flags.DEFINE_bool("overwrite", False, "Replace a finished output.")
+flags.DEFINE_bool(
+    "overwrite", False, "Replace a finished output, drop an unfinished one."
+)
 
 
 def run() -> None:

@@ -19,7 +19,7 @@ from absl import app, flags
 
 COMMANDS = {
     "synthesize": "Write a folder of made-up patches, laid out like Kaggle's.",
-    "convert_to_tfrecords": "Write Kaggle's TIFFs as TFRecord shards.",
+    "convert_to_tfrecords": "Write patches as TFRecord shards, checking each.",
     "verify": "Check every byte of a records folder.",
     "inspect": "Count what a records folder holds, and draw patches of it.",
     "train": "Train a network; the same command again resumes.",

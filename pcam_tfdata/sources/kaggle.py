@@ -1,66 +1,77 @@
 """Kaggle's folder: train/ID.tif, train_labels.csv, test/ID.tif and
 sample_submission.csv."""
 
+import dataclasses
 import logging
 import os
-from collections.abc import Iterable
 
-from pcam_tfdata import faults, schema, tables
-from pcam_tfdata.sources import listing
+import numpy as np
+
+from pcam_tfdata import faults, schema, sharding, sources
+from pcam_tfdata.sources import image_folder, label_table, listing
 
 TRAIN, TEST = "train", "test"
 LABELS_FILE = "train_labels.csv"
 SAMPLE_FILE = "sample_submission.csv"
 _LAYOUT = f"{TRAIN}/, {LABELS_FILE}, {TEST}/, {SAMPLE_FILE}"
-_LABELS = {"0": schema.NEGATIVE, "1": schema.POSITIVE}
 
 _logger = logging.getLogger(__name__)
 
 
+def list_patches(
+    options: sources.SourceOptions,
+) -> tuple[list[listing.Listing], list[faults.Fault]]:
+    """Returns train, to be dealt into folds, and test if there is any.
+
+    See `list_train` and `list_test`.
+    """
+    train, found = list_train(
+        options.input_dir,
+        options.slide_csv,
+        follow_symlinks=options.follow_symlinks,
+    )
+    test, more = list_test(
+        options.input_dir, follow_symlinks=options.follow_symlinks
+    )
+    listings = [train, test] if len(test) else [train]
+    return listings, found + more
+
+
 def list_train(
-    input_dir: str, slide_csv: str | None
-) -> tuple[list[listing.Patch], list[faults.Fault]]:
+    input_dir: str,
+    slide_csv: str | None = None,
+    *,
+    follow_symlinks: bool = False,
+) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns the labelled patches in the order of their labels' file.
 
     Args:
         input_dir: Kaggle's folder.
         slide_csv: A file with the columns `id` and `slide` or `wsi`.
+        follow_symlinks: See `image_folder.list_files`.
 
     Returns:
-        The patches that can be used, and what is wrong with the others: a label
-        other than 0 and 1, a row without a file or a file without a row, a
-        repeated name, a name with a path separator, no slide.
+        The patches that can be used, and what is wrong with the others: see
+        `label_table.read_labels` and `image_folder.list_files`; a row without a
+        file or a file without a row; no slide.
 
     Raises:
         FileNotFoundError, ValueError: a folder, file or column is missing.
     """
-    labels_path = os.path.join(input_dir, LABELS_FILE)
-    _require(os.path.isfile(labels_path), labels_path)
-    rows = tables.read_csv(labels_path, ("id", "label"))
-    patches, found = _join(input_dir, TRAIN, labels_path, rows)
+    path = os.path.join(input_dir, LABELS_FILE)
+    _require(os.path.isfile(path), path)
+    folder = _list_folder(input_dir, TRAIN, follow_symlinks)
+    patches, found = _join(folder, path, label_table.read_labels(path))
+    patches = dataclasses.replace(patches, is_dealt=True)
     if slide_csv is None:
         return patches, found
-    slides = _read_slides(slide_csv)
-    missing = [
-        faults.Fault(
-            patch.name,
-            f"{slide_csv}: found no row for {patch.name}, expected its slide."
-            " Add the row or leave --slide_csv out.",
-        )
-        for patch in patches
-        if patch.name not in slides
-    ]
-    placed = [
-        listing.Patch(p.name, p.path, p.label, slides[p.name])
-        for p in patches
-        if p.name in slides
-    ]
-    return placed, found + missing
+    patches, more = _place(patches, slide_csv)
+    return patches, found + more
 
 
 def list_test(
-    input_dir: str,
-) -> tuple[list[listing.Patch], list[faults.Fault]]:
+    input_dir: str, *, follow_symlinks: bool = False
+) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns the unlabelled patches in the order of sample_submission.csv.
 
     Without that file they are in the order of their names; without a `test`
@@ -69,18 +80,17 @@ def list_test(
     Returns:
         The patches that can be used, and what is wrong with the others.
     """
-    sample_path = os.path.join(input_dir, SAMPLE_FILE)
-    has_sample = os.path.isfile(sample_path)
+    path = os.path.join(input_dir, SAMPLE_FILE)
+    has_sample = os.path.isfile(path)
     if not has_sample and not os.path.isdir(os.path.join(input_dir, TEST)):
         _logger.info("%s: no %s/, so no test split.", input_dir, TEST)
-        return [], []
+        return _list_all(None), []
+    folder = _list_folder(input_dir, TEST, follow_symlinks)
     if has_sample:
-        names = tables.read_csv(sample_path, ("id",))
-    else:
-        _logger.info("%s: not there, test is in order of name.", sample_path)
-        names = [(name,) for name in sorted(_list_files(input_dir, TEST)[0])]
-    rows = [(name, None) for (name,) in names]
-    return _join(input_dir, TEST, sample_path, rows)
+        patches, found = _join(folder, path, label_table.read_names(path))
+        return dataclasses.replace(patches, split=TEST), found
+    _logger.info("%s: not there, test is in order of name.", path)
+    return _list_all(folder), list(folder.faults)
 
 
 def _require(present: bool, path: str) -> None:
@@ -91,94 +101,100 @@ def _require(present: bool, path: str) -> None:
         )
 
 
-def _list_files(
-    input_dir: str, split: str
-) -> tuple[dict[str, str], list[faults.Fault]]:
-    """Returns name to path of a folder's files, and files of equal name."""
-    folder = os.path.join(input_dir, split)
-    _require(os.path.isdir(folder), folder)
-    paths: dict[str, str] = {}
-    found = []
-    for file in sorted(os.listdir(folder)):
-        name = os.path.splitext(file)[0]
-        path = os.path.join(folder, file)
-        if file.startswith("."):
-            continue
-        if name in paths:
-            found.append(
-                faults.Fault(
-                    name,
-                    f"{path}: found a second file for {name}, expected only"
-                    f" {paths[name]}. Remove one.",
-                )
-            )
-        paths.setdefault(name, path)
-    return paths, found
+def _list_folder(
+    input_dir: str, split: str, follow_symlinks: bool
+) -> image_folder.FolderListing:
+    path = os.path.join(input_dir, split)
+    _require(os.path.isdir(path), path)
+    return image_folder.list_files(path, follow_symlinks=follow_symlinks)
+
+
+def _list_all(folder: image_folder.FolderListing | None) -> listing.Listing:
+    """Returns every patch of a folder, without labels; none without a folder."""
+    names, files, path = np.array([], "S1"), np.array([], "S1"), ""
+    if folder is not None:
+        order = sharding.argsort_names(folder.names)
+        names, files = folder.names[order], folder.files[order]
+        path = folder.folder
+    labels = np.full(len(names), schema.UNLABELED, np.int8)
+    images = listing.ImageFiles(path, files)
+    return listing.Listing(TEST, labels, names, images)
 
 
 def _join(
-    input_dir: str,
-    split: str,
+    folder: image_folder.FolderListing,
     table_path: str,
-    rows: Iterable[tuple[str, str | None]],
-) -> tuple[list[listing.Patch], list[faults.Fault]]:
-    """Joins the rows (name, label) of a table with the files of a folder."""
-    paths, found = _list_files(input_dir, split)
-    seen: set[str] = set()
-    patches = []
-    for name, label in rows:
-        problem = _problem(name, label, seen, paths)
-        seen.add(name)
-        if problem:
-            found.append(faults.Fault(name, f"{table_path}: {problem}"))
-            continue
-        number = schema.UNLABELED if label is None else _LABELS[label]
-        patches.append(listing.Patch(name, paths[name], number))
-    for name in sorted(paths.keys() - seen):
-        reason = (
-            f"{paths[name]}: found a file without a row, expected one in"
-            f" {table_path}. Add the row or remove the file."
-        )
-        found.append(faults.Fault(name, reason))
+    table: label_table.LabelTable,
+) -> tuple[listing.Listing, list[faults.Fault]]:
+    """Joins the rows of a table with the files of a folder."""
+    places = _find(table.names, folder.names)
+    has_file = places >= 0
+    missing = table.names[~has_file]
+    missing = missing[_find(missing, folder.bad_names) < 0]
+    has_row = np.zeros(len(folder.names), bool)
+    has_row[places[has_file]] = True
+    surplus = np.flatnonzero(~has_row)
+    surplus = surplus[_find(folder.names[surplus], table.bad_names) < 0]
+    found = [
+        *table.faults,
+        *folder.faults,
+        *(_tell_missing(table_path, name.decode()) for name in missing),
+        *(_tell_surplus(table_path, folder, place) for place in surplus),
+    ]
+    files = folder.files[places[has_file]]
+    patches = listing.Listing(
+        split=TRAIN,
+        labels=table.labels[has_file],
+        names=table.names[has_file],
+        images=listing.ImageFiles(folder.folder, files),
+    )
     return patches, found
 
 
-def _problem(
-    name: str, label: str | None, seen: set[str], paths: dict[str, str]
-) -> str | None:
-    if not listing.is_plain(name):
-        return (
-            f"found id {name!r}, expected a plain name without path"
-            " separators. Mend the row."
-        )
-    if name in seen:
-        return f"found id {name} twice, expected it once. Remove a row."
-    if label is not None and label not in _LABELS:
-        return (
-            f"found label {label!r} for {name}, expected 0 or 1. Mend the row."
-        )
-    if name not in paths:
-        return (
-            f"found id {name} without a file, expected {name}.tif in the"
-            " folder beside it. Add the file or remove the row."
-        )
-    return None
+def _find(names: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns the place of each name among `known`, which are unique; or -1."""
+    if not len(known) or not len(names):
+        return np.full(len(names), -1)
+    order = sharding.argsort_names(known)
+    places = np.searchsorted(known, names, sorter=order)
+    places = order[np.minimum(places, len(known) - 1)]
+    return np.where(known[places] == names, places, -1)
 
 
-def _read_slides(slide_csv: str) -> dict[str, str]:
-    # The community's patch_id_wsi.csv calls the slide `wsi`.
-    column = "wsi" if "wsi" in tables.read_header(slide_csv) else "slide"
-    rows = tables.read_csv(slide_csv, ("id", column))
-    slides: dict[str, str] = {}
-    for name, slide in rows:
-        if not listing.is_plain(slide):
-            raise ValueError(
-                f"{slide_csv}: found slide {slide!r} for {name}, expected a"
-                " plain name. Mend the file."
-            )
-        if slides.setdefault(name, slide) != slide:
-            raise ValueError(
-                f"{slide_csv}: found {name} on slides {slides[name]} and"
-                f" {slide}, expected one slide. Mend the file."
-            )
-    return slides
+def _tell_missing(table_path: str, name: str) -> faults.Fault:
+    return faults.Fault(
+        name,
+        f"{table_path}: found id {name} without a file, expected {name}.tif in"
+        " the folder beside it. Add the file or remove the row.",
+    )
+
+
+def _tell_surplus(
+    table_path: str, folder: image_folder.FolderListing, place: int
+) -> faults.Fault:
+    return faults.Fault(
+        folder.names[place].decode(),
+        f"{folder.path(place)}: found a file without a row, expected one in"
+        f" {table_path}. Add the row or remove the file.",
+    )
+
+
+def _place(
+    patches: listing.Listing, slide_csv: str
+) -> tuple[listing.Listing, list[faults.Fault]]:
+    """Returns the patches whose slide is known, with it."""
+    table = label_table.read_slides(slide_csv)
+    if table.faults:
+        raise ValueError(table.faults[0].reason)
+    places = _find(patches.names, table.names)
+    missing = [
+        faults.Fault(
+            name,
+            f"{slide_csv}: found no row for {name}, expected its slide. Add the"
+            " row or leave --slide_csv out.",
+        )
+        for name in listing.to_text(patches.names[places < 0])
+    ]
+    rows = np.flatnonzero(places >= 0)
+    slides = table.slide_names[table.slides[places[rows]]]
+    return dataclasses.replace(patches.take(rows), slides=slides), missing

@@ -1,23 +1,143 @@
-"""What every kind of source hands to the converter."""
+"""What every kind of source hands to the converter: columns, no pixels yet."""
 
 import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from pcam_tfdata import tiff
+
+_NOT_KNOWN = float("nan")
 
 
 @dataclasses.dataclass(frozen=True)
-class Patch:
-    """A patch before its pixels are read.
+class Pixels:
+    """What was read of a patch.
 
     Attributes:
-        name: The source's own name of it, unique within a listing.
-        path: Its image file.
-        label: 0, 1, or -1 for unlabelled.
-        slide: Name of the slide it was cut from, None where that is unknown.
+        image: uint8 [96, 96, 3], C-contiguous; None where it cannot be used.
+        tumor_fraction: Share of tumor pixels in the centre; NaN if not known.
+        reason: Why it cannot be used: where, what was found, what was expected.
     """
 
-    name: str
-    path: str
-    label: int
-    slide: str | None = None
+    image: np.ndarray | None
+    tumor_fraction: float = _NOT_KNOWN
+    reason: str = ""
+
+
+class Images(Protocol):
+    """The pixels of some patches. It is pickled, and read in a worker."""
+
+    def __len__(self) -> int:
+        """Returns how many patches there are."""
+
+    def take(self, rows: np.ndarray | slice) -> "Images":
+        """Returns those of some rows, in their order."""
+
+    def locate(self, row: int) -> str:
+        """Returns where a patch is, for messages."""
+
+    def identify(self) -> str:
+        """Returns what tells these bytes from others of the same names."""
+
+    def read(self) -> Iterator[Pixels]:
+        """Yields each patch in order; those that cannot be used too.
+
+        Raises:
+            OSError: the disk, not the patch, is at fault.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The patches of a split before their pixels are read, in order.
+
+    Attributes:
+        split: Its name at the source.
+        labels: int8 [num_patches], 0 or 1; or -1 for all, where it has none.
+        names: bytes [num_patches], the source's own, UTF-8 and unique.
+        images: Where the pixels are.
+        slides: bytes [num_patches]: the slide of each, or None.
+        coordinates: int64 [num_patches, 2]: x and y on the slide, or None.
+        is_dealt: Whether it is dealt into folds; if not it stays as it is, in
+            its order.
+    """
+
+    split: str
+    labels: np.ndarray
+    names: np.ndarray
+    images: Images
+    slides: np.ndarray | None = None
+    coordinates: np.ndarray | None = None
+    is_dealt: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def labeled(self) -> bool:
+        """Whether its patches have labels."""
+        return not len(self.labels) or bool(self.labels[0] >= 0)
+
+    def take(self, rows: np.ndarray | slice) -> "Listing":
+        """Returns the listing of some rows, in their order."""
+        columns = {
+            name: None
+            if (column := getattr(self, name)) is None
+            else column[rows]
+            for name in ("labels", "names", "slides", "coordinates")
+        }
+        return dataclasses.replace(
+            self, images=self.images.take(rows), **columns
+        )
+
+
+class ImageFiles:
+    """A file for each patch.
+
+    Args:
+        folder: Of the files.
+        files: bytes [num_patches], their paths within it.
+    """
+
+    def __init__(self, folder: str, files: np.ndarray) -> None:
+        self.folder = folder
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, rows: np.ndarray | slice) -> "ImageFiles":
+        """See `Images.take`."""
+        return ImageFiles(self.folder, self.files[rows])
+
+    def locate(self, row: int) -> str:
+        """Returns the path of a file."""
+        return os.path.join(self.folder, self.files[row].decode())
+
+    def identify(self) -> str:
+        """Returns nothing: ids are hashes of the pixels, known before."""
+        return ""
+
+    def read(self) -> Iterator[Pixels]:
+        """See `Images.read`."""
+        for row in range(len(self)):
+            try:
+                yield Pixels(tiff.read(self.locate(row)))
+            except ValueError as error:
+                yield Pixels(None, reason=str(error))
+
+
+def list_paths(images: ImageFiles) -> list[str]:
+    """Returns the path of each file."""
+    return [images.locate(row) for row in range(len(images))]
+
+
+def to_text(names: np.ndarray | Sequence[bytes]) -> list[str]:
+    """Returns names as text."""
+    return [name.decode() for name in names]
 
 
 def is_plain(name: str) -> bool:

@@ -5,9 +5,9 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import faults, schema, tiff
+from pcam_tfdata import faults, identity, schema, tiff
 from pcam_tfdata.benchmark import benchmark_options
-from pcam_tfdata.sources import kaggle
+from pcam_tfdata.sources import kaggle, listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,10 @@ def find(input_dir: str, data: benchmark_options.Data, folder: str) -> PatchSet:
         faults.BadInputError, FileNotFoundError: the folder is not as it should.
         ValueError: its names are no hashes, or the records hold other patches.
     """
-    listed, found = kaggle.list_train(input_dir, slide_csv=None)
+    listed, found = kaggle.list_train(input_dir)
     if found:
         raise faults.BadInputError(found)
-    if not all(schema.is_hash(patch.name) for patch in listed):
+    if not identity.are_hashes(listed.names).all():
         raise ValueError(
             f"{input_dir}: found names that are no SHA-1, expected the hash of"
             " the pixels: it is what peers are checked by."
@@ -72,9 +72,9 @@ def find(input_dir: str, data: benchmark_options.Data, folder: str) -> PatchSet:
             f" expected the {len(listed):,} of {input_dir}. Convert it again."
         )
     return PatchSet(
-        tuple(os.path.abspath(patch.path) for patch in listed),
-        tuple(patch.name for patch in listed),
-        tuple(patch.label for patch in listed),
+        tuple(map(os.path.abspath, listing.list_paths(listed.images))),
+        tuple(listing.to_text(listed.names)),
+        tuple(listed.labels.tolist()),
         data,
         folder,
     )

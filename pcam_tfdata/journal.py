@@ -1,0 +1,122 @@
+"""What a conversion that was killed leaves behind, and goes on from.
+
+Beside each shard that is finished lies a small file, JSON, with what came of it: its
+size and SHA-256, its counts, and a hash of all that it depends on. A shard is
+kept if all of that is still true; any other is written again.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import numpy as np
+
+from pcam_tfdata import faults, manifest
+
+ENDING = ".journal"
+_INCOMPLETE = ".incomplete"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardResult:
+    """A written shard.
+
+    Attributes:
+        shard: Name, records, size, hash.
+        label_counts: int64 [3]: patches of label 0, 1 and -1.
+        channel_sums: int64 [2, 3]: over all pixels, of the values of each
+            channel and of their squares. Integers, so that they add up to the
+            same in any order.
+        faults: Patches left out.
+    """
+
+    shard: manifest.Shard
+    label_counts: np.ndarray
+    channel_sums: np.ndarray
+    faults: list[faults.Fault]
+
+
+@contextlib.contextmanager
+def open_part(path: str, mode: str, **options: object) -> Iterator[IO]:
+    """Opens a file to write that is at `path` once it is whole.
+
+    Raises:
+        OSError: it cannot be written; `filename` says which.
+    """
+    temporary = f"{path}{_INCOMPLETE}"
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or path  # A full disk names no file.
+        raise
+
+
+def write(path: str, fingerprint: str, result: ShardResult) -> None:
+    """Notes that a shard and its part of the sidecar are finished.
+
+    Args:
+        path: Of the shard.
+        fingerprint: Of what it depends on.
+        result: What came of it.
+    """
+    content = {
+        "fingerprint": fingerprint,
+        "sidecar_sha256": manifest.hash_file(f"{path}.csv"),
+        "shard": dataclasses.asdict(result.shard),
+        "label_counts": result.label_counts.tolist(),
+        "channel_sums": result.channel_sums.tolist(),
+        "faults": [dataclasses.astuple(fault) for fault in result.faults],
+    }
+    with open_part(f"{path}{ENDING}", "w", encoding="utf-8") as file:
+        json.dump(content, file)
+
+
+def read(path: str, fingerprint: str) -> ShardResult | None:
+    """Returns what came of a finished shard; None if it must be written.
+
+    The shard and its part of the sidecar are read and hashed.
+
+    Args:
+        path: Of the shard.
+        fingerprint: Of what it depends on now.
+    """
+    try:
+        with open(f"{path}{ENDING}", encoding="utf-8") as file:
+            content = json.load(file)
+        if content["fingerprint"] != fingerprint:
+            return None
+        result = ShardResult(
+            shard=manifest.Shard(**content["shard"]),
+            label_counts=np.array(content["label_counts"], np.int64),
+            channel_sums=np.array(content["channel_sums"], np.int64),
+            faults=[faults.Fault(*fault) for fault in content["faults"]],
+        )
+        is_sound = (
+            os.path.getsize(path) == result.shard.num_bytes
+            and manifest.hash_file(path) == result.shard.sha256
+            and manifest.hash_file(f"{path}.csv") == content["sidecar_sha256"]
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return result if is_sound else None
+
+
+def list_finished(folder: str) -> list[str]:
+    """Returns the names of the shards that were noted as finished."""
+    return [
+        name.removesuffix(ENDING)
+        for name in os.listdir(folder)
+        if name.endswith(ENDING)
+    ]
+
+
+def remove_others(folder: str, shards: Iterable[str]) -> None:
+    """Removes every file but some shards and their parts of the sidecar."""
+    kept = {name + ending for name in shards for ending in ("", ".csv")}
+    for name in set(os.listdir(folder)) - kept:
+        os.remove(os.path.join(folder, name))

@@ -1,0 +1,257 @@
+"""The official PCam files (Veeling et al. 2018), plain or gzipped:
+
+    camelyonpatch_level_2_split_SPLIT_x.h5       x: uint8 [n, 96, 96, 3]
+    camelyonpatch_level_2_split_SPLIT_y.h5       y: uint8 [n, 1, 1, 1]
+    camelyonpatch_level_2_split_SPLIT_mask.h5    mask: uint8 [n, 96, 96, 1]
+    camelyonpatch_level_2_split_SPLIT_meta.csv   coord_x, coord_y, wsi, ...
+
+SPLIT is train, valid or test; mask and meta may be missing.
+"""
+
+import contextlib
+import gzip
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+from pcam_tfdata import faults, schema, sharding, sources, tables
+from pcam_tfdata.sources import listing
+
+SPLITS = {"train": "train", "valid": "validation", "test": "test"}
+_PREFIX = "camelyonpatch_level_2_split_"
+_READ_PATCHES = 256
+_META_COLUMNS = ("wsi", "coord_x", "coord_y")
+
+_logger = logging.getLogger(__name__)
+
+
+class Rows:
+    """Rows of an x and a mask file.
+
+    Args:
+        x_path: Of the file of pixels.
+        mask_path: Of that of masks, or None.
+        rows: int64 [num_patches].
+        stamp: What tells the files from others of their names.
+    """
+
+    def __init__(
+        self, x_path: str, mask_path: str | None, rows: np.ndarray, stamp: str
+    ) -> None:
+        self._x_path = x_path
+        self._mask_path = mask_path
+        self._rows = rows
+        self._stamp = stamp
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: np.ndarray | slice) -> "Rows":
+        """See `listing.Images.take`."""
+        chosen = self._rows[rows]
+        return Rows(self._x_path, self._mask_path, chosen, self._stamp)
+
+    def locate(self, row: int) -> str:
+        """Returns a file and the row in it."""
+        return f"{self._x_path}: row {self._rows[row]}"
+
+    def identify(self) -> str:
+        """Returns names, sizes and times of the files."""
+        return self._stamp
+
+    def read(self) -> Iterator[listing.Pixels]:
+        """See `listing.Images.read`; a block of rows at a time.
+
+        Rows that follow each other in the file are read fastest.
+        """
+        with contextlib.ExitStack() as stack:
+            images = stack.enter_context(h5py.File(self._x_path))["x"]
+            masks = None
+            if self._mask_path is not None:
+                masks = stack.enter_context(h5py.File(self._mask_path))["mask"]
+            for start in range(0, len(self), _READ_PATCHES):
+                rows = self._rows[start : start + _READ_PATCHES]
+                block = _read_rows(images, rows)
+                shares = np.full(len(rows), np.nan)
+                if masks is not None:
+                    center = _read_rows(masks, rows)[
+                        :, schema.CENTER, schema.CENTER
+                    ]
+                    shares = (center > 0).mean((1, 2, 3))
+                for image, share in zip(block, shares, strict=True):
+                    yield listing.Pixels(image, float(share))
+
+
+def list_patches(
+    options: sources.SourceOptions,
+) -> tuple[list[listing.Listing], list[faults.Fault]]:
+    """Returns the official splits that are there.
+
+    Returns:
+        Listings `train`, `validation`, `test`, whose names are SPLIT_ROW; and no
+        faults.
+
+    Raises:
+        FileNotFoundError: no split is there, or one without its labels.
+        ValueError: a file is not what it should be.
+    """
+    listings = [
+        _list_split(options, theirs, ours)
+        for theirs, ours in SPLITS.items()
+        if _find(options.input_dir, f"{theirs}_x.h5")
+    ]
+    if not listings:
+        raise FileNotFoundError(
+            f"{options.input_dir}: found no {_PREFIX}train_x.h5 or the like,"
+            " expected the official PCam files. Check --input_dir."
+        )
+    return listings, []
+
+
+def _list_split(
+    options: sources.SourceOptions, theirs: str, ours: str
+) -> listing.Listing:
+    x_path, mask_path = (
+        _unpack(options, f"{theirs}_{part}.h5") for part in ("x", "mask")
+    )
+    labels = _read_labels(options, theirs)
+    num_patches = len(labels)
+    _check(x_path, "x", (num_patches, *schema.IMAGE_SHAPE))
+    if mask_path is None:
+        _logger.info(
+            "%s: no mask, so no tumor_fraction.", os.path.basename(x_path)
+        )
+    else:
+        size = schema.PATCH_SIZE
+        _check(mask_path, "mask", (num_patches, size, size, 1))
+    slides, coordinates = _read_meta(options, theirs, num_patches)
+    names = [f"{ours}_{row}" for row in range(num_patches)]
+    stamp = " ".join(
+        _stamp(options.input_dir, f"{theirs}_{part}.h5")
+        for part in ("x", "mask")
+    )
+    return listing.Listing(
+        split=ours,
+        labels=labels,
+        names=sharding.to_names(names),
+        images=Rows(x_path, mask_path, np.arange(num_patches), stamp),
+        slides=slides,
+        coordinates=coordinates,
+    )
+
+
+def _read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return dataset[first : last + 1]
+    return np.stack([dataset[row] for row in rows])
+
+
+def _find(input_dir: str, name: str) -> str | None:
+    """Returns the path of a file, or of its gzipped twin, or None."""
+    path = os.path.join(input_dir, _PREFIX + name)
+    for found in (path, f"{path}.gz"):
+        if os.path.isfile(found):
+            return found
+    return None
+
+
+def _unpack(options: sources.SourceOptions, name: str) -> str | None:
+    """Returns the path of a file; a gzipped one is unpacked first."""
+    found = _find(options.input_dir, name)
+    if found is None or not found.endswith(".gz"):
+        return found
+    path = os.path.join(options.unpacked_dir, _PREFIX + name)
+    if os.path.exists(path):
+        return path
+    _logger.info("%s: unpacking.", found)
+    os.makedirs(options.unpacked_dir, exist_ok=True)
+    try:
+        with (
+            gzip.open(found) as packed,
+            open(f"{path}.incomplete", "wb") as unpacked,
+        ):
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{found}: found no whole gzip file ({error}). Fetch it again."
+        ) from error
+    os.replace(f"{path}.incomplete", path)
+    return path
+
+
+def _stamp(input_dir: str, name: str) -> str:
+    path = _find(input_dir, name)
+    if path is None:
+        return "-"
+    status = os.stat(path)
+    return f"{os.path.basename(path)} {status.st_size} {status.st_mtime_ns}"
+
+
+def _read_labels(options: sources.SourceOptions, theirs: str) -> np.ndarray:
+    name = f"{theirs}_y.h5"
+    path = _unpack(options, name)
+    if path is None:
+        raise FileNotFoundError(
+            f"{os.path.join(options.input_dir, _PREFIX + name)}: not found,"
+            " expected the labels beside the pixels. Fetch it."
+        )
+    with _open(path, "y") as dataset:
+        labels = dataset[:].reshape(-1)
+    if not np.isin(labels, (schema.NEGATIVE, schema.POSITIVE)).all():
+        raise ValueError(
+            f"{path}: found labels {sorted(set(labels.tolist()))[:5]}, expected"
+            " 0 and 1. Fetch it again."
+        )
+    return labels.astype(np.int8)
+
+
+def _check(path: str, name: str, shape: tuple[int, ...]) -> None:
+    with _open(path, name) as dataset:
+        found = f"{dataset.dtype}{dataset.shape}"
+        expected = f"uint8{shape}"
+    if found != expected:
+        raise ValueError(
+            f"{path}: found {name} {found}, expected {expected}. Fetch it again."
+        )
+
+
+@contextlib.contextmanager
+def _open(path: str, name: str) -> Iterator[h5py.Dataset]:
+    try:
+        with h5py.File(path) as file:
+            yield file[name]
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"{path}: found no HDF5 file with a dataset {name!r} ({error})."
+            " Fetch it again."
+        ) from error
+
+
+def _read_meta(
+    options: sources.SourceOptions, theirs: str, num_patches: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Returns slide and coordinates of each patch; None where unknown."""
+    path = os.path.join(options.input_dir, f"{_PREFIX}{theirs}_meta.csv")
+    if not os.path.isfile(path):
+        _logger.info("%s: not there, so slides are not known.", path)
+        return None, None
+    rows = tables.read_csv(path, _META_COLUMNS)
+    if len(rows) != num_patches:
+        raise ValueError(
+            f"{path}: found {len(rows):,} rows, expected {num_patches:,}."
+            " Fetch it again."
+        )
+    slides, x, y = zip(*rows, strict=True)
+    try:
+        coordinates = np.array([x, y]).astype(np.float64).astype(np.int64).T
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: found coordinates that are no numbers ({error}). Fetch it"
+            " again."
+        ) from error
+    return sharding.to_names(slides), coordinates

@@ -1,0 +1,175 @@
+"""A prepared TensorFlow dataset of patches, such as `patch_camelyon`.
+
+TensorFlow reads it, so it is imported here, and in the workers.
+"""
+
+import functools
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pcam_tfdata import faults, schema, sharding, sources
+from pcam_tfdata.sources import listing
+
+
+class Rows:
+    """Rows of a split of a prepared dataset.
+
+    Args:
+        folder: Of the dataset, with its dataset_info.json.
+        split: Its name.
+        rows: int64 [num_patches].
+        image: Name of the feature that holds the pixels.
+    """
+
+    def __init__(
+        self, folder: str, split: str, rows: np.ndarray, image: str
+    ) -> None:
+        self._folder = folder
+        self._split = split
+        self._rows = rows
+        self._image = image
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: np.ndarray | slice) -> "Rows":
+        """See `listing.Images.take`."""
+        return Rows(self._folder, self._split, self._rows[rows], self._image)
+
+    def locate(self, row: int) -> str:
+        """Returns the folder, split and row of a patch."""
+        return f"{self._folder}: {self._split}, row {self._rows[row]}"
+
+    def identify(self) -> str:
+        """Returns name, version and size of the dataset."""
+        info = _open(self._folder).info
+        size = info.splits[self._split].num_bytes
+        return f"{info.full_name} {self._split} {size}"
+
+    def read(self) -> Iterator[listing.Pixels]:
+        """See `listing.Images.read`."""
+        for first, last in _find_runs(self._rows):
+            for example in _read(
+                self._folder, f"{self._split}[{first}:{last}]", (self._image,)
+            ):
+                image = np.ascontiguousarray(example[self._image])
+                yield listing.Pixels(image)
+
+
+def list_patches(
+    options: sources.SourceOptions,
+) -> tuple[list[listing.Listing], list[faults.Fault]]:
+    """Returns the splits of a prepared dataset, in its order.
+
+    Names are those of its text feature `id`, if it has one and it is unique,
+    else SPLIT_ROW.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or none of patches.
+        ModuleNotFoundError: tensorflow_datasets is not installed.
+    """
+    info = _open(options.input_dir).info
+    image, label = _find_features(options.input_dir, info)
+    listings = [
+        _list_split(options.input_dir, split, image, label)
+        for split in sorted(info.splits)
+        if info.splits[split].num_examples
+    ]
+    return listings, []
+
+
+def _list_split(
+    folder: str, split: str, image: str, label: str | None
+) -> listing.Listing:
+    wanted = [
+        name for name in (label, "id") if name in _text_and_labels(folder)
+    ]
+    examples = list(_read(folder, split, wanted)) if wanted else []
+    num_patches = _open(folder).info.splits[split].num_examples
+    labels = np.full(num_patches, schema.UNLABELED, np.int8)
+    if label is not None:
+        labels = np.array([example[label] for example in examples], np.int8)
+    names = [example["id"] for example in examples if "id" in example]
+    if len(set(names)) != num_patches:
+        names = [f"{split}_{row}" for row in range(num_patches)]
+    return listing.Listing(
+        split=split,
+        labels=labels,
+        names=sharding.to_names(names),
+        images=Rows(folder, split, np.arange(num_patches), image),
+    )
+
+
+@functools.cache
+def _open(folder: str) -> Any:
+    tfds = _import()
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # It raises anything on a folder without one.
+        raise FileNotFoundError(
+            f"{folder}: found no prepared dataset"
+            f" ({' '.join(str(error).split())[:200]}), expected the folder of"
+            " one version, with dataset_info.json. Check --input_dir."
+        ) from error
+
+
+def _import() -> ModuleType:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    tf.config.set_visible_devices([], "GPU")  # Its workers share the machine.
+    return tfds
+
+
+def _find_features(folder: str, info: Any) -> tuple[str, str | None]:
+    """Returns the names of the feature of pixels and of that of labels."""
+    features = _import().features
+    images = [
+        name
+        for name, feature in info.features.items()
+        if tuple(feature.shape or ()) == schema.IMAGE_SHAPE
+        and feature.np_dtype == np.uint8
+    ]
+    labels = [
+        name
+        for name, feature in info.features.items()
+        if isinstance(feature, features.ClassLabel)
+        and feature.num_classes == len(schema.CLASS_NAMES)
+    ]
+    if len(images) != 1 or len(labels) > 1:
+        raise ValueError(
+            f"{folder}: found {len(images)} features of uint8"
+            f" {schema.IMAGE_SHAPE} and {len(labels)} of two classes, expected"
+            " one of each. Choose another dataset."
+        )
+    return images[0], labels[0] if labels else None
+
+
+def _text_and_labels(folder: str) -> set[str]:
+    """Returns the features that are no pixels."""
+    features = _import().features
+    kinds = (features.Text, features.ClassLabel)
+    found = _open(folder).info.features.items()
+    return {name for name, feature in found if isinstance(feature, kinds)}
+
+
+def _read(folder: str, split: str, names: Any) -> Iterator[dict[str, Any]]:
+    """Yields some features of the examples of a split, in their order."""
+    tfds = _import()
+    ds = _open(folder).as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
+        read_config=tfds.ReadConfig(interleave_cycle_length=1),
+    )
+    return iter(tfds.as_numpy(ds))
+
+
+def _find_runs(rows: np.ndarray) -> list[tuple[int, int]]:
+    """Returns (first, end) of the rows that follow each other, in order."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    runs = np.split(rows, breaks)
+    return [(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]

@@ -1,0 +1,306 @@
+"""Conversions that end before their time, and those that go on from them."""
+
+import errno
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import run_pcam, write_patches
+
+from pcam_tfdata import convert, manifest, shards, tables, verify
+from pcam_tfdata.sources import listing
+
+NUM_PATCHES = 1200
+DEADLINE = 60
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> pathlib.Path:
+    """A folder in Kaggle's layout that takes a while to convert."""
+    root = tmp_path_factory.mktemp("kaggle")
+    draw = np.random.default_rng(0)
+    shape = (NUM_PATCHES, 96, 96, 3)
+    names = write_patches(
+        root / "train", draw.integers(0, 256, shape, np.uint8)
+    )
+    tables.write_csv(
+        str(root / "train_labels.csv"),
+        ("id", "label"),
+        [(name, place % 2) for place, name in enumerate(names)],
+    )
+    return root
+
+
+def flags(tree, output_dir) -> list[str]:
+    return [
+        "convert_to_tfrecords", f"--input_dir={tree}",
+        f"--output_dir={output_dir}", "--shard_megabytes=0.3",
+        "--num_workers=2",
+    ]  # fmt: skip
+
+
+def start(tree, output_dir, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pcam_tfdata", *flags(tree, output_dir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tree, tmp_path_factory) -> pathlib.Path:
+    output_dir = tmp_path_factory.mktemp("undisturbed") / "records"
+    result = run_pcam(*flags(tree, output_dir))
+    assert result.returncode == 0, result.stderr
+    return output_dir
+
+
+def hash_all(folder) -> dict[str, str]:
+    return {p.name: manifest.hash_file(str(p)) for p in folder.iterdir()}
+
+
+def list_finished(output_dir) -> dict[str, int]:
+    """Returns the shards that a job left, and when they were written."""
+    folder = pathlib.Path(f"{output_dir}.incomplete") / "records"
+    return {
+        path.name: path.with_suffix("").stat().st_mtime_ns
+        for path in folder.glob("*.journal")
+    }
+
+
+def wait_for_shards(output_dir, process, number=1) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while len(list_finished(output_dir)) < number:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def finish(tree, output_dir, undisturbed) -> str:
+    """Converts to the end; the records must be those of `undisturbed`."""
+    result = run_pcam(*flags(tree, output_dir))
+    assert result.returncode == 0, result.stderr
+    assert hash_all(output_dir) == hash_all(undisturbed)
+    assert not os.path.exists(f"{output_dir}.incomplete")
+    return result.stderr
+
+
+def kill_at_random(tree, output_dir, num_kills) -> list[int]:
+    """Returns how many shards were finished after each kill."""
+    draw = random.Random(0)
+    counts = []
+    for _ in range(num_kills):
+        process = start(tree, output_dir, start_new_session=True)
+        time.sleep(draw.uniform(0.1, 1.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        counts.append(len(list_finished(output_dir)))
+        if output_dir.exists():
+            break
+    return counts
+
+
+@pytest.mark.parametrize(
+    "num_kills", [5, pytest.param(20, marks=pytest.mark.long)]
+)
+def test_killed_jobs_end_as_an_undisturbed_one(
+    tree, tmp_path, undisturbed, num_kills
+):
+    counts = kill_at_random(tree, tmp_path / "records", num_kills)
+    finish(tree, tmp_path / "records", undisturbed)
+    assert verify.verify(str(undisturbed), num_workers=1) == []
+    assert len(counts) > 1
+
+
+def test_finished_shards_are_kept(tree, tmp_path, undisturbed):
+    output_dir = tmp_path / "records"
+    process = start(tree, output_dir, start_new_session=True)
+    wait_for_shards(output_dir, process, 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = list_finished(output_dir)
+    assert "going on from what is finished" in finish(
+        tree, output_dir, undisturbed
+    )
+    for name, written in left.items():
+        shard = output_dir / name.removesuffix(".journal")
+        assert shard.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("part", ["", ".csv", ".journal"])
+def test_damaged_shards_are_written_again(tree, tmp_path, undisturbed, part):
+    output_dir = tmp_path / "records"
+    process = start(tree, output_dir, start_new_session=True)
+    wait_for_shards(output_dir, process, 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    name = min(list_finished(output_dir)).removesuffix(".journal")
+    path = pathlib.Path(f"{output_dir}.incomplete/records/{name}{part}")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    finish(tree, output_dir, undisturbed)
+
+
+def test_job_with_other_flags_keeps_nothing_wrong(tree, tmp_path, undisturbed):
+    output_dir = tmp_path / "records"
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "pcam_tfdata", *flags(tree, output_dir),
+            "--seed=1",
+        ],
+        start_new_session=True,
+    )  # fmt: skip
+    wait_for_shards(output_dir, process, 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finish(tree, output_dir, undisturbed)
+
+
+def test_overwrite_begins_anew(tree, tmp_path):
+    output_dir = tmp_path / "records"
+    process = start(tree, output_dir, start_new_session=True)
+    wait_for_shards(output_dir, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    result = run_pcam(*flags(tree, output_dir), "--overwrite")
+    assert result.returncode == 0
+    assert "going on" not in result.stderr
+
+
+def test_killed_worker_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
+    output_dir = tmp_path / "records"
+    process = start(tree, output_dir)
+    wait_for_shards(output_dir, process, 2)
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    if not os.path.exists(children):
+        process.kill()
+        process.communicate()
+        pytest.skip("this system does not tell the children of a process")
+    workers = [
+        int(child)
+        for child in pathlib.Path(children).read_text().split()
+        if "spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_text()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1, output
+    assert "A worker process was killed" in output
+    assert "Traceback" not in output
+    assert list_finished(output_dir)
+    finish(tree, output_dir, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_job_goes_on(tree, tmp_path, undisturbed, number):
+    output_dir = tmp_path / "records"
+    process = start(tree, output_dir, start_new_session=True)
+    wait_for_shards(output_dir, process, 2)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 128 + number, output
+    assert "Traceback" not in output
+    finish(tree, output_dir, undisturbed)
+
+
+def test_second_job_on_one_output_is_refused(tree, tmp_path, undisturbed):
+    output_dir = tmp_path / "records"
+    first = start(tree, output_dir)
+    wait_for_shards(output_dir, first)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = run_pcam(*flags(tree, output_dir))
+    assert second.returncode == 1
+    assert f"process {first.pid} is converting to this output" in second.stderr
+    os.kill(first.pid, signal.SIGCONT)
+    output, _ = first.communicate(timeout=DEADLINE)
+    assert first.returncode == 0, output
+    assert hash_all(output_dir) == hash_all(undisturbed)
+
+
+def test_full_disk_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=10m", "none", disk],
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        result = run_pcam(*flags(tree, disk / "records"))
+        assert result.returncode == 1
+        assert "No space left on device" in result.stderr
+        assert "/records.incomplete/records/pcam-fold" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert list_finished(disk / "records")
+        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        finish(tree, disk / "records", undisturbed)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_file_that_may_not_grow_costs_one_line(tree, tmp_path):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = start(tree, tmp_path / "records", preexec_fn=limit)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
+    assert "File too large" in output
+    assert "Traceback" not in output
+    assert list(tmp_path.iterdir()) == []
+
+
+class FailingImages(listing.ImageFiles):
+    """Files on a disk of which one block cannot be read."""
+
+    def take(self, rows):
+        return FailingImages(self.folder, self.files[rows])
+
+    def read(self):
+        for place, pixels in enumerate(super().read()):
+            if place == 5:
+                path = self.locate(place)
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            yield pixels
+
+
+def test_read_error_is_no_bad_patch(tree, tmp_path):
+    names = np.array([p.name.encode() for p in (tree / "train").iterdir()])
+    task = shards.ShardTask(
+        path=str(tmp_path / "shard"),
+        split="fold0",
+        patches=listing.Listing(
+            "train",
+            np.zeros(len(names), np.int8),
+            names,
+            FailingImages(str(tree / "train"), names),
+        ),
+        ids=None,
+    )
+    with pytest.raises(OSError, match="Input/output error") as told:
+        shards.write_shard(task)
+    assert told.value.filename == str(tree / "train" / names[5].decode())
+    assert not (tmp_path / "shard").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_lost_permission_is_told(tree, tmp_path):
+    path = next((tree / "train").iterdir())
+    path.chmod(0)
+    try:
+        with pytest.raises(PermissionError):
+            convert.convert(
+                convert.ConvertOptions(str(tree), str(tmp_path / "records"))
+            )
+    finally:
+        path.chmod(0o644)

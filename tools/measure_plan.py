@@ -1,0 +1,74 @@
+"""Times the plan of a conversion over a made-up listing, and its memory.
+
+No pixels: names are random hashes, on as many slides as asked for.
+"""
+
+import resource
+import time
+
+import numpy as np
+from absl import app, flags
+
+from pcam_tfdata import plan, records, schema
+from pcam_tfdata.sources import listing
+
+_NUM_PATCHES = flags.DEFINE_integer("num_patches", 10_000_000, "Patches.")
+_NUM_SLIDES = flags.DEFINE_integer(
+    "num_slides", 0, "Slides; 0: none are known, and folds are by patch."
+)
+_SHARD_BYTES = 256_000_000
+
+
+def main(_) -> None:
+    """Prints seconds and the peak of the process' memory."""
+    patches = make_listing(_NUM_PATCHES.value, _NUM_SLIDES.value)
+    before = _peak_megabytes()
+    start = time.perf_counter()
+    splits = plan.plan_splits(
+        [patches],
+        [patches.names],
+        num_folds=5,
+        seed=0,
+        shard_bytes=_SHARD_BYTES,
+    )
+    seconds = time.perf_counter() - start
+    num_shards = sum(split.num_shards for split in splits)
+    largest = max(len(split.rows) for split in splits)
+    print(
+        f"{len(patches):,} patches on {_NUM_SLIDES.value:,} slides: planned in"
+        f" {seconds:.1f} s, {num_shards:,} shards of"
+        f" {records.layout(labeled=True).record_bytes:,}-byte records, largest"
+        f" fold {largest:,}; peak {_peak_megabytes():,.0f} MB, of which the"
+        f" listing took {before:,.0f} MB"
+    )
+
+
+def make_listing(num_patches: int, num_slides: int) -> listing.Listing:
+    """Returns patches of random names."""
+    draw = np.random.default_rng(0)
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    names = np.empty((num_patches, schema.ID_BYTES), np.uint8)
+    for column in range(schema.ID_BYTES):
+        names[:, column] = digits[draw.integers(0, 16, num_patches, np.uint8)]
+    names = names.view(f"S{schema.ID_BYTES}").ravel()
+    slides = None
+    if num_slides:
+        slide = draw.integers(0, num_slides, num_patches, np.int32)
+        known = np.array([b"slide_%06d" % n for n in range(num_slides)])
+        slides = known[slide]
+    return listing.Listing(
+        split="train",
+        labels=draw.integers(0, 2, num_patches, np.int8),
+        names=names,
+        images=listing.ImageFiles("train", names),
+        slides=slides,
+        is_dealt=True,
+    )
+
+
+def _peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+if __name__ == "__main__":
+    app.run(main)
