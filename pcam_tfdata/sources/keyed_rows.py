@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pcam_tfdata.sources import csv_blocks, fault_log, names
+from pcam_tfdata.sources import csv_blocks, fault_log, names, plain_lines
 
 INVALID = -2
 
@@ -68,24 +68,20 @@ def read(
         FileNotFoundError: there is no such file.
         ValueError: it is no table, or a column is missing.
     """
-    header, blocks = csv_blocks.read_table(path)
+    header, pieces = csv_blocks.read_table(path)
     places = _find_columns(path, header, column)
     log = fault_log.FaultLog(path)
     columns = ([], [], [])
-    for block in blocks:
-        if block.rows:
-            rows = _Block(path, block, len(header), places, column)
-            rows.log_faults(log)
-            for blocks_of_column, part in zip(
-                columns, rows.select(), strict=True
-            ):
-                blocks_of_column.append(part)
-    nothing = np.array([], np.int64)
-    rows = Rows(
-        names=names.join(columns[0]),
-        values=np.concatenate(columns[1] or [nothing]),
-        lines=np.concatenate(columns[2] or [nothing]),
-    )
+    for piece in pieces:
+        found = _read_plain(piece, len(header), places, column)
+        if found is None:
+            block = _Block(path, piece.read(), len(header), places, column)
+            block.log_faults(log)
+            found = block.select()
+        for blocks, part in zip(columns, found, strict=True):
+            blocks.append(part)
+    rows = Rows(names.join(columns[0]), *map(np.concatenate, columns[1:]))
+    del columns
     kept, bad_names = _settle(path, rows, column, log)
     return kept, bad_names, log
 
@@ -108,6 +104,27 @@ def _find_columns(
     return found.index(wanted[0]), found.index(wanted[-1])
 
 
+def _read_plain(
+    piece: csv_blocks.Piece,
+    width: int,
+    places: tuple[int, int],
+    column: Column,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Returns names, values and lines of plain, good rows; else None."""
+    if piece.data is None:
+        return None
+    fields = plain_lines.split(piece.data, width, places)
+    if fields is None or np.isin(fields[0], (b".", b"..")).any():
+        return None
+    ids, texts = fields
+    texts, place = np.unique(texts, return_inverse=True)
+    values = column.parse([names.to_text(text) for text in texts])[place]
+    if (values == INVALID).any():
+        return None
+    lines = np.arange(piece.first_line, piece.first_line + len(ids))
+    return names.lower_hashes(ids), values, lines
+
+
 class _Block:
     """Rows of a block: their fields, and which of them are bad."""
 
@@ -123,7 +140,7 @@ class _Block:
         self._lines = block.lines
         self._rows = block.rows
         rows, surplus = _align(block.rows, width)
-        fields = list(zip(*rows, strict=True))
+        fields = list(zip(*rows, strict=True)) or [()] * width
         self._ids, self._texts = (
             [text.strip() for text in fields[place]] for place in places
         )

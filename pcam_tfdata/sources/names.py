@@ -14,6 +14,8 @@ MAX_BYTES = 255  # Longer names no file system in use can hold.
 _NO_NAMES = frozenset(("", ".", ".."))
 _BLOCK_ROWS = 1 << 18
 _MAX_SHOWN = 60
+_IS_HEX = np.isin(np.arange(256), list(b"0123456789abcdefABCDEF"))
+_LOWER_CASE = 0x20  # The bit that is set in a-f and 0-9, and not in A-F.
 
 
 def to_array(texts: Sequence[str]) -> np.ndarray:
@@ -91,18 +93,27 @@ def lower_hashes(names: np.ndarray) -> np.ndarray:
     Args:
         names: S [num_names].
     """
+    blocks = [
+        _lower_block(names[start : start + _BLOCK_ROWS])
+        for start in range(0, len(names), _BLOCK_ROWS)
+    ]
+    return blocks[0] if len(blocks) == 1 else join(blocks or [names])
+
+
+def _lower_block(names: np.ndarray) -> np.ndarray:
     width = names.dtype.itemsize
-    if width < schema.ID_BYTES or not len(names):
+    if width < schema.ID_BYTES:
         return names
     letters = np.ascontiguousarray(names).view(np.uint8).reshape(-1, width)
     is_capital = (letters >= ord("A")) & (letters <= ord("F"))
     places = np.flatnonzero(is_capital.any(1))
-    lowered = names.copy() if len(places) else names
-    for place in places:
-        name = names[place].lower()
-        if schema.is_hash(name.decode()):
-            lowered[place] = name
-    return lowered
+    digits, rest = np.split(letters[places], [schema.ID_BYTES], axis=1)
+    is_hash = _IS_HEX[digits].all(1) & ~rest.any(1)
+    if not is_hash.any():
+        return names
+    lowered = letters.copy()
+    lowered[places[is_hash], : schema.ID_BYTES] |= _LOWER_CASE
+    return lowered.view(names.dtype)[:, 0]
 
 
 def find_repeated(names: np.ndarray) -> np.ndarray:
