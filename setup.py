@@ -37,7 +37,13 @@ setuptools.setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tensorboard": ["tensorboard"],
-        "dev": ["importlib_resources", "pytest", "pytest-xdist", "ruff", "tensorboard"],
+        "dev": [
+            "importlib_resources",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "tensorboard",
+        ],
     },
     entry_points={"console_scripts": ["pcam = pcam_tfdata.cli.main:run"]},
 )

@@ -101,14 +101,16 @@ def _deal(
 ) -> dict[str, np.ndarray]:
     """Returns the rows of each fold, in order of id, then of name."""
     rows = _kept(patches, ids)
-    kept_ids, names = ids[rows], patches.names[rows]
-    slides = None if patches.slides is None else patches.slides[rows]
+    names, labels, slides = patches.names, patches.labels, patches.slides
+    if len(rows) < len(patches):
+        ids, names, labels = ids[rows], names[rows], labels[rows]
+        slides = None if slides is None else slides[rows]
     fold_of_row = sharding.assign_folds(
-        sharding.group_patches(kept_ids, slides),
-        patches.labels[rows],
+        sharding.group_patches(ids, slides),
+        labels,
         num_folds=num_folds,
         seed=seed,
     )
-    order = sharding.argsort_names(kept_ids, names)
+    order = sharding.argsort_names(ids, names)
     rows, fold_of_row = rows[order], fold_of_row[order]
     return {f"fold{n}": rows[fold_of_row == n] for n in range(num_folds)}

@@ -1,9 +1,13 @@
 """Arithmetic of splits and shards: which patch goes where. Pure, no I/O."""
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+
+_WORD_BYTES = 8
+_BLOCK_ROWS = 1 << 18
 
 
 def count_shards(
@@ -41,29 +45,51 @@ def to_names(values: Sequence[str]) -> np.ndarray:
 def argsort_names(*columns: np.ndarray) -> np.ndarray:
     """Returns the order of rows of names; the first column counts most.
 
-    Eight bytes at a time as one number, which is far faster than comparing
-    names.
+    Eight bytes are compared at a time, as one number, and the next eight only
+    of rows that are equal so far: for ten million hashes that takes a tenth of
+    the time and memory of comparing names. Equal rows keep their order.
 
     Args:
         columns: bytes [num_rows] each.
     """
-    keys = [key for column in columns for key in _to_numbers(column)]
-    return np.lexsort(keys[::-1])
+    order = np.arange(len(columns[0]))
+    group = np.zeros(len(order), np.int64)  # Where equal rows begin.
+    tied = np.arange(len(order))  # Places of rows that others are equal to.
+    for word in _iterate_words(columns):
+        value = word(order[tied])
+        within = np.lexsort((value, group[tied]))
+        order[tied] = order[tied][within]
+        is_new = np.ones(len(tied), bool)
+        value, of_group = value[within], group[tied][within]
+        is_new[1:] = (value[1:] != value[:-1]) | (of_group[1:] != of_group[:-1])
+        group[tied] = tied[np.maximum.accumulate(_places(is_new))]
+        is_tied = ~is_new
+        is_tied[:-1] |= ~is_new[1:]
+        tied = tied[is_tied]
+    return order
 
 
-def shuffle_names(names: np.ndarray, seed: int) -> np.ndarray:
+def shuffle_names(
+    names: np.ndarray, seed: int, rows: np.ndarray | None = None
+) -> np.ndarray:
     """Returns an order of names that follows from them and the seed alone.
 
     Args:
-        names: bytes [num_names], unique.
+        names: bytes [num_names].
         seed: Another one gives another order.
+        rows: Of the names to order, unique ones; None for all.
+
+    Returns:
+        int64 [num_rows], places in `rows`.
     """
+    rows = np.arange(len(names)) if rows is None else rows
     prefix = hashlib.sha1(f"{seed}:".encode(), usedforsecurity=False)
-    keys = np.empty(len(names), "S20")
-    for place, name in enumerate(names):
-        digest = prefix.copy()
-        digest.update(name)
-        keys[place] = digest.digest()
+    keys = np.empty(len(rows), "S20")
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = names[rows[start : start + _BLOCK_ROWS]].tolist()
+        keys[start : start + _BLOCK_ROWS] = [
+            _hash(prefix, name) for name in block
+        ]
     return argsort_names(keys)
 
 
@@ -128,39 +154,66 @@ def assign_folds(
     Raises:
         ValueError: there are fewer groups than folds.
     """
-    names, group = _find_groups(to_names(groups))
-    if len(names) < num_folds:
+    groups = to_names(groups)
+    first_rows, group = _find_groups(groups)
+    num_groups = len(first_rows)
+    if num_groups < num_folds:
         raise ValueError(
-            f"found {len(names)} groups of patches that must stay together,"
+            f"found {num_groups} groups of patches that must stay together,"
             f" expected at least --num_folds={num_folds}. Ask for fewer folds."
         )
     labels = np.asarray(labels, np.int64)
-    counts = np.bincount(2 * group + labels, minlength=2 * len(names))
+    counts = np.bincount(2 * group + labels, minlength=2 * num_groups)
     counts = counts.reshape(-1, 2)
-    order = shuffle_names(names, seed)
+    order = shuffle_names(groups, seed, first_rows)
     is_single = counts[order].sum(1) == 1
-    fold_of_group = np.empty(len(names), np.int64)
+    fold_of_group = np.empty(num_groups, np.int64)
     _fill(fold_of_group, order[~is_single], counts, num_folds)
     _deal(fold_of_group, order[is_single], counts, num_folds)
     return fold_of_group[group]
 
 
-def _to_numbers(names: np.ndarray) -> list[np.ndarray]:
-    """Returns names as columns of uint64 that sort as they do."""
-    width = -(-names.dtype.itemsize // 8)
-    padded = names.astype(f"S{8 * width}")
-    columns = padded.view(">u8").reshape(len(names), width)
-    return [column.astype(np.uint64) for column in columns.T]
+def _iterate_words(
+    columns: Sequence[np.ndarray],
+) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    """Yields functions from rows to eight bytes of their names, as uint64."""
+    for column in columns:
+        width = column.dtype.itemsize
+        letters = np.ascontiguousarray(column).view(np.uint8)
+        letters = letters.reshape(len(column), width)
+        for start in range(0, width, _WORD_BYTES):
+            yield functools.partial(
+                _read_word, letters[:, start : start + _WORD_BYTES]
+            )
+
+
+def _read_word(letters: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    words = np.zeros((len(rows), _WORD_BYTES), np.uint8)
+    words[:, : letters.shape[1]] = letters[rows]
+    return words.view(">u8").ravel().astype(np.uint64)
+
+
+def _hash(prefix: "hashlib._Hash", name: bytes) -> bytes:
+    digest = prefix.copy()
+    digest.update(name)
+    return digest.digest()
+
+
+def _places(is_new: np.ndarray) -> np.ndarray:
+    """Returns each place where something is new, and 0 elsewhere."""
+    return np.where(is_new, np.arange(len(is_new)), 0)
 
 
 def _find_groups(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the names of the groups, and the place of each patch's among them."""
+    """Returns a row of each group, in order of name, and the group of each row."""
     order = argsort_names(groups)
-    ordered = groups[order]
-    is_first = np.append(True, ordered[1:] != ordered[:-1])[: len(groups)]
+    is_first = np.ones(len(order), bool)
+    for start in range(1, len(order), _BLOCK_ROWS):
+        block = groups[order[start - 1 : start + _BLOCK_ROWS]]
+        is_first[start : start + _BLOCK_ROWS] = block[1:] != block[:-1]
     group = np.empty(len(groups), np.int64)
     group[order] = np.cumsum(is_first) - 1
-    return ordered[is_first], group
+    return order[is_first], group
 
 
 def _fill(

@@ -87,3 +87,27 @@ def test_slides_with_equal_pixels_are_one_group():
 def test_without_slides_equal_pixels_are_one_group():
     groups = sharding.group_patches(["x", "y", "x"], None)
     assert groups.tolist() == [b"x", b"y", b"x"]
+
+
+def test_names_sort_as_bytes_do_and_equal_ones_stay():
+    draw = np.random.default_rng(0)
+    for num_rows in (0, 1, 2, 40):
+        columns = [
+            sharding.to_names(
+                [
+                    "".join(draw.choice(list("ab\xe9"), draw.integers(0, size)))
+                    for _ in range(num_rows)
+                ]
+            )
+            for size in (20, 3)
+        ]
+        found = sharding.argsort_names(*columns)
+        expected = sorted(
+            range(num_rows), key=lambda row: tuple(c[row] for c in columns)
+        )
+        assert found.tolist() == expected
+
+
+def test_no_fold_stays_empty_beside_large_groups():
+    folds = assign(["a", "a", "b"], [0, 1, 1], num_folds=2)
+    assert set(folds) == {0, 1}
