@@ -36,7 +36,7 @@ setuptools.setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tensorboard": ["tensorboard"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "tensorboard"],
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "tensorboard"],
     },
     entry_points={"console_scripts": ["pcam = pcam_tfdata.cli.main:run"]},
 )
