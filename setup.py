@@ -38,6 +38,7 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tensorboard": ["tensorboard"],
         "dev": [
+            "hypothesis",
             "importlib_resources",
             "pytest",
             "pytest-xdist",
