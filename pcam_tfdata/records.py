@@ -69,6 +69,52 @@ def encode(
     )
 
 
+def encode_block(
+    ids: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+    tumor_fractions: np.ndarray,
+) -> np.ndarray:
+    """Returns the framed records of patches of one split, as `encode` would.
+
+    Args:
+        ids: bytes [num_patches], 40 hex digits each.
+        images: uint8 [num_patches, 96, 96, 3].
+        labels: int [num_patches], 0 and 1; or -1 for all of them.
+        tumor_fractions: float [num_patches], NaN where not known.
+
+    Returns:
+        uint8 [num_patches, record_bytes].
+    """
+    num_patches, labeled = len(ids), bool(labels[0] >= 0)
+    places = layout(labeled=labeled)
+    block = np.empty((num_patches, places.record_bytes), np.uint8)
+    block[:] = _template(labeled=labeled)
+
+    def put(offset: int, values: np.ndarray) -> None:
+        values = np.ascontiguousarray(values).view(np.uint8)
+        values = values.reshape(num_patches, -1)
+        block[:, offset : offset + values.shape[1]] = values
+
+    put(places.id_offset, ids.astype(f"S{schema.ID_BYTES}"))
+    put(places.image_offset, images)
+    put(places.tumor_fraction_offset, tumor_fractions.astype("<f4"))
+    if labeled:
+        block[:, places.label_offset] = labels
+    crcs = [masked_crc(row[HEADER_BYTES:-CRC_BYTES]) for row in block]
+    put(places.record_bytes - CRC_BYTES, np.array(crcs, "<u4"))
+    return block
+
+
+@functools.cache
+def _template(*, labeled: bool) -> np.ndarray:
+    """Returns a record of a split, uint8 [record_bytes]."""
+    label = schema.POSITIVE if labeled else schema.UNLABELED
+    blank = np.zeros(schema.IMAGE_SHAPE, np.uint8)
+    record = encode("0" * schema.ID_BYTES, blank, label, 0.0)
+    return np.frombuffer(record, np.uint8)
+
+
 @functools.cache
 def layout(*, labeled: bool) -> Layout:
     """Returns the layout of the records of a labelled or unlabelled split."""

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ import numpy as np
 from pcam_tfdata import faults, journal, manifest, records, schema, workers
 from pcam_tfdata.sources import listing
 
-_COUNT_EVERY = 64
+_BLOCK_PATCHES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,14 +107,14 @@ def _write(task: ShardTask) -> journal.ShardResult:
         ) as sidecar,
     ):
         rows = csv.writer(sidecar, lineterminator="\n")
-        for row, patch_id, pixels in _read(task, found):
-            label = int(task.patches.labels[row])
-            record = records.encode(
-                patch_id, pixels.image, label, pixels.tumor_fraction
+        for block in _read_blocks(task, found):
+            labels = task.patches.labels[block.rows]
+            written = records.encode_block(
+                block.ids, block.images, labels, block.tumor_fractions
             )
-            file.write(record)
-            tally.add(record, pixels.image, label)
-            rows.writerow(_sidecar_row(task, row, patch_id))
+            file.write(written)
+            tally.add(written, block.images, labels)
+            rows.writerows(_sidecar_rows(task, block))
     shard = manifest.Shard(
         name=os.path.basename(task.path),
         num_records=int(tally.label_counts.sum()),
@@ -134,30 +135,60 @@ class _Tally:
         self.label_counts = np.zeros(3, np.int64)
         self.channel_sums = np.zeros((2, schema.NUM_CHANNELS), np.int64)
 
-    def add(self, record: bytes, image: np.ndarray, label: int) -> None:
-        """Adds a record."""
-        self.digest.update(record)
-        self.num_bytes += len(record)
-        self.label_counts[label] += 1
-        self.channel_sums += _sum_channels(image)
+    def add(
+        self, block: np.ndarray, images: np.ndarray, labels: np.ndarray
+    ) -> None:
+        """Adds the records of a block."""
+        self.digest.update(block)
+        self.num_bytes += block.nbytes
+        self.label_counts += np.bincount(labels % 3, minlength=3)
+        self.channel_sums += _sum_channels(images)
 
 
-def _read(
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """Patches that can be used.
+
+    Attributes:
+        rows: int64 [num_patches], in the task's listing.
+        ids: bytes [num_patches], hex.
+        images: uint8 [num_patches, 96, 96, 3].
+        tumor_fractions: float [num_patches].
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+    images: np.ndarray
+    tumor_fractions: np.ndarray
+
+
+def _read_blocks(
     task: ShardTask, found: list[faults.Fault]
-) -> Iterator[tuple[int, str, listing.Pixels]]:
-    """Yields row, id and pixels of the patches that can be used."""
-    for row, pixels in enumerate(task.patches.images.read()):
-        if row % _COUNT_EVERY == _COUNT_EVERY - 1:
-            workers.count_done(_COUNT_EVERY)
-        reason = pixels.reason
-        if pixels.image is not None:
-            patch_id = schema.hash_pixels(pixels.image)
-            reason = _find_change(task, row, patch_id)
-        if reason:
-            found.append(faults.Fault(_name(task.patches, row), reason))
-        else:
-            yield row, patch_id, pixels
-    workers.count_done(len(task.patches) % _COUNT_EVERY)
+) -> Iterator[_Block]:
+    """Yields what can be used, 64 patches at a time; the next overwrites it."""
+    images = np.empty((_BLOCK_PATCHES, *schema.IMAGE_SHAPE), np.uint8)
+    pixels_of_row = enumerate(task.patches.images.read())
+    while some := list(itertools.islice(pixels_of_row, _BLOCK_PATCHES)):
+        kept = []
+        for row, pixels in some:
+            reason = pixels.reason
+            if pixels.image is not None:
+                patch_id = schema.hash_pixels(pixels.image)
+                reason = _find_change(task, row, patch_id)
+            if reason:
+                found.append(faults.Fault(_name(task.patches, row), reason))
+                continue
+            images[len(kept)] = pixels.image
+            kept.append((row, patch_id, pixels.tumor_fraction))
+        workers.count_done(len(some))
+        if kept:
+            rows, ids, fractions = zip(*kept, strict=True)
+            yield _Block(
+                np.array(rows),
+                np.array(ids, np.bytes_),
+                images[: len(kept)],
+                np.array(fractions),
+            )
 
 
 def _find_change(task: ShardTask, row: int, found: str) -> str:
@@ -177,31 +208,37 @@ def _name(patches: listing.Listing, row: int) -> str:
     return patches.names[row].decode()
 
 
-def _sidecar_row(
-    task: ShardTask, row: int, patch_id: str
-) -> tuple[object, ...]:
-    patches = task.patches
-    slide = b"" if patches.slides is None else patches.slides[row]
-    x, y = ("", "")
+def _sidecar_rows(
+    task: ShardTask, block: _Block
+) -> Iterator[tuple[object, ...]]:
+    patches = task.patches.take(block.rows)
+    num_patches = len(block.rows)
+    slides, coordinates = [b""] * num_patches, [("", "")] * num_patches
+    if patches.slides is not None:
+        slides = patches.slides.tolist()
     if patches.coordinates is not None:
-        x, y = patches.coordinates[row]
-    return (
-        task.split,
-        os.path.basename(task.path),
-        patch_id,
-        patches.labels[row],
-        slide.decode(),
-        _name(patches, row),
-        x,
-        y,
-    )
+        coordinates = patches.coordinates.tolist()
+    shard = os.path.basename(task.path)
+    for patch_id, label, slide, name, (x, y) in zip(
+        block.ids.tolist(),
+        patches.labels.tolist(),
+        slides,
+        patches.names.tolist(),
+        coordinates,
+        strict=True,
+    ):
+        yield (
+            task.split, shard, patch_id.decode(), label, slide.decode(),
+            name.decode(), x, y,
+        )  # fmt: skip
 
 
-def _sum_channels(image: np.ndarray) -> np.ndarray:
-    # Down the rows first: 288 contiguous columns add up far faster than 3. The
-    # square of a uint8 fits a uint16, the sums of a patch a uint32.
-    rows = image.reshape(schema.PATCH_SIZE, -1)
+def _sum_channels(images: np.ndarray) -> np.ndarray:
+    """Returns int64 [2, 3]: the sums of each channel, and of its squares."""
+    # Down the patches first: 27,648 contiguous columns add up far faster than
+    # 3. The square of a uint8 fits a uint16, the sums of a block a uint32.
+    rows = images.reshape(len(images), -1)
     squares = np.multiply(rows, rows, dtype=np.uint16)
-    sums = [rows.sum(0, np.uint32), squares.sum(0, np.uint32)]
-    per_column = np.stack(sums).reshape(2, -1, schema.NUM_CHANNELS)
-    return per_column.sum(1, dtype=np.int64)
+    sums = np.stack([rows.sum(0, np.uint32), squares.sum(0, np.uint32)])
+    per_pixel = sums.reshape(2, -1, schema.NUM_CHANNELS)
+    return per_pixel.sum(1, dtype=np.int64)

@@ -105,3 +105,17 @@ def test_id_that_is_no_hash_is_found(patches):
     record = records.encode(PATCH_ID, patches[0], 1, 0.0)
     fault = records.find_fault(record, records.layout(labeled=True))
     assert "is not the SHA-1" in fault
+
+
+@pytest.mark.parametrize("labels", [(0, 1, 1), (-1, -1, -1)])
+def test_block_of_records_is_that_of_single_ones(patches, labels):
+    ids = [PATCH_ID, PATCH_ID[::-1], "f" * 40]
+    fractions = [0.25, math.nan, 1.0]
+    block = records.encode_block(
+        np.array(ids, np.bytes_), patches, np.array(labels), np.array(fractions)
+    )
+    expected = [
+        records.encode(*patch)
+        for patch in zip(ids, patches, labels, fractions, strict=True)
+    ]
+    assert block.tobytes() == b"".join(expected)
