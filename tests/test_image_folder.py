@@ -3,6 +3,8 @@
 import os
 import pathlib
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -251,3 +253,33 @@ def test_a_folder_is_listed_once_and_no_file_is_asked_for(
         found = listed(tmp_path)
     assert len(found.files) == 50
     assert [os.fsdecode(path) for path in scans] == [f"{tmp_path}/"]
+
+
+LIST_AND_MEASURE = """
+import resource, sys, time
+from pcam_tfdata.sources import image_folder
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.process_time()
+found = image_folder.list_files(sys.argv[1])
+seconds = time.process_time() - start
+more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(len(found.files), found.num_faults, round(seconds, 2), more // 1024)
+"""
+
+
+@pytest.mark.long
+def test_folder_of_kaggles_size_is_listed_in_a_second_or_two(tmp_path):
+    rng = np.random.default_rng(0)
+    for _ in range(220_025):
+        os.close(os.open(tmp_path / f"{rng.bytes(20).hex()}.tif", os.O_CREAT))
+    result = subprocess.run(
+        [sys.executable, "-c", LIST_AND_MEASURE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    print(result.stdout)
+    num_files, num_faults, seconds, megabytes = result.stdout.split()
+    assert (num_files, num_faults) == ("220025", "0")
+    assert float(seconds) < 4
+    assert float(megabytes) < 150
