@@ -420,7 +420,7 @@ def test_any_table_reads_like_its_slow_twin(data, chunk_bytes, block_rows):
 
 
 @pytest.mark.long
-@hypothesis.settings(max_examples=50_000, deadline=None)
+@hypothesis.settings(max_examples=20_000, deadline=None)
 @hypothesis.given(data=table_bytes(), **SIZES)
 def test_many_tables_read_like_their_slow_twins(data, chunk_bytes, block_rows):
     reads_like_its_twin(data, chunk_bytes, block_rows)

@@ -503,7 +503,7 @@ def test_mutated_file_gives_the_pixels_of_pillow_or_none(data):
 
 
 @pytest.mark.long
-@hypothesis.settings(max_examples=100_000, deadline=None)
+@hypothesis.settings(max_examples=50_000, deadline=None)
 @hypothesis.given(mutated_files())
 def test_many_mutated_files_give_the_pixels_of_pillow_or_none(data):
     agrees_with_pillow(data)
