@@ -76,7 +76,7 @@ def find_unfit(texts: Sequence[str]) -> list[int]:
         and _NO_NAMES.isdisjoint(texts)
         and max(map(len, texts), default=0) <= MAX_BYTES
     ):
-        return []  # The rule: 20 times faster than one by one.
+        return []  # The rule: 9 times faster than one by one.
     return [
         place
         for place, text in enumerate(texts)
@@ -120,7 +120,7 @@ def find_repeated(names: np.ndarray) -> np.ndarray:
     """Returns the places of names that occur more than once.
 
     Sorting 64-bit hashes of the names finds the few that may be equal, and
-    those are compared in full: 8 times faster than sorting ten million names.
+    those are compared in full: 6 times faster than sorting a million names.
 
     Args:
         names: S [num_names].

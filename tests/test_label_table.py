@@ -1,0 +1,462 @@
+"""Tables of ids, labels and slides, good and bad."""
+
+import csv
+import io
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from unittest import mock
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from pcam_tfdata.sources import (
+    csv_blocks,
+    fault_log,
+    label_table,
+    listing,
+    plain_lines,
+)
+
+HASH = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes text or bytes as a table, and returns its path."""
+
+    def write(content: str | bytes) -> str:
+        path = tmp_path / "train_labels.csv"
+        if isinstance(content, str):
+            content = content.encode()
+        path.write_bytes(content)
+        return str(path)
+
+    return write
+
+
+def pairs(found: label_table.LabelTable) -> list[tuple[str, int]]:
+    names = [name.decode() for name in found.names]
+    return list(zip(names, found.labels.tolist(), strict=True))
+
+
+GOOD = [("a", 1), ("b", 0), ("c d", 1)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "id,label\na,1\nb,0\nc d,1\n",
+        "\ufeffid,label\na,1\nb,0\nc d,1\n",
+        "id,label\r\na,1\r\nb,0\r\nc d,1\r\n",
+        "id,label\ra,1\rb,0\rc d,1",
+        '"id","label"\n"a","1"\n"b",0\n"c d","1"',
+        ' id , label\n a , 1\n b, "0" \n "c d" ,1 \n',
+        "label,x,id\n1,,a\n0,y,b\n1,y,c d\n",
+        "ID,Label\na,1\nb,0\nc d,1\n",
+        "id,label\na,1.0\nb,0.0\nc d,1.\n",
+        "id,label\n\na,1\n , \nb,0,\nc d,1,,\n\n\n",
+        'id,label,note\na,1,"x\ny"\nb,0\nc d,1,"z, ""z"""\n',
+    ],
+    ids=[
+        "plain", "bom", "crlf", "cr", "quotes", "spaces", "order", "case",
+        "float", "blank", "notes",
+    ],
+)  # fmt: skip
+def test_tables_that_say_the_same_read_the_same(table, content):
+    found = label_table.read_labels(table(content))
+    assert pairs(found) == GOOD
+    assert (found.faults, found.num_faults) == ([], 0)
+    assert (found.names.dtype, found.labels.dtype) == ("S3", np.int8)
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("x,2", "line 3: found label '2' for x, expected 0 or 1"),
+        ("x,0.5", "found label '0.5' for x"),
+        ("x,nan", "found label 'nan' for x"),
+        ("x,", "found label '' for x"),
+        ("x", "found label '' for x"),
+        ("x,tumor", "found label 'tumor' for x"),
+        ("x,1e0", "found label '1e0' for x"),
+        ("x,\u0661", "found label '\u0661' for x"),
+        (f"x,{'1' * 90}", "' and more for x"),
+        ("x,1,0", "found 3 fields for x, expected 2 as in the header"),
+        ("../x,1", "found id '../x', expected a plain name"),
+        ("/etc/passwd,1", "found id '/etc/passwd', expected a plain name"),
+        ("a\\b,1", "expected a plain name"),
+        ("..,1", "found id '..', expected a plain name"),
+        (",1", "found id '', expected a plain name"),
+        ("a\0,1", r"found id 'a\\x00', expected a plain name"),
+        ("a\x1b[2J,1", r"found id 'a\\x1b\[2J', expected a plain name"),
+        ("\ufeffa,1", r"found id '\\ufeffa', expected a plain name"),
+        (f"{'a' * 256},1", "of at most 255 bytes"),
+        ('"x\ny",1', r"found id 'x\\ny', expected a plain name"),
+        ("ok,1", "found id ok twice, expected it once .as in line 2."),
+        ("ok,0", "conflicting labels for ok: 0 here and 1 in line 2"),
+        (" ok ,1.0", "found id ok twice"),
+    ],
+)  # fmt: skip
+def test_bad_row_is_a_fault_of_its_line(table, row, found):
+    path = table(f"id,label\nok,1\n{row}\nlast,0\n")
+    result = label_table.read_labels(path)
+    (fault,) = result.faults
+    assert re.search(found, fault.reason)
+    assert fault.reason.startswith(f"{path}: line 3: found ")
+    assert "\n" not in fault.reason + fault.name
+    assert result.num_faults == 1
+    good = [("ok", 1), ("last", 0)]
+    assert pairs(result) == good[1:] if "conflict" in found else good
+
+
+def test_hash_in_capitals_is_the_same_id(table):
+    found = label_table.read_labels(
+        table(f"id,label\n{HASH.upper()},1\nPatch,0\n{HASH},1\npatch,0\n")
+    )
+    assert pairs(found) == [(HASH, 1), ("Patch", 0), ("patch", 0)]
+    (fault,) = found.faults
+    assert f"line 4: found id {HASH} twice" in fault.reason
+
+
+def test_names_of_bad_rows_are_left_out_and_told(table):
+    found = label_table.read_labels(
+        table("id,label\nb,1\na,2\na,1\nc,0\nc,1\nc,0\nd,0\nd,0\n../e,1\n")
+    )
+    assert pairs(found) == [("b", 1), ("d", 0)]
+    assert found.bad_names.tolist() == [b"a", b"c"]
+    assert [fault.name for fault in found.faults] == [
+        "a",
+        "c",
+        "c",
+        "d",
+        "../e",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("", "found an empty file"),
+        ("\n \n,\n", "found an empty file"),
+        ("id,class\na,1\n", "found columns 'id,class', expected 'label' among"),
+        ("a,1\n", "found columns 'a,1', expected 'id' among"),
+        ("id,label,ID\n", "expected 'id' among them, once"),
+        ('id,label\na,1\nb,"0\nc,1\n', "line 3: found a quote that is never"),
+        ('"id,label\na,1\n', "line 1: found a quote that is never closed"),
+        ('id,label\na,1\n"', "line 3: found a quote that is never closed"),
+        (b"id,label\na,1\n\xff,0\n", r"line 3: .* no UTF-8 text \(b'\\xff,0"),
+        ("id,label\na,1\n".encode("utf-16"), "line 1: .* no UTF-8 text"),
+        (f'id,label\na,1\n"{"b" * 200_000}', "line 3: found text that is no CSV"),
+        (b"id,label\n" + bytes(3_000_000), "line 2: found more than 1,048,576"),
+    ],
+    ids=[
+        "empty", "blank", "no_label", "no_header", "twice", "quote",
+        "quote_in_header", "quote_at_end", "latin", "utf16", "long_quote",
+        "long_line",
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_refused_in_one_line(table, content, found):
+    path = table(content)
+    with pytest.raises(ValueError, match=found) as caught:
+        label_table.read_labels(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+def test_missing_file_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: not found"):
+        label_table.read_labels(str(tmp_path / "none.csv"))
+
+
+def test_header_alone_has_no_rows(table):
+    found = label_table.read_labels(table("id,label"))
+    assert (pairs(found), found.faults) == ([], [])
+    assert len(found.bad_names) == 0
+
+
+def test_line_end_at_the_bound_of_a_chunk_counts_once(table):
+    path = table("id,label\r\na,1\r\nb,0\r\nc,3\r\n")
+    for num_bytes in range(1, 30):
+        with mock.patch.object(csv_blocks, "_CHUNK_BYTES", num_bytes):
+            found = label_table.read_labels(path)
+        assert pairs(found) == [("a", 1), ("b", 0)]
+        assert "line 4: found label '3'" in found.faults[0].reason
+
+
+def test_ids_alone_are_unlabelled(table):
+    found = label_table.read_names(table("label,id\n0.5,b\n,a\nx,b\n"))
+    assert pairs(found) == [("b", -1), ("a", -1)]
+    assert "line 4: found id b twice" in found.faults[0].reason
+
+
+@pytest.mark.parametrize("column", ["wsi", "slide", " WSI "])
+def test_slides_are_numbered_by_name(table, column):
+    content = "c,s2\na,s1\nb,s2\nc,s2\nd,s10\n"
+    found = label_table.read_slides(table(f"id,{column}\n{content}"))
+    assert found.names.tolist() == [b"c", b"a", b"b", b"d"]
+    assert found.slide_names.tolist() == [b"s1", b"s10", b"s2"]
+    assert found.slides.tolist() == [2, 0, 2, 1]
+    assert (found.slides.dtype, found.faults) == (np.int32, [])
+
+
+def test_wsi_is_read_where_both_are_there(table):
+    found = label_table.read_slides(table("slide,id,wsi\nx,a,s1\n"))
+    assert found.slide_names.tolist() == [b"s1"]
+
+
+def test_slides_that_contradict_each_other_are_faults(table):
+    path = table("id,wsi\nb,s3\na,s1\na,s2\nc,t/u\nd,s1\n")
+    found = label_table.read_slides(path)
+    assert found.names.tolist() == [b"b", b"d"]
+    assert found.slide_names[found.slides].tolist() == [b"s3", b"s1"]
+    assert found.bad_names.tolist() == [b"a", b"c"]
+    reasons = [fault.reason for fault in found.faults]
+    assert (
+        "line 4: found conflicting slides for a: s2 here and s1" in reasons[0]
+    )
+    assert "line 5: found slide 't/u' for c, expected a plain" in reasons[1]
+    with pytest.raises(ValueError, match="'id,place', expected 'slide'"):
+        label_table.read_slides(table("id,place\na,b\n"))
+
+
+def test_faults_beyond_a_thousand_of_a_kind_are_counted(table):
+    rows = [f"n{k},{'x' if k % 2 else 0}" for k in range(5_000)] * 2
+    found = label_table.read_labels(table("\n".join(["id,label", *rows])))
+    assert len(found.names) == 2_500
+    assert found.num_faults == 5_000 + 2_500
+    assert len(found.faults) == 2 * fault_log.MAX_LISTED + 2
+    last = [fault.reason.split(": ")[-1] for fault in found.faults[-2:]]
+    assert last == [
+        "found 4,000 more bad labels, not listed one by one.",
+        "found 1,500 more repeated ids, not listed one by one.",
+    ]
+    assert [fault.name for fault in found.faults[-2:]] == ["", ""]
+    lines = [
+        int(re.search(r"line ([\d,]+)", fault.reason)[1].replace(",", ""))
+        for fault in found.faults[:-2]
+    ]
+    assert lines == sorted(lines)
+
+
+def test_split_by_numpy_gives_what_the_csv_module_gives(table):
+    rng = np.random.default_rng(3)
+    rows = [
+        f"{rng.bytes(20).hex() if k % 3 else f'n{k}'},,slide_{rng.integers(99)}"
+        for k in range(60_000)
+    ]
+    path = table("\r\n".join(["id,x,wsi", *rows]))
+    with mock.patch.object(
+        plain_lines, "split", side_effect=plain_lines.split
+    ) as split:
+        fast = label_table.read_slides(path)
+    assert split.call_count >= 2
+    with mock.patch.object(plain_lines, "split", return_value=None):
+        slow = label_table.read_slides(path)
+    assert len(fast.names) == len(rows)
+    for name in ("names", "slides", "slide_names", "bad_names"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
+
+
+def test_lines_that_are_not_plain_are_left_to_the_csv_module():
+    def split(data: bytes) -> object:
+        return plain_lines.split(data, 2, (0, 1))
+
+    assert [column.tolist() for column in split(b"a,1\r\nbcd,0")] == [
+        [b"a", b"bcd"],
+        [b"1", b"0"],
+    ]
+    for data in (
+        b"a,1\nb,0,\n", b"a,1,0\nb\n", b"a,1\n\nb,0", b"a ,1", b"a/b,1",
+        b"a\\b,1", b",1", b"a,", b"a,1\rb,0", b"\xc3\xbc,1", b"a\0,1",
+        b"a" * 256 + b",1", b"a,1\n\r\n",
+    ):  # fmt: skip
+        assert split(data) is None, data
+
+
+# A slow, plain twin of the reader.
+
+
+class NoTableError(Exception):
+    """What cannot be read at all."""
+
+
+def rows_of(text: str) -> list[tuple[int, list[str]]]:
+    """Returns the rows that are not blank, with their lines."""
+
+    def count(text: str) -> int:
+        return len(list(csv.reader(io.StringIO(text, newline=""), **options)))
+
+    options = {"skipinitialspace": True}
+    gap = "" if not text or text[-1] in "\r\n" else "\n"
+    if count(f"{text}{gap}x") != count(text) + 1:
+        raise NoTableError("a quote is open at the end")
+    reader = csv.reader(io.StringIO(text, newline=""), **options)
+    rows, line = [], 1
+    for row in reader:
+        if any(field.strip() for field in row):
+            rows.append((line, row))
+        line = reader.line_num + 1
+    return rows
+
+
+def read_slowly(data: bytes) -> tuple[list, set, list[tuple[int, str]]]:
+    """Returns usable rows, bad names, and lines and kinds of faults."""
+    try:
+        rows = rows_of(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise NoTableError from error
+    header = [name.strip().casefold() for name in rows[0][1]] if rows else []
+    if header.count("id") != 1 or header.count("label") != 1:
+        raise NoTableError(f"columns {header}")
+    faults, of_name = [], {}
+    for line, row in rows[1:]:
+        fields = [field.strip() for field in row] + [""] * len(header)
+        name = fields[header.index("id")]
+        text = fields[header.index("label")]
+        if not listing.is_plain(name) or len(name.encode()) > 255:
+            faults.append((line, "plain name"))
+            continue
+        if re.fullmatch("[0-9a-fA-F]{40}", name):
+            name = name.lower()
+        is_label = text[:1] in ("0", "1") and text[1:].strip("0") in ("", ".")
+        is_label &= text[1:2] in ("", ".")
+        label = int(text[0]) if is_label else None
+        if any(fields[len(header) :]):
+            faults.append((line, "fields for"))
+            label = None
+        elif label is None:
+            faults.append((line, "expected 0 or 1"))
+        of_name.setdefault(name, []).append((line, label))
+    good, bad = [], set()
+    for name, found in of_name.items():
+        _, first = found[0]
+        for line, label in found[1:]:
+            if None not in (first, label):
+                kind = "twice" if label == first else "conflicting"
+                faults.append((line, kind))
+        if len({label for _, label in found} | {None}) > 2 or None in {
+            label for _, label in found
+        }:
+            bad.add(name)
+        else:
+            good.append((found[0][0], name, first))
+    return [row[1:] for row in sorted(good)], bad, sorted(faults)
+
+
+FIELDS = st.sampled_from([
+    "a", "b", "b", "c.d", "ü", HASH, HASH.upper(), "0", "1", "1.0", "0.0", "2",
+    "nan", "", " ", " a", "b ", "../x", "..", "\0", "\t", '"', '""', '"a"', '"1"',
+    ' "0" ', '"x,y"', '"x\ny"', '"x', 'y"', 'end"', "x" * 256,
+])  # fmt: skip
+LINES = st.one_of(
+    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("01")),
+    st.lists(FIELDS, max_size=4),
+).map(",".join)
+HEADERS = st.sampled_from(
+    ["id,label"] * 4
+    + ["label,id", " ID ,Label", "x,id,label", '"id","label"', "id", "\n"]
+)
+
+
+@st.composite
+def table_bytes(draw: st.DrawFn) -> bytes:
+    ends = st.sampled_from(
+        draw(st.sampled_from([["\n"], ["\r\n"], ["\r", "\n", "\r\n"]]))
+    )
+    lines = [draw(HEADERS), *draw(st.lists(LINES, max_size=12))]
+    text = "".join(line + draw(ends) for line in lines)
+    data = draw(st.sampled_from(["", "", "\ufeff"])).encode() + text.encode()
+    if draw(st.booleans()):
+        data = data.rstrip(b"\r\n")
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.integers(0, len(data)))
+        byte = draw(
+            st.sampled_from([b'"', b",", b"\n", b"\r", b" ", b"\xff", b"1"])
+        )
+        data = data[:place] + byte + data[place + draw(st.integers(0, 1)) :]
+    return data
+
+
+def reads_like_its_twin(data: bytes, chunk_bytes: int, block_rows: int) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(csv_blocks, "_CHUNK_BYTES", chunk_bytes),
+        mock.patch.object(csv_blocks, "_BLOCK_ROWS", block_rows),
+    ):
+        path = pathlib.Path(folder) / "t.csv"
+        path.write_bytes(data)
+        try:
+            rows, bad, faults = read_slowly(data)
+        except NoTableError:
+            with pytest.raises(ValueError, match=r"t\.csv: "):
+                label_table.read_labels(str(path))
+            return
+        found = label_table.read_labels(str(path))
+    assert pairs(found) == rows
+    assert found.bad_names.tolist() == sorted(name.encode() for name in bad)
+    assert found.num_faults == len(faults)
+    for fault, (line, kind) in zip(found.faults, faults, strict=True):
+        assert f"t.csv: line {line}: " in fault.reason
+        assert kind in fault.reason
+
+
+SIZES = {
+    "chunk_bytes": st.sampled_from([1, 2, 7, 20, 60, 1 << 20]),
+    "block_rows": st.sampled_from([1, 2, 5, 1 << 14]),
+}
+
+
+@hypothesis.settings(max_examples=400, deadline=None, derandomize=True)
+@hypothesis.given(data=table_bytes(), **SIZES)
+def test_any_table_reads_like_its_slow_twin(data, chunk_bytes, block_rows):
+    reads_like_its_twin(data, chunk_bytes, block_rows)
+
+
+@pytest.mark.long
+@hypothesis.settings(max_examples=20_000, deadline=None)
+@hypothesis.given(data=table_bytes(), **SIZES)
+def test_many_tables_read_like_their_slow_twins(data, chunk_bytes, block_rows):
+    reads_like_its_twin(data, chunk_bytes, block_rows)
+
+
+READ_AND_MEASURE = """
+import resource, sys, time
+from pcam_tfdata.sources import label_table
+start = time.process_time()
+found = label_table.read_labels(sys.argv[1])
+seconds = time.process_time() - start
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(len(found.names), found.num_faults, round(seconds), memory)
+"""
+
+
+@pytest.mark.long
+def test_ten_million_rows_take_seconds_and_little_memory(tmp_path):
+    path = tmp_path / "labels.csv"
+    rng = np.random.default_rng(0)
+    with path.open("w") as file:
+        file.write("id,label\n")
+        for _ in range(100):
+            text = rng.bytes(20 * 100_000).hex()
+            file.writelines(
+                f"{text[40 * k : 40 * k + 40]},{k % 2}\n"
+                for k in range(100_000)
+            )
+    result = subprocess.run(
+        [sys.executable, "-c", READ_AND_MEASURE, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    print(result.stdout)
+    num_rows, num_faults, seconds, megabytes = map(int, result.stdout.split())
+    assert (num_rows, num_faults) == (10_000_000, 0)
+    assert seconds < 20
+    assert megabytes < 1_500
