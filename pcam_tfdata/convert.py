@@ -106,6 +106,11 @@ def _check_options(options: ConvertOptions) -> None:
             f"--shard_megabytes: found {options.shard_megabytes}, expected a"
             " positive size."
         )
+    if options.slide_csv is not None and options.source != "kaggle":
+        raise ValueError(
+            f"--slide_csv: found it with --source={options.source}, expected it"
+            " with kaggle alone: no other source reads it. Leave it out."
+        )
 
 
 def _fill(

@@ -204,6 +204,11 @@ def test_bad_official_files_are_refused(official, tmp_path, spoil, found):
     assert not (tmp_path / "records.incomplete").exists()
 
 
+def test_slides_of_another_source_are_refused(official, tmp_path):
+    with pytest.raises(ValueError, match="--slide_csv: found it with"):
+        run("hdf5", official, tmp_path / "records", slide_csv="slides.csv")
+
+
 # Class folders.
 
 

@@ -1,10 +1,6 @@
 """The loop: replicas agree, overflow is skipped, a killed run goes on."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
@@ -315,50 +311,6 @@ def test_divergence_stops_the_run(records_dir, tmp_path, steps_per_epoch, told):
     with pytest.raises(FloatingPointError, match=told):
         train.train(options)
     assert not (tmp_path / "run" / run_files.BEST_MODEL).exists()
-
-
-def start_training(records_dir, run_dir, *more) -> subprocess.Popen:
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "pcam_tfdata", "train",
-            f"--records_dir={records_dir}", f"--run_dir={run_dir}",
-            "--model=small_cnn", "--batch_size=16", "--epochs=4", *more,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
-
-
-def last_arrays(run_dir) -> dict[str, np.ndarray]:
-    folder = run_dir / run_files.CHECKPOINTS
-    with np.load(max(folder.iterdir())) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
-def test_killed_run_ends_as_an_undisturbed_one(records_dir, tmp_path):
-    undisturbed = start_training(records_dir, tmp_path / "a")
-    killed = start_training(records_dir, tmp_path / "b")
-    folder = tmp_path / "b" / run_files.CHECKPOINTS
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("*.npz")):
-        assert time.monotonic() < deadline, killed.communicate()
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
-    resumed = start_training(records_dir, tmp_path / "b")
-    output, _ = resumed.communicate()
-    assert resumed.returncode == 0, output
-    assert "Resuming after epoch" in output
-    assert undisturbed.wait() == 0
-    expected, found = (last_arrays(tmp_path / name) for name in "ab")
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, name)
-    histories = [(tmp_path / n / "history.csv").read_bytes() for n in "ab"]
-    assert histories[0] == histories[1]
-    again = start_training(records_dir, tmp_path / "b")
-    assert "finished before, nothing to do" in again.communicate()[0]
 
 
 def test_cut_checkpoint_is_passed_over(tmp_path, caplog):

@@ -7,7 +7,7 @@ folder also loads with tfds.builder_from_directory.
 from absl import flags
 
 from pcam_tfdata import choices, convert
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("input_dir", "output_dir")
 
@@ -76,6 +76,9 @@ flags.DEFINE_bool(
 
 def run() -> None:
     """Converts what the flags name."""
+    if options.value("source") == "tfds":
+        with quiet.imports():
+            import tensorflow_datasets  # noqa: F401
     made = convert.convert(options.from_flags(convert.ConvertOptions))
     splits = ", ".join(f"{s.name} {s.num_records:,}" for s in made.splits)
     num_shards = sum(len(split.shards) for split in made.splits)
