@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from conftest import make_clouds
 
-from pcam_tfdata import optical_density, synthetic
+from pcam_tfdata import optical_density
 from pcam_tfdata.audit import alignment
 
 
 @pytest.fixture(scope="module")
 def densities() -> np.ndarray:
-    images = synthetic.make_patches(12).image
+    images = make_clouds(12)
     return optical_density.mean_of_channels(optical_density.of_pixels(images))
 
 
@@ -53,7 +54,7 @@ def test_finds_a_patch_that_was_turned_and_moved(densities):
 
 def test_unrelated_patches_score_low(densities):
     found = alignment.align(densities, np.roll(densities, 1, axis=0))
-    assert found.scores.max() < 0.5
+    assert found.scores.max() < 0.6
 
 
 def test_shading_in_common_is_no_match():

@@ -8,10 +8,10 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_pcam
+from conftest import make_clouds, run_pcam
 from PIL import Image
 
-from pcam_tfdata import convert, synthetic, tables, tiff
+from pcam_tfdata import convert, tables, tiff
 from pcam_tfdata.audit import finding, job, shifts, text
 
 NUM_TRAIN, NUM_TEST = 60, 30
@@ -78,7 +78,7 @@ def move(image: np.ndarray, pixels: int, incoming: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def patches() -> np.ndarray:
-    return synthetic.make_patches(NUM_TRAIN + NUM_TEST).image
+    return make_clouds(NUM_TRAIN + NUM_TEST, seed=4)
 
 
 @pytest.fixture(scope="module")

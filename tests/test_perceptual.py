@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from conftest import make_clouds
 
-from pcam_tfdata import optical_density, synthetic
+from pcam_tfdata import optical_density
 from pcam_tfdata.audit import alignment, patch_statistics, perceptual
 
 
 @pytest.fixture(scope="module")
 def patches() -> np.ndarray:
-    return synthetic.make_patches(24).image
+    return make_clouds(24)
 
 
 def embed(images: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ _FINE_BLUR, _SMALL_BLUR, _COARSE_BLUR = 0.8, 1.5, 6.0
 # Of the small pictures, under the window. Pairs below are not looked at again.
 _LEAST_SMALL_SCORE = 0.25
 _LEAST_ENERGY = 1e-9
+_LEAST_WEIGHT = 1e-6
 
 
 class Alignments(NamedTuple):
@@ -144,6 +145,7 @@ def _blurrer(blur: float, pixels: int) -> np.ndarray:
     centers = places.reshape(-1, pixels).mean(axis=1)
     distance = places - centers[:, None]
     weights = np.exp(-0.5 * (distance / blur) ** 2)
+    weights[weights < _LEAST_WEIGHT] = 0  # Denormals are slow to multiply.
     level, slope, bend = (
         (weights * distance**power).sum(axis=1, keepdims=True)
         for power in range(3)

@@ -77,10 +77,10 @@ def _near_finding(
     labels = table.scanned.labels
     first, second = labels[found.first], labels[found.second]
     num_apart = int(((first >= 0) & (second >= 0) & (first != second)).sum())
+    apart = f"; {num_apart:,} have different labels" if num_apart else ""
     text = (
         f"{len(found.first):,} pairs {where} show the same tissue"
-        f" ({_count_moves(found)}); {num_apart:,} of them have different"
-        " labels."
+        f" ({_count_moves(found)}){apart}."
     )
     groups = np.stack([found.first, found.second], axis=1).tolist()
     notes = [

@@ -2,7 +2,7 @@
 
 Each vector is hashed to 256 bits, the sides of random planes on which it lies:
 two at an angle differ in a share of bits of angle / 180 degrees (Charikar 2002).
-Patches are sorted by a few bits at a time, 64 times by different ones; only
+Patches are sorted by a few bits at a time, 128 times by different ones; only
 neighbours with those bits in common are compared, first by all bits, then as
 vectors. In a crowd of equal bits each is compared with the next 256 at the most,
 so the work grows as n log n, whatever the vectors are.
@@ -16,15 +16,15 @@ from typing import NamedTuple
 import numpy as np
 
 NUM_BITS = 256
-_NUM_SORTS = 64
+_NUM_SORTS = 128
 _MAX_NEIGHBORS = 256
 _SEED = 20181
 # Later partners of a vector, the most similar ones: a bound on memory where
 # thousands look the same.
 _MAX_PAIRS = 8
 _ROWS = 16384  # Compared at a time.
-# A vector shares its bits with about 2^3 unrelated ones.
-_LOG_CROWD = 3
+# A vector shares its bits with about 2^4 unrelated ones.
+_LOG_CROWD = 4
 _SPARE_BITS = 8  # Bits may differ by more than the angle says.
 
 
@@ -55,7 +55,7 @@ def find(
         num_threads: The work is numpy's, which lets threads run side by side.
     """
     bits = hash_bits(embeddings)
-    packed = np.packbits(bits, axis=0).T.copy().view(np.uint64)
+    packed = _pack(bits)
     search = functools.partial(
         _find_in_sort, embeddings, packed, bits, least_similarity
     )
@@ -79,7 +79,7 @@ def hash_bits(embeddings: np.ndarray) -> np.ndarray:
 
 
 def choose_bits(num_vectors: int) -> np.ndarray:
-    """Returns the bits of each sort: int64 [64, bits a sort]."""
+    """Returns the bits of each sort: int64 [128, bits a sort]."""
     num_bits = max(1, round(math.log2(max(num_vectors, 2))) - _LOG_CROWD)
     rng = np.random.default_rng(_SEED + 1)
     return np.stack(
@@ -117,8 +117,7 @@ def _find_in_sort(
         if not len(starts):
             break
         first, second = order[starts], order[starts + offset]
-        differing = np.bitwise_count(packed[first] ^ packed[second])
-        close = differing.sum(axis=1, dtype=np.int64) <= most
+        close = _count_differing(packed, first, second) <= most
         for rows in _blocks(np.flatnonzero(close)):
             parts.append(
                 _compare(
@@ -129,6 +128,22 @@ def _find_in_sort(
         if num_pairs > _MAX_PAIRS * len(embeddings):
             break
     return _merge(parts, len(embeddings))
+
+
+def _pack(bits: np.ndarray) -> np.ndarray:
+    """Returns bits as words: uint64 [4, n]."""
+    packed = np.packbits(bits, axis=0).T.copy().view(np.uint64)
+    return np.ascontiguousarray(packed.T)
+
+
+def _count_differing(
+    packed: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    # Word by word: rows of four words took twice as long.
+    counts = np.zeros(len(first), np.uint16)
+    for word in packed:
+        counts += np.bitwise_count(word[first] ^ word[second])
+    return counts
 
 
 def _compare(

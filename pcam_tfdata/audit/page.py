@@ -1,6 +1,7 @@
 """One page of pictures: pairs that look alike, blanks, distributions."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,9 @@ _PAIR_COLUMNS, _PAIR_ROWS = 4, 3
 _NUM_BLANKS = 12  # Of each label.
 _GAP_PIXELS = 6
 _WIDTH_INCHES = 12.0
-_NUM_BINS = 60
+_NUM_BINS = 40
+_LINE_CHARACTERS, _MAX_LINES = 170, 40
+_FRAME = 190  # Grey level of the line around a patch.
 _LABEL_COLORS = {-1: "#7a7a7a", 0: "#4c72b0", 1: "#b1307f"}
 
 
@@ -42,7 +45,7 @@ def draw(audit: job.Audit, summary: dict[str, object], path: str) -> None:
     blanks = _choose_blanks(audit)
     pair_rows = max(1, -(-len(shown) // _PAIR_COLUMNS))
     heights = [
-        0.5 + 0.21 * len(_headlines(audit)),
+        0.5 + 0.17 * len(_headlines(audit)),
         0.4 + 1.75 * pair_rows if shown else 0.5,
         0.4 + 1.1 * len(blanks) if blanks else 0.5,
         3.2,
@@ -60,10 +63,19 @@ def draw(audit: job.Audit, summary: dict[str, object], path: str) -> None:
 
 
 def _headlines(audit: job.Audit) -> list[str]:
-    return [
+    """Returns a line for each finding, and more for long ones."""
+    texts = [
         f"{found.gravity.upper()}  {finding.KINDS[found.kind]}: {found.text}"
         for found in audit.findings
-    ] or ["Nothing found."]
+    ]
+    lines = [
+        line
+        for full in texts or ["Nothing found."]
+        for line in textwrap.wrap(
+            full, _LINE_CHARACTERS, subsequent_indent="      "
+        )
+    ]
+    return lines[:_MAX_LINES]
 
 
 def _write_headlines(
@@ -79,7 +91,7 @@ def _write_headlines(
     part.text(
         0.01,
         0.97 - 0.3 / _height(part),
-        "\n".join(_cut(line, 170) for line in _headlines(audit)),
+        "\n".join(_headlines(audit)),
         va="top",
         fontsize=8,
         linespacing=1.5,
@@ -102,10 +114,16 @@ def _draw_pairs(
     for axes in grid:
         axes.axis("off")
     for axes, pair in zip(grid, shown, strict=False):
-        first, second = scan.read_images(table.shards, pair.patches)
-        gap = np.full((schema.PATCH_SIZE, _GAP_PIXELS, 3), 255, np.uint8)
+        first, second = map(
+            _frame, scan.read_images(table.shards, pair.patches)
+        )
+        gap = np.full((len(first), _GAP_PIXELS, 3), 255, np.uint8)
         axes.imshow(np.hstack([first, gap, second]))
-        axes.set_title(pair.title, fontsize=7)
+        axes.set_title(pair.title, fontsize=6.5)
+
+
+def _frame(image: np.ndarray) -> np.ndarray:
+    return np.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=_FRAME)
 
 
 def _draw_blanks(
@@ -136,8 +154,7 @@ def _draw_blanks(
 
 
 def _draw_distributions(part: figure.SubFigure, table: tables.Table) -> None:
-    curves, classes = part.subplots(1, 3), None
-    *curves, classes = curves
+    *curves, classes = part.subplots(1, 3)
     values = shifts.measures(table.scanned.statistics)
     own = [p for p in table.sections_of(0) if p.patches.stop > p.patches.start]
     densities = (
@@ -185,7 +202,7 @@ def _draw_classes(
         100 * float((labels[part.patches] == schema.POSITIVE).mean())
         for part in sections
     ]
-    bars = axes.bar(range(len(shares)), shares, color=_LABEL_COLORS[1])
+    bars = axes.bar(range(len(shares)), shares, 0.5, color=_LABEL_COLORS[1])
     axes.bar_label(bars, fmt="%.1f%%", fontsize=7)
     axes.set_xticks(range(len(shares)), [part.name for part in sections])
     axes.set_title("Share of label 1", fontsize=9)
@@ -245,10 +262,6 @@ def _where(table: tables.Table, number: int) -> str:
     name = section.name if section.folder == 0 else f"{folder}:{section.name}"
     label = table.scanned.labels[number]
     return name if label == schema.UNLABELED else f"{name}, label {label}"
-
-
-def _cut(line: str, most: int) -> str:
-    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _height(part: figure.SubFigure) -> float:

@@ -17,8 +17,8 @@ from pcam_tfdata.audit import table as tables
 # what these miss and what they let through.
 LEAST_SIMILARITY = 0.6
 LEAST_SCORE = 0.6
-# Pairs to lay on each other, at 0.3 ms: a bound on time where all look alike.
-MAX_CANDIDATES = 400_000
+# Pairs to lay on each other, at 0.3-1 ms: a bound on time where all look alike.
+MAX_CANDIDATES = 200_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pcam_tfdata import schema
 _LOWEST, _HIGHEST = 2, 24
 _TREND_WIDTH = 2.5  # Cycles; of the Gaussian that the trend is taken with.
 _LEAST_POWER = 1e-12
+_LEAST_WEIGHT = 1e-6
 
 
 class Look(NamedTuple):
@@ -96,6 +97,7 @@ def _basis() -> _Basis:
 def _trend_remover(radius: np.ndarray) -> np.ndarray:
     distance = (radius[:, None] - radius) / _TREND_WIDTH
     weights = np.exp(-0.5 * distance**2)
+    weights[weights < _LEAST_WEIGHT] = 0
     weights /= weights.sum(axis=1, keepdims=True)
     return (np.eye(len(radius)) - weights).T
 

@@ -108,6 +108,7 @@ def scan(pool: workers.Workers, shards: Sequence[ShardFile]) -> Scan:
     )
 
 
+@threadpoolctl.threadpool_limits.wrap(limits=1)  # A worker has a core.
 def scan_piece(piece: Piece) -> Scan:
     """Returns what is read of the records of one piece."""
     layout = piece.shard.layout
@@ -117,8 +118,7 @@ def scan_piece(piece: Piece) -> Scan:
     statistics, embeddings = [], []
     for start in range(0, len(images), _BLOCK_PATCHES):
         block = np.ascontiguousarray(images[start : start + _BLOCK_PATCHES])
-        with threadpoolctl.threadpool_limits(1):  # A core each.
-            measured, looks = patch_statistics.measure(block)
+        measured, looks = patch_statistics.measure(block)
         statistics.append(measured)
         embeddings.append(looks.astype(np.float16))
         workers.count_done(len(block))
@@ -159,6 +159,7 @@ def align(
     return alignment.Alignments(*map(np.concatenate, zip(*parts, strict=True)))
 
 
+@threadpoolctl.threadpool_limits.wrap(limits=1)
 def align_pairs(task: PairTask) -> alignment.Alignments:
     """Returns how well the pairs of one task lie on each other."""
     mapped = functools.cache(lambda number: _view(task.shards[number]))
@@ -169,8 +170,7 @@ def align_pairs(task: PairTask) -> alignment.Alignments:
             _gray(np.stack([mapped(shard)[record] for shard, record in side]))
             for side in (task.first[block], task.second[block])
         ]
-        with threadpoolctl.threadpool_limits(1):  # A core each.
-            parts.append(alignment.align(*sides))
+        parts.append(alignment.align(*sides))
         workers.count_done(len(sides[0]))
     return alignment.Alignments(*map(np.concatenate, zip(*parts, strict=True)))
 
