@@ -1,4 +1,4 @@
-"""Pictures: curves, grids, matrices. The sole home of matplotlib."""
+"""Pictures of runs and records: curves, grids, matrices."""
 
 import os
 from collections.abc import Sequence

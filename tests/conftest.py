@@ -26,6 +26,20 @@ def random_patch() -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (96, 96, 3), np.uint8)
 
 
+def make_clouds(num_patches: int, seed: int = 0) -> np.ndarray:
+    """Returns pink and purple clouds, uint8 [num_patches, 96, 96, 3].
+
+    No two are alike, where synthetic tissue shares its shapes.
+    """
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(96)[:, None], np.fft.fftfreq(96))
+    spectrum = np.fft.fft2(rng.standard_normal((num_patches, 96, 96)))
+    clouds = np.fft.ifft2(spectrum * np.exp(-((12 * frequency) ** 2))).real
+    clouds /= clouds.std()
+    density = np.maximum(0.5 + 0.3 * clouds, 0)[..., None] * [0.8, 1.2, 0.6]
+    return (255 * np.exp(-density)).astype(np.uint8)
+
+
 @pytest.fixture(scope="session")
 def kaggle_sample() -> pathlib.Path:
     """A folder of real patches, in Kaggle's layout; skips where there is none."""

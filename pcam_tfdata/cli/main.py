@@ -21,6 +21,7 @@ COMMANDS = {
     "synthesize": "Write a folder of made-up patches, laid out like Kaggle's.",
     "convert_to_tfrecords": "Write patches as TFRecord shards, checking each.",
     "verify": "Check every byte of a records folder.",
+    "audit": "Find leaks, duplicates, conflicts, blanks and stain shifts.",
     "inspect": "Count what a records folder holds, and draw patches of it.",
     "train": "Train a network; the same command again resumes.",
     "cross_validate": "Train and score on each fold in turn.",

@@ -1,0 +1,162 @@
+"""How one patch must be turned and moved to lie on another, and how well.
+
+Small pictures of both, without shading and fine grain, are laid on each other
+in all 8 moves of the square (D4) and all displacements at once, by Fourier
+transforms. Pairs that fit at all are fitted once more at full size, and scored
+by the correlation of the pixels that both have.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from pcam_tfdata import schema
+
+NUM_MOVES = 8
+MAX_SHIFT = 18  # Pixels along each axis.
+_SMALL_SIZE = 32
+_PIXELS = schema.PATCH_SIZE // _SMALL_SIZE
+# Blurs, in pixels: what is kept lies between them.
+_FINE_BLUR, _SMALL_BLUR, _COARSE_BLUR = 0.8, 1.5, 6.0
+# Of the small pictures, under the window. Pairs below are not looked at again.
+_LEAST_SMALL_SCORE = 0.25
+_LEAST_ENERGY = 1e-9
+_LEAST_WEIGHT = 1e-6
+
+
+class Alignments(NamedTuple):
+    """The best way to lay the second patches on the first ones.
+
+    Attributes:
+        scores: float32 [n], correlation of the shared pixels; 0 where nothing
+            fits.
+        moves: int64 [n], which of `turn`'s moves of the second patch.
+        shifts: int64 [n, 2], then down and to the right by so many pixels.
+    """
+
+    scores: np.ndarray
+    moves: np.ndarray
+    shifts: np.ndarray
+
+
+def turn(images: np.ndarray, move: int) -> np.ndarray:
+    """Returns square images [n, size, size, ...] after a move of the square.
+
+    Moves 0 to 3 are quarter turns; 4 to 7 the same of the mirrored image.
+    """
+    if move >= NUM_MOVES // 2:
+        images = images[:, :, ::-1]
+    return np.rot90(images, move % 4, axes=(1, 2))
+
+
+def align(first: np.ndarray, second: np.ndarray) -> Alignments:
+    """Returns how the second patch of each pair lies on the first best.
+
+    Args:
+        first: float32 [n, 96, 96], optical density.
+        second: Likewise.
+    """
+    small_scores, moves = _best_moves(first, second)
+    scores = np.zeros(len(first), np.float32)
+    shifts = np.zeros((len(first), 2), np.int64)
+    for place in np.flatnonzero(small_scores >= _LEAST_SMALL_SCORE):
+        fixed = _structure(first[place], _FINE_BLUR, 1)
+        moved = _structure(
+            turn(second[place][None], moves[place])[0], _FINE_BLUR, 1
+        )
+        shifts[place] = _best_shift(fixed, moved)
+        scores[place] = correlate(fixed, moved, *shifts[place])
+    return Alignments(scores, moves, shifts)
+
+
+def correlate(
+    fixed: np.ndarray, moved: np.ndarray, down: int, right: int
+) -> float:
+    """Returns Pearson's correlation of the pixels that two images share.
+
+    Args:
+        fixed: float32 [size, size].
+        moved: Likewise; laid on `fixed` after moving `down` and `right`.
+        down: Pixels; negative ones are upwards.
+        right: Likewise.
+    """
+    shared = fixed[_overlap(down)][:, _overlap(right)]
+    other = moved[_overlap(-down)][:, _overlap(-right)]
+    shared, other = shared - shared.mean(), other - other.mean()
+    energy = np.vdot(shared, shared) * np.vdot(other, other)
+    if energy < _LEAST_ENERGY:
+        return 0.0
+    return float(np.vdot(shared, other) / np.sqrt(energy))
+
+
+def _overlap(shift: int) -> slice:
+    return slice(max(0, shift), min(0, shift) or None)
+
+
+def _best_moves(
+    first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns score [n] and number [n] of the best move at small size."""
+    fixed = _windowed(_structure(first, _SMALL_BLUR, _PIXELS))
+    moved = _windowed(_structure(second, _SMALL_BLUR, _PIXELS))
+    spectrum = np.fft.rfft2(fixed)
+    near = _near_shifts(_SMALL_SIZE, MAX_SHIFT // _PIXELS)
+    best = np.zeros((NUM_MOVES, len(first)), np.float32)
+    for move in range(NUM_MOVES):
+        products = spectrum * np.fft.rfft2(turn(moved, move)).conj()
+        fits = np.fft.irfft2(products, (_SMALL_SIZE, _SMALL_SIZE))
+        best[move] = fits[:, near][:, :, near].max(axis=(1, 2))
+    energies = (fixed**2).sum((1, 2)) * (moved**2).sum((1, 2))
+    best /= np.sqrt(np.maximum(energies, _LEAST_ENERGY))
+    moves = best.argmax(axis=0)
+    return best.max(axis=0), moves
+
+
+def _best_shift(fixed: np.ndarray, moved: np.ndarray) -> tuple[int, int]:
+    spectrum = np.fft.rfft2(_windowed(fixed))
+    products = spectrum * np.fft.rfft2(_windowed(moved)).conj()
+    fits = np.fft.irfft2(products, fixed.shape)
+    near = _near_shifts(len(fixed), MAX_SHIFT)
+    fits = fits[near][:, near]
+    down, right = np.unravel_index(fits.argmax(), fits.shape)
+    return int(down) - MAX_SHIFT, int(right) - MAX_SHIFT
+
+
+def _near_shifts(size: int, largest: int) -> np.ndarray:
+    return np.arange(-largest, largest + 1) % size
+
+
+def _structure(densities: np.ndarray, blur: float, pixels: int) -> np.ndarray:
+    """Returns images without shading; `pixels` x `pixels` become one."""
+    fine = _blurrer(blur, pixels)
+    coarse = _blurrer(_COARSE_BLUR, pixels)
+    return fine @ densities @ fine.T - coarse @ densities @ coarse.T
+
+
+@functools.cache
+def _blurrer(blur: float, pixels: int) -> np.ndarray:
+    """Returns a Gaussian blur along one axis: [96 / pixels, 96].
+
+    It fits a line at each place, so that shading stays what it is up to the
+    edges, and differences of blurs are free of it (local linear regression).
+    """
+    places = np.arange(schema.PATCH_SIZE) + 0.5
+    centers = places.reshape(-1, pixels).mean(axis=1)
+    distance = places - centers[:, None]
+    weights = np.exp(-0.5 * (distance / blur) ** 2)
+    weights[weights < _LEAST_WEIGHT] = 0  # Denormals are slow to multiply.
+    level, slope, bend = (
+        (weights * distance**power).sum(axis=1, keepdims=True)
+        for power in range(3)
+    )
+    weights *= (bend - slope * distance) / (level * bend - slope**2)
+    return weights.astype(np.float32)
+
+
+def _windowed(images: np.ndarray) -> np.ndarray:
+    """Returns images [..., size, size] that fade out towards their edges."""
+    size = images.shape[-1]
+    window = np.sin(np.pi * (np.arange(size) + 0.5) / size)
+    window = window.astype(np.float32)
+    return images * (window[:, None] * window)

@@ -1,0 +1,187 @@
+"""Pairs of vectors that point the same way, without comparing all with all.
+
+Each vector is hashed to 256 bits, the sides of random planes on which it lies:
+two at an angle differ in a share of bits of angle / 180 degrees (Charikar 2002).
+Patches are sorted by a few bits at a time, 128 times by different ones; only
+neighbours with those bits in common are compared, first by all bits, then as
+vectors. In a crowd of equal bits each is compared with the next 256 at the most,
+so the work grows as n log n, whatever the vectors are.
+"""
+
+import concurrent.futures
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_BITS = 256
+_NUM_SORTS = 128
+_MAX_NEIGHBORS = 256
+_SEED = 20181
+# Later partners of a vector, the most similar ones: a bound on memory where
+# thousands look the same.
+_MAX_PAIRS = 8
+_ROWS = 16384  # Compared at a time.
+# A vector shares its bits with about 2^4 unrelated ones.
+_LOG_CROWD = 4
+_SPARE_BITS = 8  # Bits may differ by more than the angle says.
+
+
+class Pairs(NamedTuple):
+    """Pairs of similar vectors, each once, ordered by their places.
+
+    Attributes:
+        first: int64 [num_pairs], place of a vector.
+        second: int64 [num_pairs], of a later one.
+        similarity: float32 [num_pairs], the product of both.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    similarity: np.ndarray
+
+
+def find(
+    embeddings: np.ndarray, *, least_similarity: float, num_threads: int = 1
+) -> Pairs:
+    """Returns the pairs of vectors whose product is large, or nearly all.
+
+    What is missed depends on the product: BUILD_NOTES.md, Audit.
+
+    Args:
+        embeddings: float16 or float32 [n, size], of length 1.
+        least_similarity: Pairs below are left out.
+        num_threads: The work is numpy's, which lets threads run side by side.
+    """
+    bits = hash_bits(embeddings)
+    packed = _pack(bits)
+    search = functools.partial(
+        _find_in_sort, embeddings, packed, bits, least_similarity
+    )
+    found = _no_pairs()
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        for part in pool.map(search, choose_bits(len(embeddings))):
+            found = _merge([found, part], len(embeddings))
+    return found
+
+
+def hash_bits(embeddings: np.ndarray) -> np.ndarray:
+    """Returns on which side of random planes vectors lie: bool [256, n]."""
+    rng = np.random.default_rng(_SEED)
+    planes = rng.standard_normal((NUM_BITS, embeddings.shape[1]), np.float32)
+    bits = np.empty((NUM_BITS, len(embeddings)), bool)
+    block = 8192
+    for start in range(0, len(embeddings), block):
+        part = embeddings[start : start + block].astype(np.float32)
+        bits[:, start : start + block] = planes @ part.T > 0
+    return bits
+
+
+def choose_bits(num_vectors: int) -> np.ndarray:
+    """Returns the bits of each sort: int64 [128, bits a sort]."""
+    num_bits = max(1, round(math.log2(max(num_vectors, 2))) - _LOG_CROWD)
+    rng = np.random.default_rng(_SEED + 1)
+    return np.stack(
+        [
+            rng.choice(NUM_BITS, num_bits, replace=False)
+            for _ in range(_NUM_SORTS)
+        ]
+    )
+
+
+def most_bits(similarity: float) -> int:
+    """Returns in how many of 256 bits similar vectors may differ."""
+    return round(NUM_BITS * math.acos(similarity) / math.pi) + _SPARE_BITS
+
+
+def _find_in_sort(
+    embeddings: np.ndarray,
+    packed: np.ndarray,
+    bits: np.ndarray,
+    least_similarity: float,
+    chosen: np.ndarray,
+) -> Pairs:
+    codes = np.zeros(len(embeddings), np.int64)
+    for place, bit in enumerate(chosen):
+        codes |= bits[bit].astype(np.int64) << place
+    order = np.argsort(codes, kind="stable")
+    codes = codes[order]
+    most = most_bits(least_similarity)
+    parts = [_no_pairs()]
+    num_pairs = 0
+    starts = np.arange(len(order))
+    for offset in range(1, _MAX_NEIGHBORS + 1):
+        starts = starts[starts < len(order) - offset]
+        starts = starts[codes[starts] == codes[starts + offset]]
+        if not len(starts):
+            break
+        first, second = order[starts], order[starts + offset]
+        close = _count_differing(packed, first, second) <= most
+        for rows in _blocks(np.flatnonzero(close)):
+            parts.append(
+                _compare(
+                    embeddings, first[rows], second[rows], least_similarity
+                )
+            )
+            num_pairs += len(parts[-1].first)
+        if num_pairs > _MAX_PAIRS * len(embeddings):
+            break
+    return _merge(parts, len(embeddings))
+
+
+def _pack(bits: np.ndarray) -> np.ndarray:
+    """Returns bits as words: uint64 [4, n]."""
+    packed = np.packbits(bits, axis=0).T.copy().view(np.uint64)
+    return np.ascontiguousarray(packed.T)
+
+
+def _count_differing(
+    packed: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    # Word by word: rows of four words took twice as long.
+    counts = np.zeros(len(first), np.uint16)
+    for word in packed:
+        counts += np.bitwise_count(word[first] ^ word[second])
+    return counts
+
+
+def _compare(
+    embeddings: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    least_similarity: float,
+) -> Pairs:
+    similarity = np.einsum(
+        "ij,ij->i",
+        embeddings[first].astype(np.float32),
+        embeddings[second].astype(np.float32),
+    )
+    kept = similarity >= least_similarity
+    first, second = first[kept], second[kept]
+    return Pairs(
+        np.minimum(first, second), np.maximum(first, second), similarity[kept]
+    )
+
+
+def _merge(parts: list[Pairs], num_vectors: int) -> Pairs:
+    """Returns the pairs of all parts, each once; the best where too many."""
+    first, second, similarity = map(np.concatenate, zip(*parts, strict=True))
+    _, places = np.unique(first * num_vectors + second, return_index=True)
+    first, second = first[places], second[places]
+    similarity = similarity[places]
+    order = np.lexsort((-similarity, first))
+    ranks = np.arange(len(order)) - np.searchsorted(first, first[order])
+    kept = np.sort(order[ranks < _MAX_PAIRS])
+    return Pairs(first[kept], second[kept], similarity[kept])
+
+
+def _no_pairs() -> Pairs:
+    empty = np.zeros(0, np.int64)
+    return Pairs(empty, empty, np.zeros(0, np.float32))
+
+
+def _blocks(places: np.ndarray) -> list[np.ndarray]:
+    return [
+        places[start : start + _ROWS] for start in range(0, len(places), _ROWS)
+    ]

@@ -1,0 +1,187 @@
+"""All patches that an audit looks at, numbered through folders and splits."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pcam_tfdata import manifest, tables, workers
+from pcam_tfdata.audit import scan
+
+_SIDECAR_COLUMNS = ("split", "id", "label", "slide", "source_name")
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """A records folder, as the user named it, and what it holds."""
+
+    records_dir: str
+    content: manifest.Manifest
+
+    @property
+    def source(self) -> str:
+        """Kind of source that it was made from, such as `kaggle`."""
+        return str(self.content.options.get("source", ""))
+
+    @property
+    def num_patches(self) -> int:
+        """Of all splits."""
+        return sum(split.num_records for split in self.content.splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A split of one of the folders, and where its patches are.
+
+    Attributes:
+        folder: Number of the folder; 0 is the one that is audited.
+        name: Of the split.
+        labeled: Whether its labels are 0 and 1.
+        patches: Numbers of its patches.
+    """
+
+    folder: int
+    name: str
+    labeled: bool
+    patches: slice
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Patches of all folders; patch k is element k of each array.
+
+    Attributes:
+        folders: The one that is audited first.
+        sections: Splits of all folders, in order.
+        section: int64 [n], number of the section.
+        scanned: What was read of the patches.
+    """
+
+    folders: tuple[Folder, ...]
+    sections: tuple[Section, ...]
+    section: np.ndarray
+    scanned: scan.Scan
+
+    @property
+    def folder(self) -> np.ndarray:
+        """int64 [n], number of the folder of each patch."""
+        numbers = [section.folder for section in self.sections]
+        return np.array(numbers, np.int64)[self.section]
+
+    @property
+    def is_blank(self) -> np.ndarray:
+        """bool [n], as in `patch_statistics.Statistics`."""
+        return self.scanned.statistics.is_blank
+
+    @property
+    def shards(self) -> list[scan.ShardFile]:
+        """Of all folders, in the order of the patches."""
+        return [
+            shard
+            for folder in self.folders
+            for shard in scan.list_shards(folder.records_dir, folder.content)
+        ]
+
+    def sections_of(self, folder: int) -> list[Section]:
+        """Returns the splits of one folder."""
+        return [part for part in self.sections if part.folder == folder]
+
+    def name(self, section: int) -> str:
+        """Returns the name of a split, with its folder where not the audited."""
+        part = self.sections[section]
+        if part.folder == 0:
+            return part.name
+        return f"{self.folders[part.folder].records_dir}:{part.name}"
+
+
+def read(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
+    """Returns all patches of records folders, each read once.
+
+    Raises:
+        FileNotFoundError, ValueError: one is no sound records folder.
+    """
+    folders = tuple(Folder(path, manifest.read(path)) for path in records_dirs)
+    shards = [
+        shard
+        for folder in folders
+        for shard in scan.list_shards(folder.records_dir, folder.content)
+    ]
+    sections = _sections(folders)
+    sizes = [part.patches.stop - part.patches.start for part in sections]
+    return Table(
+        folders=folders,
+        sections=tuple(sections),
+        section=np.repeat(np.arange(len(sections)), sizes),
+        scanned=scan.scan(pool, shards),
+    )
+
+
+def locate(
+    table: Table, patches: Iterable[int]
+) -> dict[int, dict[str, object]]:
+    """Returns what the sidecars say of some patches, by number.
+
+    Each is `records_dir`, `split`, `row`, `id`, `label`, `slide` and
+    `source_name`.
+
+    Raises:
+        FileNotFoundError, ValueError: a sidecar is missing or another's.
+    """
+    wanted = set(map(int, patches))
+    places = {}
+    first = 0
+    for folder in table.folders:
+        after = first + folder.num_patches
+        rows = {number - first for number in wanted if first <= number < after}
+        for row, found in _read_rows(folder.records_dir, rows):
+            number = first + row
+            _check_id(table, number, folder.records_dir, row, found["id"])
+            places[number] = found
+        first = after
+    return places
+
+
+def _sections(folders: Sequence[Folder]) -> list[Section]:
+    sections, first = [], 0
+    for number, folder in enumerate(folders):
+        for split in folder.content.splits:
+            patches = slice(first, first + split.num_records)
+            sections.append(Section(number, split.name, split.labeled, patches))
+            first = patches.stop
+    return sections
+
+
+def _read_rows(
+    records_dir: str, rows: set[int]
+) -> Iterable[tuple[int, dict[str, object]]]:
+    if not rows:
+        return
+    path = os.path.join(records_dir, manifest.SIDECAR_FILE)
+    for row, values in enumerate(tables.iterate_csv(path, _SIDECAR_COLUMNS)):
+        if row in rows:
+            found = dict(zip(_SIDECAR_COLUMNS, values, strict=True))
+            yield (
+                row,
+                {
+                    "records_dir": records_dir,
+                    "split": found["split"],
+                    "row": row,
+                    "id": found["id"],
+                    "label": int(found["label"]),
+                    "slide": found["slide"],
+                    "source_name": found["source_name"],
+                },
+            )
+
+
+def _check_id(
+    table: Table, number: int, records_dir: str, row: int, found: object
+) -> None:
+    expected = table.scanned.ids[number].decode("ascii")
+    if found != expected:
+        path = os.path.join(records_dir, manifest.SIDECAR_FILE)
+        raise ValueError(
+            f"{path}: found id {found} in row {row}, expected {expected}, as in"
+            " the record. See pcam verify."
+        )

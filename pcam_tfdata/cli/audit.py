@@ -1,0 +1,73 @@
+"""Finds leaks, equal and similar patches, conflicts, blanks and stain shifts.
+
+Prints what it found, the gravest first. With --output_dir it also writes
+audit.txt, audit.json, pairs.csv (every group of equal or similar patches) and
+audit.png, a page of pictures. Exits with 0 whatever it finds, but see --fail_on.
+"""
+
+import os
+
+from absl import app, flags
+
+from pcam_tfdata.cli import options
+
+REQUIRED_FLAGS = ("records_dir",)
+_PAGE = "audit.png"
+_NEVER, _LEAKS = "never", "leaks"
+
+flags.DEFINE_string("records_dir", None, "Records folder to look at.")
+_OTHERS = flags.DEFINE_list(
+    "other_records_dir",
+    [],
+    "Records folders that should have no patch in common with it.",
+)
+flags.DEFINE_string("output_dir", None, "Where files go. Default: none.")
+_FAIL_ON = flags.DEFINE_enum(
+    "fail_on", _NEVER, (_NEVER, _LEAKS), "What makes the command exit with 1."
+)
+_NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
+)
+
+
+def run() -> int:
+    """Prints what was found; returns 1 where --fail_on says so."""
+    from pcam_tfdata.audit import job, text
+
+    output_dir = options.value("output_dir")
+    _check_output(output_dir)
+    audit = job.run(
+        job.AuditOptions(
+            records_dir=options.value("records_dir"),
+            other_records_dirs=_other_dirs(),
+            num_workers=_NUM_WORKERS.value,
+        )
+    )
+    summary = job.summarize(audit)
+    if output_dir:
+        from pcam_tfdata.audit import page
+
+        job.write(output_dir, audit, summary)
+        page.draw(audit, summary, os.path.join(output_dir, _PAGE))
+    print(text.format_audit(summary), end="")
+    return int(_FAIL_ON.value == _LEAKS and audit.has_leaks)
+
+
+def _check_output(output_dir: str | None) -> None:
+    """Refuses what would fail after minutes of work."""
+    if not output_dir:
+        return
+    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
+        raise app.UsageError(
+            f"--output_dir={output_dir}: found a file, expected a folder."
+        )
+    records = (options.value("records_dir"), *_other_dirs())
+    if os.path.realpath(output_dir) in map(os.path.realpath, records):
+        raise app.UsageError(
+            f"--output_dir={output_dir}: found a records folder, expected one of"
+            " its own."
+        )
+
+
+def _other_dirs() -> tuple[str, ...]:
+    return tuple(map(os.path.expanduser, _OTHERS.value))
