@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from pcam_tfdata import journal, locks
+from pcam_tfdata import faults, journal, locks
 
 _LOCK = "lock"
 _RECORDS = "records"
@@ -40,7 +40,8 @@ class Workspace:
 def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
     """Gives this process alone folders to work in.
 
-    They are removed at the end, and after an error if no shard is finished.
+    They are removed at the end, and after an error if no shard is finished or
+    the source is at fault: what is mended there may change any shard.
 
     Args:
         output_dir: Where the records will be.
@@ -66,8 +67,9 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
             _logger.info("%s: going on from what is finished there.", folder)
         try:
             yield Workspace(records_dir, os.path.join(folder, _UNPACKED))
-        except BaseException:
-            if not journal.list_finished(records_dir):
+        except BaseException as error:
+            is_source = isinstance(error, faults.BadInputError)
+            if is_source or not journal.list_finished(records_dir):
                 _remove(folder)
             raise
         _remove(folder)
