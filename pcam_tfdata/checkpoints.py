@@ -19,9 +19,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pcam_tfdata import files
+
 _NAME = re.compile(r"step-(\d{9})\.npz")
 _STATE = "state"
-_INCOMPLETE = ".incomplete"
 # What reading an archive with flipped bits, or cut short, raises.
 _DAMAGES = (
     EOFError, KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile,
@@ -123,19 +124,8 @@ def _write(
     arrays = {f"{place:04d}": value for place, value in enumerate(values)}
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{step:09d}.npz")
-    temporary = f"{path}{_INCOMPLETE}"
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays, **{_STATE: np.array(state)})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = error.filename or path  # A full disk names no file.
-        raise
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with files.open_whole(path, "wb", sync=True) as file:
+        np.savez(file, **arrays, **{_STATE: np.array(state)})
     # Later ones are damaged: the run went on from before them.
     kept = [path for number, path in _list(folder) if number <= step][-keep:]
     for _, old in _list(folder):
@@ -146,7 +136,7 @@ def _write(
 def _remove_incomplete(folder: str) -> None:
     """Removes what a killed process was writing."""
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        if name.endswith(_INCOMPLETE):
+        if name.endswith(files.INCOMPLETE):
             os.remove(os.path.join(folder, name))
 
 

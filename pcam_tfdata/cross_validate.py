@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcam_tfdata import manifest, metrics, run_files, tables
+from pcam_tfdata import files, manifest, metrics, run_files, tables
 
 OUT_OF_FOLD = "out_of_fold.csv"
 SUMMARY = "cross_validation.json"
@@ -64,7 +64,7 @@ def cross_validate(options: CrossValidateOptions) -> dict[str, object]:
         _run_fold(options, fold, [other for other in folds if other != fold])
     found = _summarize(options, folds)
     path = os.path.join(options.run_dir, SUMMARY)
-    run_files.write_text(path, json.dumps(found, indent=1) + "\n")
+    files.write_text(path, json.dumps(found, indent=1) + "\n")
     return found
 
 

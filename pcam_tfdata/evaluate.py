@@ -10,6 +10,7 @@ import numpy as np
 
 from pcam_tfdata import (
     bootstrap,
+    files,
     inference,
     manifest,
     metrics,
@@ -170,10 +171,7 @@ def _write(
         (run_files.METRICS_JSON, json.dumps(scores, indent=1) + "\n"),
         (run_files.METRICS_TEXT, scores_text.format_scores(scores)),
     ):
-        path = os.path.join(output_dir, name)
-        with open(f"{path}.incomplete", "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(f"{path}.incomplete", path)
+        files.write_text(os.path.join(output_dir, name), text)
 
 
 def _write_slides(

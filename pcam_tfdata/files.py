@@ -1,12 +1,16 @@
-"""Files of a records folder, on a disk or in a bucket.
+"""Files of a records folder, on a disk or in a bucket, and files written whole.
 
 Paths with a scheme, such as `gs://bucket/records`, are read by TensorFlow's file
 systems; it is imported for them alone.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from types import ModuleType
 from typing import IO
+
+INCOMPLETE = ".incomplete"  # Ends the name of what is being written.
 
 
 def is_remote(path: str) -> bool:
@@ -37,6 +41,48 @@ def open_file(path: str, mode: str = "r", **options: object) -> IO:
     if is_remote(path):
         return _tensorflow().io.gfile.GFile(path, mode)
     return open(path, mode, **options)
+
+
+@contextlib.contextmanager
+def open_whole(
+    path: str, mode: str = "w", *, sync: bool = False, **options: object
+) -> Iterator[IO]:
+    """Opens a file to write that is at `path` once it is whole; text is UTF-8.
+
+    After an error nothing of it is left, and what was there before stays.
+
+    Args:
+        path: Where, on a disk.
+        mode: `w` or `wb`.
+        sync: Whether it must be on the disk before it has its name, so that a
+            failure of power leaves no file that is shorter.
+        **options: Of `open`.
+
+    Raises:
+        OSError: it cannot be written; `filename` says which.
+    """
+    temporary = f"{path}{INCOMPLETE}"
+    if "b" not in mode:
+        options = {"encoding": "utf-8", **options}
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        if isinstance(error, OSError):  # A full disk names no file.
+            error.filename = error.filename or path
+        raise
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file that appears whole or not at all."""
+    with open_whole(path) as file:
+        file.write(text)
 
 
 def _tensorflow() -> ModuleType:

@@ -5,19 +5,16 @@ size and SHA-256, its counts, and a hash of all that it depends on. A shard is
 kept if all of that is still true; any other is written again.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator
-from typing import IO
+from collections.abc import Iterable
 
 import numpy as np
 
-from pcam_tfdata import faults, manifest
+from pcam_tfdata import faults, files, manifest
 
 ENDING = ".journal"
-_INCOMPLETE = ".incomplete"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,23 +36,6 @@ class ShardResult:
     faults: list[faults.Fault]
 
 
-@contextlib.contextmanager
-def open_part(path: str, mode: str, **options: object) -> Iterator[IO]:
-    """Opens a file to write that is at `path` once it is whole.
-
-    Raises:
-        OSError: it cannot be written; `filename` says which.
-    """
-    temporary = f"{path}{_INCOMPLETE}"
-    try:
-        with open(temporary, mode, **options) as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = error.filename or path  # A full disk names no file.
-        raise
-
-
 def write(path: str, fingerprint: str, result: ShardResult) -> None:
     """Notes that a shard and its part of the sidecar are finished.
 
@@ -72,8 +52,7 @@ def write(path: str, fingerprint: str, result: ShardResult) -> None:
         "channel_sums": result.channel_sums.tolist(),
         "faults": [dataclasses.astuple(fault) for fault in result.faults],
     }
-    with open_part(f"{path}{ENDING}", "w", encoding="utf-8") as file:
-        json.dump(content, file)
+    files.write_text(f"{path}{ENDING}", json.dumps(content))
 
 
 def read(path: str, fingerprint: str) -> ShardResult | None:

@@ -11,18 +11,16 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO
 
 import numpy as np
 
-from pcam_tfdata import locks
+from pcam_tfdata import files, locks
 from pcam_tfdata.pipeline import selection
 
 _JOB = "job.json"
 _LOCK = "lock"
 _ENDING = ".logits"
 _LOGIT = np.dtype("<f4")
-_INCOMPLETE = ".incomplete"
 
 
 class Parts:
@@ -57,7 +55,7 @@ class Parts:
 
     def write(self, shard: selection.ShardFile, logit: np.ndarray) -> None:
         """Writes the part of a shard, whole or not at all."""
-        with _written_whole(self._path(shard)) as file:
+        with files.open_whole(self._path(shard), "wb", sync=True) as file:
             file.write(logit.astype(_LOGIT).tobytes())
 
     def _path(self, shard: selection.ShardFile) -> str:
@@ -141,8 +139,7 @@ def _check_job(folder: str, job: Mapping[str, str]) -> None:
     """Notes the job of a folder without parts; refuses one of another job."""
     path = os.path.join(folder, _JOB)
     if not _list_parts(folder):
-        with _written_whole(path) as file:
-            file.write(json.dumps(job, indent=1).encode() + b"\n")
+        files.write_text(path, json.dumps(job, indent=1) + "\n")
         return
     try:
         with open(path, encoding="utf-8") as file:
@@ -181,7 +178,7 @@ def _list(folder: str, *, owned: bool) -> list[str]:
         if owned
         == (
             name in (_JOB, _LOCK)
-            or name.removesuffix(_INCOMPLETE).endswith((_ENDING, _JOB))
+            or name.removesuffix(files.INCOMPLETE).endswith((_ENDING, _JOB))
         )
     ]
 
@@ -198,13 +195,3 @@ def _remove(folder: str) -> None:
     os.remove(os.path.join(folder, _LOCK))
     with contextlib.suppress(OSError):  # Something was put there meanwhile.
         os.rmdir(folder)
-
-
-@contextlib.contextmanager
-def _written_whole(path: str) -> Iterator[IO[bytes]]:
-    """Opens a file to write that is at `path` once it is whole, and on disk."""
-    with open(f"{path}{_INCOMPLETE}", "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}{_INCOMPLETE}", path)

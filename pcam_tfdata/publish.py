@@ -8,7 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcam_tfdata import faults, journal, manifest, records, schema, tables
+from pcam_tfdata import (
+    faults,
+    files,
+    journal,
+    manifest,
+    records,
+    schema,
+    tables,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -103,7 +111,7 @@ def write_folder(
     names = [shard.name for split in made.splits for shard in split.shards]
     rows = itertools.count()
     path = os.path.join(folder, manifest.SIDECAR_FILE)
-    with journal.open_part(path, "w", encoding="utf-8") as sidecar:
+    with files.open_whole(path) as sidecar:
         sidecar.write(",".join(manifest.SIDECAR_COLUMNS) + "\n")
         for name in names:
             part_path = os.path.join(folder, f"{name}.csv")

@@ -1,6 +1,5 @@
 """Pictures of runs and records: curves, grids, matrices."""
 
-import os
 from collections.abc import Sequence
 
 import matplotlib
@@ -9,7 +8,7 @@ import pandas
 from matplotlib import figure, patches, ticker
 from sklearn import metrics
 
-from pcam_tfdata import schema
+from pcam_tfdata import files, schema
 
 matplotlib.use("Agg")
 
@@ -166,6 +165,5 @@ def plot_confusion(scores: dict[str, object], path: str) -> None:
 
 def _save(drawing: figure.Figure, path: str) -> None:
     """Writes a PNG whole or not at all."""
-    temporary = f"{path}.incomplete"
-    drawing.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
+    with files.open_whole(path, "wb") as file:
+        drawing.savefig(file, format="png", dpi=110)

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
 import pcam_tfdata
-from pcam_tfdata import locks, tables
+from pcam_tfdata import files, locks, tables
 
 BEST_MODEL = "best.keras"
 # Keras wants the ending, so it is the beginning that differs.
@@ -38,7 +38,7 @@ _OWNED = (
     BAD_BATCH, BEST_MODEL, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT,
     HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
     METRICS_TEXT, PREDICTIONS, ROC_PLOT, SLIDES, TENSORBOARD, TIMING,
-    f"{FLAGS}.incomplete", f"{ENVIRONMENT}.incomplete",
+    f"{FLAGS}{files.INCOMPLETE}", f"{ENVIRONMENT}{files.INCOMPLETE}",
 )  # fmt: skip
 # What may change between a run and its resumption: where things are, and how
 # they get to the network if in the same order, which is looked at by itself.
@@ -97,7 +97,7 @@ def open_run(
     else:
         _refuse_other_run(path, flags)
         _refuse_other_facts(os.path.join(run_dir, ENVIRONMENT), facts)
-    write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
+    files.write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
 
 
 def find_model(run_dir: str) -> str:
@@ -157,7 +157,7 @@ def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
             **facts,
         }
     )
-    write_text(path, json.dumps({"starts": starts}, indent=1) + "\n")
+    files.write_text(path, json.dumps({"starts": starts}, indent=1) + "\n")
 
 
 def make_input_cache(run_dir: str) -> None:
@@ -306,13 +306,6 @@ def _remove_run(run_dir: str) -> None:
             shutil.rmtree(path)
         elif os.path.exists(path):
             os.remove(path)
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a text file that appears whole or not at all."""
-    with open(f"{path}.incomplete", "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(f"{path}.incomplete", path)
 
 
 def _git_commit() -> str | None:

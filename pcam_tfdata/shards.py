@@ -9,7 +9,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pcam_tfdata import faults, journal, manifest, records, schema, workers
+from pcam_tfdata import (
+    faults,
+    files,
+    journal,
+    manifest,
+    records,
+    schema,
+    workers,
+)
 from pcam_tfdata.sources import listing
 
 _BLOCK_PATCHES = 64
@@ -101,10 +109,8 @@ def _write(task: ShardTask) -> journal.ShardResult:
     tally = _Tally()
     found: list[faults.Fault] = []
     with (
-        journal.open_part(task.path, "wb", buffering=1 << 20) as file,
-        journal.open_part(
-            f"{task.path}.csv", "w", newline="", encoding="utf-8"
-        ) as sidecar,
+        files.open_whole(task.path, "wb", buffering=1 << 20) as file,
+        files.open_whole(f"{task.path}.csv", newline="") as sidecar,
     ):
         rows = csv.writer(sidecar, lineterminator="\n")
         for block in _read_blocks(task, found):

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from pcam_tfdata import files
@@ -51,22 +50,14 @@ def write_csv(
     path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
     """Writes a CSV file that appears whole or not at all."""
-    temporary = f"{path}.incomplete"
-    try:
-        with open(
-            temporary,
-            "w",
-            newline="",
-            encoding="utf-8",
-            errors="backslashreplace",  # File names need not be UTF-8.
-        ) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with files.open_whole(
+        path,
+        newline="",
+        errors="backslashreplace",  # File names need not be UTF-8.
+    ) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 @contextlib.contextmanager

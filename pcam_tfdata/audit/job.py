@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import manifest, run_files, schema, tables, workers
+from pcam_tfdata import files, manifest, schema, tables, workers
 from pcam_tfdata.audit import finding, findings, pairs, shifts, text
 from pcam_tfdata.audit import table as patch_tables
 
@@ -115,10 +115,10 @@ def write(output_dir: str, audit: Audit, summary: dict[str, object]) -> None:
     patches; a group has a `number` of its own among those of its `kind`.
     """
     os.makedirs(output_dir, exist_ok=True)
-    run_files.write_text(
+    files.write_text(
         os.path.join(output_dir, TEXT_FILE), text.format_audit(summary)
     )
-    run_files.write_text(
+    files.write_text(
         os.path.join(output_dir, JSON_FILE), text.format_json(summary)
     )
     tables.write_csv(

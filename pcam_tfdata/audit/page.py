@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib import figure
 
-from pcam_tfdata import schema
+from pcam_tfdata import files, schema
 from pcam_tfdata.audit import finding, job, scan, shifts
 from pcam_tfdata.audit import table as tables
 
@@ -58,8 +58,8 @@ def draw(audit: job.Audit, summary: dict[str, object], path: str) -> None:
     _draw_pairs(parts[1], audit.table, shown)
     _draw_blanks(parts[2], audit.table, blanks)
     _draw_distributions(parts[3], audit.table)
-    page.savefig(f"{path}.incomplete", format="png", dpi=110)
-    os.replace(f"{path}.incomplete", path)
+    with files.open_whole(path, "wb") as file:
+        page.savefig(file, format="png", dpi=110)
 
 
 def _headlines(audit: job.Audit) -> list[str]:

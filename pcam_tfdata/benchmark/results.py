@@ -6,7 +6,7 @@ import os
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pcam_tfdata import schema
+from pcam_tfdata import files, schema
 from pcam_tfdata.benchmark import contender, machine, measure
 
 _MEGABYTE = 1_000_000
@@ -208,15 +208,7 @@ def write_json(path: str, report: Report) -> None:
         "rows": report.rows,
         "notes": list(report.notes),
     }
-    temporary = f"{path}.incomplete"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    files.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _row(outcome: measure.Outcome, limit: measure.Outcome) -> Row:

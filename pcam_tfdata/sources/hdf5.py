@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from pcam_tfdata import faults, schema, sharding, sources, tables
+from pcam_tfdata import faults, files, schema, sharding, sources, tables
 from pcam_tfdata.sources import listing
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
@@ -173,14 +173,13 @@ def _unpack(options: sources.SourceOptions, name: str) -> str | None:
     try:
         with (
             gzip.open(found) as packed,
-            open(f"{path}.incomplete", "wb") as unpacked,
+            files.open_whole(path, "wb") as unpacked,
         ):
             shutil.copyfileobj(packed, unpacked, 1 << 20)
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(
             f"{found}: found no whole gzip file ({error}). Fetch it again."
         ) from error
-    os.replace(f"{path}.incomplete", path)
     return path
 
 
