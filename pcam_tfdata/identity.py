@@ -5,7 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pcam_tfdata import faults, manifest, schema, sharding, shards, workers
+from pcam_tfdata import (
+    faults,
+    manifest,
+    name_columns,
+    sharding,
+    shards,
+    workers,
+)
 from pcam_tfdata.sources import listing
 
 CHECKS = ("auto", "always", "never")
@@ -13,27 +20,6 @@ _NUM_PROBES = 64
 _TASK_PATCHES = 1024
 
 _logger = logging.getLogger(__name__)
-
-
-def are_hashes(names: np.ndarray) -> np.ndarray:
-    """Returns which names are written as a SHA-1: 40 lower-case hex digits.
-
-    Args:
-        names: bytes [num_patches].
-
-    Returns:
-        bool [num_patches].
-    """
-    if names.dtype.itemsize < schema.ID_BYTES:
-        return np.zeros(len(names), bool)
-    letters = names.view(np.uint8).reshape(len(names), -1)
-    found = np.ones(len(names), bool)
-    for place, column in enumerate(letters.T):
-        is_digit = (column >= ord("0")) & (column <= ord("9"))
-        is_letter = (column >= ord("a")) & (column <= ord("f"))
-        inside = place < schema.ID_BYTES
-        found &= (is_digit | is_letter) if inside else column == 0
-    return found
 
 
 def names_are_hashes(
@@ -79,10 +65,10 @@ def hash_all(
 
 def _has_hit(patches: listing.Listing) -> bool:
     """Returns whether one of 64 names is the hash of its pixels."""
-    rows = np.flatnonzero(are_hashes(patches.names))
+    rows = np.flatnonzero(name_columns.are_hashes(patches.names))
     if not len(rows):
         return False
-    rows = rows[sharding.argsort_names(patches.names[rows])]
+    rows = rows[name_columns.argsort(patches.names[rows])]
     bounds = sharding.shard_bounds(len(rows), min(_NUM_PROBES, len(rows)))
     probes = patches.take(rows[bounds[:-1]])
     hashes, _ = shards.hash_patches(probes)
@@ -126,7 +112,7 @@ def _must_match(
         manifest.SIDECAR_FILE,
     )
     num_hashes = sum(
-        np.count_nonzero(are_hashes(name) & (found != b""))
+        np.count_nonzero(name_columns.are_hashes(name) & (found != b""))
         for name, found in zip(names, hashes, strict=True)
     )
     if num_hashes:

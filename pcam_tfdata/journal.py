@@ -94,8 +94,7 @@ def list_finished(folder: str) -> list[str]:
     ]
 
 
-def remove_others(folder: str, shards: Iterable[str]) -> None:
-    """Removes every file but some shards and their parts of the sidecar."""
-    kept = {name + ending for name in shards for ending in ("", ".csv")}
-    for name in set(os.listdir(folder)) - kept:
+def remove_others(folder: str, kept: Iterable[str]) -> None:
+    """Removes every file but some."""
+    for name in set(os.listdir(folder)) - set(kept):
         os.remove(os.path.join(folder, name))

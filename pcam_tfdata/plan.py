@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pcam_tfdata import records, sharding, shards
+from pcam_tfdata import name_columns, records, sharding, shards
 from pcam_tfdata.sources import listing
 
 
@@ -111,6 +111,6 @@ def _deal(
         num_folds=num_folds,
         seed=seed,
     )
-    order = sharding.argsort_names(ids, names)
+    order = name_columns.argsort(ids, names)
     rows, fold_of_row = rows[order], fold_of_row[order]
     return {f"fold{n}": rows[fold_of_row == n] for n in range(num_folds)}

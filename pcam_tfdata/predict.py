@@ -18,6 +18,7 @@ from pcam_tfdata import (
     faults,
     inference,
     manifest,
+    name_columns,
     parts,
     pipeline,
     run_files,
@@ -208,7 +209,7 @@ def _predict_folder(
     distribution: tf.distribute.Strategy,
 ) -> int:
     listed = _list_folder(options)
-    names = listing.to_text(listed.names)
+    names = name_columns.to_text(listed.names)
     sample = _read_sample(options, names)
     patches = pipeline.ImageFiles(listing.list_paths(listed.images))
     found = inference.predict_all(

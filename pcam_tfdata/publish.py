@@ -125,10 +125,11 @@ def write_folder(
             [(fault.name, fault.reason) for fault in skipped],
         )
     made = manifest.write(folder, made)
+    kept = manifest.list_files(made)
+    if not skipped:  # One may be there, of a killed job that skipped some.
+        kept.discard(manifest.SKIPPED_FILE)
     # Last: until then, a killed job need not write a shard again.
-    journal.remove_others(folder, manifest.list_files(made))
-    for name in names:
-        os.remove(os.path.join(folder, f"{name}.csv"))
+    journal.remove_others(folder, kept)
     return made
 
 

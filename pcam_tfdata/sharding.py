@@ -1,12 +1,12 @@
 """Arithmetic of splits and shards: which patch goes where. Pure, no I/O."""
 
-import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-_WORD_BYTES = 8
+from pcam_tfdata import name_columns
+
 _BLOCK_ROWS = 1 << 18
 
 
@@ -34,41 +34,6 @@ def shard_name(split: str, shard: int, num_shards: int) -> str:
     return f"pcam-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
 
 
-def to_names(values: Sequence[str]) -> np.ndarray:
-    """Returns names as bytes [num_names], UTF-8; such an array as it is."""
-    found = np.asarray(values)
-    if not len(found):
-        return found.astype("S1")
-    return found if found.dtype.kind == "S" else np.strings.encode(found)
-
-
-def argsort_names(*columns: np.ndarray) -> np.ndarray:
-    """Returns the order of rows of names; the first column counts most.
-
-    Eight bytes are compared at a time, as one number, and the next eight only
-    of rows that are equal so far: for ten million hashes that takes a tenth of
-    the time and memory of comparing names. Equal rows keep their order.
-
-    Args:
-        columns: bytes [num_rows] each.
-    """
-    order = np.arange(len(columns[0]))
-    group = np.zeros(len(order), np.int64)  # Where equal rows begin.
-    tied = np.arange(len(order))  # Places of rows that others are equal to.
-    for word in _iterate_words(columns):
-        value = word(order[tied])
-        within = np.lexsort((value, group[tied]))
-        order[tied] = order[tied][within]
-        is_new = np.ones(len(tied), bool)
-        value, of_group = value[within], group[tied][within]
-        is_new[1:] = (value[1:] != value[:-1]) | (of_group[1:] != of_group[:-1])
-        group[tied] = tied[np.maximum.accumulate(_places(is_new))]
-        is_tied = ~is_new
-        is_tied[:-1] |= ~is_new[1:]
-        tied = tied[is_tied]
-    return order
-
-
 def shuffle_names(
     names: np.ndarray, seed: int, rows: np.ndarray | None = None
 ) -> np.ndarray:
@@ -90,7 +55,7 @@ def shuffle_names(
         keys[start : start + _BLOCK_ROWS] = [
             _hash(prefix, name) for name in block
         ]
-    return argsort_names(keys)
+    return name_columns.argsort(keys)
 
 
 def group_patches(
@@ -103,16 +68,16 @@ def group_patches(
     of name.
 
     Args:
-        ids: Of the patches; see `to_names`.
+        ids: Of the patches; see `name_columns.to_array`.
         slides: Likewise, or None.
 
     Returns:
         bytes [num_patches].
     """
-    ids = to_names(ids)
+    ids = name_columns.to_array(ids)
     if slides is None:
         return ids
-    names, slide = np.unique(to_names(slides), return_inverse=True)
+    names, slide = np.unique(name_columns.to_array(slides), return_inverse=True)
     parent = list(range(len(names)))
 
     def root(slide: int) -> int:
@@ -121,7 +86,7 @@ def group_patches(
             slide = parent[slide]
         return slide
 
-    order = argsort_names(ids)
+    order = name_columns.argsort(ids)
     same_id = ids[order[1:]] == ids[order[:-1]]
     before, after = slide[order[:-1]][same_id], slide[order[1:]][same_id]
     for pair in np.unique(np.stack([before, after], 1), axis=0).tolist():
@@ -143,7 +108,7 @@ def assign_folds(
     Depends on the contents alone, never on the order of the arguments.
 
     Args:
-        groups: Of the patches, see `to_names`; those of one share a fold.
+        groups: Of the patches; those of one share a fold.
         labels: 0 or 1 for each patch.
         num_folds: How many folds.
         seed: Another seed gives other folds.
@@ -154,7 +119,7 @@ def assign_folds(
     Raises:
         ValueError: there are fewer groups than folds.
     """
-    groups = to_names(groups)
+    groups = name_columns.to_array(groups)
     first_rows, group = _find_groups(groups)
     num_groups = len(first_rows)
     if num_groups < num_folds:
@@ -173,44 +138,20 @@ def assign_folds(
     return fold_of_group[group]
 
 
-def _iterate_words(
-    columns: Sequence[np.ndarray],
-) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    """Yields functions from rows to eight bytes of their names, as uint64."""
-    for column in columns:
-        width = column.dtype.itemsize
-        letters = np.ascontiguousarray(column).view(np.uint8)
-        letters = letters.reshape(len(column), width)
-        for start in range(0, width, _WORD_BYTES):
-            yield functools.partial(
-                _read_word, letters[:, start : start + _WORD_BYTES]
-            )
-
-
-def _read_word(letters: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    words = np.zeros((len(rows), _WORD_BYTES), np.uint8)
-    words[:, : letters.shape[1]] = letters[rows]
-    return words.view(">u8").ravel().astype(np.uint64)
-
-
 def _hash(prefix: "hashlib._Hash", name: bytes) -> bytes:
     digest = prefix.copy()
     digest.update(name)
     return digest.digest()
 
 
-def _places(is_new: np.ndarray) -> np.ndarray:
-    """Returns each place where something is new, and 0 elsewhere."""
-    return np.where(is_new, np.arange(len(is_new)), 0)
-
-
 def _find_groups(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns a row of each group, in order of name, and the group of each row."""
-    order = argsort_names(groups)
+    order = name_columns.argsort(groups)
     is_first = np.ones(len(order), bool)
-    for start in range(1, len(order), _BLOCK_ROWS):
+    for start in range(1, len(order), _BLOCK_ROWS):  # A copy would be 400 MB.
         block = groups[order[start - 1 : start + _BLOCK_ROWS]]
-        is_first[start : start + _BLOCK_ROWS] = block[1:] != block[:-1]
+        is_new = name_columns.mark_first(block)
+        is_first[start : start + _BLOCK_ROWS] = is_new[1:]
     group = np.empty(len(groups), np.int64)
     group[order] = np.cumsum(is_first) - 1
     return order[is_first], group

@@ -96,9 +96,8 @@ class Workers:
         try:
             with progress.Progress(num_patches, description) as bar:
                 results = {}
-                for place, result in self._run(function, enumerate(tasks)):
-                    if place is not None:
-                        results[place] = result
+                for done in self._run(function, enumerate(tasks)):
+                    results |= done
                     bar.advance_to(self._num_done.value)
             return [results[place] for place in range(len(results))]
         except process.BrokenProcessPool as error:
@@ -109,8 +108,8 @@ class Workers:
 
     def _run(
         self, function: Callable[[Any], Any], tasks: Iterator[tuple[int, Any]]
-    ) -> Iterator[tuple[int | None, Any]]:
-        """Yields place and result of each task that is done, or None now and then."""
+    ) -> Iterator[dict[int, Any]]:
+        """Yields the results of tasks that are done, by place; none now and then."""
         running: dict[concurrent.futures.Future, int] = {}
         while True:
             room = _TASKS_AHEAD * self._num_workers - len(running)
@@ -124,9 +123,7 @@ class Workers:
                 timeout=_POLL_SECONDS,
                 return_when=concurrent.futures.FIRST_COMPLETED,
             )
-            for future in done:
-                yield running.pop(future), future.result()
-            yield None, None
+            yield {running.pop(future): future.result() for future in done}
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from pcam_tfdata.sources import (
     csv_blocks,
     fault_log,
     label_table,
-    listing,
     plain_lines,
+    plain_names,
 )
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
@@ -320,7 +320,7 @@ def read_slowly(data: bytes) -> tuple[list, set, list[tuple[int, str]]]:
         fields = [field.strip() for field in row] + [""] * len(header)
         name = fields[header.index("id")]
         text = fields[header.index("label")]
-        if not listing.is_plain(name) or len(name.encode()) > 255:
+        if not plain_names.is_plain(name) or len(name.encode()) > 255:
             faults.append((line, "plain name"))
             continue
         if re.fullmatch("[0-9a-fA-F]{40}", name):

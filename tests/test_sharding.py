@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from pcam_tfdata import sharding
+from pcam_tfdata import name_columns, sharding
 
 ANY_CASE = hypothesis.settings(
     max_examples=300, deadline=None, derandomize=True
@@ -100,7 +100,7 @@ def test_names_sort_as_bytes_do_and_equal_ones_stay():
     draw = np.random.default_rng(0)
     for num_rows in (0, 1, 2, 40):
         columns = [
-            sharding.to_names(
+            name_columns.to_array(
                 [
                     "".join(draw.choice(list("ab\xe9"), draw.integers(0, size)))
                     for _ in range(num_rows)
@@ -108,7 +108,7 @@ def test_names_sort_as_bytes_do_and_equal_ones_stay():
             )
             for size in (20, 3)
         ]
-        found = sharding.argsort_names(*columns)
+        found = name_columns.argsort(*columns)
         expected = sorted(
             range(num_rows), key=lambda row: tuple(c[row] for c in columns)
         )

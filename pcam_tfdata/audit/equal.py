@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pcam_tfdata import schema
+from pcam_tfdata import name_columns, schema
 from pcam_tfdata.audit import finding
 from pcam_tfdata.audit import table as tables
 
@@ -35,7 +35,7 @@ def group_equal(table: tables.Table) -> list[list[int]]:
     """
     ids = table.scanned.ids
     order = np.argsort(ids, kind="stable")
-    starts = np.flatnonzero(np.r_[True, ids[order[1:]] != ids[order[:-1]]])
+    starts = np.flatnonzero(name_columns.mark_first(ids[order]))
     ends = np.r_[starts[1:], len(order)]
     several = ends - starts > 1
     groups = [

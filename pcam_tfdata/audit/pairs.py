@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from pcam_tfdata import workers
+from pcam_tfdata import name_columns, workers
 from pcam_tfdata.audit import alignment, near_duplicates, scan
 from pcam_tfdata.audit import table as tables
 
@@ -98,7 +98,6 @@ def _searched(table: tables.Table) -> np.ndarray:
     candidates = np.flatnonzero(~table.is_blank)
     ids, section = table.scanned.ids, table.section
     order = candidates[np.lexsort((section[candidates], ids[candidates]))]
-    fresh = np.ones(len(order), bool)
-    fresh[1:] = ids[order[1:]] != ids[order[:-1]]
+    fresh = name_columns.mark_first(ids[order])
     fresh[1:] |= section[order[1:]] != section[order[:-1]]
     return np.sort(order[fresh])

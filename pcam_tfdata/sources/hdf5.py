@@ -18,7 +18,14 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from pcam_tfdata import faults, files, schema, sharding, sources, tables
+from pcam_tfdata import (
+    faults,
+    files,
+    name_columns,
+    schema,
+    sources,
+    tables,
+)
 from pcam_tfdata.sources import listing
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
@@ -137,7 +144,7 @@ def _list_split(
     return listing.Listing(
         split=ours,
         labels=labels,
-        names=sharding.to_names(names),
+        names=name_columns.to_array(names),
         images=Rows(x_path, mask_path, np.arange(num_patches), stamp),
         slides=slides,
         coordinates=coordinates,
@@ -253,4 +260,4 @@ def _read_meta(
             f"{path}: found coordinates that are no numbers ({error}). Fetch it"
             " again."
         ) from error
-    return sharding.to_names(slides), coordinates
+    return name_columns.to_array(slides), coordinates

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pcam_tfdata import faults
-from pcam_tfdata.sources import fault_log, listing, names
+from pcam_tfdata import faults, name_columns
+from pcam_tfdata.sources import fault_log, plain_names
 
 _BLOCK_FILES = 1 << 16
 _FILE, _FOLDER, _LINKED_FOLDER = "file", "folder", "linked folder"
@@ -63,7 +63,7 @@ class FolderListing:
 
     def path(self, place: int) -> str:
         """Returns the path of the file at a place of `files`."""
-        return os.path.join(self.folder, names.to_text(self.files[place]))
+        return os.path.join(self.folder, self.files[place].decode())
 
 
 def list_files(
@@ -87,9 +87,9 @@ def list_files(
         OSError: a folder is not there, or cannot be read.
     """
     walk = _Walk(folder, recursive=recursive, follow_symlinks=follow_symlinks)
-    files = names.join(list(walk.iterate_files()))
+    files = name_columns.join(list(walk.iterate_files()))
     files.sort()
-    stems = names.lower_hashes(_stems(files))
+    stems = name_columns.lower_hashes(_stems(files))
     log = fault_log.FaultLog(folder)
     is_second = _find_seconds(folder, files, stems, log)
     _log_odd(folder, walk.odd, log)
@@ -99,7 +99,7 @@ def list_files(
         files=files[~is_second] if is_second.any() else files,
         names=stems[~is_second] if is_second.any() else stems,
         bad_names=np.unique(
-            names.lower_hashes(np.array([*bad, b""], np.bytes_))
+            name_columns.lower_hashes(np.array([*bad, b""], np.bytes_))
         )[1:],
         faults=log.list_all(),
         num_faults=log.num_faults,
@@ -168,7 +168,9 @@ class _Walk:
                 heapq.heappush(self._links, link)
         for kind, paths in found.items():
             self.odd[kind if kind in _PROBLEMS else _STRAY] += paths
-        return np.array(files, np.bytes_) if files else names.to_array([])
+        return (
+            np.array(files, np.bytes_) if files else name_columns.to_array([])
+        )
 
     def _kind(self, entry: os.DirEntry) -> str:
         # None of these asks the disk where the folder's entry tells the kind.
@@ -216,7 +218,7 @@ def _find_unfit(found: Sequence[bytes]) -> list[int]:
 
 def _is_plain(name: bytes) -> bool:
     try:
-        return listing.is_plain(name.decode())
+        return plain_names.is_plain(name.decode())
     except UnicodeDecodeError:
         return False
 
@@ -228,7 +230,7 @@ def _stems(files: np.ndarray) -> np.ndarray:
         for start in range(0, len(files), _BLOCK_FILES)
         if len(block := files[start : start + _BLOCK_FILES])
     ]
-    return names.join(blocks)
+    return name_columns.join(blocks)
 
 
 def _stem(path: bytes) -> bytes:
@@ -241,18 +243,17 @@ def _find_seconds(
 ) -> np.ndarray:
     """Returns which files have the name of an earlier one: bool [num_files]."""
     is_second = np.zeros(len(files), bool)
-    places = names.find_repeated(stems)
-    is_first = np.ones(len(places), bool)
-    is_first[1:] = stems[places[1:]] != stems[places[:-1]]
+    places = name_columns.find_repeated(stems)
+    is_first = name_columns.mark_first(stems[places])
     first = places[is_first][np.cumsum(is_first) - 1]
     is_second[places[~is_first]] = True
     pairs = np.stack([places, first])[:, ~is_first]
     pairs = pairs[:, np.argsort(pairs[0])]
 
     def describe(number: int) -> tuple[str, str]:
-        name = names.to_text(stems[pairs[0, number]])
+        name = stems[pairs[0, number]].decode()
         second, kept = (
-            os.path.join(folder, names.to_text(files[place]))
+            os.path.join(folder, files[place].decode())
             for place in pairs[:, number]
         )
         return name, (
@@ -274,7 +275,7 @@ def _log_odd(
             number: int, kind: str = kind, paths: list[bytes] = paths
         ) -> tuple[str, str]:
             path, name = (
-                names.escape(text.decode(errors="backslashreplace"))
+                plain_names.escape(text.decode(errors="backslashreplace"))
                 for text in (paths[number], _stem(paths[number]))
             )
             return name, f"{os.path.join(folder, path)}: {_PROBLEMS[kind]}"

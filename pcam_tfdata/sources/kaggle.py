@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import faults, schema, sharding, sources
+from pcam_tfdata import faults, name_columns, schema, sources
 from pcam_tfdata.sources import image_folder, label_table, listing
 
 TRAIN, TEST = "train", "test"
@@ -113,7 +113,7 @@ def _list_all(folder: image_folder.FolderListing | None) -> listing.Listing:
     """Returns every patch of a folder, without labels; none without a folder."""
     names, files, path = np.array([], "S1"), np.array([], "S1"), ""
     if folder is not None:
-        order = sharding.argsort_names(folder.names)
+        order = name_columns.argsort(folder.names)
         names, files = folder.names[order], folder.files[order]
         path = folder.folder
     labels = np.full(len(names), schema.UNLABELED, np.int8)
@@ -155,7 +155,7 @@ def _find(names: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Returns the place of each name among `known`, which are unique; or -1."""
     if not len(known) or not len(names):
         return np.full(len(names), -1)
-    order = sharding.argsort_names(known)
+    order = name_columns.argsort(known)
     places = np.searchsorted(known, names, sorter=order)
     places = order[np.minimum(places, len(known) - 1)]
     return np.where(known[places] == names, places, -1)
@@ -193,7 +193,7 @@ def _place(
             f"{slide_csv}: found no row for {name}, expected its slide. Add the"
             " row or leave --slide_csv out.",
         )
-        for name in listing.to_text(patches.names[places < 0])
+        for name in name_columns.to_text(patches.names[places < 0])
     ]
     rows = np.flatnonzero(places >= 0)
     slides = table.slide_names[table.slides[places[rows]]]

@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pcam_tfdata.sources import csv_blocks, fault_log, names, plain_lines
+from pcam_tfdata import name_columns
+from pcam_tfdata.sources import (
+    csv_blocks,
+    fault_log,
+    plain_lines,
+    plain_names,
+)
 
 INVALID = -2
 
@@ -80,7 +86,9 @@ def read(
             found = block.select()
         for blocks, part in zip(columns, found, strict=True):
             blocks.append(part)
-    rows = Rows(names.join(columns[0]), *map(np.concatenate, columns[1:]))
+    rows = Rows(
+        name_columns.join(columns[0]), *map(np.concatenate, columns[1:])
+    )
     del columns
     kept, bad_names = _settle(path, rows, column, log)
     return kept, bad_names, log
@@ -98,7 +106,7 @@ def _find_columns(
     for name in wanted:
         if found.count(name) != 1:
             raise ValueError(
-                f"{path}: found columns {names.show(','.join(header))},"
+                f"{path}: found columns {plain_names.show(','.join(header))},"
                 f" expected {name!r} among them, once. Mend the first line."
             )
     return found.index(wanted[0]), found.index(wanted[-1])
@@ -118,11 +126,11 @@ def _read_plain(
         return None
     ids, texts = fields
     texts, place = np.unique(texts, return_inverse=True)
-    values = column.parse([names.to_text(text) for text in texts])[place]
+    values = column.parse(name_columns.to_text(texts))[place]
     if (values == INVALID).any():
         return None
     lines = np.arange(piece.first_line, piece.first_line + len(ids))
-    return names.lower_hashes(ids), values, lines
+    return name_columns.lower_hashes(ids), values, lines
 
 
 class _Block:
@@ -145,7 +153,7 @@ class _Block:
             [text.strip() for text in fields[place]] for place in places
         )
         values = column.parse(self._texts)
-        self._is_unfit = _mask(names.find_unfit(self._ids), len(rows))
+        self._is_unfit = _mask(plain_names.find_unfit(self._ids), len(rows))
         self._is_long = _mask(surplus, len(rows)) & ~self._is_unfit
         told = self._is_unfit | self._is_long
         self._is_invalid = (values == INVALID) & ~told
@@ -167,7 +175,7 @@ class _Block:
         ids, kept = self._ids, ~self._is_unfit
         if not kept.all():
             ids = [ids[row] for row in np.flatnonzero(kept)]
-        found = names.lower_hashes(names.to_array(ids))
+        found = name_columns.lower_hashes(name_columns.to_array(ids))
         return found, self._values[kept], self._lines[kept]
 
     def _describer(
@@ -176,15 +184,15 @@ class _Block:
         def describe(number: int) -> tuple[str, str]:
             row = rows[number]
             where = _where(self._path, self._lines[row])
-            name = names.escape(self._ids[row])
+            name = plain_names.escape(self._ids[row])
             return name, f"{where}: {problem(row)} Mend the row."
 
         return describe
 
     def _unfit(self, row: int) -> str:
         return (
-            f"found id {names.show(self._ids[row])}, expected a plain name"
-            f" without path separators, of at most {names.MAX_BYTES} bytes."
+            f"found id {plain_names.show(self._ids[row])}, expected a plain name"
+            f" without path separators, of at most {plain_names.MAX_BYTES} bytes."
         )
 
     def _long(self, row: int) -> str:
@@ -195,7 +203,7 @@ class _Block:
 
     def _invalid(self, row: int) -> str:
         return (
-            f"found {self._column.kind} {names.show(self._texts[row])} for"
+            f"found {self._column.kind} {plain_names.show(self._texts[row])} for"
             f" {self._ids[row]}, expected {self._column.expected}."
         )
 
@@ -234,10 +242,9 @@ def _settle(
     """Returns the rows of good names, each once, and the bad names."""
     is_bad = rows.values == INVALID
     is_used = ~is_bad
-    places = names.find_repeated(rows.names)
+    places = name_columns.find_repeated(rows.names)
     if len(places):
-        is_start = np.ones(len(places), bool)
-        is_start[1:] = rows.names[places[1:]] != rows.names[places[:-1]]
+        is_start = name_columns.mark_first(rows.names[places])
         starts = np.flatnonzero(is_start)
         group = np.cumsum(is_start) - 1
         first = places[starts][group]
@@ -272,14 +279,14 @@ def _log_pairs(
         later, first = pairs[:, number]
         where = _where(path, rows.lines[later])
         reason = f"{where}: {problem(rows, column, later, first)}"
-        return names.to_text(rows.names[later]), reason
+        return rows.names[later].decode(), reason
 
     log.add_all(kind, rows.lines[pairs[0]], describe)
 
 
 def _twice(rows: Rows, column: Column, later: int, first: int) -> str:
     return (
-        f"found id {names.to_text(rows.names[later])} twice, expected it once"
+        f"found id {rows.names[later].decode()} twice, expected it once"
         f" (as in line {rows.lines[first]:,}). Remove a row."
     )
 
@@ -287,7 +294,7 @@ def _twice(rows: Rows, column: Column, later: int, first: int) -> str:
 def _conflict(rows: Rows, column: Column, later: int, first: int) -> str:
     kind = column.kind
     return (
-        f"found conflicting {kind}s for {names.to_text(rows.names[later])}:"
+        f"found conflicting {kind}s for {rows.names[later].decode()}:"
         f" {column.show(rows.values[later])} here and"
         f" {column.show(rows.values[first])} in line {rows.lines[first]:,},"
         f" expected one {kind}. Find out which is right."

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcam_tfdata import faults, schema
-from pcam_tfdata.sources import keyed_rows, names
+from pcam_tfdata import faults, name_columns, schema
+from pcam_tfdata.sources import keyed_rows, plain_names
 
 _LABEL = re.compile(r"([01])(\.0*)?")
 
@@ -153,7 +153,7 @@ class _SlideNumbers:
     def parse(self, texts: Sequence[str]) -> np.ndarray:
         known = self._numbers
         new = [text for text in dict.fromkeys(texts) if text not in known]
-        unfit = set(names.find_unfit(new))
+        unfit = set(plain_names.find_unfit(new))
         for place, text in enumerate(new):
             if place not in unfit:
                 known[text] = len(known)
@@ -165,4 +165,4 @@ class _SlideNumbers:
         return list(self._numbers)[number]
 
     def select(self, numbers: np.ndarray) -> np.ndarray:
-        return names.to_array(list(self._numbers))[numbers]
+        return name_columns.to_array(list(self._numbers))[numbers]

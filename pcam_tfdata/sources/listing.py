@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -133,17 +133,3 @@ class ImageFiles:
 def list_paths(images: ImageFiles) -> list[str]:
     """Returns the path of each file."""
     return [images.locate(row) for row in range(len(images))]
-
-
-def to_text(names: np.ndarray | Sequence[bytes]) -> list[str]:
-    """Returns names as text."""
-    return [name.decode() for name in names]
-
-
-def is_plain(name: str) -> bool:
-    """Returns whether a name is printable, and no path."""
-    return (
-        name.isprintable()
-        and not set(name) & set("/\\")
-        and name not in ("", ".", "..")
-    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcam_tfdata.sources import names
+from pcam_tfdata.sources import plain_names
 
 _SPACE, _LAST = 32, 126
 _COMMA, _END = ord(","), ord("\n")
@@ -48,7 +48,7 @@ def split(
     for place in places:
         start = starts[place::width]
         length = ends[place::width] - start
-        if not 1 <= length.min() <= length.max() <= names.MAX_BYTES:
+        if not 1 <= length.min() <= length.max() <= plain_names.MAX_BYTES:
             return None
         fields.append(_gather(letters, start, length))
     return fields

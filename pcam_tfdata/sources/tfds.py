@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pcam_tfdata import faults, schema, sharding, sources
+from pcam_tfdata import faults, name_columns, schema, sources
 from pcam_tfdata.sources import listing
 
 
@@ -98,7 +98,7 @@ def _list_split(
     return listing.Listing(
         split=split,
         labels=labels,
-        names=sharding.to_names(names),
+        names=name_columns.to_array(names),
         images=Rows(folder, split, np.arange(num_patches), image),
     )
 

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import faults, identity, schema, tiff
+from pcam_tfdata import faults, name_columns, schema, tiff
 from pcam_tfdata.benchmark import benchmark_options
 from pcam_tfdata.sources import kaggle, listing
 
@@ -61,7 +61,7 @@ def find(input_dir: str, data: benchmark_options.Data, folder: str) -> PatchSet:
     listed, found = kaggle.list_train(input_dir)
     if found:
         raise faults.BadInputError(found)
-    if not identity.are_hashes(listed.names).all():
+    if not name_columns.are_hashes(listed.names).all():
         raise ValueError(
             f"{input_dir}: found names that are no SHA-1, expected the hash of"
             " the pixels: it is what peers are checked by."
@@ -73,7 +73,7 @@ def find(input_dir: str, data: benchmark_options.Data, folder: str) -> PatchSet:
         )
     return PatchSet(
         tuple(map(os.path.abspath, listing.list_paths(listed.images))),
-        tuple(listing.to_text(listed.names)),
+        tuple(name_columns.to_text(listed.names)),
         tuple(listed.labels.tolist()),
         data,
         folder,
