@@ -117,17 +117,19 @@ def _fill(
     place: workspace.Workspace, options: ConvertOptions
 ) -> manifest.Manifest:
     """Writes all that a records folder holds."""
-    listings, found = sources.list_patches(
-        sources.SourceOptions(
-            options.source,
-            options.input_dir,
-            slide_csv=options.slide_csv,
-            class_folders=tuple(options.class_folders),
-            follow_symlinks=options.follow_symlinks,
-            unpacked_dir=place.unpacked_dir,
+    with workers.Workers(
+        options.num_workers, prepare_for=shards.write_shard
+    ) as pool:
+        listings, found = sources.list_patches(
+            sources.SourceOptions(
+                options.source,
+                options.input_dir,
+                slide_csv=options.slide_csv,
+                class_folders=tuple(options.class_folders),
+                follow_symlinks=options.follow_symlinks,
+                unpacked_dir=place.unpacked_dir,
+            )
         )
-    )
-    with workers.Workers(options.num_workers) as pool:
         ids, more = _settle_ids(pool, listings, found, options)
         found += more
         _fail_or_go_on(found, options)

@@ -42,9 +42,16 @@ class Workers:
 
     Args:
         num_workers: How many; 0 for one a core.
+        prepare_for: What they will run, to be imported while this process does
+            something else; if not given, they start with the first task.
     """
 
-    def __init__(self, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        num_workers: int = 0,
+        *,
+        prepare_for: Callable[[Any], Any] | None = None,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._others = multiprocessing.active_children()
         self._num_done = context.Value("q", 0)
@@ -55,6 +62,8 @@ class Workers:
             initializer=_start_worker,
             initargs=(self._num_done,),
         )
+        for _ in range(self._num_workers if prepare_for else 0):
+            self._submit(_import, prepare_for)
 
     def __enter__(self) -> "Workers":
         return self
@@ -114,8 +123,7 @@ class Workers:
         while True:
             room = _TASKS_AHEAD * self._num_workers - len(running)
             for place, task in itertools.islice(tasks, room):
-                with deaf_to_signals():  # Submitting is what starts workers.
-                    running[self._pool.submit(function, task)] = place
+                running[self._submit(function, task)] = place
             if not running:
                 return
             done, _ = concurrent.futures.wait(
@@ -124,6 +132,12 @@ class Workers:
                 return_when=concurrent.futures.FIRST_COMPLETED,
             )
             yield {running.pop(future): future.result() for future in done}
+
+    def _submit(
+        self, function: Callable[[Any], Any], task: Any
+    ) -> concurrent.futures.Future:
+        with deaf_to_signals():  # Submitting is what starts workers.
+            return self._pool.submit(function, task)
 
 
 @contextlib.contextmanager
@@ -157,6 +171,10 @@ def _start_worker(num_done: Any) -> None:
     global _num_done
     _num_done = num_done
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _import(_: Callable[[Any], Any]) -> None:
+    """Does nothing; but its argument had to be imported."""
 
 
 def _end_with_parent() -> None:
