@@ -6,6 +6,7 @@ systems; it is imported for them alone.
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from types import ModuleType
 from typing import IO
@@ -45,7 +46,12 @@ def open_file(path: str, mode: str = "r", **options: object) -> IO:
 
 @contextlib.contextmanager
 def open_whole(
-    path: str, mode: str = "w", *, sync: bool = False, **options: object
+    path: str,
+    mode: str = "w",
+    *,
+    sync: bool = False,
+    is_shared: bool = False,
+    **options: object,
 ) -> Iterator[IO]:
     """Opens a file to write that is at `path` once it is whole; text is UTF-8.
 
@@ -56,12 +62,15 @@ def open_whole(
         mode: `w` or `wb`.
         sync: Whether it must be on the disk before it has its name, so that a
             failure of power leaves no file that is shorter.
+        is_shared: Whether others may be writing the same file; the last to end
+            wins. What a killed process leaves has then a name of its own.
         **options: Of `open`.
 
     Raises:
         OSError: it cannot be written; `filename` says which.
     """
-    temporary = f"{path}{INCOMPLETE}"
+    who = f".{socket.gethostname()}-{os.getpid()}" if is_shared else ""
+    temporary = f"{path}{who}{INCOMPLETE}"
     if "b" not in mode:
         options = {"encoding": "utf-8", **options}
     try:

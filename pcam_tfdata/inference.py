@@ -132,6 +132,7 @@ def stream_all(
     description: str,
     *,
     first_patch: int = 0,
+    end_patch: int | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields what a saved network says of patches, see `Predictor.stream`.
 
@@ -145,6 +146,7 @@ def stream_all(
         first_patch: Begins with the batch that has this one. A patch has its
             place in its batch wherever one begins: the place can change the
             last bits of a logit.
+        end_patch: Ends with the batch that has the one before; None for all.
 
     Raises:
         ValueError: the model or a record is damaged.
@@ -155,10 +157,11 @@ def stream_all(
         batch_size, patches.num_patches, distribution.num_replicas_in_sync
     )
     first_batch = first_patch // batch_size
+    end_patch = end_patch or patches.num_patches
     batches = patches.eval_batches(
         batch_size=batch_size, first_batch=first_batch
-    )
-    num_patches = patches.num_patches - first_batch * batch_size
+    ).take(-(-end_patch // batch_size) - first_batch)
+    num_patches = end_patch - first_batch * batch_size
     if patches.plan:
         _logger.info("Input: %s.", patches.plan)
     with pipeline.damage_named(patches):

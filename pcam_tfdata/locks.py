@@ -11,7 +11,9 @@ _logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def hold(path: str, what: str, advice: str) -> Iterator[None]:
+def hold(
+    path: str, what: str, advice: str, *, is_shared: bool = False
+) -> Iterator[None]:
     """Locks a file, which is made with its folder if it is not there.
 
     The system lets go of the lock when its holder ends, however it ends. Who
@@ -21,6 +23,7 @@ def hold(path: str, what: str, advice: str) -> Iterator[None]:
         path: Of the file; it gets the number of this process.
         what: What a holder does, for the error, as `is training there`.
         advice: What to do when there is another, a sentence.
+        is_shared: Lets others hold it too that share it.
 
     Raises:
         RuntimeError: another process holds it.
@@ -28,7 +31,7 @@ def hold(path: str, what: str, advice: str) -> Iterator[None]:
     while True:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "a+", encoding="utf-8") as file:
-            _lock(file, path, what, advice)
+            _lock(file, path, what, advice, is_shared)
             # The holder before may have removed the file since it was opened.
             if not _is_at(file, path):
                 continue
@@ -39,10 +42,11 @@ def hold(path: str, what: str, advice: str) -> Iterator[None]:
             return
 
 
-def _lock(file: IO, path: str, what: str, advice: str) -> None:
+def _lock(file: IO, path: str, what: str, advice: str, is_shared: bool) -> None:
     folder = os.path.dirname(path)
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
         raise RuntimeError(

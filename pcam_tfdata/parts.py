@@ -3,13 +3,15 @@
 They lie in a folder beside the output:
 
     job.json        hashes of the model and the records, and the split
-    lock            locked by the process that predicts
+    lock            locked by the processes that predict
     SHARD.logits    the logits of a shard's patches: float32, nothing else
 """
 
 import contextlib
 import json
 import os
+import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +23,11 @@ _JOB = "job.json"
 _LOCK = "lock"
 _ENDING = ".logits"
 _LOGIT = np.dtype("<f4")
+# A job, the lock, a part, and what a killed process was writing, maybe with its
+# host and number.
+_OWN = re.compile(
+    rf"{_LOCK}|({_JOB}|.+{_ENDING})(\..+-\d+)?({files.INCOMPLETE})?"
+)
 
 
 class Parts:
@@ -55,7 +62,9 @@ class Parts:
 
     def write(self, shard: selection.ShardFile, logit: np.ndarray) -> None:
         """Writes the part of a shard, whole or not at all."""
-        with files.open_whole(self._path(shard), "wb", sync=True) as file:
+        with files.open_whole(
+            self._path(shard), "wb", sync=True, is_shared=True
+        ) as file:
             file.write(logit.astype(_LOGIT).tobytes())
 
     def _path(self, shard: selection.ShardFile) -> str:
@@ -117,12 +126,7 @@ def open_folder(
         RuntimeError: another process works there.
         ValueError: the parts belong to another job.
     """
-    _refuse_foreign(folder)
-    with locks.hold(
-        os.path.join(folder, _LOCK),
-        "is at work on this output",
-        "Wait for it, or choose another --output_csv.",
-    ):
+    with _hold(folder):
         if restart:
             _remove_files(folder)
         _check_job(folder, job)
@@ -135,12 +139,64 @@ def open_folder(
         _remove(folder)
 
 
+@contextlib.contextmanager
+def share_folder(folder: str, job: Mapping[str, str]) -> Iterator[Parts]:
+    """Opens a folder of parts, or makes it, beside others that do the same.
+
+    It stays, for whoever joins the parts.
+
+    Args:
+        folder: Where.
+        job: What the parts belong to.
+
+    Raises:
+        FileExistsError, RuntimeError, ValueError: see `open_folder`.
+    """
+    with _hold(folder, is_shared=True):
+        _note_job_once(folder, job)
+        _refuse_other_job(folder, job)
+        yield Parts(folder)
+
+
+@contextlib.contextmanager
+def _hold(folder: str, *, is_shared: bool = False) -> Iterator[None]:
+    _refuse_foreign(folder)
+    with locks.hold(
+        os.path.join(folder, _LOCK),
+        "is at work on this output",
+        "Wait for it, or choose another --output_csv.",
+        is_shared=is_shared,
+    ):
+        yield
+
+
+def _note_job_once(folder: str, job: Mapping[str, str]) -> None:
+    """Notes the job of a folder, if none is noted: the first of several does."""
+    path = os.path.join(folder, _JOB)
+    own = f"{path}.{socket.gethostname()}-{os.getpid()}"
+    files.write_text(own, _job_text(job))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(own, path)
+    finally:
+        os.remove(own)
+
+
 def _check_job(folder: str, job: Mapping[str, str]) -> None:
     """Notes the job of a folder without parts; refuses one of another job."""
     path = os.path.join(folder, _JOB)
     if not _list_parts(folder):
-        files.write_text(path, json.dumps(job, indent=1) + "\n")
+        files.write_text(path, _job_text(job))
         return
+    _refuse_other_job(folder, job)
+
+
+def _job_text(job: Mapping[str, str]) -> str:
+    return json.dumps(job, indent=1) + "\n"
+
+
+def _refuse_other_job(folder: str, job: Mapping[str, str]) -> None:
+    path = os.path.join(folder, _JOB)
     try:
         with open(path, encoding="utf-8") as file:
             found = dict(json.load(file))
@@ -175,11 +231,7 @@ def _list(folder: str, *, owned: bool) -> list[str]:
     return [
         name
         for name in os.listdir(folder)
-        if owned
-        == (
-            name in (_JOB, _LOCK)
-            or name.removesuffix(files.INCOMPLETE).endswith((_ENDING, _JOB))
-        )
+        if owned == (_OWN.fullmatch(name) is not None)
     ]
 
 

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from conftest import run_pcam
 
-from pcam_tfdata import parts, pipeline, submission, tables
+from pcam_tfdata import (
+    parts,
+    pipeline,
+    predict_options,
+    submission,
+    tables,
+)
 from pcam_tfdata.pipeline import selection
 
 NUM_TEST = 299
@@ -193,9 +199,11 @@ def test_terminated_job_leaves_its_parts(records_dir, run_dir, tmp_path):
 def test_damaged_part_is_predicted_again(
     records_dir, run_dir, killed_copy, undisturbed
 ):
+    num_sound = len(list_parts(killed_copy)) - 1
     os.truncate(list_parts(killed_copy)[1], 3)
     found, told = predict(records_dir, run_dir, killed_copy)
-    assert f"1 of {num_shards(records_dir)} shards were there.\n" in told
+    num_all = num_shards(records_dir)
+    assert f"{num_sound} of {num_all} shards were there.\n" in told
     assert found == undisturbed
 
 
@@ -229,6 +237,84 @@ def test_second_process_is_refused(records_dir, run_dir, undisturbed, tmp_path):
     assert first.returncode == 0
     assert (tmp_path / "submission.csv").read_bytes() == undisturbed
     assert os.listdir(tmp_path) == ["submission.csv"]
+
+
+def test_ranges_at_once_then_merged_give_the_same(
+    records_dir, run_dir, undisturbed, tmp_path
+):
+    num_all = num_shards(records_dir)
+    assert num_all > 9
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pcam_tfdata",
+             *job(records_dir, run_dir, tmp_path, f"--shard_range={chosen}")],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for chosen in ("5:9", "2:7")
+    ]  # fmt: skip
+    for process in jobs:
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+    assert len(list_parts(tmp_path)) == 7
+    early = run_pcam(*job(records_dir, run_dir, tmp_path, "--merge"))
+    assert early.returncode == 1
+    (told,) = early.stderr.splitlines()
+    missing = num_all - 7
+    assert f"no part of {missing} of {num_all} shards" in told
+    assert told.endswith(f"--shard_range: 0:2, 9:{num_all}.")
+    assert len(list_parts(tmp_path)) == 7
+    last = run_pcam(
+        *job(records_dir, run_dir, tmp_path, f"--shard_range=0:{num_all}")
+    )
+    assert last.returncode == 0, last.stderr
+    assert f"7 of {num_all} shards were there.\n" in last.stderr
+    found, _ = predict(records_dir, run_dir, tmp_path, "--merge")
+    assert found == undisturbed
+
+
+def test_merge_without_parts_makes_nothing(records_dir, run_dir, tmp_path):
+    result = run_pcam(*job(records_dir, run_dir, tmp_path, "--merge"))
+    assert result.returncode == 1
+    assert "expected the parts of a prediction" in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["3", "4:4", "5:3", "0:8", "-1:2", "a:b", ":"])
+def test_range_of_no_shards_is_refused(text):
+    with pytest.raises(ValueError, match="expected a:b"):
+        predict_options.parse_range(text, 7)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--shard_range=0:1", "--merge"),
+        ("--shard_range=0:1", "--threshold=0.5"),
+        ("--shard_range=0:1", "--sample_submission=a.csv"),
+        ("--shard_range=0:1", "--restart"),
+        ("--merge", "--restart"),
+    ],
+    ids=" ".join,
+)
+def test_flags_of_parts_that_exclude_each_other(flags, tmp_path):
+    result = run_pcam(*job("records", "run", tmp_path, *flags))
+    assert result.returncode == 2
+    assert "expected one of them alone" in result.stderr
+
+
+def test_parts_are_shared_but_not_while_they_are_joined(folder):
+    same = {"model": "a", "split": "test"}
+    with parts.share_folder(folder, same), parts.share_folder(folder, same):
+        with pytest.raises(RuntimeError, match="is at work on this output"):
+            with parts.open_folder(folder, same):
+                pass
+    with pytest.raises(RuntimeError, match="is at work on this output"):
+        with parts.open_folder(folder, same):
+            with parts.share_folder(folder, same):
+                pass
+    with pytest.raises(ValueError, match="differs in model"):
+        with parts.share_folder(folder, same | {"model": "b"}):
+            pass
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 Labels are probabilities, which is what an AUC wants, unless --threshold is given.
 From records a killed job leaves the shards that it finished in OUTPUT_CSV.parts;
-the same command again goes on with the others.
+the same command again goes on with the others. With --shard_range any number of
+jobs do some shards each, and --merge writes the CSV.
 """
 
 from absl import app, flags
@@ -41,6 +42,15 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "restart", False, "Begin anew, dropping what a killed job left."
 )
+flags.DEFINE_string(
+    "shard_range",
+    None,
+    "a:b: predict only shards a to b - 1 of the split, counted from 0. Their"
+    " parts stay for --merge.",
+)
+flags.DEFINE_bool(
+    "merge", False, "Predict nothing; write the CSV once every part is there."
+)
 
 
 def run() -> None:
@@ -51,8 +61,31 @@ def run() -> None:
         raise app.UsageError(
             "expected one of --records_dir and --input_dir, found both or none."
         )
+    _check_parts()
     with quiet.imports():
-        from pcam_tfdata import predict
-    predicted = options.from_flags(predict.PredictOptions)
-    num_patches = predict.predict(predicted)
-    print(f"{predicted.output_csv}: {num_patches:,} patches.")
+        from pcam_tfdata import merge, predict, predict_options
+    predicted = options.from_flags(predict_options.PredictOptions)
+    if predicted.shard_range:
+        num_patches = predict.predict_range(predicted)
+        print(f"{predicted.parts_dir}: {num_patches:,} patches.")
+        return
+    make = merge.merge if predicted.merge else predict.predict
+    print(f"{predicted.output_csv}: {make(predicted):,} patches.")
+
+
+def _check_parts() -> None:
+    """Refuses flags that make no sense where a job is done in parts."""
+    for flag, others in (
+        ("shard_range", ("merge", "threshold", "sample_submission")),
+        ("shard_range", ("input_dir", "restart")),
+        ("merge", ("input_dir", "restart")),
+    ):
+        for other in others:
+            if options.value(flag) and options.value(other) not in (
+                None,
+                False,
+            ):
+                raise app.UsageError(
+                    f"found --{flag} with --{other}, expected one of them"
+                    " alone: see --help."
+                )

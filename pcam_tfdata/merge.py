@@ -1,0 +1,156 @@
+"""From the parts of a prediction to its CSV."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from pcam_tfdata import (
+    manifest,
+    parts,
+    predict_options,
+    run_files,
+    submission,
+    tables,
+)
+from pcam_tfdata.pipeline import selection
+
+_MAX_NAMED = 8
+
+
+def merge(options: predict_options.PredictOptions) -> int:
+    """Writes the CSV of a prediction whose parts are all there.
+
+    They are removed then.
+
+    Returns:
+        How many patches.
+
+    Raises:
+        FileNotFoundError, ValueError: a part is not there, or the parts are of
+            another model or other records, or the sample does not fit them.
+        RuntimeError: a process is writing parts.
+    """
+    predict_options.check_output(options.output_csv)
+    job = describe_job(options)
+    shards = selection.select(options.records_dir, [options.split]).shards
+    if not os.path.isdir(options.parts_dir):
+        raise FileNotFoundError(
+            f"{options.parts_dir}: not found, expected the parts of a"
+            " prediction. Predict with --shard_range first."
+        )
+    with parts.open_folder(options.parts_dir, job) as done:
+        missing = list_missing(shards, slice(0, len(shards)), done)
+        if missing:
+            raise ValueError(_describe_missing(options, shards, missing))
+        writer = Writer(options, shards)
+        return writer.write(done)
+
+
+def describe_job(options: predict_options.PredictOptions) -> dict[str, str]:
+    """Returns what parts belong to.
+
+    Raises:
+        FileNotFoundError: there is no model, or no records.
+    """
+    return {
+        "model_sha256": manifest.hash_file(
+            run_files.find_model(options.run_dir)
+        ),
+        "manifest_sha256": manifest.hash_manifest(options.records_dir),
+        "split": options.split,
+    }
+
+
+def list_missing(
+    shards: Sequence[selection.ShardFile], chosen: slice, done: parts.Parts
+) -> list[slice]:
+    """Returns the runs of shards, of those chosen, that have no sound part."""
+    places = itertools.groupby(
+        range(chosen.start, chosen.stop),
+        lambda place: done.has(shards[place]),
+    )
+    runs = [list(run) for has, run in places if not has]
+    return [slice(run[0], run[-1] + 1) for run in runs]
+
+
+class Writer:
+    """Writes the CSV of all patches of a split.
+
+    What it needs beside the parts is looked at when it is made: predicting may
+    take an hour.
+
+    Args:
+        options: Of the prediction.
+        shards: All of the split.
+
+    Raises:
+        ValueError: sidecar or sample do not fit the patches.
+    """
+
+    def __init__(
+        self,
+        options: predict_options.PredictOptions,
+        shards: Sequence[selection.ShardFile],
+    ) -> None:
+        self._options = options
+        self._shards = shards
+        self._num_patches = sum(shard.num_records for shard in shards)
+        _check_sidecar(options, self._num_patches)
+        self._sample = read_sample(options, _read_names(options))
+
+    def write(self, done: parts.Parts) -> int:
+        """Returns how many patches; memory holds the logits of a shard."""
+        submission.write(
+            self._options.output_csv,
+            _read_names(self._options),
+            map(done.read, self._shards),
+            sample=self._sample,
+            threshold=self._options.threshold,
+        )
+        return self._num_patches
+
+
+def _read_names(options: predict_options.PredictOptions) -> Iterator[str]:
+    """Yields the names of a split's patches; memory holds one at a time."""
+    path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
+    for split, name in tables.iterate_csv(path, ("split", "source_name")):
+        if split == options.split:
+            yield name
+
+
+def _check_sidecar(
+    options: predict_options.PredictOptions, num_patches: int
+) -> None:
+    num_names = sum(1 for _ in _read_names(options))
+    if num_names != num_patches:
+        path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
+        raise ValueError(
+            f"{path}: found {num_names:,} rows of {options.split}, expected"
+            f" {num_patches:,}. Convert again."
+        )
+
+
+def read_sample(
+    options: predict_options.PredictOptions, names: Iterable[str]
+) -> submission.Sample | None:
+    """Returns the rows that the sample asks for; None where there is none."""
+    if options.sample_submission is None:
+        return None
+    return submission.read_sample(options.sample_submission, names)
+
+
+def _describe_missing(
+    options: predict_options.PredictOptions,
+    shards: Sequence[selection.ShardFile],
+    missing: Sequence[slice],
+) -> str:
+    num_missing = sum(run.stop - run.start for run in missing)
+    ranges = [f"{run.start}:{run.stop}" for run in missing]
+    named = ", ".join(ranges[:_MAX_NAMED])
+    if len(ranges) > _MAX_NAMED:
+        named += f" and {len(ranges) - _MAX_NAMED:,} more"
+    return (
+        f"{options.parts_dir}: found no part of {num_missing:,} of"
+        f" {len(shards):,} shards, expected all. Predict with --shard_range:"
+        f" {named}."
+    )

@@ -1,0 +1,92 @@
+"""What to predict, and where to."""
+
+import dataclasses
+import os
+import re
+
+_RANGE = re.compile(r"(\d+):(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """What to predict.
+
+    Attributes:
+        run_dir: Folder of a run; its best model predicts.
+        output_csv: Where to.
+        records_dir: Records folder; or else
+        input_dir: Kaggle's folder, read without records.
+        split: Of the records; of a folder, `test` or `train`.
+        batch_size: Patches of a forward pass, over all replicas; rounded up to
+            what these can share evenly.
+        input: Way in to records, one of `choices.INPUTS`.
+        input_threads: See `pipeline.Source`.
+        strategy: One of `choices.STRATEGIES`.
+        num_virtual_devices: See `strategy.make_strategy`.
+        allow_cpu: See `strategy.make_strategy`.
+        threshold: None for probabilities; else labels 0 and 1, where a
+            probability at or above it gives 1.
+        sample_submission: A CSV whose ids, in order, the output must have.
+        restart: Drops the parts that a killed job left.
+        shard_range: `a:b`: only shards a to b - 1 of the split, whose parts
+            stay until all are there and `merge` writes the CSV.
+        merge: Predicts nothing; writes the CSV from the parts.
+    """
+
+    run_dir: str
+    output_csv: str
+    records_dir: str | None = None
+    input_dir: str | None = None
+    split: str = "test"
+    batch_size: int = 512
+    input: str = "auto"
+    input_threads: int = 0
+    strategy: str = "one_device"
+    num_virtual_devices: int = 0
+    allow_cpu: bool = False
+    threshold: float | None = None
+    sample_submission: str | None = None
+    restart: bool = False
+    shard_range: str | None = None
+    merge: bool = False
+
+    @property
+    def parts_dir(self) -> str:
+        """The folder of the parts."""
+        return f"{self.output_csv}.parts"
+
+
+def check_output(output_csv: str) -> None:
+    """Refuses a path where no file can be written.
+
+    Raises:
+        FileExistsError, FileNotFoundError: it cannot.
+    """
+    folder = os.path.dirname(output_csv) or "."
+    if os.path.isdir(output_csv):
+        raise FileExistsError(
+            f"{output_csv}: found a folder, expected a file to write. Check"
+            " --output_csv."
+        )
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise FileNotFoundError(
+            f"{output_csv}: found no folder {folder} that can be written in."
+            " Check --output_csv."
+        )
+
+
+def parse_range(text: str, num_shards: int) -> slice:
+    """Returns the shards that a range `a:b` means: a to b - 1.
+
+    Raises:
+        ValueError: it is none, or not one of `num_shards` shards.
+    """
+    found = _RANGE.fullmatch(text)
+    if found:
+        start, stop = map(int, found.groups())
+        if start < stop <= num_shards:
+            return slice(start, stop)
+    raise ValueError(
+        f"--shard_range: found {text!r}, expected a:b for shards a to b - 1 of"
+        f" the split, within 0:{num_shards}."
+    )
