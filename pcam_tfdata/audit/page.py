@@ -156,7 +156,7 @@ def _draw_blanks(
 def _draw_distributions(part: figure.SubFigure, table: tables.Table) -> None:
     *curves, classes = part.subplots(1, 3)
     values = shifts.measures(table.scanned.statistics)
-    own = [p for p in table.sections_of(0) if p.patches.stop > p.patches.start]
+    own = [p for p in table.sections_of(0) if p.num_patches]
     densities = (
         values["red density"] + values["green density"] + values["blue density"]
     ) / schema.NUM_CHANNELS
