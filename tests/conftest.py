@@ -43,18 +43,17 @@ def make_clouds(num_patches: int, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="session")
 def kaggle_sample() -> pathlib.Path:
     """A folder of real patches, in Kaggle's layout; skips where there is none."""
-    path = _SHARED_DATA / "kaggle_sample"
-    if not path.is_dir():
-        pytest.skip(
-            "the real patches of ../shared/data are not on this machine"
-        )
-    return path
+    return _find_real("kaggle_sample")
 
 
 @pytest.fixture(scope="session")
 def pcam_jpeg() -> pathlib.Path:
     """A folder of real patches, class folders of JPEGs; skips without it."""
-    path = _SHARED_DATA / "pcam_jpeg"
+    return _find_real("pcam_jpeg")
+
+
+def _find_real(name: str) -> pathlib.Path:
+    path = _SHARED_DATA / name
     if not path.is_dir():
         pytest.skip(
             "the real patches of ../shared/data are not on this machine"
@@ -152,3 +151,18 @@ def run_pcam(*arguments: object, **options) -> subprocess.CompletedProcess:
         timeout=300,
         **options,
     )
+
+
+def measure_alone(code: str, path: pathlib.Path) -> list[str]:
+    """Returns the words that a program says of a path, and prints them.
+
+    It has a process of its own, so that memory is its own too.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    print(result.stdout)
+    return result.stdout.split()

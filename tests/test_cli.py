@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import loaded
 import pytest
 from conftest import NUM_TEST, NUM_TRAIN, run_pcam
 
@@ -17,11 +18,13 @@ from pcam_tfdata import records, run_files, tables
 from pcam_tfdata.cli import main
 
 ROOT = pathlib.Path(__file__).parents[1]
+TENSORFLOW = ("train", "evaluate", "predict")  # Who imports it.
 
 
 def refused(code: int, found: str, *arguments: object, lines: int = 1) -> None:
     """Runs a command that must fail with `found` in its one line."""
-    result = run_pcam(*arguments)
+    run = loaded.run if arguments[0] in TENSORFLOW else run_pcam
+    result = run(*arguments)
     told = result.stderr.strip().splitlines()
     assert result.returncode == code, result.stderr
     assert found in result.stderr, result.stderr
@@ -447,13 +450,13 @@ def test_stream_trains_and_names_damage(records_dir, tmp_path):
         "train", f"--records_dir={copy}", "--model=small_cnn",
         "--batch_size=16", "--epochs=1", "--input=stream",
     ]  # fmt: skip
-    result = run_pcam(*command, f"--run_dir={tmp_path / 'run'}")
+    result = loaded.run(*command, f"--run_dir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
     path = min(copy.glob("pcam-fold2*"))
     data = bytearray(path.read_bytes())
     data[2 * records.layout(labeled=True).record_bytes + 5000] ^= 1
     path.write_bytes(data)
-    result = run_pcam(*command, f"--run_dir={tmp_path / 'other'}")
+    result = loaded.run(*command, f"--run_dir={tmp_path / 'other'}")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     last = result.stderr.splitlines()[-1]
@@ -503,7 +506,7 @@ def test_run_keeps_its_record(run_dir):
 
 def test_flags_of_a_run_repeat_it(run_dir, tmp_path):
     again = tmp_path / "again"
-    result = run_pcam(
+    result = loaded.run(
         "train", f"--flagfile={run_dir / 'flags.txt'}", f"--run_dir={again}"
     )
     assert result.returncode == 0, result.stderr
@@ -515,7 +518,7 @@ def test_flags_of_a_run_repeat_it(run_dir, tmp_path):
 
 def test_restart_begins_anew_on_two_devices(records_dir, run_dir, tmp_path):
     copy = shutil.copytree(run_dir, tmp_path / "run")
-    result = run_pcam(
+    result = loaded.run(
         "train", f"--records_dir={records_dir}", f"--run_dir={copy}",
         "--model=small_cnn", "--batch_size=16", "--epochs=1", "--restart",
         "--strategy=mirrored", "--num_virtual_devices=2",
@@ -567,7 +570,7 @@ def test_scores_without_slides_are_said_to_be_optimistic(
     (scores_dir / "slides.csv").write_text("of an earlier evaluation")
 
     def evaluate(num_resamples):
-        result = run_pcam(
+        result = loaded.run(
             "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
             f"--output_dir={scores_dir}", f"--num_resamples={num_resamples}",
         )  # fmt: skip
@@ -632,7 +635,7 @@ def test_scores_that_say_little_come_with_a_warning(
     records_dir, run_dir, kaggle_tree, tmp_path
 ):
     def evaluate(records, split):
-        result = run_pcam(
+        result = loaded.run(
             "evaluate", f"--records_dir={records}", f"--run_dir={run_dir}",
             f"--output_dir={tmp_path / 'scores'}", f"--splits={split}",
         )  # fmt: skip
@@ -659,8 +662,10 @@ def test_file_that_is_no_network_is_refused(records_dir, run_dir, tmp_path):
     assert os.listdir(tmp_path) == ["run"]
 
 
-def submission(run_dir, path, *arguments) -> list[tuple[str, ...]]:
-    result = run_pcam(
+def submission(
+    run_dir, path, *arguments, run=loaded.run
+) -> list[tuple[str, ...]]:
+    result = run(
         "predict", f"--run_dir={run_dir}", f"--output_csv={path}", *arguments
     )
     assert result.returncode == 0
@@ -676,8 +681,9 @@ def test_records_and_folder_give_one_submission(
     tables.write_csv(str(tmp_path / "sample.csv"), ("id",), wanted)
     ordered = f"--sample_submission={tmp_path / 'sample.csv'}"
     one = submission(
-        run_dir, tmp_path / "1.csv", f"--records_dir={records_dir}", ordered
-    )
+        run_dir, tmp_path / "1.csv", f"--records_dir={records_dir}", ordered,
+        run=run_pcam,
+    )  # fmt: skip
     two = submission(
         run_dir, tmp_path / "2.csv", f"--input_dir={kaggle_tree}", ordered,
         "--batch_size=3",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pcam_tfdata import progress
 from pcam_tfdata.audit import near_duplicates
 
 SIZE = 64
@@ -60,6 +61,16 @@ def test_threads_change_nothing():
     )
     np.testing.assert_array_equal(one.first, two.first)
     np.testing.assert_array_equal(one.second, two.second)
+
+
+def test_search_says_how_far_it_is(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", -1)
+    vectors = make_vectors(640, similarity=0.8, num_pairs=50)
+    with caplog.at_level("INFO", "pcam_tfdata"):
+        near_duplicates.find(vectors, least_similarity=0.6)
+    first, *_, last = caplog.messages
+    assert first.startswith("search: 5 of 640 patches")
+    assert last.startswith("search: 640 of 640 patches")
 
 
 @pytest.mark.parametrize("num_vectors", [0, 1, 2, 9])

@@ -4,10 +4,9 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
+import loaded
 import numpy as np
 import pytest
 from conftest import run_pcam
@@ -41,7 +40,7 @@ def records_dir(tmp_path_factory) -> str:
 
 
 def train(records_dir, run_dir, seed) -> pathlib.Path:
-    result = run_pcam(
+    result = loaded.run(
         "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
         "--model=small_cnn", "--batch_size=16", "--epochs=1",
         f"--seed={seed}",
@@ -65,10 +64,12 @@ def job(records_dir, run_dir, folder, *more) -> list[str]:
     ]  # fmt: skip
 
 
-def predict(records_dir, run_dir, folder, *more) -> tuple[bytes, str]:
+def predict(
+    records_dir, run_dir, folder, *more, run=loaded.run
+) -> tuple[bytes, str]:
     """Runs a job that must succeed; returns its CSV and its stderr."""
     folder.mkdir(exist_ok=True)
-    result = run_pcam(*job(records_dir, run_dir, folder, *more))
+    result = run(*job(records_dir, run_dir, folder, *more))
     assert result.returncode == 0, result.stderr
     assert os.listdir(folder) == ["submission.csv"]
     return (folder / "submission.csv").read_bytes(), result.stderr
@@ -78,16 +79,12 @@ def predict(records_dir, run_dir, folder, *more) -> tuple[bytes, str]:
 def undisturbed(records_dir, run_dir, tmp_path_factory) -> bytes:
     """The CSV of the job when nothing happens to it."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return predict(records_dir, run_dir, folder)[0]
+    return predict(records_dir, run_dir, folder, run=run_pcam)[0]
 
 
-def stop(records_dir, run_dir, folder, number) -> subprocess.Popen:
+def stop(records_dir, run_dir, folder, number) -> loaded.Process:
     """Starts the job and sends it a signal once a few shards are done."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pcam_tfdata",
-         *job(records_dir, run_dir, folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = loaded.start(*job(records_dir, run_dir, folder))
     while process.poll() is None and len(list_parts(folder)) < 3:
         time.sleep(0.001)
     process.send_signal(number)
@@ -147,7 +144,7 @@ def test_replicas_and_remainders_change_nothing(
 
 def test_replicas_evaluate_alike(records_dir, run_dir, tmp_path):
     def evaluate(output_dir, *more):
-        result = run_pcam(
+        result = loaded.run(
             "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
             f"--output_dir={output_dir}", *more,
         )  # fmt: skip
@@ -212,7 +209,7 @@ def test_parts_of_another_model_are_not_used(
 ):
     before = sorted(os.listdir(killed_copy / PARTS))
     other = train(records_dir, tmp_path / "other", seed=1)
-    result = run_pcam(*job(records_dir, other, killed_copy))
+    result = loaded.run(*job(records_dir, other, killed_copy))
     assert result.returncode == 1
     (told,) = result.stderr.splitlines()
     assert "of another prediction, which differs in model_sha256." in told
@@ -227,7 +224,7 @@ def test_second_process_is_refused(records_dir, run_dir, undisturbed, tmp_path):
     first = stop(records_dir, run_dir, tmp_path, signal.SIGSTOP)
     try:
         assert os.listdir(tmp_path) == [PARTS]
-        second = run_pcam(*job(records_dir, run_dir, tmp_path, "--restart"))
+        second = loaded.run(*job(records_dir, run_dir, tmp_path, "--restart"))
     finally:
         first.send_signal(signal.SIGCONT)
     first.communicate(timeout=60)

@@ -4,11 +4,11 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
+import conftest
 import keras
+import loaded
 import numpy as np
 import pytest
 
@@ -33,15 +33,10 @@ FLAGS = (
 )  # fmt: skip
 
 
-def start_training(records_dir, run_dir, *flags) -> subprocess.Popen:
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "pcam_tfdata", "train",
-            f"--records_dir={records_dir}", f"--run_dir={run_dir}", *flags,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def start_training(records_dir, run_dir, *flags) -> loaded.Process:
+    return loaded.start(
+        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}", *flags,
+        together=True,
     )  # fmt: skip
 
 
@@ -82,9 +77,12 @@ def check_same_end(one, other) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(records_dir, tmp_path_factory):
-    """A run of `FLAGS`, left alone."""
+    """A run of `FLAGS`, left alone, in a process that is nothing but a user's."""
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(records_dir, run_dir, *FLAGS)
+    result = conftest.run_pcam(
+        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}", *FLAGS
+    )
+    assert result.returncode == 0, result.stderr
     return run_dir
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import loaded
 import pytest
 from conftest import run_pcam
 
@@ -38,7 +39,7 @@ def trained(records_dir, tmp_path_factory) -> pathlib.Path:
     """A folder with two runs that differ in their learning rate."""
     folder = tmp_path_factory.mktemp("runs")
     for rate in RATES:
-        result = run_pcam(
+        result = loaded.run(
             "train", f"--records_dir={records_dir}",
             f"--run_dir={folder / f'rate {rate}'}", "--model=small_cnn",
             "--batch_size=16", "--epochs=1", f"--learning_rate={rate}",
@@ -123,7 +124,7 @@ def test_the_table_says_what_the_files_of_the_runs_say(trained, tmp_path):
 def test_an_evaluated_run_has_its_scores(trained, records_dir, tmp_path):
     folder = tmp_path / "evaluated"
     shutil.copytree(trained / f"rate {RATES[0]}", folder)
-    result = run_pcam(
+    result = loaded.run(
         "evaluate", f"--records_dir={records_dir}", f"--run_dir={folder}"
     )
     assert result.returncode == 0, result.stderr

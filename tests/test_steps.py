@@ -116,7 +116,7 @@ def run(machine, distribution, batches, first=0, together=False):
     """Runs steps one by one; returns the loss sums, and whether all are finite."""
     parts = {name: [b[name] for b in batches] for name in batches[0]}
     ds = tf.data.Dataset.from_tensor_slices(parts)
-    iterator = iter(distribution.experimental_distribute_dataset(ds))
+    iterator = iter(strategy.distribute(ds, distribution))
     losses, all_finite = [], True
     step, last = first, first + len(batches)
     while step < last:

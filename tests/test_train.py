@@ -75,7 +75,7 @@ def run_steps(
         num_steps=num_steps,
     )
     machine.run_steps(
-        iter(distribution.experimental_distribute_dataset(batches)),
+        iter(strategy.distribute(batches, distribution)),
         0,
         num_steps,
         tf.zeros([3], tf.float64),

@@ -7,6 +7,7 @@ by the correlation of the pixels that both have.
 """
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,11 @@ def align(first: np.ndarray, second: np.ndarray) -> Alignments:
         shifts[place] = _best_shift(fixed, moved)
         scores[place] = correlate(fixed, moved, *shifts[place])
     return Alignments(scores, moves, shifts)
+
+
+def join(parts: Iterable[Alignments]) -> Alignments:
+    """Returns the alignments of all parts, one after the other."""
+    return Alignments(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def correlate(

@@ -53,18 +53,13 @@ def _across(
     groups = [
         group for group in groups if len(finding.sections_of(table, group)) > 1
     ]
-    if not groups:
-        return []
-    text = (
-        f"{len(groups):,} ids are in several splits"
-        f"{finding.blank_note(table, groups)}."
+    return _of_groups(
+        finding.EXACT_ACROSS,
+        finding.LEAK,
+        table,
+        groups,
+        "are in several splits",
     )
-    where = finding.count_splits(table, groups)
-    return [
-        finding.Finding(
-            finding.EXACT_ACROSS, finding.LEAK, len(groups), text, where, groups
-        )
-    ]
 
 
 def _test_sets(
@@ -139,23 +134,13 @@ def _conflicts(
     table: tables.Table, groups: Sequence[Sequence[int]]
 ) -> list[finding.Finding]:
     groups = [g for g in groups if _BOTH_LABELS <= set(table.scanned.labels[g])]
-    if not groups:
-        return []
-    text = (
-        f"{len(groups):,} ids have label 0 and label 1"
-        f"{finding.blank_note(table, groups)}."
+    return _of_groups(
+        finding.LABEL_CONFLICT,
+        finding.CONFLICT,
+        table,
+        groups,
+        "have label 0 and label 1",
     )
-    where = finding.count_splits(table, groups)
-    return [
-        finding.Finding(
-            finding.LABEL_CONFLICT,
-            finding.CONFLICT,
-            len(groups),
-            text,
-            where,
-            groups,
-        )
-    ]
 
 
 def _within(
@@ -167,23 +152,29 @@ def _within(
         for number in _of_folder(table, group, 0):
             by_section[table.section[number]].append(number)
         parts += [part for part in by_section.values() if len(part) > 1]
-    if not parts:
-        return []
-    text = (
-        f"{len(parts):,} ids are several times in one split"
-        f"{finding.blank_note(table, parts)}."
+    return _of_groups(
+        finding.EXACT_WITHIN,
+        finding.DUPLICATE,
+        table,
+        parts,
+        "are several times in one split",
     )
-    where = finding.count_splits(table, parts)
-    return [
-        finding.Finding(
-            finding.EXACT_WITHIN,
-            finding.DUPLICATE,
-            len(parts),
-            text,
-            where,
-            parts,
-        )
-    ]
+
+
+def _of_groups(
+    kind: str,
+    gravity: str,
+    table: tables.Table,
+    groups: Sequence[Sequence[int]],
+    what: str,
+) -> list[finding.Finding]:
+    """Returns that so many ids are or have `what`, if there are any."""
+    if not groups:
+        return []
+    note = finding.blank_note(table, groups)
+    text = f"{len(groups):,} ids {what}{note}."
+    where = finding.count_splits(table, groups)
+    return [finding.Finding(kind, gravity, len(groups), text, where, groups)]
 
 
 def _of_folder(

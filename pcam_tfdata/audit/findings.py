@@ -29,7 +29,7 @@ def comparable_sections(
     table: tables.Table,
 ) -> list[tuple[tables.Section, list[slice]]]:
     """Returns splits of the audited folder, each with the others labelled."""
-    own = [part for part in table.sections_of(0) if _size(part)]
+    own = [part for part in table.sections_of(0) if part.num_patches]
     compared = []
     for part in own:
         others = [o.patches for o in own if o.labeled and o is not part]
@@ -177,7 +177,3 @@ def _shift_finding(
     return finding.Finding(
         kind, finding.NOTE, len(found), text, {part.name: len(found)}
     )
-
-
-def _size(part: tables.Section) -> int:
-    return part.patches.stop - part.patches.start

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pcam_tfdata import progress
+
 NUM_BITS = 256
 _NUM_SORTS = 128
 _MAX_NEIGHBORS = 256
@@ -60,9 +62,16 @@ def find(
         _find_in_sort, embeddings, packed, bits, least_similarity
     )
     found = _no_pairs()
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        for part in pool.map(search, choose_bits(len(embeddings))):
-            found = _merge([found, part], len(embeddings))
+    num_vectors = len(embeddings)
+    with (
+        concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
+        progress.Progress(num_vectors, "search") as bar,
+    ):
+        parts = pool.map(search, choose_bits(num_vectors))
+        for number, part in enumerate(parts, 1):
+            found = _merge([found, part], num_vectors)
+            # Each sort is a share of the work on every vector.
+            bar.advance_to(num_vectors * number // _NUM_SORTS)
     return found
 
 

@@ -98,14 +98,15 @@ def _write_headlines(
     )
 
 
+def _write_title(part: figure.SubFigure, title: str) -> None:
+    part.suptitle(title, fontsize=10, x=0.01, ha="left")
+
+
 def _draw_pairs(
     part: figure.SubFigure, table: tables.Table, shown: Sequence[_Shown]
 ) -> None:
-    part.suptitle(
-        "Pairs that look alike" if shown else "No pairs that look alike",
-        fontsize=10,
-        x=0.01,
-        ha="left",
+    _write_title(
+        part, "Pairs that look alike" if shown else "No pairs that look alike"
     )
     if not shown:
         return
@@ -131,11 +132,8 @@ def _draw_blanks(
     table: tables.Table,
     blanks: dict[int, Sequence[int]],
 ) -> None:
-    part.suptitle(
-        "Nearly blank, by label" if blanks else "No nearly blank patch",
-        fontsize=10,
-        x=0.01,
-        ha="left",
+    _write_title(
+        part, "Nearly blank, by label" if blanks else "No nearly blank patch"
     )
     if not blanks:
         return
@@ -156,7 +154,7 @@ def _draw_blanks(
 def _draw_distributions(part: figure.SubFigure, table: tables.Table) -> None:
     *curves, classes = part.subplots(1, 3)
     values = shifts.measures(table.scanned.statistics)
-    own = [p for p in table.sections_of(0) if p.patches.stop > p.patches.start]
+    own = [p for p in table.sections_of(0) if p.num_patches]
     densities = (
         values["red density"] + values["green density"] + values["blue density"]
     ) / schema.NUM_CHANNELS

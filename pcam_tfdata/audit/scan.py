@@ -144,26 +144,28 @@ def align(
         first: int64 [num_pairs], a patch of each pair.
         second: int64 [num_pairs], the other one.
     """
-    bounds = np.cumsum([0] + [shard.num_records for shard in shards])
+    first, second = _locate(shards, first), _locate(shards, second)
     tasks = [
         PairTask(
             shards=tuple(shards),
-            first=_locate(first[start : start + _PIECE_PAIRS], bounds),
-            second=_locate(second[start : start + _PIECE_PAIRS], bounds),
+            first=first[start : start + _PIECE_PAIRS],
+            second=second[start : start + _PIECE_PAIRS],
         )
         for start in range(0, max(len(first), 1), _PIECE_PAIRS)
     ]
     parts = pool.map(
         align_pairs, tasks, num_patches=len(first), description="compare"
     )
-    return alignment.Alignments(*map(np.concatenate, zip(*parts, strict=True)))
+    return alignment.join(parts)
 
 
 @threadpoolctl.threadpool_limits.wrap(limits=1)
 def align_pairs(task: PairTask) -> alignment.Alignments:
     """Returns how well the pairs of one task lie on each other."""
     mapped = functools.cache(lambda number: _view(task.shards[number]))
-    parts = [alignment.align(*np.zeros((2, 0, 96, 96), np.float32))]
+    parts = [
+        alignment.align(*np.zeros((2, 0, *schema.IMAGE_SHAPE[:2]), np.float32))
+    ]
     for start in range(0, len(task.first), _BLOCK_PAIRS):
         block = slice(start, start + _BLOCK_PAIRS)
         sides = [
@@ -172,15 +174,14 @@ def align_pairs(task: PairTask) -> alignment.Alignments:
         ]
         parts.append(alignment.align(*sides))
         workers.count_done(len(sides[0]))
-    return alignment.Alignments(*map(np.concatenate, zip(*parts, strict=True)))
+    return alignment.join(parts)
 
 
 def read_images(
     shards: Sequence[ShardFile], patches: Sequence[int]
 ) -> np.ndarray:
     """Returns some patches: uint8 [len(patches), 96, 96, 3]."""
-    bounds = np.cumsum([0] + [shard.num_records for shard in shards])
-    places = _locate(np.asarray(patches, np.int64), bounds)
+    places = _locate(shards, np.asarray(patches, np.int64))
     images = np.empty((len(places), *schema.IMAGE_SHAPE), np.uint8)
     for image, (shard, record) in zip(images, places, strict=True):
         image[:] = _view(shards[shard])[record]
@@ -207,8 +208,9 @@ def _gray(images: np.ndarray) -> np.ndarray:
     return optical_density.mean_of_channels(densities)
 
 
-def _locate(patches: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+def _locate(shards: Sequence[ShardFile], patches: np.ndarray) -> np.ndarray:
     """Returns number of the shard and record in it: int64 [n, 2]."""
+    bounds = np.cumsum([0] + [shard.num_records for shard in shards])
     numbers = np.searchsorted(bounds, patches, side="right") - 1
     return np.stack([numbers, patches - bounds[numbers]], axis=1)
 

@@ -46,6 +46,11 @@ class Section:
     labeled: bool
     patches: slice
 
+    @property
+    def num_patches(self) -> int:
+        """How many it has."""
+        return self.patches.stop - self.patches.start
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -77,11 +82,7 @@ class Table:
     @property
     def shards(self) -> list[scan.ShardFile]:
         """Of all folders, in the order of the patches."""
-        return [
-            shard
-            for folder in self.folders
-            for shard in scan.list_shards(folder.records_dir, folder.content)
-        ]
+        return _shards(self.folders)
 
     def sections_of(self, folder: int) -> list[Section]:
         """Returns the splits of one folder."""
@@ -102,18 +103,13 @@ def read(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
         FileNotFoundError, ValueError: one is no sound records folder.
     """
     folders = tuple(Folder(path, manifest.read(path)) for path in records_dirs)
-    shards = [
-        shard
-        for folder in folders
-        for shard in scan.list_shards(folder.records_dir, folder.content)
-    ]
     sections = _sections(folders)
-    sizes = [part.patches.stop - part.patches.start for part in sections]
+    sizes = [part.num_patches for part in sections]
     return Table(
         folders=folders,
         sections=tuple(sections),
         section=np.repeat(np.arange(len(sections)), sizes),
-        scanned=scan.scan(pool, shards),
+        scanned=scan.scan(pool, _shards(folders)),
     )
 
 
@@ -140,6 +136,14 @@ def locate(
             places[number] = found
         first = after
     return places
+
+
+def _shards(folders: Sequence[Folder]) -> list[scan.ShardFile]:
+    return [
+        shard
+        for folder in folders
+        for shard in scan.list_shards(folder.records_dir, folder.content)
+    ]
 
 
 def _sections(folders: Sequence[Folder]) -> list[Section]:

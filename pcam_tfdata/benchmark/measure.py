@@ -198,7 +198,11 @@ class _Process:
         if kind == contender.FAILED:
             self._end()
             raise _FailedError(content)
-        assert kind == expected, f"found message {kind}, expected {expected}"
+        if kind != expected:
+            self._end()
+            raise _FailedError(
+                f"found the answer {kind} of the process, expected {expected}"
+            )
         return content
 
     def _reason_of_end(self) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import faults, schema, tiff
-from pcam_tfdata.pipeline import batches, calls
+from pcam_tfdata.pipeline import batches
 
 # Batches that are read at a time: the disk answers one while another is decoded.
 _NUM_CALLS = 4
@@ -39,29 +39,35 @@ class ImageFiles:
         self, *, batch_size: int, first_batch: int = 0
     ) -> tf.data.Dataset:
         """Returns every file once, as any `eval_batches`; `row` is its place."""
+
+        def read(start: np.ndarray) -> tuple[np.ndarray, ...]:
+            row, label = np.zeros((2, batch_size), np.int64)
+            mask = np.arange(batch_size) < self.num_patches - start
+            row[mask] = start + np.flatnonzero(mask)
+            label[mask] = schema.UNLABELED
+            image = np.zeros((batch_size, *schema.IMAGE_SHAPE), np.uint8)
+            self._read(row[mask], image)
+            return image, label, row, mask
+
+        @tf.autograph.experimental.do_not_convert
+        def batch_from(start: tf.Tensor) -> batches.Batch:
+            return batches.from_numpy(
+                read, [start], batch_size, batches.EVAL_PARTS
+            )
+
         first_patch = first_batch * batch_size
-        ds = tf.data.Dataset.range(first_patch, self.num_patches)
-        ds = ds.batch(batch_size)
-        ds = ds.map(self._read_batch, num_parallel_calls=_NUM_CALLS)
-        ds = ds.map(lambda batch: batches.pad(batch, batch_size))
+        ds = tf.data.Dataset.range(first_patch, self.num_patches, batch_size)
+        ds = ds.map(batch_from, num_parallel_calls=_NUM_CALLS)
         return batches.limit_threads(ds.prefetch(1), 0)
 
     plan = ""  # There is one way in.
     fill = staticmethod(batches.whole)
 
-    def _read_batch(self, places: tf.Tensor) -> batches.Batch:
-        read = calls.counted(self._read)
-        image = tf.numpy_function(read, [places], tf.uint8)
-        image = tf.ensure_shape(image, [*places.shape, *schema.IMAGE_SHAPE])
-        label = tf.fill(tf.shape(places), tf.constant(-1, tf.int64))
-        return {"image": image, "label": label, "row": places}
-
-    def _read(self, places: np.ndarray) -> np.ndarray:
-        image = np.zeros((len(places), *schema.IMAGE_SHAPE), np.uint8)
+    def _read(self, places: np.ndarray, image: np.ndarray) -> None:
+        """Reads the files at some places; `image` begins with their pixels."""
         for number, place in enumerate(places):
             path = self._paths[place]
             try:
                 image[number] = tiff.read(path)
             except (OSError, ValueError) as error:
                 self._faults[int(place)] = faults.Fault(path, str(error))
-        return image

@@ -84,9 +84,8 @@ def list_patches(
 def _list_split(
     folder: str, split: str, image: str, label: str | None
 ) -> listing.Listing:
-    wanted = [
-        name for name in (label, "id") if name in _text_and_labels(folder)
-    ]
+    readable = _text_and_labels(folder)
+    wanted = [name for name in (label, "id") if name in readable]
     examples = list(_read(folder, split, wanted)) if wanted else []
     num_patches = _open(folder).info.splits[split].num_examples
     labels = np.full(num_patches, schema.UNLABELED, np.int8)

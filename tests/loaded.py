@@ -1,0 +1,169 @@
+"""Processes that have imported TensorFlow already.
+
+Importing it takes most of the time of a short command. A server imports it once
+and forks when it is asked to; what runs then is the command itself, in a process
+of its own, with its arguments and outputs. Nothing of TensorFlow has run in the
+server, so each command starts it afresh.
+"""
+
+import atexit
+import functools
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import warnings
+from typing import IO
+
+
+class Process:
+    """A program that runs, with what tests use of `subprocess.Popen`.
+
+    Args:
+        program: Python.
+        together: Whether stderr is a part of stdout.
+
+    Attributes:
+        pid: Of its process.
+        returncode: None while it runs.
+    """
+
+    def __init__(self, program: str, *, together: bool = False) -> None:
+        self.returncode = None
+        self._stdout = tempfile.TemporaryFile()
+        self._stderr = self._stdout if together else tempfile.TemporaryFile()
+        self._status, theirs = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        with theirs:
+            socket.send_fds(
+                _server(),
+                [program.encode()],
+                [self._stdout.fileno(), self._stderr.fileno(), theirs.fileno()],
+            )
+        self.pid = int(self._receive())
+
+    def poll(self) -> int | None:
+        """Returns the exit code, or None while it runs."""
+        if self.returncode is None and _is_readable(self._status, 0):
+            self.returncode = int(self._receive())
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Waits for the end; returns stdout and stderr, once."""
+        if self.returncode is None and not _is_readable(self._status, timeout):
+            raise subprocess.TimeoutExpired("program", timeout)
+        self.poll()
+        with self._status, self._stdout, self._stderr:
+            return _read(self._stdout), _read(self._stderr)
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Sends SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _receive(self) -> bytes:
+        found = self._status.recv(32)
+        assert found, "the server of tests/loaded.py has ended"
+        return found
+
+
+def start(*arguments: object, together: bool = False) -> Process:
+    """Starts a command of `pcam`."""
+    given = list(map(str, arguments))
+    program = f"from pcam_tfdata.cli import main; main.run({given!r})"
+    return Process(program, together=together)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    """Runs a command to its end, as `conftest.run_pcam`."""
+    process = start(*arguments)
+    try:
+        outputs = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(arguments, process.returncode, *outputs)
+
+
+def _is_readable(end: socket.socket, timeout: float | None) -> bool:
+    return bool(select.select([end], [], [], timeout)[0])
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """Returns the way to the server, which ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        number = theirs.fileno()
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(number)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[number],
+        )
+    atexit.register(server.wait)
+    atexit.register(ours.close)  # The last is called first.
+    return ours
+
+
+def _serve(number: int) -> None:
+    """Forks for each request; returns in the forked processes only."""
+    _import()
+    keepers = []
+    requests = socket.socket(fileno=number)
+    while True:
+        request, files, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+        if not request:
+            os._exit(0)
+        # Python 3.12 warns of threads; pandas brings one, which bears it.
+        with warnings.catch_warnings(action="ignore"):
+            keeper = os.fork()
+        if not keeper:
+            requests.close()
+            break
+        for file in files:
+            os.close(file)
+        keepers = [
+            k for k in (*keepers, keeper) if not os.waitpid(k, os.WNOHANG)[0]
+        ]
+    *outputs, status = files
+    _keep(status)
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output, number)
+        os.close(output)
+    exec(request, {"__name__": "__main__"})
+
+
+def _keep(status: int) -> None:
+    """Forks; tells number and exit code of the child, in which it returns."""
+    child = os.fork()
+    if not child:
+        os.close(status)
+        return
+    os.write(status, str(child).encode())
+    _, code = os.waitpid(child, 0)
+    os.write(status, str(os.waitstatus_to_exitcode(code)).encode())
+    os._exit(0)
+
+
+def _import() -> None:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # As the commands do.
+    from pcam_tfdata.cli import quiet
+
+    with quiet.imports():
+        from pcam_tfdata import evaluate, predict, report, train  # noqa: F401
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))
