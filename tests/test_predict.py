@@ -242,25 +242,23 @@ def test_ranges_at_once_then_merged_give_the_same(
     num_all = num_shards(records_dir)
     assert num_all > 9
     jobs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "pcam_tfdata",
-             *job(records_dir, run_dir, tmp_path, f"--shard_range={chosen}")],
-            stderr=subprocess.PIPE, text=True,
+        loaded.start(
+            *job(records_dir, run_dir, tmp_path, f"--shard_range={chosen}")
         )
         for chosen in ("5:9", "2:7")
-    ]  # fmt: skip
+    ]
     for process in jobs:
         _, told = process.communicate(timeout=120)
         assert process.returncode == 0, told
     assert len(list_parts(tmp_path)) == 7
-    early = run_pcam(*job(records_dir, run_dir, tmp_path, "--merge"))
+    early = loaded.run(*job(records_dir, run_dir, tmp_path, "--merge"))
     assert early.returncode == 1
     (told,) = early.stderr.splitlines()
     missing = num_all - 7
     assert f"no part of {missing} of {num_all} shards" in told
     assert told.endswith(f"--shard_range: 0:2, 9:{num_all}.")
     assert len(list_parts(tmp_path)) == 7
-    last = run_pcam(
+    last = loaded.run(
         *job(records_dir, run_dir, tmp_path, f"--shard_range=0:{num_all}")
     )
     assert last.returncode == 0, last.stderr
@@ -270,7 +268,7 @@ def test_ranges_at_once_then_merged_give_the_same(
 
 
 def test_merge_without_parts_makes_nothing(records_dir, run_dir, tmp_path):
-    result = run_pcam(*job(records_dir, run_dir, tmp_path, "--merge"))
+    result = loaded.run(*job(records_dir, run_dir, tmp_path, "--merge"))
     assert result.returncode == 1
     assert "expected the parts of a prediction" in result.stderr
     assert os.listdir(tmp_path) == []
@@ -294,7 +292,7 @@ def test_range_of_no_shards_is_refused(text):
     ids=" ".join,
 )
 def test_flags_of_parts_that_exclude_each_other(flags, tmp_path):
-    result = run_pcam(*job("records", "run", tmp_path, *flags))
+    result = loaded.run(*job("records", "run", tmp_path, *flags))
     assert result.returncode == 2
     assert "expected one of them alone" in result.stderr
 

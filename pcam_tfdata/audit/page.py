@@ -23,6 +23,7 @@ _PAIR_KINDS = (
     finding.NEAR_WITHIN,
 )
 _PAIR_COLUMNS, _PAIR_ROWS = 4, 3
+_NOTE_LETTERS = 50  # In a line above a pair; more reach into the next one's.
 _NUM_BLANKS = 12  # Of each label.
 _GAP_PIXELS = 6
 _WIDTH_INCHES = 12.0
@@ -46,7 +47,7 @@ def draw(audit: job.Audit, summary: dict[str, object], path: str) -> None:
     pair_rows = max(1, -(-len(shown) // _PAIR_COLUMNS))
     heights = [
         0.5 + 0.17 * len(_headlines(audit)),
-        0.4 + 1.75 * pair_rows if shown else 0.5,
+        0.4 + 1.9 * pair_rows if shown else 0.5,
         0.4 + 1.1 * len(blanks) if blanks else 0.5,
         3.2,
     ]
@@ -228,6 +229,7 @@ def _choose_pairs(audit: job.Audit) -> list[_Shown]:
             title = (
                 f"{_where(audit.table, first)} | {_where(audit.table, second)}"
             )
+            note = textwrap.fill(note, _NOTE_LETTERS)
             shown.append(_Shown((first, second), f"{title}\n{note}"))
     return shown
 
