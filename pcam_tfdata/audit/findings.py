@@ -78,8 +78,12 @@ def _near_finding(
     first, second = labels[found.first], labels[found.second]
     num_apart = int(((first >= 0) & (second >= 0) & (first != second)).sum())
     apart = f"; {num_apart:,} have different labels" if num_apart else ""
+    num_pairs = len(found.first)
+    pairs, verb = f"{num_pairs:,} pairs", "show"
+    if num_pairs == 1:
+        pairs, verb = "1 pair", "shows"
     text = (
-        f"{len(found.first):,} pairs {where} show the same tissue"
+        f"{pairs} {where} {verb} the same tissue"
         f" ({_count_moves(found)}){apart}."
     )
     groups = np.stack([found.first, found.second], axis=1).tolist()
