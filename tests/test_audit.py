@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 from conftest import make_clouds, run_pcam
@@ -49,14 +50,21 @@ def _write_tiffs(folder: pathlib.Path, names, images) -> None:
         (folder / f"{name}.tif").write_bytes(tiff.encode(image))
 
 
-def rewrite_manifest(records_dir: str, **changes: str) -> None:
-    """Makes records look as if they came from elsewhere."""
-    path = pathlib.Path(records_dir) / "manifest.json"
-    content = json.loads(path.read_text())
-    content["options"]["source"] = changes.pop("source")
-    for split in content["splits"]:
-        split["name"] = changes.get(split["name"], split["name"])
-    path.write_text(json.dumps(content))
+def write_official(root: pathlib.Path, **splits: np.ndarray) -> str:
+    """Converts files in PCam's layout, each split with its patches."""
+    root.mkdir()
+    for split, images in splits.items():
+        start = root / f"camelyonpatch_level_2_split_{split}"
+        labels = np.ones((len(images), 1, 1, 1), np.uint8)
+        with h5py.File(f"{start}_x.h5", "w") as file:
+            file.create_dataset("x", data=images)
+        with h5py.File(f"{start}_y.h5", "w") as file:
+            file.create_dataset("y", data=labels)
+    output_dir = str(root / "records")
+    convert.convert(
+        convert.ConvertOptions(str(root), output_dir, source="hdf5")
+    )
+    return output_dir
 
 
 def darken(image: np.ndarray) -> np.ndarray:
@@ -219,10 +227,9 @@ def test_official_test_set_beside_kaggles_is_named(
 ):
     images = [(image, n % 2) for n, image in enumerate(patches[:40])]
     kaggle = write_records(tmp_path / "k", images, list(patches[40:48]))
-    official = write_records(
-        tmp_path / "o", [(image, 1) for image in patches[45:70]]
+    official = write_official(
+        tmp_path / "o", valid=patches[45:57], test=patches[57:70]
     )
-    rewrite_manifest(official, source="hdf5", fold0="validation", fold1="test")
     folders = (official, kaggle) if official_first else (kaggle, official)
     audit = job.run(job.AuditOptions(folders[0], (folders[1],)))
     found = audit.findings[0]
@@ -233,11 +240,14 @@ def test_official_test_set_beside_kaggles_is_named(
 
 
 def test_folders_without_kaggles_test_are_no_test_set(patches, tmp_path):
-    images = [(image, n % 2) for n, image in enumerate(patches[:20])]
-    first = write_records(tmp_path / "a", images)
-    second = write_records(tmp_path / "b", images)
-    rewrite_manifest(first, source="folder")
-    rewrite_manifest(second, source="hdf5", fold0="validation")
+    names = [f"{n}" for n in range(10)]
+    _write_tiffs(tmp_path / "a" / "0", names, patches[:10])
+    _write_tiffs(tmp_path / "a" / "1", names, patches[10:20])
+    first = str(tmp_path / "records")
+    convert.convert(
+        convert.ConvertOptions(str(tmp_path / "a"), first, source="folder")
+    )
+    second = write_official(tmp_path / "b", valid=patches[:20])
     audit = job.run(job.AuditOptions(first, (second,)))
     assert finding.TEST_SET not in [f.kind for f in audit.findings]
     assert found_of(audit, finding.EXACT_OVERLAP).count == 20
