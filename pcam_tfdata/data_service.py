@@ -1,21 +1,18 @@
 """Servers of a tf.data service: the dispatcher, and workers that read for it.
 
-They are TensorFlow's own. Here is what TensorFlow leaves to its caller: to refuse
-what cannot work, to end on a signal, and not to wait for ever.
+They are TensorFlow's own. Here is what TensorFlow leaves to its caller: to end on
+a signal, and not to wait for ever.
 """
 
-import contextlib
 import logging
-import os
-import socket
+import math
 import threading
 import time
-from collections.abc import Iterator
 from typing import NoReturn
 
 import tensorflow as tf
 
-from pcam_tfdata import files, locks, service_address
+from pcam_tfdata import service_address
 
 _service = tf.data.experimental.service
 # A worker learns of jobs at once, except of those that began while it was gone.
@@ -28,61 +25,51 @@ _WATCH_SECONDS = 2.0
 _logger = logging.getLogger(__name__)
 
 
-def serve_dispatcher(*, port: int, work_dir: str, seconds: float) -> NoReturn:
+def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
     """Runs a dispatcher until a signal ends the process.
 
     Its state is written to `work_dir` before anybody is answered; killed, and
     started with the same port and folder, it goes on.
 
     Args:
-        port: To listen on; 0 for any.
+        port: To listen on, free; 0 for any.
         work_dir: Folder, also of a bucket, for one dispatcher at a time.
-        seconds: In which it has to start.
-
-    Raises:
-        OSError, RuntimeError: the port is taken, the folder cannot be written,
-            or another dispatcher uses it.
     """
-    _refuse_taken_port(port)
-    with _claim(work_dir):
-        server = _service.DispatchServer(
-            _service.DispatcherConfig(
-                port=port,
-                work_dir=work_dir,
-                fault_tolerant_mode=True,
-                job_gc_check_interval_ms=_JOB_CHECK_MS,
-                job_gc_timeout_ms=_JOB_LEFT_MS,
-            ),
-            start=False,
-        )
-        _start(server, f"{work_dir}: the dispatcher", seconds)
-        _logger.info(
-            "Dispatcher ready on port %s, its state in %s.",
-            server.target.rpartition(":")[-1],
-            work_dir,
-        )
-        while True:
-            time.sleep(_WATCH_SECONDS)
+    server = _service.DispatchServer(
+        _service.DispatcherConfig(
+            port=port,
+            work_dir=work_dir,
+            fault_tolerant_mode=True,
+            job_gc_check_interval_ms=_JOB_CHECK_MS,
+            job_gc_timeout_ms=_JOB_LEFT_MS,
+        ),
+        start=False,
+    )
+    _start(server, f"{work_dir}: the dispatcher")
+    _logger.info(
+        "Dispatcher ready on port %s, its state in %s.",
+        server.target.rpartition(":")[-1],
+        work_dir,
+    )
+    while True:
+        time.sleep(_WATCH_SECONDS)
 
 
 def serve_worker(
-    *, port: int, dispatcher: str, worker_address: str | None, seconds: float
+    *, port: int, dispatcher: str, worker_address: str, seconds: float
 ) -> NoReturn:
     """Runs a worker until a signal ends the process.
 
     Args:
-        port: To listen on; 0 for any.
+        port: To listen on, free; 0 for any.
         dispatcher: `host:port`.
-        worker_address: Host, or `host:port`, by which trainers reach it; None
-            for this host's address on the way to the dispatcher.
+        worker_address: Host, or `host:port`, by which trainers reach it.
         seconds: How long it waits for a dispatcher that does not answer.
 
     Raises:
         ConnectionError: no dispatcher answers.
-        OSError: the port is taken.
     """
-    _refuse_taken_port(port)
-    address = worker_address or service_address.wait_for(dispatcher, seconds)
+    address = worker_address
     if ":" not in address:
         address += ":%port%"  # TensorFlow puts in the one that it listens on.
     server = _service.WorkerServer(
@@ -94,7 +81,6 @@ def serve_worker(
         ),
         start=False,
     )
-    service_address.wait_for(dispatcher, seconds)
     _start(server, f"{dispatcher}: the worker of this dispatcher", seconds)
     listening = server._address.rpartition(":")[-1]
     _logger.info(
@@ -108,7 +94,7 @@ def serve_worker(
         service_address.wait_for(dispatcher, seconds)
 
 
-def _start(server: object, what: str, seconds: float) -> None:
+def _start(server: object, what: str, seconds: float = math.inf) -> None:
     """Starts a server; in a thread, since TensorFlow would wait for ever."""
     failures = []
 
@@ -130,39 +116,3 @@ def _start(server: object, what: str, seconds: float) -> None:
             f"{what} did not start in {seconds:g} s. Check that a dispatcher"
             " of the same TensorFlow runs there."
         )
-
-
-def _refuse_taken_port(port: int) -> None:
-    # Servers of gRPC share a port silently.
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise OSError(
-                f"--port={port}: cannot listen there ({error.strerror}). Choose"
-                " another port, or 0 for any."
-            ) from error
-
-
-@contextlib.contextmanager
-def _claim(work_dir: str) -> Iterator[None]:
-    """Keeps a second dispatcher from the same folder, where it can be locked."""
-    if files.is_remote(work_dir):
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(
-                locks.hold(
-                    os.path.join(work_dir, "lock"),
-                    "runs a dispatcher there",
-                    "Choose another --work_dir.",
-                )
-            )
-        except OSError as error:
-            raise OSError(
-                f"--work_dir={work_dir}: cannot be written ({error.strerror})."
-                " Choose another folder."
-            ) from error
-        yield

@@ -1,8 +1,13 @@
-"""Where a tf.data service is, and whether anybody answers there."""
+"""Where a tf.data service is: addresses, ports, and the folder of its state."""
 
+import contextlib
 import logging
+import os
 import socket
 import time
+from collections.abc import Iterator
+
+from pcam_tfdata import files, locks
 
 _ATTEMPT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
@@ -69,6 +74,51 @@ def wait_for(address: str, seconds: float) -> str:
                 _logger.info("%s: waiting for the dispatcher.", address)
                 is_told = True
         time.sleep(min(_PAUSE_SECONDS, seconds))
+
+
+def refuse_taken_port(port: int) -> None:
+    """Refuses a port on which somebody listens: servers of gRPC would share it.
+
+    Raises:
+        OSError: the port cannot be listened on.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise OSError(
+                f"--port={port}: cannot listen there ({error.strerror}). Choose"
+                " another port, or 0 for any."
+            ) from error
+
+
+@contextlib.contextmanager
+def claim(work_dir: str) -> Iterator[None]:
+    """Keeps a second dispatcher from the same folder, where it can be locked.
+
+    Raises:
+        OSError: the folder cannot be written.
+        RuntimeError: another dispatcher holds it.
+    """
+    if files.is_remote(work_dir):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                locks.hold(
+                    os.path.join(work_dir, "lock"),
+                    "runs a dispatcher there",
+                    "Choose another --work_dir.",
+                )
+            )
+        except OSError as error:
+            raise OSError(
+                f"--work_dir={work_dir}: cannot be written ({error.strerror})."
+                " Choose another folder."
+            ) from error
+        yield
 
 
 def _connect(address: str) -> str:

@@ -39,8 +39,9 @@ class Server:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        for line in self.process.stderr:
-            self._lines.put(line.strip())
+        with self.process.stderr as lines:
+            for line in lines:
+                self._lines.put(line.strip())
         self._lines.put(None)
 
     def line(self) -> str | None:
@@ -65,8 +66,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    """A dispatcher and two workers; a test that kills one starts it again."""
+def cluster(tmp_path_factory):
+    """A dispatcher and two workers, started at once."""
     port = free_port()
     found = {
         "dispatcher": Server(
@@ -86,6 +87,15 @@ def servers(tmp_path_factory):
             told = found[name].line()
             assert re.match(r"(Dispatcher|Worker) ready on port \d+,", told)
         yield found
+
+
+@pytest.fixture
+def servers(cluster):
+    """The same, those started again that a test ended."""
+    for name in ("dispatcher", "a", "b"):
+        if cluster[name].process.poll() is not None:
+            cluster[name] = cluster[name].again()
+    return cluster
 
 
 @pytest.fixture
@@ -141,46 +151,6 @@ def test_every_patch_comes_once_an_epoch(records_dir, servers):
             assert (image.tobytes(), label) == patches[row]
     check_epochs(rows, 3)
     assert rows[:NUM_TRAIN] != rows[NUM_TRAIN : 2 * NUM_TRAIN]
-
-
-def test_epoch_is_whole_though_a_worker_is_killed(
-    records_dir, servers, small_steps, caplog
-):
-    rows = []
-    batches = batches_of(source(records_dir, servers), 2)
-    rows += next(batches)["row"].tolist()
-    servers["b"].kill()
-    with caplog.at_level(logging.WARNING):
-        for batch in batches:
-            rows += batch["row"].tolist()
-    servers["b"] = servers["b"].again()
-    check_epochs(rows, 2)
-    told = [r.message for r in caplog.records if "did not come" in r.message]
-    assert re.search(r": [1-9]\d* of 60 patches did not come", told[0])
-
-
-def test_epoch_goes_on_when_the_dispatcher_comes_back(
-    records_dir, servers, small_steps
-):
-    rows = []
-    patient = batches_of(source(records_dir, servers), 2)
-    rows += next(patient)["row"].tolist()
-    hasty = source(records_dir, servers, data_service_timeout_seconds=2)
-    hasty_patches = pipeline.open_patches(hasty)
-    servers["dispatcher"].kill()
-    with (
-        pytest.raises(served.ServiceError, match="does not answer, for 2 s"),
-        pipeline.damage_named(hasty_patches),
-    ):
-        next(
-            hasty_patches.train_batches(
-                batch_size=12, seed=0, first_step=0, num_steps=9
-            ).as_numpy_iterator()
-        )
-    servers["dispatcher"] = servers["dispatcher"].again()
-    for batch in patient:
-        rows += batch["row"].tolist()
-    check_epochs(rows, 2)
 
 
 def test_silent_workers_end_the_reader_with_a_line(
@@ -286,40 +256,8 @@ def test_address_has_a_host_and_a_port():
         assert service_address.parse(text, "--flag") == "10.0.0.7:5050"
 
 
-def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
-    taken = servers["address"].rpartition(":")[-1]
-    work_dir = next(
-        flag for flag in servers["dispatcher"]._flags if "work_dir" in flag
-    )
-    file = tmp_path / "file"
-    file.touch()
-    nobody = f"127.0.0.1:{free_port()}"
-    serve = ("data_service", "--timeout_seconds=1")
-    train = (
-        "train", f"--records_dir={records_dir}", f"--run_dir={tmp_path / 'r'}",
-        "--batch_size=8", "--data_service_timeout_seconds=0.5",
-    )  # fmt: skip
-    cases = [
-        (2, "--role is missing", *serve),
-        (2, "needs --work_dir", *serve, "--role=dispatcher"),
-        (2, "needs --dispatcher", *serve, "--role=worker"),
-        (2, "--work_dir: found it with", *serve, "--role=worker",
-         "--dispatcher=a:1", "--work_dir=x"),
-        (1, "--dispatcher: found 'a'", *serve, "--role=worker",
-         "--dispatcher=a"),
-        (1, f"{nobody}: found no dispatcher", *serve, "--role=worker",
-         f"--dispatcher={nobody}"),
-        (1, f"--port={taken}: cannot listen there (Address already in use)",
-         *serve, "--role=dispatcher", f"--port={taken}",
-         f"--work_dir={tmp_path / 'new'}"),
-        (1, f"--work_dir={file}/x: cannot be written", *serve,
-         "--role=dispatcher", f"--work_dir={file}/x"),
-        (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
-        (1, f"{nobody}: found no dispatcher", *train,
-         f"--data_service={nobody}"),
-        (1, "--input=mmap: found it with --data_service", *train,
-         f"--data_service={nobody}", "--input=mmap"),
-    ]  # fmt: skip
+def end_in_a_line(cases) -> None:
+    """Runs commands at once; each ends with its exit code and what it tells."""
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "pcam_tfdata", *arguments],
@@ -335,32 +273,108 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
         assert told in errors
         assert len(errors.strip().splitlines()) == 1, errors
         assert output == ""
+
+
+def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
+    taken = servers["address"].rpartition(":")[-1]
+    work_dir = next(
+        flag for flag in servers["dispatcher"]._flags if "work_dir" in flag
+    )
+    file = tmp_path / "file"
+    file.touch()
+    nobody = f"127.0.0.1:{free_port()}"
+    other = socket.create_server(("127.0.0.1", 0))  # Says nothing.
+    serve = ("data_service", "--timeout_seconds=1")
+    train = (
+        "train", f"--records_dir={records_dir}", f"--run_dir={tmp_path / 'r'}",
+        "--batch_size=8", "--data_service_timeout_seconds=0.5",
+    )  # fmt: skip
+    cases = [
+        (2, "--role is missing", *serve),
+        (2, "needs --work_dir", *serve, "--role=dispatcher"),
+        (2, "needs --dispatcher", *serve, "--role=worker"),
+        (2, "--work_dir: found it with", *serve, "--role=worker",
+         "--dispatcher=a:1", "--work_dir=x"),
+        (1, "--dispatcher: found 'a'", *serve, "--role=worker",
+         "--dispatcher=a"),
+        (1, f"{nobody}: found no dispatcher", *serve, "--role=worker",
+         f"--dispatcher={nobody}"),
+        (1, "worker of this dispatcher did not start in 1 s", *serve,
+         "--role=worker",
+         f"--dispatcher=127.0.0.1:{other.getsockname()[1]}"),
+        (1, f"--port={taken}: cannot listen there (Address already in use)",
+         *serve, "--role=dispatcher", f"--port={taken}",
+         f"--work_dir={tmp_path / 'new'}"),
+        (1, f"--work_dir={file}/x: cannot be written", *serve,
+         "--role=dispatcher", f"--work_dir={file}/x"),
+        (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
+        (1, f"{nobody}: found no dispatcher", *train,
+         f"--data_service={nobody}"),
+        (1, "--input=mmap: found it with --data_service", *train,
+         f"--data_service={nobody}", "--input=mmap"),
+    ]  # fmt: skip
+    with other:
+        end_in_a_line(cases)
     assert not os.path.exists(tmp_path / "r")
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "told"),
-    [
-        (signal.SIGTERM, 143, "pcam data_service: terminated."),
-        (signal.SIGINT, 130, "pcam data_service: interrupted."),
-    ],
-    ids=["SIGTERM", "SIGINT"],
-)
-def test_signal_ends_a_server_with_a_line(tmp_path, number, code, told):
-    server = Server("--role=dispatcher", f"--work_dir={tmp_path / 'state'}")
-    ready = server.line()
-    assert re.match(r"Dispatcher ready on port [1-9]\d*, its state in ", ready)
-    server.process.send_signal(number)
-    assert server.process.wait(timeout=DEADLINE) == code
-    assert (server.line(), server.line()) == (told, None)
+def test_epoch_goes_on_when_the_dispatcher_comes_back(
+    records_dir, servers, small_steps
+):
+    rows = []
+    patient = batches_of(source(records_dir, servers), 2)
+    rows += next(patient)["row"].tolist()
+    hasty = source(records_dir, servers, data_service_timeout_seconds=2)
+    hasty_patches = pipeline.open_patches(hasty)
+    servers["dispatcher"].kill()
+    with (
+        pytest.raises(served.ServiceError, match="does not answer, for 2 s"),
+        pipeline.damage_named(hasty_patches),
+    ):
+        next(
+            hasty_patches.train_batches(
+                batch_size=12, seed=0, first_step=0, num_steps=9
+            ).as_numpy_iterator()
+        )
+    servers["dispatcher"] = servers["dispatcher"].again()
+    for batch in patient:
+        rows += batch["row"].tolist()
+    check_epochs(rows, 2)
+
+
+def test_epoch_is_whole_though_a_worker_is_killed(
+    records_dir, servers, small_steps, caplog
+):
+    rows = []
+    batches = batches_of(source(records_dir, servers), 2)
+    rows += next(batches)["row"].tolist()
+    servers["b"].kill()
+    with caplog.at_level(logging.WARNING):
+        for batch in batches:
+            rows += batch["row"].tolist()
+    check_epochs(rows, 2)
+    told = [r.message for r in caplog.records if "did not come" in r.message]
+    assert re.search(r": [1-9]\d* of 60 patches did not come", told[0])
+
+
+def test_signal_ends_a_server_with_a_line(servers):
+    for name, number, code, told in (
+        ("a", signal.SIGTERM, 143, "terminated."),
+        ("b", signal.SIGINT, 130, "interrupted."),
+        ("dispatcher", signal.SIGTERM, 143, "terminated."),
+    ):
+        server = servers[name]
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=DEADLINE) == code
+        assert server.line() == f"pcam data_service: {told}"
+        assert server.line() is None
 
 
 def test_worker_ends_when_its_dispatcher_stays_away(tmp_path):
     dispatcher = Server(
-        "--role=dispatcher", f"--port={free_port()}",
-        f"--work_dir={tmp_path / 'state'}",
-    )  # fmt: skip
-    port = re.search(r"port (\d+)", dispatcher.line()).group(1)
+        "--role=dispatcher", "--port=0", f"--work_dir={tmp_path / 'state'}"
+    )
+    port = re.search(r"port ([1-9]\d*),", dispatcher.line()).group(1)
     worker = Server(
         "--role=worker", f"--dispatcher=127.0.0.1:{port}", "--timeout_seconds=3"
     )
@@ -368,6 +382,6 @@ def test_worker_ends_when_its_dispatcher_stays_away(tmp_path):
     dispatcher.kill()
     start = time.monotonic()
     assert worker.process.wait(timeout=DEADLINE) == 1
-    assert time.monotonic() - start >= 3
+    assert time.monotonic() - start >= 2
     assert "found no dispatcher of a tf.data service in 3 s" in worker.line()
     assert worker.line() is None

@@ -5,6 +5,8 @@ records at the same path. Train with --data_service=grpc://HOST:PORT of the
 dispatcher. Ctrl-C or SIGTERM ends a server.
 """
 
+from types import ModuleType
+
 from absl import app, flags
 
 from pcam_tfdata import service_address
@@ -46,7 +48,7 @@ flags.DEFINE_float(
     60.0,
     "How long a worker waits for a dispatcher that does not answer, before it"
     " ends.",
-    lower_bound=0,
+    lower_bound=1,
 )
 _OF_A_ROLE = {
     "dispatcher": ("work_dir",),
@@ -58,25 +60,31 @@ def run() -> None:
     """Serves until a signal comes."""
     role = options.value("role")
     _check_role(role)
-    if role == "worker":
-        dispatcher = service_address.parse(
-            options.value("dispatcher"), "--dispatcher"
-        )
+    port = options.value("port")
+    # What is wrong is said before TensorFlow is imported, which takes longer.
+    if role == "dispatcher":
+        work_dir = options.value("work_dir")
+        service_address.refuse_taken_port(port)
+        with service_address.claim(work_dir):
+            _servers().serve_dispatcher(port=port, work_dir=work_dir)
+    dispatcher = service_address.parse(
+        options.value("dispatcher"), "--dispatcher"
+    )
+    seconds = options.value("timeout_seconds")
+    service_address.refuse_taken_port(port)
+    own_host = service_address.wait_for(dispatcher, seconds)
+    _servers().serve_worker(
+        port=port,
+        dispatcher=dispatcher,
+        worker_address=options.value("worker_address") or own_host,
+        seconds=seconds,
+    )
+
+
+def _servers() -> ModuleType:
     with quiet.imports():
         from pcam_tfdata import data_service
-    shared = {
-        "port": options.value("port"),
-        "seconds": options.value("timeout_seconds"),
-    }
-    if role == "dispatcher":
-        data_service.serve_dispatcher(
-            work_dir=options.value("work_dir"), **shared
-        )
-    data_service.serve_worker(
-        dispatcher=dispatcher,
-        worker_address=options.value("worker_address"),
-        **shared,
-    )
+    return data_service
 
 
 def _check_role(role: str) -> None:

@@ -32,7 +32,7 @@ _TICK_SECONDS = 0.2
 _LOST_SECONDS = 15.0
 _WARN_SECONDS = 10.0
 # Blocks of 3.5 MB that wait here.
-_NUM_WAITING = 8
+_NUM_WAITING = 16
 
 _logger = logging.getLogger(__name__)
 _abandoned: list[Iterator] = []
