@@ -1,12 +1,10 @@
 """Servers of a tf.data service: the dispatcher, and workers that read for it.
 
-They are TensorFlow's own. Here is what TensorFlow leaves to its caller: to end on
-a signal, and not to wait for ever.
+They are TensorFlow's own. TensorFlow leaves to its caller to end on a signal, and
+not to wait for ever.
 """
 
 import logging
-import math
-import threading
 import time
 from typing import NoReturn
 
@@ -45,7 +43,7 @@ def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
         ),
         start=False,
     )
-    _start(server, f"{work_dir}: the dispatcher")
+    server.start()
     _logger.info(
         "Dispatcher ready on port %s, its state in %s.",
         server.target.rpartition(":")[-1],
@@ -81,7 +79,9 @@ def serve_worker(
         ),
         start=False,
     )
-    _start(server, f"{dispatcher}: the worker of this dispatcher", seconds)
+    # From here TensorFlow waits for ever, and deaf to signals.
+    service_address.wait_for(dispatcher, seconds)
+    server.start()
     listening = server._address.rpartition(":")[-1]
     _logger.info(
         "Worker ready on port %s, known as %s, for the dispatcher at %s.",
@@ -92,27 +92,3 @@ def serve_worker(
     while True:
         time.sleep(_WATCH_SECONDS)
         service_address.wait_for(dispatcher, seconds)
-
-
-def _start(server: object, what: str, seconds: float = math.inf) -> None:
-    """Starts a server; in a thread, since TensorFlow would wait for ever."""
-    failures = []
-
-    def start() -> None:
-        try:
-            server.start()
-        except Exception as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=start, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + seconds
-    while thread.is_alive() and time.monotonic() < deadline:
-        thread.join(_WATCH_SECONDS / 10)  # Signals are looked at in between.
-    if failures:
-        raise failures[0]
-    if thread.is_alive():
-        raise ConnectionError(
-            f"{what} did not start in {seconds:g} s. Check that a dispatcher"
-            " of the same TensorFlow runs there."
-        )

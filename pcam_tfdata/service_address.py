@@ -13,6 +13,12 @@ _ATTEMPT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
 # So long without an answer, the log says what is waited for.
 _SILENT_SECONDS = 5.0
+# How HTTP/2, on which gRPC stands, begins: a client's preface and empty settings;
+# the server's settings come back. RFC 9113, 3.4 and 6.5.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
+    [0, 0, 0, 4, 0, 0, 0, 0, 0]
+)
+_TYPE_OF_FRAME, _SETTINGS = 3, 4
 
 _logger = logging.getLogger(__name__)
 
@@ -35,16 +41,16 @@ def parse(text: str, flag: str) -> str:
 
 
 def answers(address: str) -> bool:
-    """Returns whether a connection to `host:port` is accepted."""
+    """Returns whether a server of gRPC answers at `host:port`."""
     try:
-        _connect(address)
+        _greet(address, _ATTEMPT_SECONDS)
     except (OSError, UnicodeError):
         return False
     return True
 
 
 def wait_for(address: str, seconds: float) -> str:
-    """Waits until a dispatcher accepts a connection.
+    """Waits until a server of gRPC answers.
 
     Args:
         address: `host:port`.
@@ -59,7 +65,7 @@ def wait_for(address: str, seconds: float) -> str:
     start, is_told = time.monotonic(), False
     while True:
         try:
-            return _connect(address)
+            return _greet(address, min(_ATTEMPT_SECONDS, seconds))
         except (OSError, UnicodeError) as error:
             waited = time.monotonic() - start
             if waited >= seconds:
@@ -121,9 +127,11 @@ def claim(work_dir: str) -> Iterator[None]:
         yield
 
 
-def _connect(address: str) -> str:
+def _greet(address: str, seconds: float) -> str:
     host, _, port = address.rpartition(":")
-    with socket.create_connection(
-        (host, int(port)), _ATTEMPT_SECONDS
-    ) as connected:
+    with socket.create_connection((host, int(port)), seconds) as connected:
+        connected.sendall(_HELLO)
+        answer = connected.recv(_TYPE_OF_FRAME + 1)
+        if answer[_TYPE_OF_FRAME:] != bytes([_SETTINGS]):
+            raise OSError("no gRPC is spoken there")
         return connected.getsockname()[0]

@@ -37,6 +37,7 @@ from pcam_tfdata.pipeline import (
     resident,
     selection,
     served,
+    silence,
     streamed,
 )
 from pcam_tfdata.pipeline.batches import Batch, fit_batch_size, whole
@@ -143,7 +144,7 @@ def _open_served(source: Source) -> served.ServedPatches:
     address = service_address.parse(source.data_service, "--data_service")
     patches = served.ServedPatches(
         selection.select(source.records_dir, source.splits),
-        served.Service(address, source.data_service_timeout_seconds),
+        silence.Service(address, source.data_service_timeout_seconds),
         num_threads=source.input_threads,
         shuffle_megabytes=source.shuffle_megabytes,
     )
@@ -247,9 +248,9 @@ def damage_named(*opened: Patches) -> Iterator[None]:
         if place:
             for patches in opened:
                 _find_damage(patches.selection, int(place.group(1)))
-        told = re.search(rf"{served.ServiceError.__name__}: (.*)", message)
+        told = re.search(rf"{silence.ServiceError.__name__}: (.*)", message)
         if told:
-            raise served.ServiceError(told.group(1)) from error
+            raise silence.ServiceError(told.group(1)) from error
         raise
 
 
