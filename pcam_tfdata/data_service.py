@@ -11,6 +11,7 @@ from typing import NoReturn
 import tensorflow as tf
 
 from pcam_tfdata import service_address
+from pcam_tfdata.pipeline import buffers
 
 _service = tf.data.experimental.service
 # A worker learns of jobs at once, except of those that began while it was gone.
@@ -67,6 +68,7 @@ def serve_worker(
     Raises:
         ConnectionError: no dispatcher answers.
     """
+    buffers.keep_freed_memory()
     address = worker_address
     if ":" not in address:
         address += ":%port%"  # TensorFlow puts in the one that it listens on.

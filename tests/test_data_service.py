@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import NUM_TRAIN
+from conftest import NUM_TRAIN, run_pcam
 
 from pcam_tfdata import pipeline, records, run_files, service_address
 from pcam_tfdata.pipeline import passes, served, silence, streamed
@@ -122,10 +122,10 @@ def source(records_dir, servers, **options) -> pipeline.Source:
     )  # fmt: skip
 
 
-def batches_of(served_source, num_epochs: int, seed: int = 0):
+def batches_of(served_source, num_epochs: int, first_step: int = 0):
     return pipeline.train_batches(
-        served_source, batch_size=12, seed=seed, first_step=0,
-        num_steps=num_epochs * NUM_TRAIN // 12,
+        served_source, batch_size=12, seed=0, first_step=first_step,
+        num_steps=first_step + num_epochs * NUM_TRAIN // 12,
     ).as_numpy_iterator()  # fmt: skip
 
 
@@ -157,6 +157,11 @@ def test_every_patch_comes_once_an_epoch(records_dir, servers):
             assert (image.tobytes(), label) == patches[row]
     check_epochs(rows, 3)
     assert rows[:NUM_TRAIN] != rows[NUM_TRAIN : 2 * NUM_TRAIN]
+
+
+def test_resumed_run_begins_a_new_pass(records_dir, servers):
+    batches = batches_of(source(records_dir, servers), 1, first_step=1003)
+    check_epochs([row for batch in batches for row in batch["row"]], 1)
 
 
 def test_silent_workers_end_the_reader_with_a_line(
@@ -202,26 +207,16 @@ def test_damage_that_a_worker_meets_is_named(records_dir, servers, tmp_path):
         list(batches_of(source(str(copy), servers), 1))
 
 
-def test_training_by_a_service_resumes(records_dir, servers, tmp_path):
+def test_training_is_fed_by_a_service(records_dir, servers, tmp_path):
     run_dir = tmp_path / "run"
-
-    def train(*flags) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [
-                sys.executable, "-m", "pcam_tfdata", "train",
-                f"--records_dir={records_dir}", f"--run_dir={run_dir}",
-                "--model=small_cnn", "--batch_size=8", *flags,
-            ],
-            capture_output=True, text=True, timeout=DEADLINE,
-        )  # fmt: skip
-
-    served_by = f"--data_service={servers['address']}"
-    for epochs in (1, 2):
-        result = train(served_by, f"--epochs={epochs}")
-        assert result.returncode == 0, result.stderr
-        told = f"stream, by the tf.data service at {servers['address']}; its"
-        assert told in result.stderr
-    assert "Resuming after epoch 1, at step 6." in result.stderr
+    result = run_pcam(
+        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        "--model=small_cnn", "--batch_size=8", "--epochs=2",
+        f"--data_service={servers['address']}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    told = f"Input: stream, by the tf.data service at {servers['address']}; its"
+    assert told in result.stderr
     history = (run_dir / run_files.HISTORY).read_text().splitlines()
     assert [line.split(",")[1] for line in history[1:]] == ["6", "12"]
 
@@ -371,8 +366,10 @@ def test_signal_ends_a_server_with_a_line(servers):
         server = servers[name]
         server.process.send_signal(number)
         assert server.process.wait(timeout=DEADLINE) == code
-        assert server.line() == f"pcam data_service: {told}"
-        assert server.line() is None
+        lines = list(iter(server.line, None))
+        assert lines[-1] == f"pcam data_service: {told}"
+        # A worker whose dispatcher was away before has said so.
+        assert all("waiting for the dispatcher" in line for line in lines[:-1])
 
 
 def test_worker_ends_when_its_dispatcher_stays_away(tmp_path):
