@@ -275,9 +275,12 @@ def _refuse_other_facts(path: str, facts: Mapping[str, object]) -> None:
 def _order_remedy(
     first: Mapping[str, object], facts: Mapping[str, object]
 ) -> str:
-    if first["input"] == facts["input"]:
-        return "Pass --data_service if the run began with it, else leave it out"
-    return f"Pass --input={first['input']}"
+    remedy = f"Pass --input={first['input']}"
+    if "service" in first["order"]:
+        return f"{remedy} and --data_service"
+    if "service" in facts["order"]:
+        return f"{remedy} without --data_service"
+    return remedy
 
 
 def _read_starts(path: str) -> list[dict[str, object]]:

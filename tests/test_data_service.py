@@ -230,8 +230,13 @@ def test_order_of_a_service_is_not_that_of_a_stream(tmp_path):
     run_files.write_environment(str(tmp_path), by_service)
     (tmp_path / run_files.BEST_MODEL).touch()
     run_files.open_run(str(tmp_path), {}, by_service, restart=False)
-    with pytest.raises(ValueError, match="Pass --data_service if the run"):
+    with pytest.raises(ValueError, match="=stream and --data_service, or"):
         run_files.open_run(str(tmp_path), {}, alone, restart=False)
+    run_files.open_run(str(tmp_path), {}, alone, restart=True)
+    run_files.write_environment(str(tmp_path), alone)
+    (tmp_path / run_files.BEST_MODEL).touch()
+    with pytest.raises(ValueError, match="=stream without --data_service, or"):
+        run_files.open_run(str(tmp_path), {}, by_service, restart=False)
 
 
 @pytest.mark.parametrize(
