@@ -384,3 +384,15 @@ def test_servers_end_with_a_line(cluster):
     assert time.monotonic() - start >= 3
     (told,) = iter(waiting.line, None)
     assert "found no dispatcher of a tf.data service in 3 s" in told
+
+
+@pytest.mark.long
+def test_benchmark_times_the_service_beside_a_stream(records_dir):
+    result = run_pcam(
+        "benchmark", "--what=data_service", f"--records_dir={records_dir}",
+        "--batch_size=16", "--num_repeats=1", "--min_patches=16",
+        "--min_seconds=0",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for name in ("no service", "with 1 worker(s)", "with 2 worker(s)"):
+        assert re.search(rf"{re.escape(name)} +[\d,]+ ", result.stdout)
