@@ -5,6 +5,7 @@ not to wait for ever.
 """
 
 import logging
+import signal
 import time
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ from pcam_tfdata.pipeline import buffers
 _service = tf.data.experimental.service
 # A worker learns of jobs at once, except of those that began while it was gone.
 _HEARTBEAT_MS = 2_000
-# Trainers that are gone (TensorFlow notices after 2 minutes) leave jobs, which
+# Trainers that are gone (TensorFlow notices after 5 minutes) leave jobs, which
 # keep a shuffle buffer on every worker.
 _JOB_CHECK_MS, _JOB_LEFT_MS = 10_000, 60_000
 _WATCH_SECONDS = 2.0
@@ -81,9 +82,8 @@ def serve_worker(
         ),
         start=False,
     )
-    # From here TensorFlow waits for ever, and deaf to signals.
     service_address.wait_for(dispatcher, seconds)
-    server.start()
+    _start(server)
     listening = server._address.rpartition(":")[-1]
     _logger.info(
         "Worker ready on port %s, known as %s, for the dispatcher at %s.",
@@ -94,3 +94,18 @@ def serve_worker(
     while True:
         time.sleep(_WATCH_SECONDS)
         service_address.wait_for(dispatcher, seconds)
+
+
+def _start(server: object) -> None:
+    """Starts a worker.
+
+    If its dispatcher dies at this moment, TensorFlow waits for it for ever, and no
+    handler of Python runs; so signals end the process without one.
+    """
+    handlers = {
+        number: signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    server.start()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -91,6 +91,7 @@ def cluster(tmp_path_factory):
     with contextlib.ExitStack() as stack:
         for name in ("dispatcher", "a", "b"):
             stack.callback(lambda name=name: found[name].kill())
+        for name in ("dispatcher", "a", "b"):
             found[name].wait_until_ready()
         yield found
 
