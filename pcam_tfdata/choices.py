@@ -11,5 +11,7 @@ CRC_CHECKS = ("first_epoch", "never")
 CACHES = ("none", "memory", "file")
 STRATEGIES = ("one_device", "mirrored")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
-BENCHMARKS = ("convert", "input", "predict", "start", "training")
+BENCHMARKS = (
+    "convert", "data_service", "input", "predict", "start", "training",
+)  # fmt: skip
 SOURCES = ("kaggle", "hdf5", "folder", "tfds")

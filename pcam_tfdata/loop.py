@@ -289,6 +289,20 @@ class Loop:
         ):
             _logger.warning("%s; the step is skipped.", what)
             return
+        kept = "its batch is not kept, since no service gives it twice"
+        if not options.data_service:
+            kept = f"its batch is in {self._keep_batch(step)}"
+        advice = "--on_nan=skip leaves out such steps"
+        if options.on_nan == "skip":
+            advice = f"{_MOST_SKIPPED_STEPS} such steps were left out before"
+        raise FloatingPointError(
+            f"{options.run_dir}: {what}; {kept}. Lower --learning_rate and pass"
+            f" --restart; {advice}."
+        )
+
+    def _keep_batch(self, step: int) -> str:
+        """Writes the batch of a step to a file, and returns its path."""
+        options = self._options
         path = os.path.join(options.run_dir, run_files.BAD_BATCH)
         # In the same order, and nothing needs to go to a device.
         source = dataclasses.replace(
@@ -305,13 +319,7 @@ class Loop:
         )
         batch = next(batches.as_numpy_iterator())
         np.savez(path, step=step, **batch)
-        advice = "--on_nan=skip leaves out such steps"
-        if options.on_nan == "skip":
-            advice = f"{_MOST_SKIPPED_STEPS} such steps were left out before"
-        raise FloatingPointError(
-            f"{options.run_dir}: {what}; its batch is in {path}. Lower"
-            f" --learning_rate and pass --restart; {advice}."
-        )
+        return path
 
     def _logs(self) -> dict[str, float]:
         """Returns the scores of the epoch so far, as callbacks get them."""

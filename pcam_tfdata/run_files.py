@@ -45,7 +45,7 @@ _OWNED = (
 _FREE = (
     "records_dir", "run_dir", "input", "input_threads", "check_crc",
     "steps_per_loop", "on_nan", "checkpoint_every_seconds", "keep_checkpoints",
-    "tensorboard",
+    "tensorboard", "data_service", "data_service_timeout_seconds",
 )  # fmt: skip
 _logger = logging.getLogger(__name__)
 _PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow")
@@ -260,7 +260,7 @@ def _refuse_other_facts(path: str, facts: Mapping[str, object]) -> None:
         ("manifest_sha256", "other records, of manifest SHA-256",
          "Check --records_dir"),
         ("order", "patches in another order,",
-         f"Pass --input={first['input']}"),
+         _order_remedy(first, facts)),
         ("precision", "another precision,",
          f"Pass --precision={first['precision']}"),
     ):  # fmt: skip
@@ -270,6 +270,17 @@ def _refuse_other_facts(path: str, facts: Mapping[str, object]) -> None:
                 f" expected {facts[name]}. {remedy}, or pass --restart to begin"
                 " anew."
             )
+
+
+def _order_remedy(
+    first: Mapping[str, object], facts: Mapping[str, object]
+) -> str:
+    remedy = f"Pass --input={first['input']}"
+    if "service" in first["order"]:
+        return f"{remedy} and --data_service"
+    if "service" in facts["order"]:
+        return f"{remedy} without --data_service"
+    return remedy
 
 
 def _read_starts(path: str) -> list[dict[str, object]]:

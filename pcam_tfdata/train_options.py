@@ -51,6 +51,8 @@ class TrainOptions:
         check_crc: Likewise.
         shuffle_megabytes: Likewise.
         cache: One of `choices.CACHES`; the file is in the run's folder.
+        data_service: See `pipeline.Source`; for training batches only.
+        data_service_timeout_seconds: Likewise.
         num_virtual_devices: See `strategy.make_strategy`.
         allow_cpu: Likewise.
         restart: Begins anew in a folder where there is a run.
@@ -89,6 +91,8 @@ class TrainOptions:
     check_crc: str = "first_epoch"
     shuffle_megabytes: int = 128
     cache: str = "none"
+    data_service: str | None = None
+    data_service_timeout_seconds: float = 300.0
     num_virtual_devices: int = 0
     allow_cpu: bool = False
     restart: bool = False
@@ -98,7 +102,12 @@ class TrainOptions:
         cache = self.cache
         if cache == "file":
             cache = os.path.join(self.run_dir, run_files.INPUT_CACHE, "records")
-        return dataclasses.replace(self._source(self.train_splits), cache=cache)
+        return dataclasses.replace(
+            self._source(self.train_splits),
+            cache=cache,
+            data_service=self.data_service,
+            data_service_timeout_seconds=self.data_service_timeout_seconds,
+        )
 
     def validation(self) -> pipeline.Source:
         """Returns the patches to score."""

@@ -6,6 +6,7 @@ from pcam_tfdata.benchmark import (
     benchmark_options,
     conversion,
     results,
+    service,
     start,
     steps,
     ways_in,
@@ -13,6 +14,7 @@ from pcam_tfdata.benchmark import (
 
 _JOBS = {
     "convert": conversion.run,
+    "data_service": service.run,
     "input": ways_in.run,
     "predict": steps.run_prediction,
     "start": start.run,

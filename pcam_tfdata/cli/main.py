@@ -24,6 +24,7 @@ COMMANDS = {
     "audit": "Find leaks, duplicates, conflicts, blanks and stain shifts.",
     "inspect": "Count what a records folder holds, and draw patches of it.",
     "train": "Train a network; the same command again resumes.",
+    "data_service": "Serve records to pcam train from other hosts.",
     "cross_validate": "Train and score on each fold in turn.",
     "evaluate": "Score a trained network exactly.",
     "predict": "Write a submission CSV.",

@@ -148,6 +148,18 @@ flags.DEFINE_enum(
     "Where stream keeps records from the first epoch on. The file is in the"
     " run's folder while it trains.",
 )
+flags.DEFINE_string(
+    "data_service",
+    None,
+    "A tf.data service that reads training batches for stream, as"
+    " grpc://HOST:PORT of its dispatcher (pcam data_service).",
+)
+flags.DEFINE_float(
+    "data_service_timeout_seconds",
+    300.0,
+    "How long the service may be silent before the run ends.",
+    lower_bound=0.1,
+)
 flags.DEFINE_bool("restart", False, "Begin anew, dropping the run there.")
 
 

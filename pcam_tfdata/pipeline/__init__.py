@@ -18,6 +18,9 @@ cache is its cache. `stream` reads them as TFRecords, for disks and networks tha
 are slow at random access: it shuffles within a buffer, and its first_step costs
 reading up to there. `device` holds all patches on each replica and gathers
 there. `mmap` and `device` give the same batches; `auto` plans from the machine.
+
+A tf.data service can read for `stream`, on other hosts. Then the order is never
+the same twice, and first_step costs nothing.
 """
 
 import contextlib
@@ -27,12 +30,14 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from pcam_tfdata import manifest, memory, records
+from pcam_tfdata import manifest, memory, records, service_address
 from pcam_tfdata.pipeline import (
     mapped,
     planning,
     resident,
     selection,
+    served,
+    silence,
     streamed,
 )
 from pcam_tfdata.pipeline.batches import Batch, fit_batch_size, whole
@@ -53,7 +58,10 @@ __all__ = [
 
 _MEGABYTE = 1 << 20
 Patches = (
-    mapped.MappedPatches | streamed.StreamedPatches | resident.ResidentPatches
+    mapped.MappedPatches
+    | streamed.StreamedPatches
+    | resident.ResidentPatches
+    | served.ServedPatches
 )
 
 
@@ -71,6 +79,9 @@ class Source:
         shuffle_megabytes: Of the shuffle buffer of `stream`.
         cache: For `stream`: `none`, `memory`, or the path of a file to make,
             where nothing is yet.
+        data_service: Address of the dispatcher of a tf.data service that reads
+            training batches for `stream`; None for this process.
+        data_service_timeout_seconds: How long it may be silent.
     """
 
     records_dir: str
@@ -80,6 +91,8 @@ class Source:
     check_crc: str = "first_epoch"
     shuffle_megabytes: int = 128
     cache: str = "none"
+    data_service: str | None = None
+    data_service_timeout_seconds: float = 300.0
 
     def count_patches(self) -> int:
         """Returns how many patches the splits hold."""
@@ -104,13 +117,41 @@ def open_patches(source: Source, devices: Sequence[str] = ()) -> Patches:
     Raises:
         FileNotFoundError, ValueError: records are not there or damaged, or do
             not fit the way in.
+        ConnectionError: no dispatcher of a tf.data service answers.
     """
+    if source.data_service:
+        return _open_served(source)
     selected = selection.select(source.records_dir, source.splits)
     kind, reason = _plan(source, selected, devices)
     patches = _open_as(kind, source, selected, devices)
     patches.plan = f"{kind}, {reason}"
     if kind != "stream" and source.cache != "none":
         patches.plan += "; it needs no --cache"
+    return patches
+
+
+def _open_served(source: Source) -> served.ServedPatches:
+    for name, value, expected in (
+        ("input", source.input, ("auto", "stream")),
+        ("cache", source.cache, ("none",)),
+    ):
+        if value not in expected:
+            raise ValueError(
+                f"--{name}={value}: found it with --data_service, expected"
+                f" {' or '.join(expected)}: workers read records in order, and"
+                " keep none."
+            )
+    address = service_address.parse(source.data_service, "--data_service")
+    patches = served.ServedPatches(
+        selection.select(source.records_dir, source.splits),
+        silence.Service(address, source.data_service_timeout_seconds),
+        num_threads=source.input_threads,
+        shuffle_megabytes=source.shuffle_megabytes,
+    )
+    patches.plan = (
+        f"stream, by the tf.data service at {address}; its order is never the"
+        " same twice"
+    )
     return patches
 
 
@@ -188,10 +229,11 @@ def eval_batches(source: Source, *, batch_size: int) -> tf.data.Dataset:
 
 @contextlib.contextmanager
 def damage_named(*opened: Patches) -> Iterator[None]:
-    """Turns TensorFlow's error about a damaged record into one that names it.
+    """Turns TensorFlow's error about what it reads into one that names it.
 
     Raises:
         DamagedRecordError: which record of which shard, and what is wrong.
+        ServiceError: what is wrong with a tf.data service.
     """
     try:
         yield
@@ -206,6 +248,9 @@ def damage_named(*opened: Patches) -> Iterator[None]:
         if place:
             for patches in opened:
                 _find_damage(patches.selection, int(place.group(1)))
+        told = re.search(rf"{silence.ServiceError.__name__}: (.*)", message)
+        if told:
+            raise silence.ServiceError(told.group(1)) from error
         raise
 
 

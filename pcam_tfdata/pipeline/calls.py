@@ -18,6 +18,7 @@ _LONGEST_SECONDS = 5.0
 
 _lock = threading.Lock()
 _num_running = 0
+_ending = threading.Event()
 
 
 def counted(function: Callable) -> Callable:
@@ -35,6 +36,11 @@ def counted(function: Callable) -> Callable:
     return call
 
 
+def is_ending() -> bool:
+    """Returns whether Python ends: a call that waits has to return."""
+    return _ending.is_set()
+
+
 def _add(number: int) -> None:
     global _num_running
     with _lock:
@@ -47,6 +53,7 @@ def _register_once() -> None:
 
 
 def _wait() -> None:
+    _ending.set()
     deadline = time.monotonic() + _LONGEST_SECONDS
     num_quiet = 0
     while num_quiet < _QUIET_STEPS and time.monotonic() < deadline:

@@ -14,9 +14,9 @@ import tensorflow as tf
 from pcam_tfdata import records, schema
 from pcam_tfdata.pipeline import batches, buffers, selection
 
-_NUM_OPEN_FILES = 4
+NUM_OPEN_FILES = 4
 _NUM_PARSING = 2
-_BLOCK = 128
+BLOCK = 128
 _READ_BYTES = 1 << 18
 # Where the parts of an Example lie, labelled or not.
 _LAYOUT = records.layout(labeled=True)
@@ -58,9 +58,7 @@ class StreamedPatches:
         buffers.keep_freed_memory()
         self.selection = selected
         self._num_threads = num_threads
-        record_bytes = max(s.layout.record_bytes for s in selected.shards)
-        wanted = shuffle_megabytes * _MEGABYTE // record_bytes
-        self._shuffle_buffer = max(1, min(wanted, selected.num_patches))
+        self._shuffle_buffer = shuffle_buffer(selected, shuffle_megabytes)
         self._cache = cache
 
     @property
@@ -85,7 +83,7 @@ class StreamedPatches:
         """See `pipeline.eval_batches`."""
         shard, record = self.selection.locate(first_batch * batch_size)
         # Shards before are not read, and records before only in one shard.
-        ds = self._shards().skip(shard).flat_map(_read_blocks).unbatch()
+        ds = self._shards().skip(shard).flat_map(read_blocks).unbatch()
         ds = ds.skip(record)
         ds = self._parse(ds.batch(batch_size), batch_size, batches.EVAL_PARTS)
         ds = ds.prefetch(1)
@@ -108,9 +106,9 @@ class StreamedPatches:
         ds = self._shards()
         if self._cache == "none":
             ds = ds.shuffle(num_files, seed=seed)
-        cycle_length = min(_NUM_OPEN_FILES, num_files)
+        cycle_length = min(NUM_OPEN_FILES, num_files)
         ds = ds.interleave(
-            _read_blocks,
+            read_blocks,
             cycle_length=cycle_length,
             num_parallel_calls=min(
                 self._num_threads or cycle_length, cycle_length
@@ -154,32 +152,51 @@ class StreamedPatches:
             num_patches = len(row)
             image = pool.take()
             pixels = image.reshape(batch_size, schema.IMAGE_BYTES)
-            pixels[:num_patches] = start_of_example[:, _IMAGE]
+            pixels[:num_patches] = pixels_of(start_of_example)
             pixels[num_patches:] = 0
             padded_row, label = np.zeros((2, batch_size), np.int64)
             padded_row[:num_patches] = row
-            # The first byte of -1 is 255.
-            label[:num_patches] = start_of_example[:, _LABEL].view(np.int8)
+            label[:num_patches] = labels_of(start_of_example)
             mask = np.arange(batch_size) < num_patches
             return (image, label, padded_row, mask)[: len(parts)]
 
         def parse(row: tf.Tensor, example: tf.Tensor) -> batches.Batch:
-            start_of_example = tf.io.decode_raw(
-                example, tf.uint8, fixed_length=_LABEL + 1
-            )
-            return batches.from_numpy(
-                fill, [row, start_of_example], batch_size, parts
-            )
+            inputs = decode_start(row, example)
+            return batches.from_numpy(fill, inputs, batch_size, parts)
 
         return ds.map(
             parse, num_parallel_calls=self._num_threads or _NUM_PARSING
         )
 
 
-def _read_blocks(path: tf.Tensor, first_row: tf.Tensor) -> tf.data.Dataset:
+def shuffle_buffer(selected: selection.Selection, megabytes: int) -> int:
+    """Returns the number of records of a shuffle buffer."""
+    record_bytes = max(shard.layout.record_bytes for shard in selected.shards)
+    wanted = megabytes * _MEGABYTE // record_bytes
+    return max(1, min(wanted, selected.num_patches))
+
+
+def read_blocks(path: tf.Tensor, first_row: tf.Tensor) -> tf.data.Dataset:
     """Returns rows and Examples of a shard, some at a time.
 
     Stages that work in parallel pay for each element that they hand on.
     """
     ds = tf.data.TFRecordDataset(path, buffer_size=_READ_BYTES)
-    return ds.enumerate(first_row).batch(_BLOCK)
+    return ds.enumerate(first_row).batch(BLOCK)
+
+
+def decode_start(
+    row: tf.Tensor, example: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns rows, and Examples as bytes up to the label: uint8 [n, bytes]."""
+    return row, tf.io.decode_raw(example, tf.uint8, fixed_length=_LABEL + 1)
+
+
+def pixels_of(start_of_example: np.ndarray) -> np.ndarray:
+    """Returns the bytes of the images: a view, uint8 [n, 27648]."""
+    return start_of_example[:, _IMAGE]
+
+
+def labels_of(start_of_example: np.ndarray) -> np.ndarray:
+    """Returns the labels, int8 [n]."""
+    return start_of_example[:, _LABEL].view(np.int8)  # -1 begins with 255.

@@ -1,0 +1,101 @@
+"""Runs a server of a tf.data service, which reads records for pcam train.
+
+One dispatcher, and workers on any number of hosts; each host must have the
+records at the same path. Train with --data_service=grpc://HOST:PORT of the
+dispatcher. Ctrl-C or SIGTERM ends a server.
+"""
+
+from types import ModuleType
+
+from absl import app, flags
+
+from pcam_tfdata import service_address
+from pcam_tfdata.cli import options, quiet
+
+REQUIRED_FLAGS = ("role",)
+
+flags.DEFINE_enum(
+    "role",
+    None,
+    ("dispatcher", "worker"),
+    "The dispatcher says who reads what; workers read.",
+)
+flags.DEFINE_integer(
+    "port",
+    0,
+    "To listen on; 0 for any. A server that is started again must have the port"
+    " that it had.",
+    lower_bound=0,
+    upper_bound=(1 << 16) - 1,
+)
+flags.DEFINE_string(
+    "work_dir",
+    None,
+    "Of the dispatcher: folder for its state. Killed and started again with the"
+    " same port and folder, it goes on.",
+)
+flags.DEFINE_string(
+    "dispatcher", None, "Of a worker: the dispatcher, as grpc://HOST:PORT."
+)
+flags.DEFINE_string(
+    "worker_address",
+    None,
+    "Of a worker: HOST or HOST:PORT by which trainers reach it. Default: this"
+    " host's address on the way to the dispatcher.",
+)
+flags.DEFINE_float(
+    "timeout_seconds",
+    60.0,
+    "How long a worker waits for a dispatcher that does not answer, before it"
+    " ends.",
+    lower_bound=1,
+)
+_OF_A_ROLE = {
+    "dispatcher": ("work_dir",),
+    "worker": ("dispatcher", "worker_address"),
+}
+
+
+def run() -> None:
+    """Serves until a signal comes."""
+    role = options.value("role")
+    _check_role(role)
+    port = options.value("port")
+    # What is wrong is said before TensorFlow is imported, which takes longer.
+    if role == "dispatcher":
+        work_dir = options.value("work_dir")
+        service_address.refuse_taken_port(port)
+        with service_address.claim(work_dir):
+            _servers().serve_dispatcher(port=port, work_dir=work_dir)
+    dispatcher = service_address.parse(
+        options.value("dispatcher"), "--dispatcher"
+    )
+    seconds = options.value("timeout_seconds")
+    service_address.refuse_taken_port(port)
+    own_host = service_address.wait_for(dispatcher, seconds)
+    _servers().serve_worker(
+        port=port,
+        dispatcher=dispatcher,
+        worker_address=options.value("worker_address") or own_host,
+        seconds=seconds,
+    )
+
+
+def _servers() -> ModuleType:
+    with quiet.imports():
+        from pcam_tfdata import data_service
+    return data_service
+
+
+def _check_role(role: str) -> None:
+    """Refuses flags of the other role, and the lack of its own."""
+    for other, names in _OF_A_ROLE.items():
+        for name in names:
+            if other != role and options.value(name) is not None:
+                raise app.UsageError(
+                    f"--{name}: found it with --role={role}, expected"
+                    f" --role={other}."
+                )
+    needed = _OF_A_ROLE[role][0]
+    if options.value(needed) is None:
+        raise app.UsageError(f"--role={role} needs --{needed}.")

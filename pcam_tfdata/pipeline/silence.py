@@ -1,0 +1,85 @@
+"""A tf.data service that is silent: slow, or missing something, or gone."""
+
+import dataclasses
+import logging
+import time
+
+from pcam_tfdata import service_address
+from pcam_tfdata.pipeline import calls, ticks
+
+_WARN_SECONDS = 10.0
+
+_logger = logging.getLogger(__name__)
+
+
+class ServiceError(RuntimeError):
+    """A tf.data service failed; the message says how, in a line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """A tf.data service.
+
+    Attributes:
+        address: `host:port` of its dispatcher.
+        timeout_seconds: How long it may be silent.
+    """
+
+    address: str
+    timeout_seconds: float = 300.0
+
+
+class Listener:
+    """Tells apart a service that is slow, one that lost something, and none.
+
+    Args:
+        service: To which it listens.
+        lost_seconds: After so long, what has not come is lost.
+    """
+
+    def __init__(self, service: Service, lost_seconds: float) -> None:
+        self._service = service
+        self._lost_seconds = lost_seconds
+        self._has_begun = self._is_told = False
+        # Since when nothing has come, and since when the dispatcher answers.
+        self._silent = self._answering = time.monotonic()
+
+    def hear(self) -> None:
+        """Notes that patches came."""
+        self._has_begun, self._is_told = True, False
+        self._silent = time.monotonic()
+
+    def tick(self) -> bool:
+        """Returns whether what has not come so far has to be asked for again.
+
+        Raises:
+            ServiceError: nothing came for longer than the service may be silent.
+        """
+        if calls.is_ending():
+            raise ServiceError("the process ends.")
+        silent_seconds = time.monotonic() - self._silent
+        if silent_seconds < 2 * ticks.TICK_SECONDS:
+            return False
+        is_answering = service_address.answers(self._service.address)
+        if not is_answering:
+            self._answering = time.monotonic()
+        self._tell(silent_seconds, is_answering)
+        since = max(self._silent, self._answering)
+        is_lost = time.monotonic() - since > self._lost_seconds
+        return self._has_begun and is_lost
+
+    def _tell(self, silent_seconds: float, is_answering: bool) -> None:
+        """Warns of a silence, and raises at its longest."""
+        what = "its dispatcher does not answer"
+        if is_answering:
+            what = "its dispatcher answers, but no worker sends patches"
+        told = f"tf.data service at {self._service.address}: {what}"
+        if silent_seconds > self._service.timeout_seconds:
+            raise ServiceError(
+                f"{told}, for {self._service.timeout_seconds:g} s. Start its"
+                " servers again (pcam data_service); the same command then"
+                " resumes the run."
+            )
+        if silent_seconds > _WARN_SECONDS and not self._is_told:
+            _logger.warning("%s; waiting.", told)
+            self._is_told = True

@@ -1,0 +1,137 @@
+"""Where a tf.data service is: addresses, ports, and the folder of its state."""
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+from pcam_tfdata import files, locks
+
+_ATTEMPT_SECONDS = 5.0
+_PAUSE_SECONDS = 0.2
+# So long without an answer, the log says what is waited for.
+_SILENT_SECONDS = 5.0
+# How HTTP/2, on which gRPC stands, begins: a client's preface and empty settings;
+# the server's settings come back. RFC 9113, 3.4 and 6.5.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
+    [0, 0, 0, 4, 0, 0, 0, 0, 0]
+)
+_TYPE_OF_FRAME, _SETTINGS = 3, 4
+
+_logger = logging.getLogger(__name__)
+
+
+def parse(text: str, flag: str) -> str:
+    """Returns `host:port` of `grpc://host:port`, or of `host:port`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    address = text.removeprefix("grpc://")
+    host, _, port = address.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+    if not host or not is_port or set(host) & set("/:[]@ "):
+        raise ValueError(
+            f"{flag}: found {text!r}, expected the address of a dispatcher, as"
+            " in grpc://host:5050."
+        )
+    return address
+
+
+def answers(address: str) -> bool:
+    """Returns whether a server of gRPC answers at `host:port`."""
+    try:
+        _greet(address, _ATTEMPT_SECONDS)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+def wait_for(address: str, seconds: float) -> str:
+    """Waits until a server of gRPC answers.
+
+    Args:
+        address: `host:port`.
+        seconds: The longest wait.
+
+    Returns:
+        The address by which this host is known on the way there.
+
+    Raises:
+        ConnectionError: there was none in that time.
+    """
+    start, is_told = time.monotonic(), False
+    while True:
+        try:
+            return _greet(address, min(_ATTEMPT_SECONDS, seconds))
+        except (OSError, UnicodeError) as error:
+            waited = time.monotonic() - start
+            if waited >= seconds:
+                reason = getattr(error, "strerror", None) or error
+                raise ConnectionError(
+                    f"{address}: found no dispatcher of a tf.data service in"
+                    f" {seconds:g} s ({reason}), expected one. Check the"
+                    " address, and that `pcam data_service --role=dispatcher`"
+                    " runs there."
+                ) from error
+            if waited > _SILENT_SECONDS and not is_told:
+                _logger.info("%s: waiting for the dispatcher.", address)
+                is_told = True
+        time.sleep(min(_PAUSE_SECONDS, seconds))
+
+
+def refuse_taken_port(port: int) -> None:
+    """Refuses a port on which somebody listens: servers of gRPC would share it.
+
+    Raises:
+        OSError: the port cannot be listened on.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise OSError(
+                f"--port={port}: cannot listen there ({error.strerror}). Choose"
+                " another port, or 0 for any."
+            ) from error
+
+
+@contextlib.contextmanager
+def claim(work_dir: str) -> Iterator[None]:
+    """Keeps a second dispatcher from the same folder, where it can be locked.
+
+    Raises:
+        OSError: the folder cannot be written.
+        RuntimeError: another dispatcher holds it.
+    """
+    if files.is_remote(work_dir):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                locks.hold(
+                    os.path.join(work_dir, "lock"),
+                    "runs a dispatcher there",
+                    "Choose another --work_dir.",
+                )
+            )
+        except OSError as error:
+            raise OSError(
+                f"--work_dir={work_dir}: cannot be written ({error.strerror})."
+                " Choose another folder."
+            ) from error
+        yield
+
+
+def _greet(address: str, seconds: float) -> str:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), seconds) as connected:
+        connected.sendall(_HELLO)
+        answer = connected.recv(_TYPE_OF_FRAME + 1)
+        if answer[_TYPE_OF_FRAME:] != bytes([_SETTINGS]):
+            raise OSError("no gRPC is spoken there")
+        return connected.getsockname()[0]

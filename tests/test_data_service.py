@@ -1,0 +1,399 @@
+"""The tf.data service: real servers, real sockets, and what happens as they die."""
+
+import collections
+import contextlib
+import logging
+import os
+import pathlib
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import NUM_TRAIN, run_pcam
+
+from pcam_tfdata import pipeline, records, run_files, service_address
+from pcam_tfdata.pipeline import passes, served, silence, streamed
+
+FOLDS = tuple(f"fold{n}" for n in range(5))
+DEADLINE = 180
+READY = r"^(Dispatcher|Worker) ready on port ([1-9]\d*),"
+
+
+class Server:
+    """A process of `pcam data_service`, and the lines that it writes."""
+
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pcam_tfdata", "data_service", *flags],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with self.process.stderr as lines:
+            for line in lines:
+                self._lines.put(line.strip())
+        self._lines.put(None)
+
+    def line(self) -> str | None:
+        """Returns the next line; None after the last one."""
+        return self._lines.get(timeout=DEADLINE)
+
+    def wait_until_ready(self) -> str:
+        """Returns its port."""
+        while not (found := re.search(READY, told := self.line() or "")):
+            assert "waiting for the dispatcher" in told
+        return found.group(2)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def again(self) -> "Server":
+        """Returns a new process of the same flags, once it is ready."""
+        server = Server(*self._flags)
+        server.wait_until_ready()
+        return server
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A dispatcher and two workers, started at once."""
+    port = free_port()
+    found = {
+        "dispatcher": Server(
+            "--role=dispatcher", f"--port={port}",
+            f"--work_dir={tmp_path_factory.mktemp('dispatcher') / 'state'}",
+        ),
+        "address": f"127.0.0.1:{port}",
+    }  # fmt: skip
+    for name in ("a", "b"):  # They wait for the dispatcher.
+        found[name] = Server(
+            "--role=worker", f"--port={free_port()}",
+            f"--dispatcher=grpc://127.0.0.1:{port}",
+        )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for name in ("dispatcher", "a", "b"):
+            stack.callback(lambda name=name: found[name].kill())
+        for name in ("dispatcher", "a", "b"):
+            found[name].wait_until_ready()
+        yield found
+
+
+@pytest.fixture
+def servers(cluster):
+    """The same, those started again that a test ended."""
+    for name in ("dispatcher", "a", "b"):
+        if cluster[name].process.poll() is not None:
+            cluster[name] = cluster[name].again()
+    return cluster
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    """A record at a time, and few on their way: most of an epoch is to come."""
+    monkeypatch.setattr(streamed, "BLOCK", 1)
+    monkeypatch.setattr(streamed, "NUM_OPEN_FILES", 1)
+    monkeypatch.setattr(streamed, "shuffle_buffer", lambda *_: 1)
+    # A thread for each worker: one that is dead keeps its own busy.
+    monkeypatch.setattr(passes, "_NUM_WAITING", 2)
+    monkeypatch.setattr(passes, "_LOST_SECONDS", 4.0)
+
+
+def source(records_dir, servers, **options) -> pipeline.Source:
+    return pipeline.Source(
+        records_dir, FOLDS, data_service=f"grpc://{servers['address']}",
+        **options,
+    )  # fmt: skip
+
+
+def batches_of(served_source, num_epochs: int, first_step: int = 0):
+    return pipeline.train_batches(
+        served_source, batch_size=12, seed=0, first_step=first_step,
+        num_steps=first_step + num_epochs * NUM_TRAIN // 12,
+    ).as_numpy_iterator()  # fmt: skip
+
+
+def check_epochs(rows: list[int], num_epochs: int) -> None:
+    """Holds that each patch is there once an epoch."""
+    assert len(rows) == num_epochs * NUM_TRAIN
+    for epoch in np.reshape(rows, (num_epochs, NUM_TRAIN)):
+        assert sorted(epoch) == list(range(NUM_TRAIN))
+
+
+def test_every_patch_comes_once_an_epoch(records_dir, servers):
+    local = pipeline.Source(records_dir, FOLDS, "mmap")
+    patches = {
+        row: (image.tobytes(), label)
+        for batch in pipeline.eval_batches(
+            local, batch_size=NUM_TRAIN
+        ).as_numpy_iterator()
+        for image, label, row in zip(
+            batch["image"], batch["label"], batch["row"], strict=True
+        )
+    }
+    rows = []
+    for batch in batches_of(source(records_dir, servers), 3):
+        assert batch["image"].shape == (12, 96, 96, 3)
+        rows += batch["row"].tolist()
+        for image, label, row in zip(
+            batch["image"], batch["label"], batch["row"], strict=True
+        ):
+            assert (image.tobytes(), label) == patches[row]
+    check_epochs(rows, 3)
+    assert rows[:NUM_TRAIN] != rows[NUM_TRAIN : 2 * NUM_TRAIN]
+
+
+def test_resumed_run_begins_a_new_pass(records_dir, servers):
+    batches = batches_of(source(records_dir, servers), 1, first_step=1003)
+    check_epochs([row for batch in batches for row in batch["row"]], 1)
+
+
+def test_silent_workers_end_the_reader_with_a_line(
+    records_dir, servers, small_steps
+):
+    hasty = source(records_dir, servers, data_service_timeout_seconds=2)
+    patches = pipeline.open_patches(hasty)
+    batches = patches.train_batches(
+        batch_size=12, seed=0, first_step=0, num_steps=9
+    ).as_numpy_iterator()
+    next(batches)
+    for name in ("a", "b"):
+        servers[name].process.send_signal(signal.SIGSTOP)
+    try:
+        with (
+            pytest.raises(silence.ServiceError) as error,
+            pipeline.damage_named(patches),
+        ):
+            collections.deque(batches, maxlen=0)
+    finally:
+        for name in ("a", "b"):
+            servers[name].process.send_signal(signal.SIGCONT)
+    assert "no worker sends patches, for 2 s" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_damage_that_a_worker_meets_is_named(records_dir, servers, tmp_path):
+    copy = tmp_path / "records"
+    copy.mkdir()
+    for path in pathlib.Path(records_dir).iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    spoiled = copy / "pcam-fold1.tfrecord-00000-of-00003"
+    content = bytearray(spoiled.read_bytes())
+    content[2 * records.layout(labeled=True).record_bytes + 1000] ^= 1
+    spoiled.write_bytes(content)
+    patches = pipeline.open_patches(source(str(copy), servers))
+    with (
+        pytest.raises(
+            records.DamagedRecordError, match=rf"{spoiled.name}: record 2 "
+        ),
+        pipeline.damage_named(patches),
+    ):
+        list(batches_of(source(str(copy), servers), 1))
+
+
+def test_training_is_fed_by_a_service(records_dir, servers, tmp_path):
+    run_dir = tmp_path / "run"
+    result = run_pcam(
+        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        "--model=small_cnn", "--batch_size=8", "--epochs=2",
+        f"--data_service={servers['address']}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    told = f"Input: stream, by the tf.data service at {servers['address']}; its"
+    assert told in result.stderr
+    history = (run_dir / run_files.HISTORY).read_text().splitlines()
+    assert [line.split(",")[1] for line in history[1:]] == ["6", "12"]
+
+
+def test_order_of_a_service_is_not_that_of_a_stream(tmp_path):
+    first = {"manifest_sha256": "1", "precision": "float32", "input": "stream"}
+    by_service = first | {"order": served.ServedPatches.order}
+    alone = first | {"order": streamed.StreamedPatches.order}
+    (tmp_path / run_files.BEST_MODEL).touch()
+    run_files.open_run(str(tmp_path), {}, by_service, restart=True)
+    run_files.write_environment(str(tmp_path), by_service)
+    (tmp_path / run_files.BEST_MODEL).touch()
+    run_files.open_run(str(tmp_path), {}, by_service, restart=False)
+    with pytest.raises(ValueError, match="=stream and --data_service, or"):
+        run_files.open_run(str(tmp_path), {}, alone, restart=False)
+    run_files.open_run(str(tmp_path), {}, alone, restart=True)
+    run_files.write_environment(str(tmp_path), alone)
+    (tmp_path / run_files.BEST_MODEL).touch()
+    with pytest.raises(ValueError, match="=stream without --data_service, or"):
+        run_files.open_run(str(tmp_path), {}, by_service, restart=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"input": "mmap"}, "--input=mmap: found it with --data_service"),
+        ({"input": "device"}, "--input=device: found it with --data_service"),
+        ({"cache": "memory"}, "--cache=memory: found it with --data_service"),
+        ({"data_service": "host"}, "--data_service: found 'host'"),
+        ({"data_service": "http://host:1"}, "--data_service: found 'http://"),
+        ({"data_service": "grpc://host:99999"}, "--data_service: found 'grpc"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_way_in_that_no_service_has_is_refused(records_dir, options, told):
+    given = {"data_service": "grpc://127.0.0.1:1"} | options
+    with pytest.raises(ValueError, match=re.escape(told)):
+        pipeline.open_patches(pipeline.Source(records_dir, FOLDS, **given))
+
+
+def test_address_has_a_host_and_a_port():
+    for text in ("grpc://10.0.0.7:5050", "10.0.0.7:5050"):
+        assert service_address.parse(text, "--flag") == "10.0.0.7:5050"
+
+
+def end_in_a_line(cases) -> None:
+    """Runs commands at once; each ends with its exit code and what it tells."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pcam_tfdata", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _, _, *arguments in cases
+    ]
+    for process, (code, told, *_) in zip(started, cases, strict=True):
+        output, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == code, errors
+        assert told in errors
+        assert len(errors.strip().splitlines()) == 1, errors
+        assert output == ""
+
+
+def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
+    taken = servers["address"].rpartition(":")[-1]
+    work_dir = next(
+        flag for flag in servers["dispatcher"]._flags if "work_dir" in flag
+    )
+    file = tmp_path / "file"
+    file.touch()
+    nobody = f"127.0.0.1:{free_port()}"
+    other = socket.create_server(("127.0.0.1", 0))  # Says nothing.
+    serve = ("data_service", "--timeout_seconds=1")
+    train = (
+        "train", f"--records_dir={records_dir}", f"--run_dir={tmp_path / 'r'}",
+        "--batch_size=8", "--data_service_timeout_seconds=0.5",
+    )  # fmt: skip
+    cases = [
+        (2, "--role is missing", *serve),
+        (2, "needs --work_dir", *serve, "--role=dispatcher"),
+        (2, "needs --dispatcher", *serve, "--role=worker"),
+        (2, "--work_dir: found it with", *serve, "--role=worker",
+         "--dispatcher=a:1", "--work_dir=x"),
+        (1, "--dispatcher: found 'a'", *serve, "--role=worker",
+         "--dispatcher=a"),
+        (1, f"{nobody}: found no dispatcher", *serve, "--role=worker",
+         f"--dispatcher={nobody}"),
+        (1, "in 1 s (timed out), expected one", *serve, "--role=worker",
+         f"--dispatcher=127.0.0.1:{other.getsockname()[1]}"),
+        (1, f"--port={taken}: cannot listen there (Address already in use)",
+         *serve, "--role=dispatcher", f"--port={taken}",
+         f"--work_dir={tmp_path / 'new'}"),
+        (1, f"--work_dir={file}/x: cannot be written", *serve,
+         "--role=dispatcher", f"--work_dir={file}/x"),
+        (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
+        (1, f"{nobody}: found no dispatcher", *train,
+         f"--data_service={nobody}"),
+        (1, "--input=mmap: found it with --data_service", *train,
+         f"--data_service={nobody}", "--input=mmap"),
+    ]  # fmt: skip
+    with other:
+        end_in_a_line(cases)
+    assert not os.path.exists(tmp_path / "r")
+
+
+def test_epoch_goes_on_when_the_dispatcher_comes_back(
+    records_dir, servers, small_steps
+):
+    rows = []
+    patient = batches_of(source(records_dir, servers), 2)
+    rows += next(patient)["row"].tolist()
+    hasty = source(records_dir, servers, data_service_timeout_seconds=2)
+    hasty_patches = pipeline.open_patches(hasty)
+    servers["dispatcher"].kill()
+    with (
+        pytest.raises(silence.ServiceError, match="does not answer, for 2 s"),
+        pipeline.damage_named(hasty_patches),
+    ):
+        next(
+            hasty_patches.train_batches(
+                batch_size=12, seed=0, first_step=0, num_steps=9
+            ).as_numpy_iterator()
+        )
+    servers["dispatcher"] = servers["dispatcher"].again()
+    for batch in patient:
+        rows += batch["row"].tolist()
+    check_epochs(rows, 2)
+
+
+def test_epoch_is_whole_though_a_worker_is_killed(
+    records_dir, servers, small_steps, caplog
+):
+    rows = []
+    batches = batches_of(source(records_dir, servers), 2)
+    rows += next(batches)["row"].tolist()
+    servers["b"].kill()
+    with caplog.at_level(logging.WARNING):
+        for batch in batches:
+            rows += batch["row"].tolist()
+    check_epochs(rows, 2)
+    told = [r.message for r in caplog.records if "did not come" in r.message]
+    assert re.search(r": [1-9]\d* of 60 patches did not come", told[0])
+
+
+def test_servers_end_with_a_line(cluster):
+    waiting = Server(
+        "--role=worker", f"--dispatcher={cluster['address']}",
+        "--timeout_seconds=3",
+    )  # fmt: skip
+    waiting.wait_until_ready()
+    start = time.monotonic()
+    for name, number, code, told in (
+        ("a", signal.SIGTERM, 143, "terminated."),
+        ("dispatcher", signal.SIGINT, 130, "interrupted."),
+    ):
+        server = cluster[name]
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=DEADLINE) == code
+        lines = list(iter(server.line, None))
+        assert lines[-1] == f"pcam data_service: {told}"
+        # A worker whose dispatcher was away before has said so.
+        assert all("waiting for the dispatcher" in line for line in lines[:-1])
+    assert waiting.process.wait(timeout=DEADLINE) == 1
+    assert time.monotonic() - start >= 3
+    (told,) = iter(waiting.line, None)
+    assert "found no dispatcher of a tf.data service in 3 s" in told
+
+
+@pytest.mark.long
+def test_benchmark_times_the_service_beside_a_stream(records_dir):
+    result = run_pcam(
+        "benchmark", "--what=data_service", f"--records_dir={records_dir}",
+        "--batch_size=16", "--num_repeats=1", "--min_patches=16",
+        "--min_seconds=0",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for name in ("no service", "with 1 worker(s)", "with 2 worker(s)"):
+        assert re.search(rf"{re.escape(name)} +[\d,]+ ", result.stdout)
