@@ -30,6 +30,11 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
             other things are; or the folder cannot be renamed over.
     """
     if files.is_remote(output_dir):
+        if not output_dir.partition("://")[2].partition("/")[2]:
+            raise FileExistsError(
+                f"{output_dir}: found a whole bucket, expected a folder in it."
+                " Choose one as --output_dir."
+            )
         _check_content(output_dir, overwrite=overwrite)
         return
     if not os.path.exists(output_dir):
