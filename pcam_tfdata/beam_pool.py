@@ -124,7 +124,10 @@ def parse_options(text: str) -> Any:
         if flags and not flags[0].startswith("--"):
             raise ValueError(f"found {flags[0]!r}, expected --flag=value")
         # argparse prints and exits.
-        with contextlib.redirect_stderr(told):
+        with (
+            contextlib.redirect_stderr(told),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             options = pipeline_options.PipelineOptions(flags)
             standard = options.view_as(pipeline_options.StandardOptions)
             options.get_all_options()

@@ -73,6 +73,8 @@ def stamp(path: str) -> str:
 
 def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
     """Returns bytes of a file from `start` on; fewer at its end."""
+    if is_remote(path) and not _is_for_tensorflow(path):
+        return remote.read_bytes(path, start, num_bytes)
     with open_file(path, "rb") as file:
         file.seek(start)
         return file.read(num_bytes)

@@ -95,6 +95,18 @@ def open_file(path: str, mode: str, **options: object) -> IO:
         return system.open(place, mode, **options)
 
 
+def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
+    """Returns bytes of a file from `start` on; fewer at its end."""
+    system, place = _open_system(path)
+    with _told(path):
+        try:
+            return system.cat_file(place, start=start, end=start + num_bytes)
+        except OSError as error:
+            if _is_empty(error):
+                return b""
+            raise
+
+
 @contextlib.contextmanager
 def open_whole(path: str, mode: str, **options: object) -> Iterator[IO]:
     """Opens a file to write that is at `path` once it is whole.

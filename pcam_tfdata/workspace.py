@@ -98,6 +98,7 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
             if is_source or not _list_finished(folder):
                 _remove(folder)
             raise
+        files.remove(os.path.join(folder, replacement.NOTE))
         _remove(folder)
 
 
@@ -157,10 +158,9 @@ def _remove_folders(folder: str) -> None:
 
 
 def _remove(folder: str) -> None:
-    if files.is_remote(folder):
-        files.remove_folder(folder)
-        return
     _remove_folders(folder)
+    if files.is_remote(folder):
+        return
     os.remove(os.path.join(folder, _LOCK))
     with contextlib.suppress(OSError):  # Something was put there meanwhile.
         os.rmdir(folder)
