@@ -192,7 +192,7 @@ def _open_pool(
 
 
 def _settle_ids(
-    pool: workers.Workers,
+    pool: workers.Pool,
     listings: Sequence[listing.Listing],
     found: Sequence[faults.Fault],
     options: ConvertOptions,
@@ -221,7 +221,7 @@ def _fail_or_go_on(
 
 
 def _write(
-    pool: workers.Workers,
+    pool: workers.Pool,
     splits: Sequence[plan.SplitPlan],
     folder: str,
     found: list[faults.Fault],

@@ -27,7 +27,10 @@ def is_remote(path: str) -> bool:
 
 def resolve(path: str) -> str:
     """Returns a path without links; a remote one without a slash at its end."""
-    return path.rstrip("/") if is_remote(path) else os.path.realpath(path)
+    if not is_remote(path):
+        return os.path.realpath(path)
+    scheme, _, rest = path.partition("://")
+    return f"{scheme}://{rest.rstrip('/')}"
 
 
 def size(path: str) -> int | None:
@@ -132,8 +135,9 @@ def open_whole(
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(temporary)
-        if isinstance(error, OSError):  # A full disk names no file.
-            error.filename = error.filename or path
+        # A full disk names no file; an error that is but a text needs none.
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = path
         raise
 
 

@@ -25,15 +25,15 @@ class Entry:
     """What is in a folder; an `os.DirEntry` as far as it goes."""
 
     name: bytes
-    is_there: bool
+    has_bytes: bool
 
     def is_file(self, *, follow_symlinks: bool = True) -> bool:
         """Returns whether it is a file."""
-        return self.is_there
+        return self.has_bytes
 
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         """Returns whether it is a folder."""
-        return not self.is_there
+        return not self.has_bytes
 
     def is_symlink(self) -> bool:
         """Returns False: there are no links."""
@@ -102,7 +102,7 @@ def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
         try:
             return system.cat_file(place, start=start, end=start + num_bytes)
         except OSError as error:
-            if _is_empty(error):
+            if _is_of_empty_file(error, system, place):
                 return b""
             raise
 
@@ -119,7 +119,8 @@ def open_whole(path: str, mode: str, **options: object) -> Iterator[IO]:
             yield file
             file.flush()
         except OSError as error:  # A full disk names no file.
-            error.filename = error.filename or file.name
+            if error.errno and not error.filename:
+                error.filename = file.name
             raise
         system, place = _open_system(path)
         with _told(path):
@@ -233,16 +234,22 @@ def _read_block(
     places = [system._strip_protocol(path) for path in paths]
     with _told(paths[0]):
         blocks = system.cat_ranges(places, 0, max_bytes, on_error="return")
-    for path, found in zip(paths, blocks, strict=True):
-        if isinstance(found, Exception) and not _is_empty(found):
-            with _told(path):
+    for path, place, found in zip(paths, places, blocks, strict=True):
+        with _told(path):
+            if isinstance(found, Exception) and not _is_of_empty_file(
+                found, system, place
+            ):
                 raise found
     return [b"" if isinstance(found, Exception) else found for found in blocks]
 
 
-def _is_empty(error: BaseException) -> bool:
-    """Returns whether a read failed since an empty file has no bytes to send."""
-    return isinstance(error, OSError) and error.errno == errno.EINVAL
+def _is_of_empty_file(error: Exception, system: Any, place: str) -> bool:
+    """Returns whether a read failed since an empty file has no bytes to send.
+
+    s3fs has one number for that and for much else, as a session that expired.
+    """
+    is_likely = isinstance(error, OSError) and error.errno == errno.EINVAL
+    return is_likely and system.info(place)["size"] == 0
 
 
 def _copy(system: Any, source: str, target: str) -> None:

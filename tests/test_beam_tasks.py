@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import run_pcam, write_patches
 
-from pcam_tfdata import beam_pool, manifest, shards, versions
+from pcam_tfdata import beam_pool, beam_tasks, manifest, shards, versions
 from pcam_tfdata.sources import listing
 
 
@@ -40,52 +40,52 @@ def job(tmp_path) -> str:
 
 
 def test_each_task_finds_its_own_argument(job):
-    assert beam_pool._write_tasks(job, double, iter([5, 7, 9])) == 3
+    assert beam_tasks.write(job, double, iter([5, 7, 9])) == 3
     for number in (2, 0, 1):
-        beam_pool.run_task(number, job)
-    assert beam_pool._collect(job, 3, None) == [10, 14, 18]
+        beam_tasks.run(number, job)
+    assert beam_tasks.collect(job, 3, None) == [10, 14, 18]
 
 
 def test_task_that_is_done_is_not_done_again(job):
-    beam_pool._write_tasks(job, fail, [5])
+    beam_tasks.write(job, fail, [5])
     path = pathlib.Path(job) / "result-0"
     path.write_bytes(pickle.dumps("done"))
-    beam_pool.run_task(0, job)
-    assert beam_pool._collect(job, 1, RuntimeError("late")) == ["done"]
+    beam_tasks.run(0, job)
+    assert beam_tasks.collect(job, 1, RuntimeError("late")) == ["done"]
 
 
 def test_error_of_the_first_task_comes_to_the_driver(job):
-    beam_pool._write_tasks(job, fail, [5, 7])
+    beam_tasks.write(job, fail, [5, 7])
     for number in (1, 0):
         with pytest.raises(OSError, match="disk"):
-            beam_pool.run_task(number, job)
+            beam_tasks.run(number, job)
     with pytest.raises(OSError, match="disk 5") as told:
-        beam_pool._collect(job, 2, RuntimeError("Beam's"))
+        beam_tasks.collect(job, 2, RuntimeError("Beam's"))
     assert told.value.filename == "/disk/5"
 
 
 def test_error_that_cannot_travel_is_told_by_its_text(job):
-    beam_pool._write_tasks(job, fail_oddly, [1])
+    beam_tasks.write(job, fail_oddly, [1])
     with pytest.raises(OddError):
-        beam_pool.run_task(0, job)
+        beam_tasks.run(0, job)
     with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
-        beam_pool._collect(job, 1, None)
+        beam_tasks.collect(job, 1, None)
 
 
 def test_task_that_nobody_did_is_told(job):
-    beam_pool._write_tasks(job, double, [1, 2])
-    beam_pool.run_task(0, job)
+    beam_tasks.write(job, double, [1, 2])
+    beam_tasks.run(0, job)
     with pytest.raises(
-        RuntimeError, match=r"left 1 of 2 tasks undone .*reason"
+        RuntimeError, match=r"found 1 of 2 tasks undone .*reason"
     ):
-        beam_pool._collect(job, 2, RuntimeError("Traceback\nthe reason"))
+        beam_tasks.collect(job, 2, RuntimeError("Traceback\nthe reason"))
 
 
 def test_worker_of_other_versions_is_refused(job, monkeypatch):
-    beam_pool._write_tasks(job, double, [1])
+    beam_tasks.write(job, double, [1])
     monkeypatch.setattr(versions, "find", lambda: {"numpy": "1.0"})
     with pytest.raises(RuntimeError, match="Install the same versions there"):
-        beam_pool.run_task(0, job)
+        beam_tasks.run(0, job)
 
 
 @pytest.fixture
