@@ -119,7 +119,10 @@ def _check_options(options: ConvertOptions) -> None:
             " with kaggle alone: no other source reads it. Leave it out."
         )
     _check_runner(options)
-    for path in (options.input_dir, options.output_dir, options.slide_csv):
+    paths = [options.output_dir, options.slide_csv]
+    if options.source != "tfds":  # TensorFlow Datasets reads its own.
+        paths.append(options.input_dir)
+    for path in paths:
         if path is not None and files.is_remote(path):
             remote.require(path)
 

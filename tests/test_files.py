@@ -81,7 +81,7 @@ def test_refusal_of_a_store_is_no_empty_file(monkeypatch, num_bytes):
         assert list(remote.read_many(["s3://b/k"], 10)) == [b""]
         assert remote.read_bytes("s3://b/k", 0, 10) == b""
         return
-    with pytest.raises(OSError, match="s3://b/k: .*token has expired"):
+    with pytest.raises(OSError, match=r"s3://b/k: .*token has expired"):
         list(remote.read_many(["s3://b/k"], 10))
-    with pytest.raises(OSError, match="s3://b/k: .*token has expired"):
+    with pytest.raises(OSError, match=r"s3://b/k: .*token has expired"):
         remote.read_bytes("s3://b/k", 0, 10)
