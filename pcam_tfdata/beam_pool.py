@@ -5,6 +5,7 @@ a folder, see `beam_tasks`, on a disk that all of them see or in a bucket. The j
 itself holds the number of tasks, so that it stays small.
 """
 
+import concurrent.futures
 import contextlib
 import io
 import logging
@@ -12,6 +13,7 @@ import os
 import secrets
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -143,37 +145,78 @@ def _run(options: Any, job: str, num_tasks: int) -> Exception | None:
         | beam.Reshuffle()  # Else one worker had them all.
         | beam.Map(beam_tasks.run, job)
     )
+    standard = options.view_as(beam.options.pipeline_options.StandardOptions)
+    name = standard.runner or standard.DEFAULT_RUNNER
+    run = _run_here if name in standard.LOCAL_RUNNERS else _run_on_engine
     try:
         with _quiet():
-            result = pipeline.run()
-            try:
-                state = result.wait_until_finish()
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    result.cancel()
-                raise
+            state = run(pipeline)
     except Exception as error:
         return error
     is_done = state == beam.runners.runner.PipelineState.DONE
     return None if is_done else RuntimeError(f"the job ended as {state}")
 
 
+def _run_here(pipeline: Any) -> str:
+    """Runs a pipeline in a thread and returns its state at the end.
+
+    So a signal is raised here and not within Beam, which would then tidy up, and
+    wait for workers that the signal has ended.
+    """
+    done: concurrent.futures.Future[str] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(pipeline.run().wait_until_finish())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
+
+
+def _run_on_engine(pipeline: Any) -> str:
+    """Runs a pipeline and returns its state at the end; cancels it on a signal."""
+    result = pipeline.run()  # In the main thread: it may set signal handlers.
+    try:
+        return result.wait_until_finish()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            result.cancel()
+        raise
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps back what Beam and its local workers write to stderr.
 
-    They write tracebacks there, of errors that are told in one line later.
+    They write tracebacks there, of errors that are told in one line later. After
+    an interruption its threads stay quiet: they run until the process ends.
     """
     if os.environ.get(_TRACEBACK_VARIABLE):
         yield
         return
+    logger = logging.getLogger("apache_beam")
+    before = logger.level, threading.excepthook
     sys.stderr.flush()
     kept = os.dup(_STDERR)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), _STDERR)
+        logger.setLevel(logging.CRITICAL + 1)
+        threading.excepthook = lambda _: None
         yield
+    except Exception:
+        _unmute(*before)
+        raise
+    else:
+        _unmute(*before)
     finally:
         sys.stderr.flush()
         os.dup2(kept, _STDERR)
         os.close(kept)
+
+
+def _unmute(level: int, hook: Callable[[Any], None]) -> None:
+    logging.getLogger("apache_beam").setLevel(level)
+    threading.excepthook = hook

@@ -16,6 +16,7 @@ import contextlib
 import os
 import pickle
 import socket
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,6 +27,7 @@ from pcam_tfdata import files, versions
 _FUNCTION, _TASKS, _STARTS = "function", "tasks", "starts"
 _START = np.dtype("<i8")
 _NUM_READERS = 16
+_LATE_SECONDS = 60  # A disk of several machines may show a file late.
 
 
 def write(
@@ -84,8 +86,11 @@ def collect(job: str, num_tasks: int, failure: Exception | None) -> list[Any]:
         Exception: that of the first task without a result.
         RuntimeError: a task has neither result nor error.
     """
-    names = set(files.list_names(job))
-    missing = [n for n in range(num_tasks) if f"result-{n}" not in names]
+    names, missing = _list_missing(job, num_tasks)
+    deadline = time.monotonic() + _LATE_SECONDS
+    while missing and failure is None and time.monotonic() < deadline:
+        time.sleep(1)
+        names, missing = _list_missing(job, num_tasks)
     for number in missing:
         if f"error-{number}" in names:
             raise _read(os.path.join(job, f"error-{number}"))
@@ -100,6 +105,12 @@ def collect(job: str, num_tasks: int, failure: Exception | None) -> list[Any]:
     paths = [os.path.join(job, f"result-{n}") for n in range(num_tasks)]
     with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
         return list(pool.map(_read, paths))
+
+
+def _list_missing(job: str, num_tasks: int) -> tuple[set[str], list[int]]:
+    """Returns the files of a job, and which tasks have no result among them."""
+    names = set(files.list_names(job))
+    return names, [n for n in range(num_tasks) if f"result-{n}" not in names]
 
 
 def _read_task(job: str, number: int) -> tuple[Callable[[Any], Any], Any]:

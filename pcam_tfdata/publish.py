@@ -147,7 +147,9 @@ def put_into_place(
     On a disk it is renamed; a bucket cannot do that, so files are copied there,
     see `replacement`.
     """
-    names = manifest.list_files(made) & set(files.list_names(folder))
+    names = manifest.list_files(made)
+    if not files.is_file(os.path.join(folder, manifest.SKIPPED_FILE)):
+        names.discard(manifest.SKIPPED_FILE)
     if files.is_remote(output_dir):
         replacement.copy(folder, output_dir, names)
         return

@@ -6,6 +6,7 @@ import multiprocessing
 import pathlib
 import pickle
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_error_that_cannot_travel_is_told_by_its_text(job):
     with pytest.raises(OddError):
         beam_tasks.run(0, job)
     with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
-        beam_tasks.collect(job, 1, None)
+        beam_tasks.collect(job, 1, RuntimeError("Beam's"))
 
 
 def test_task_that_nobody_did_is_told(job):
@@ -79,6 +80,12 @@ def test_task_that_nobody_did_is_told(job):
         RuntimeError, match=r"found 1 of 2 tasks undone .*reason"
     ):
         beam_tasks.collect(job, 2, RuntimeError("Traceback\nthe reason"))
+
+
+def test_result_that_a_shared_disk_shows_late_is_waited_for(job, monkeypatch):
+    beam_tasks.write(job, double, [1])
+    monkeypatch.setattr(time, "sleep", lambda seconds: beam_tasks.run(0, job))
+    assert beam_tasks.collect(job, 1, None) == [2]
 
 
 def test_worker_of_other_versions_is_refused(job, monkeypatch):

@@ -202,9 +202,10 @@ def _told(root: bytes, folder: bytes) -> Iterator[None]:
         yield
     except OSError as error:
         path = os.fsdecode(os.path.join(root, folder) if folder else root)
+        problem = error.strerror or error
         raise type(error)(
-            f"{path}: cannot be listed ({error.strerror or error}), expected a folder"
-            " that can be read."
+            f"{path}: cannot be listed ({problem}), expected a folder that can"
+            " be read."
         ) from error
 
 
