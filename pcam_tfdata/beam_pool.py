@@ -19,6 +19,7 @@ from typing import Any
 
 from pcam_tfdata import beam_tasks, files
 
+_POLL_SECONDS = 0.2
 _STDERR = 2
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
 
@@ -158,7 +159,23 @@ def _run(options: Any, job: str, num_tasks: int) -> Exception | None:
 
 
 def _run_here(pipeline: Any) -> str:
-    """Runs a pipeline in a thread and returns its state at the end.
+    """Runs a pipeline on this machine and returns its state at the end."""
+    return _wait_for(lambda: pipeline.run().wait_until_finish())
+
+
+def _run_on_engine(pipeline: Any) -> str:
+    """Runs a pipeline and returns its state at the end; cancels it on a signal."""
+    result = pipeline.run()  # It may set signal handlers: the main thread only.
+    try:
+        return _wait_for(result.wait_until_finish)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            result.cancel()
+        raise
+
+
+def _wait_for(function: Callable[[], str]) -> str:
+    """Returns what a function does, called in a thread.
 
     So a signal is raised here and not within Beam, which would then tidy up, and
     wait for workers that the signal has ended.
@@ -167,23 +184,15 @@ def _run_here(pipeline: Any) -> str:
 
     def run() -> None:
         try:
-            done.set_result(pipeline.run().wait_until_finish())
+            done.set_result(function())
         except BaseException as error:
             done.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
+    # A thread of gRPC may take the signal, which does not wake this one.
+    while not concurrent.futures.wait([done], timeout=_POLL_SECONDS).done:
+        pass
     return done.result()
-
-
-def _run_on_engine(pipeline: Any) -> str:
-    """Runs a pipeline and returns its state at the end; cancels it on a signal."""
-    result = pipeline.run()  # In the main thread: it may set signal handlers.
-    try:
-        return result.wait_until_finish()
-    except BaseException:
-        with contextlib.suppress(Exception):
-            result.cancel()
-        raise
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,38 @@ def test_bundles_that_are_run_twice_change_nothing(tree, tmp_path, local):
     result = run_pcam(*flags(tree, tmp_path / "records", *on_beam(options)))
     assert result.returncode == 0, result.stderr
     assert hash_all(tmp_path / "records") == local
+
+
+# The way that jobs take to Flink and Spark; the service is in this process.
+PORTABLE = (
+    "--runner=PortableRunner --job_endpoint=embed --environment_type=LOOPBACK"
+)
+
+
+def test_job_through_a_job_service_writes_the_same(tree, tmp_path, local):
+    result = run_pcam(*flags(tree, tmp_path / "records", *on_beam(PORTABLE)))
+    assert result.returncode == 0, result.stderr
+    assert hash_all(tmp_path / "records") == local
+
+
+@pytest.mark.parametrize("options", [PROCESSES, PORTABLE])
+def test_error_of_a_worker_costs_one_line(tree, tmp_path, options):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    result = run_pcam(
+        *flags(tree, tmp_path / "records", *on_beam(options)),
+        preexec_fn=limit,
+    )
+    assert result.returncode == 1
+    (line,) = [
+        line for line in result.stderr.splitlines() if "on Beam" not in line
+    ]
+    assert line.endswith(
+        ": File too large. Check the path, its rights and the room on its disk."
+    )
+    assert "pcam-" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_patches_are_told_as_by_local(tree, tmp_path):
