@@ -16,11 +16,12 @@ _IS_HEX = np.isin(np.arange(256), list(b"0123456789abcdefABCDEF"))
 _LOWER_CASE = 0x20  # The bit that is set in a-f and 0-9, and not in A-F.
 
 
-def to_array(values: Sequence[str] | np.ndarray) -> np.ndarray:
+def to_array(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
     """Returns names as bytes [num_names], UTF-8; such an array as it is."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "S":
         return values
-    return np.array([text.encode() for text in values] or [], np.bytes_)
+    # One by one: an array of str takes four bytes a letter on the way.
+    return np.array([_encode(name) for name in values] or [], np.bytes_)
 
 
 def to_text(names: np.ndarray | Sequence[bytes]) -> list[str]:
@@ -140,6 +141,10 @@ def lower_hashes(names: np.ndarray) -> np.ndarray:
         for start in range(0, len(names), _BLOCK_ROWS)
     ]
     return blocks[0] if len(blocks) == 1 else join(blocks or [names])
+
+
+def _encode(name: str | bytes) -> bytes:
+    return name if isinstance(name, bytes) else name.encode()
 
 
 def _iterate_words(
