@@ -2,14 +2,17 @@
 # make demo DATA=FOLDER      the same on Kaggle's folder
 # make test                  tests and linter
 # make test-long             tests that take minutes each
+# make test-beam             tests of Apache Beam and of buckets
 # make peers                 an environment for tools/compare_peers.py
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXTRAS := dev
+BEAM := .venv-beam
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-long peers clean
+.PHONY: demo test test-long test-beam peers clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python tools/demo.py --data='$(DATA)'
@@ -22,6 +25,11 @@ test: $(INSTALLED)
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
 
+# Beam's requirements are not TensorFlow's newest: an environment of its own.
+test-beam:
+	$(MAKE) $(BEAM)/.installed VENV=$(BEAM) EXTRAS=beam,remote,dev,dev-remote
+	$(BEAM)/bin/python -m pytest -n auto --dist worksteal -m beam
+
 peers:
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
@@ -33,8 +41,8 @@ $(INSTALLED): setup.py
 	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || \
 	  { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo build *.egg-info
+	rm -rf $(VENV) $(BEAM) $(PEERS) demo build *.egg-info

@@ -38,6 +38,9 @@ setuptools.setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         "tensorboard": ["tensorboard"],
+        # Beam holds protobuf and Pillow back: docs/beam.md.
+        "beam": ["apache-beam"],
+        "remote": ["fsspec", "gcsfs", "s3fs"],
         "dev": [
             "hypothesis",
             "importlib_resources",
@@ -46,6 +49,8 @@ setuptools.setup(
             "ruff",
             "tensorboard",
         ],
+        # moto's server answers as S3 does.
+        "dev-remote": ["flask", "flask-cors", "moto[s3]"],
     },
     entry_points={"console_scripts": ["pcam = pcam_tfdata.cli.main:run"]},
 )

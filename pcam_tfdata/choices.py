@@ -14,4 +14,5 @@ PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 BENCHMARKS = (
     "convert", "data_service", "input", "predict", "start", "training",
 )  # fmt: skip
+RUNNERS = ("local", "beam")
 SOURCES = ("kaggle", "hdf5", "folder", "tfds")

@@ -1,35 +1,38 @@
 """From a source of patches to a records folder: plan, write, publish.
 
-The plan is pure. Each shard is written by one process, into a folder beside the
-output that is renamed when all is done: a killed job leaves no records folder,
-and the next one goes on from the shards that it finished.
+The plan is pure. Each shard is written by one process, here or on Apache Beam,
+into a folder beside the output that is renamed when all is done: a killed job
+leaves no records folder, and the next one goes on from the shards that it
+finished.
 """
 
 import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from importlib import metadata
 
 import numpy as np
 
-import pcam_tfdata
 from pcam_tfdata import (
+    beam_pool,
     duplicates,
     faults,
+    files,
     identity,
     manifest,
     plan,
     publish,
+    remote,
     shards,
     sources,
+    versions,
     workers,
     workspace,
 )
 from pcam_tfdata.sources import listing
 
 MEGABYTE = 1_000_000
-_PACKAGES = ("numpy", "pillow", "google-crc32c")
+_BEAM = "beam"
 
 _logger = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ class ConvertOptions:
             of its pixels. With `auto`, it must as soon as one id is.
         on_bad_patch: `fail`, or `skip` to leave out what cannot be used.
         overwrite: Replaces a finished output, and drops an unfinished one.
+        runner: `local`, or `beam` for Apache Beam.
+        beam_options: Of `beam`: flags of Beam's own, as on a command line.
     """
 
     input_dir: str
@@ -69,6 +74,8 @@ class ConvertOptions:
     check_ids: str = "auto"
     on_bad_patch: str = "fail"
     overwrite: bool = False
+    runner: str = "local"
+    beam_options: str = ""
 
 
 def convert(options: ConvertOptions) -> manifest.Manifest:
@@ -86,13 +93,13 @@ def convert(options: ConvertOptions) -> manifest.Manifest:
     """
     _check_options(options)
     # Of a link, what it points at is replaced, not the link.
-    output_dir = os.path.realpath(options.output_dir)
+    output_dir = files.resolve(options.output_dir)
     publish.check_output(output_dir, overwrite=options.overwrite)
     with workspace.open_folder(output_dir, restart=options.overwrite) as place:
         # Another process may have finished in between.
         publish.check_output(output_dir, overwrite=options.overwrite)
-        made = _fill(place, options)
-        publish.rename_into_place(place.records_dir, output_dir)
+        folder, made = _fill(place, options)
+        publish.put_into_place(folder, output_dir, made)
     return made
 
 
@@ -111,19 +118,40 @@ def _check_options(options: ConvertOptions) -> None:
             f"--slide_csv: found it with --source={options.source}, expected it"
             " with kaggle alone: no other source reads it. Leave it out."
         )
+    _check_runner(options)
+    paths = [options.output_dir, options.slide_csv]
+    if options.source != "tfds":  # TensorFlow Datasets reads its own.
+        paths.append(options.input_dir)
+    for path in paths:
+        if path is not None and files.is_remote(path):
+            remote.require(path)
+
+
+def _check_runner(options: ConvertOptions) -> None:
+    if options.runner == _BEAM:
+        if options.num_workers:
+            raise ValueError(
+                f"--num_workers: found {options.num_workers} with --runner=beam,"
+                " expected it with local alone. Say it in --beam_options."
+            )
+        beam_pool.parse_options(options.beam_options)
+    elif options.beam_options:
+        raise ValueError(
+            f"--beam_options: found {options.beam_options!r} with"
+            f" --runner={options.runner}, expected it with beam alone. Leave it"
+            " out, or pass --runner=beam."
+        )
 
 
 def _fill(
     place: workspace.Workspace, options: ConvertOptions
-) -> manifest.Manifest:
-    """Writes all that a records folder holds."""
-    with workers.Workers(
-        options.num_workers, prepare_for=shards.write_shard
-    ) as pool:
+) -> tuple[str, manifest.Manifest]:
+    """Writes all that a records folder holds, and returns where."""
+    with _open_pool(place, options) as pool:
         listings, found = sources.list_patches(
             sources.SourceOptions(
                 options.source,
-                options.input_dir,
+                _find_input(options),
                 slide_csv=options.slide_csv,
                 class_folders=tuple(options.class_folders),
                 follow_symlinks=options.follow_symlinks,
@@ -145,11 +173,29 @@ def _fill(
                 f"{options.input_dir}: found no labelled patch that can be"
                 " used, expected at least one."
             )
-        return _write(pool, splits, place.records_dir, found, options)
+        folder = place.records_dir
+        if options.runner == _BEAM:
+            folder = place.open_records_of(plan.fingerprint(splits))
+        return folder, _write(pool, splits, folder, found, options)
+
+
+def _find_input(options: ConvertOptions) -> str:
+    """Returns the path of the source, for every process that may read it."""
+    if options.runner == _BEAM and not files.is_remote(options.input_dir):
+        return os.path.abspath(options.input_dir)
+    return options.input_dir
+
+
+def _open_pool(
+    place: workspace.Workspace, options: ConvertOptions
+) -> workers.Workers | beam_pool.BeamPool:
+    if options.runner == _BEAM:
+        return beam_pool.BeamPool(place.beam_dir, options.beam_options)
+    return workers.Workers(options.num_workers, prepare_for=shards.write_shard)
 
 
 def _settle_ids(
-    pool: workers.Workers,
+    pool: workers.Pool,
     listings: Sequence[listing.Listing],
     found: Sequence[faults.Fault],
     options: ConvertOptions,
@@ -178,7 +224,7 @@ def _fail_or_go_on(
 
 
 def _write(
-    pool: workers.Workers,
+    pool: workers.Pool,
     splits: Sequence[plan.SplitPlan],
     folder: str,
     found: list[faults.Fault],
@@ -203,8 +249,7 @@ def _write(
             for split, end in zip(splits, ends, strict=True)
         ),
         options=_lasting(options, splits),
-        versions={"pcam_tfdata": pcam_tfdata.__version__}
-        | {package: metadata.version(package) for package in _PACKAGES},
+        versions=versions.find(),
     )
     written = publish.write_folder(folder, made, found + late)
     _warn(folder, splits)

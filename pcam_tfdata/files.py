@@ -1,17 +1,23 @@
-"""Files of a records folder, on a disk or in a bucket, and files written whole.
+"""Files on a disk or in a bucket, and files written whole.
 
-Paths with a scheme, such as `gs://bucket/records`, are read by TensorFlow's file
-systems; it is imported for them alone.
+Paths with a scheme, such as `gs://bucket/records`, go through fsspec (`remote`).
+Where it or its package for the scheme is not installed, TensorFlow's file systems
+read them; TensorFlow is imported for that alone. A path without one is a file of
+the system, and is opened as ever.
 """
 
 import contextlib
 import os
-import socket
+import secrets
+import shutil
 from collections.abc import Iterator
 from types import ModuleType
 from typing import IO
 
+from pcam_tfdata import remote
+
 INCOMPLETE = ".incomplete"  # Ends the name of what is being written.
+_OF_TENSORFLOW = "ram"  # Its files in memory, which nobody else sees.
 
 
 def is_remote(path: str) -> bool:
@@ -19,19 +25,59 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def resolve(path: str) -> str:
+    """Returns a path without links; a remote one without a slash at its end."""
+    if not is_remote(path):
+        return os.path.realpath(path)
+    scheme, _, rest = path.partition("://")
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
 def size(path: str) -> int | None:
     """Returns the bytes of a file, or None if there is no such file."""
-    if is_remote(path):
+    if _is_for_tensorflow(path):
         tf = _tensorflow()
         try:
             return tf.io.gfile.stat(path).length
         except tf.errors.NotFoundError:
             return None
+    if is_remote(path):
+        return remote.size(path)
     return os.path.getsize(path) if os.path.isfile(path) else None
+
+
+def is_file(path: str) -> bool:
+    """Returns whether there is such a file."""
+    return size(path) is not None if is_remote(path) else os.path.isfile(path)
+
+
+def is_folder(path: str) -> bool:
+    """Returns whether there is such a folder; a bucket has none without files."""
+    return remote.is_folder(path) if is_remote(path) else os.path.isdir(path)
+
+
+def list_names(folder: str) -> list[str]:
+    """Returns the names in a folder; of a bucket, none if it is not there."""
+    if _is_for_tensorflow(folder):
+        names = _tensorflow().io.gfile.listdir(folder)
+        return [name.rstrip("/") for name in names]
+    return (
+        remote.list_names(folder) if is_remote(folder) else os.listdir(folder)
+    )
+
+
+def stamp(path: str) -> str:
+    """Returns what tells a file from others that had its name: size, time."""
+    if is_remote(path):
+        return remote.stamp(path)
+    status = os.stat(path)
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
     """Returns bytes of a file from `start` on; fewer at its end."""
+    if is_remote(path) and not _is_for_tensorflow(path):
+        return remote.read_bytes(path, start, num_bytes)
     with open_file(path, "rb") as file:
         file.seek(start)
         return file.read(num_bytes)
@@ -39,8 +85,10 @@ def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
 
 def open_file(path: str, mode: str = "r", **options: object) -> IO:
     """Opens a file for reading, as `open` does; text is UTF-8."""
-    if is_remote(path):
+    if _is_for_tensorflow(path):
         return _tensorflow().io.gfile.GFile(path, mode)
+    if is_remote(path):
+        return remote.open_file(path, mode, **options)
     return open(path, mode, **options)
 
 
@@ -58,21 +106,25 @@ def open_whole(
     After an error nothing of it is left, and what was there before stays.
 
     Args:
-        path: Where, on a disk.
+        path: Where.
         mode: `w` or `wb`.
         sync: Whether it must be on the disk before it has its name, so that a
             failure of power leaves no file that is shorter.
-        is_shared: Whether others may be writing the same file; the last to end
-            wins. What a killed process leaves has then a name of its own.
+        is_shared: Whether others may write it at the same time. Then it has a
+            name of its own until it is whole, and the last one stays.
         **options: Of `open`.
 
     Raises:
-        OSError: it cannot be written; `filename` says which.
+        OSError: it cannot be written; `filename` says which, on a disk.
     """
-    who = f".{socket.gethostname()}-{os.getpid()}" if is_shared else ""
-    temporary = f"{path}{who}{INCOMPLETE}"
     if "b" not in mode:
         options = {"encoding": "utf-8", **options}
+    if is_remote(path):
+        with remote.open_whole(path, mode, **options) as file:
+            yield file
+        return
+    attempt = f".{secrets.token_hex(4)}" if is_shared else ""
+    temporary = f"{path}{attempt}{INCOMPLETE}"
     try:
         with open(temporary, mode, **options) as file:
             yield file
@@ -83,15 +135,52 @@ def open_whole(
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(temporary)
-        if isinstance(error, OSError):  # A full disk names no file.
-            error.filename = error.filename or path
+        # A full disk names no file; an error that is but a text needs none.
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = path
         raise
 
 
-def write_text(path: str, text: str) -> None:
+def write_text(path: str, text: str, *, is_shared: bool = False) -> None:
     """Writes a text file that appears whole or not at all."""
-    with open_whole(path) as file:
+    with open_whole(path, is_shared=is_shared) as file:
         file.write(text)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a file that others may write too; it appears whole."""
+    with open_whole(path, "wb", is_shared=True) as file:
+        file.write(data)
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder on a disk; in a bucket, files make theirs."""
+    if not is_remote(path):
+        os.makedirs(path, exist_ok=True)
+
+
+def remove(path: str) -> None:
+    """Removes a file, if it is there."""
+    if is_remote(path):
+        remote.remove(path)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder and what is in it, as far as that can be done."""
+    if is_remote(path):
+        remote.remove_folder(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_for_tensorflow(path: str) -> bool:
+    if not is_remote(path):
+        return False
+    scheme = path.partition("://")[0]
+    return scheme == _OF_TENSORFLOW or not remote.knows(scheme)
 
 
 def _tensorflow() -> ModuleType:

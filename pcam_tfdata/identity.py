@@ -36,7 +36,7 @@ def names_are_hashes(
 
 
 def hash_all(
-    pool: workers.Workers, listings: Sequence[listing.Listing], check_ids: str
+    pool: workers.Pool, listings: Sequence[listing.Listing], check_ids: str
 ) -> tuple[list[np.ndarray], list[faults.Fault]]:
     """Returns the SHA-1 of each patch's pixels, and the bad patches.
 

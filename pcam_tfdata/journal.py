@@ -52,7 +52,8 @@ def write(path: str, fingerprint: str, result: ShardResult) -> None:
         "channel_sums": result.channel_sums.tolist(),
         "faults": [dataclasses.astuple(fault) for fault in result.faults],
     }
-    files.write_text(f"{path}{ENDING}", json.dumps(content))
+    text = json.dumps(content)
+    files.write_text(f"{path}{ENDING}", text, is_shared=True)
 
 
 def read(path: str, fingerprint: str) -> ShardResult | None:
@@ -65,7 +66,7 @@ def read(path: str, fingerprint: str) -> ShardResult | None:
         fingerprint: Of what it depends on now.
     """
     try:
-        with open(f"{path}{ENDING}", encoding="utf-8") as file:
+        with files.open_file(f"{path}{ENDING}", encoding="utf-8") as file:
             content = json.load(file)
         if content["fingerprint"] != fingerprint:
             return None
@@ -76,7 +77,7 @@ def read(path: str, fingerprint: str) -> ShardResult | None:
             faults=[faults.Fault(*fault) for fault in content["faults"]],
         )
         is_sound = (
-            os.path.getsize(path) == result.shard.num_bytes
+            files.size(path) == result.shard.num_bytes
             and manifest.hash_file(path) == result.shard.sha256
             and manifest.hash_file(f"{path}.csv") == content["sidecar_sha256"]
         )
@@ -89,9 +90,18 @@ def list_finished(folder: str) -> list[str]:
     """Returns the names of the shards that were noted as finished."""
     return [
         name.removesuffix(ENDING)
-        for name in os.listdir(folder)
+        for name in files.list_names(folder)
         if name.endswith(ENDING)
     ]
+
+
+def remove_unfinished(folder: str) -> None:
+    """Removes what killed processes were writing."""
+    if files.is_remote(folder):
+        return  # A file appears there whole or not at all.
+    for name in os.listdir(folder):
+        if name.endswith(files.INCOMPLETE):
+            files.remove(os.path.join(folder, name))
 
 
 def remove_others(folder: str, kept: Iterable[str]) -> None:

@@ -197,9 +197,8 @@ def _check(manifest: Manifest) -> None:
 
 
 def _write_json(records_dir: str, name: str, content: object) -> None:
-    with open(os.path.join(records_dir, name), "w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
+    text = json.dumps(content, indent=1) + "\n"
+    files.write_text(os.path.join(records_dir, name), text)
 
 
 def _read_json(path: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pandas
 
-from pcam_tfdata import manifest, records
+from pcam_tfdata import files, manifest, records
 
 OVERVIEW_JSON = "overview.json"
 OVERVIEW_TEXT = "overview.txt"
@@ -30,11 +30,11 @@ def summarize(records_dir: str) -> dict[str, object]:
         FileNotFoundError, ValueError: it is no records folder.
     """
     content = manifest.read(records_dir)
-    rows = pandas.read_csv(
-        os.path.join(records_dir, manifest.SIDECAR_FILE),
-        usecols=["split", "id", "slide"],
-        dtype=str,
-    )
+    path = os.path.join(records_dir, manifest.SIDECAR_FILE)
+    with files.open_file(path, "rb") as file:
+        rows = pandas.read_csv(
+            file, usecols=["split", "id", "slide"], dtype=str
+        )
     unique = rows.groupby("split").nunique()
     return {
         "num_patches": len(rows),
@@ -123,11 +123,13 @@ def sample_patches(records_dir: str, num_patches: int, seed: int) -> Sample:
     count = min(num_patches, len(places))
     for place in rng.choice(len(places), count, replace=False):
         split, shard, record = places[place]
-        mapped = records.map_shard(
-            os.path.join(records_dir, shard.name),
-            shard.num_records,
-            split.layout,
+        path = os.path.join(records_dir, shard.name)
+        size = split.layout.record_bytes
+        records.check_size(
+            path, files.size(path), shard.num_records, split.layout
         )
-        images.append(records.view_images(mapped, split.layout)[record])
-        labels.append(int(mapped[record, split.layout.label_offset]))
+        data = files.read_bytes(path, record * size, size)
+        one = np.frombuffer(data, np.uint8)[np.newaxis]
+        images.append(records.view_images(one, split.layout)[0])
+        labels.append(int(one[0, split.layout.label_offset]))
     return Sample(np.stack(images), np.array(labels, np.int64))

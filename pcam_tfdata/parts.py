@@ -23,10 +23,10 @@ _JOB = "job.json"
 _LOCK = "lock"
 _ENDING = ".logits"
 _LOGIT = np.dtype("<f4")
-# A job, the lock, a part, and what a killed process was writing, maybe with its
-# host and number.
+# A job, the lock, a part, and what a killed process was writing, maybe under a
+# name of its own.
 _OWN = re.compile(
-    rf"{_LOCK}|({_JOB}|.+{_ENDING})(\..+-\d+)?({files.INCOMPLETE})?"
+    rf"{_LOCK}|({_JOB}|.+{_ENDING})(\.[\w.-]+)?({files.INCOMPLETE})?"
 )
 
 

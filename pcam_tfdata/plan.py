@@ -5,6 +5,7 @@ that one over ten million patches fits into memory.
 """
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from pcam_tfdata import name_columns, records, sharding, shards
 from pcam_tfdata.sources import listing
+
+_FINGERPRINT_DIGITS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,15 @@ class SplitPlan:
                 patches=self.patches.take(rows),
                 ids=None if self.ids is None else self.ids[rows],
             )
+
+
+def fingerprint(splits: Sequence[SplitPlan]) -> str:
+    """Returns what the shards of all splits depend on, as a hash."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for task in split.list_tasks(""):
+            digest.update(f"{task.path} {task.fingerprint()}\n".encode())
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def plan_splits(

@@ -14,6 +14,7 @@ from pcam_tfdata import (
     journal,
     manifest,
     records,
+    replacement,
     schema,
     tables,
 )
@@ -28,6 +29,14 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
         FileExistsError: finished records are there and `overwrite` is false, or
             other things are; or the folder cannot be renamed over.
     """
+    if files.is_remote(output_dir):
+        if not output_dir.partition("://")[2].partition("/")[2]:
+            raise FileExistsError(
+                f"{output_dir}: found a whole bucket, expected a folder in it."
+                " Choose one as --output_dir."
+            )
+        _check_content(output_dir, overwrite=overwrite)
+        return
     if not os.path.exists(output_dir):
         return
     if not os.path.isdir(output_dir):
@@ -41,7 +50,11 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
             " a folder that can be renamed. Choose one inside it as"
             " --output_dir."
         )
-    content = set(os.listdir(output_dir))
+    _check_content(output_dir, overwrite=overwrite)
+
+
+def _check_content(output_dir: str, *, overwrite: bool) -> None:
+    content = set(files.list_names(output_dir))
     if manifest.MANIFEST_FILE in content and not overwrite:
         raise FileExistsError(
             f"{output_dir}: found finished records. Pass --overwrite to replace"
@@ -59,7 +72,7 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
 def _own_files(output_dir: str, content: set[str]) -> set[str]:
     """Returns which files of a folder a conversion wrote there."""
     if manifest.MANIFEST_FILE not in content:
-        return set()
+        return replacement.list_unfinished(output_dir)
     try:
         made = manifest.read(output_dir)
     except ValueError:
@@ -115,26 +128,37 @@ def write_folder(
         sidecar.write(",".join(manifest.SIDECAR_COLUMNS) + "\n")
         for name in names:
             part_path = os.path.join(folder, f"{name}.csv")
-            with open(part_path, encoding="utf-8") as part:
+            with files.open_file(part_path, encoding="utf-8") as part:
                 sidecar.writelines(f"{next(rows)},{line}" for line in part)
+    path = os.path.join(folder, manifest.SKIPPED_FILE)
+    files.remove(path)  # One may be there, of a killed job that skipped some.
     if skipped:
         _logger.warning("%s patches skipped.", f"{len(skipped):,}")
-        tables.write_csv(
-            os.path.join(folder, manifest.SKIPPED_FILE),
-            ("name", "reason"),
-            [(fault.name, fault.reason) for fault in skipped],
-        )
-    made = manifest.write(folder, made)
-    kept = manifest.list_files(made)
-    if not skipped:  # One may be there, of a killed job that skipped some.
-        kept.discard(manifest.SKIPPED_FILE)
+        rows = [(fault.name, fault.reason) for fault in skipped]
+        tables.write_csv(path, ("name", "reason"), rows)
+    return manifest.write(folder, made)
+
+
+def put_into_place(
+    folder: str, output_dir: str, made: manifest.Manifest
+) -> None:
+    """Makes a finished folder the output, as `check_output` allowed.
+
+    On a disk it is renamed; a bucket cannot do that, so files are copied there,
+    see `replacement`.
+    """
+    names = manifest.list_files(made)
+    if not files.is_file(os.path.join(folder, manifest.SKIPPED_FILE)):
+        names.discard(manifest.SKIPPED_FILE)
+    if files.is_remote(output_dir):
+        replacement.copy(folder, output_dir, names)
+        return
     # Last: until then, a killed job need not write a shard again.
-    journal.remove_others(folder, kept)
-    return made
+    journal.remove_others(folder, names)
+    _rename(folder, output_dir)
 
 
-def rename_into_place(folder: str, output_dir: str) -> None:
-    """Renames the finished folder, replacing what `check_output` allowed."""
+def _rename(folder: str, output_dir: str) -> None:
     replaced = f"{output_dir}.replaced"
     shutil.rmtree(replaced, ignore_errors=True)
     if os.path.isdir(output_dir):

@@ -169,8 +169,13 @@ def map_shard(path: str, num_records: int, layout: Layout) -> np.ndarray:
         uint8 [num_records, record_bytes], read-only.
 
     Raises:
-        FileNotFoundError, ValueError: see `check_size`.
+        FileNotFoundError, ValueError: see `check_size`; or it is on no disk.
     """
+    if files.is_remote(path):
+        raise ValueError(
+            f"{path}: found a remote file, expected one on a disk, since its"
+            " patches are wanted in any order. Copy the folder to a disk first."
+        )
     check_size(path, files.size(path), num_records, layout)
     if not num_records:
         return np.zeros((0, layout.record_bytes), np.uint8)

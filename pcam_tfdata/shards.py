@@ -109,8 +109,12 @@ def _write(task: ShardTask) -> journal.ShardResult:
     tally = _Tally()
     found: list[faults.Fault] = []
     with (
-        files.open_whole(task.path, "wb", buffering=1 << 20) as file,
-        files.open_whole(f"{task.path}.csv", newline="") as sidecar,
+        files.open_whole(
+            task.path, "wb", is_shared=True, buffering=1 << 20
+        ) as file,
+        files.open_whole(
+            f"{task.path}.csv", is_shared=True, newline=""
+        ) as sidecar,
     ):
         rows = csv.writer(sidecar, lineterminator="\n")
         for block in _read_blocks(task, found):

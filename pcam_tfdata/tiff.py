@@ -16,7 +16,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from pcam_tfdata import pillow_warnings, schema, tiff_claims
+from pcam_tfdata import files, pillow_warnings, schema, tiff_claims
 
 HEADER_BYTES = 287
 FILE_BYTES = HEADER_BYTES + schema.IMAGE_BYTES
@@ -119,6 +119,8 @@ def read(path: str) -> np.ndarray:
 
     Of a file of more than 1 MiB no more is read.
     """
+    if files.is_remote(path):
+        return decode(files.read_bytes(path, 0, MAX_FILE_BYTES + 1), path)
     # One system call reads a whole file of Kaggle's.
     with open(path, "rb", buffering=0) as file:
         data = file.read(FILE_BYTES + 1)

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import manifest, records, schema, tables, workers
+from pcam_tfdata import files, manifest, records, schema, tables, workers
 
 _COUNT_EVERY = 256
 
@@ -51,9 +51,9 @@ def verify(records_dir: str, *, num_workers: int = 0) -> list[str]:
 def verify_shard(task: VerifyTask) -> tuple[list[str], np.ndarray]:
     """Returns the faults of one shard, and its patches of label 0, 1, -1."""
     label_counts = np.zeros(3, np.int64)
-    if not os.path.isfile(task.path):
+    if not files.is_file(task.path):
         return [f"{task.path}: not found. Convert again."], label_counts
-    size = os.path.getsize(task.path)
+    size = files.size(task.path)
     problems = []
     if size != task.shard.num_bytes:
         problems.append(
@@ -62,7 +62,7 @@ def verify_shard(task: VerifyTask) -> tuple[list[str], np.ndarray]:
         )
     digest = hashlib.sha256()
     layout = task.split.layout
-    with open(task.path, "rb") as file:
+    with files.open_file(task.path, "rb") as file:
         for place in range(task.shard.num_records):
             record = file.read(layout.record_bytes)
             digest.update(record)
@@ -115,7 +115,7 @@ def _file_problems(records_dir: str, content: manifest.Manifest) -> list[str]:
     problems = []
     for name, expected in content.file_sha256.items():
         path = os.path.join(records_dir, name)
-        if not os.path.isfile(path):
+        if not files.is_file(path):
             problems.append(f"{path}: not found. Convert again.")
             continue
         found = manifest.hash_file(path)
@@ -128,7 +128,7 @@ def _file_problems(records_dir: str, content: manifest.Manifest) -> list[str]:
     problems += [
         f"{os.path.join(records_dir, name)}: found a file that the manifest"
         " does not name. Remove it."
-        for name in sorted(set(os.listdir(records_dir)) - known)
+        for name in sorted(set(files.list_names(records_dir)) - known)
     ]
     return problems
 

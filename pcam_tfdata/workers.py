@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
-from typing import Any
+from typing import Any, Protocol
 
 from pcam_tfdata import progress
 
@@ -35,6 +35,20 @@ def count_done(num_patches: int) -> None:
         return
     with _num_done.get_lock():
         _num_done.value += num_patches
+
+
+class Pool(Protocol):
+    """Shares tasks among processes, of this machine or of others."""
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Iterable[Any],
+        *,
+        num_patches: int,
+        description: str,
+    ) -> list[Any]:
+        """Returns `function(task)` for each task, in order."""
 
 
 class Workers:

@@ -2,7 +2,10 @@
 
     OUTPUT.incomplete/lock        locked by the process that converts
     OUTPUT.incomplete/records/    becomes the output when all is done
+    OUTPUT.incomplete/records-*/  instead of it, on Beam: a folder for each plan
+    OUTPUT.incomplete/beam/       tasks on Beam and their results
     OUTPUT.incomplete/unpacked/   what a source had to unpack first
+    OUTPUT.incomplete/replacing   in a bucket: what is copied to the output
 
 What a killed job finished stays there, and the next one goes on from it.
 """
@@ -11,29 +14,55 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 
-from pcam_tfdata import faults, journal, locks
+from pcam_tfdata import faults, files, journal, locks, replacement
 
 _LOCK = "lock"
 _RECORDS = "records"
 _UNPACKED = "unpacked"
+_BEAM = "beam"
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Workspace:
-    """Folders that are there.
+    """A folder that is there, and this process' own."""
 
-    Attributes:
-        records_dir: To write records into.
-        unpacked_dir: To be made, by a source that needs room.
-    """
+    folder: str
 
-    records_dir: str
-    unpacked_dir: str
+    @property
+    def records_dir(self) -> str:
+        """A folder to write records into; it is there."""
+        return os.path.join(self.folder, _RECORDS)
+
+    @property
+    def unpacked_dir(self) -> str:
+        """A folder to be made, by a source that needs room."""
+        return os.path.join(self.folder, _UNPACKED)
+
+    @property
+    def beam_dir(self) -> str:
+        """A folder to be made, for tasks on Beam."""
+        return os.path.join(self.folder, _BEAM)
+
+    def open_records_of(self, plan: str) -> str:
+        """Returns a folder for the records of one plan; those of others go.
+
+        On Beam a job that was given up may still be at work somewhere. It writes
+        into the folder of its own plan, the same bytes if it is this one.
+
+        Args:
+            plan: Its fingerprint.
+        """
+        chosen = f"{_RECORDS}-{plan}"
+        for name in _list_records(self.folder):
+            if name != chosen:
+                files.remove_folder(os.path.join(self.folder, name))
+        path = os.path.join(self.folder, chosen)
+        files.make_folder(path)
+        return path
 
 
 @contextlib.contextmanager
@@ -53,33 +82,47 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
     """
     folder = f"{output_dir}.incomplete"
     _refuse_foreign(folder)
-    lock = os.path.join(folder, _LOCK)
-    with locks.hold(
-        lock,
-        "is converting to this output",
-        "Wait for it, or choose another --output_dir.",
-    ):
-        records_dir = os.path.join(folder, _RECORDS)
+    with _lock(folder):
+        place = Workspace(folder)
         if restart:
             _remove_folders(folder)
-        os.makedirs(records_dir, exist_ok=True)
-        if journal.list_finished(records_dir):
+        files.make_folder(place.records_dir)
+        for name in _list_records(folder):
+            journal.remove_unfinished(os.path.join(folder, name))
+        if _list_finished(folder):
             _logger.info("%s: going on from what is finished there.", folder)
         try:
-            yield Workspace(records_dir, os.path.join(folder, _UNPACKED))
+            yield place
         except BaseException as error:
             is_source = isinstance(error, faults.BadInputError)
-            if is_source or not journal.list_finished(records_dir):
+            if is_source or not _list_finished(folder):
                 _remove(folder)
             raise
+        files.remove(os.path.join(folder, replacement.NOTE))
         _remove(folder)
 
 
+def _lock(folder: str) -> contextlib.AbstractContextManager[None]:
+    if files.is_remote(folder):
+        _logger.warning(
+            "%s: cannot be locked; take care that no other job converts to this"
+            " output.",
+            folder,
+        )
+        return contextlib.nullcontext()
+    return locks.hold(
+        os.path.join(folder, _LOCK),
+        "is converting to this output",
+        "Wait for it, or choose another --output_dir.",
+    )
+
+
 def _refuse_foreign(folder: str) -> None:
-    if not os.path.lexists(folder):
+    is_remote = files.is_remote(folder)
+    if not is_remote and not os.path.lexists(folder):
         return
-    own = {_LOCK, _RECORDS, _UNPACKED}
-    if not os.path.isdir(folder) or set(os.listdir(folder)) - own:
+    is_folder = is_remote or os.path.isdir(folder)
+    if not is_folder or not all(map(_is_own, files.list_names(folder))):
         raise FileExistsError(
             f"{folder}: found something other than an unfinished conversion,"
             " expected a folder to make. Move it away, or choose another"
@@ -87,13 +130,37 @@ def _refuse_foreign(folder: str) -> None:
         )
 
 
+def _is_own(name: str) -> bool:
+    return name in (_LOCK, _UNPACKED, _BEAM, replacement.NOTE) or _is_records(
+        name
+    )
+
+
+def _is_records(name: str) -> bool:
+    return name == _RECORDS or name.startswith(f"{_RECORDS}-")
+
+
+def _list_records(folder: str) -> list[str]:
+    return [name for name in files.list_names(folder) if _is_records(name)]
+
+
+def _list_finished(folder: str) -> list[str]:
+    return [
+        shard
+        for name in _list_records(folder)
+        for shard in journal.list_finished(os.path.join(folder, name))
+    ]
+
+
 def _remove_folders(folder: str) -> None:
-    for name in (_RECORDS, _UNPACKED):
-        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+    for name in (_UNPACKED, _BEAM, *_list_records(folder)):
+        files.remove_folder(os.path.join(folder, name))
 
 
 def _remove(folder: str) -> None:
     _remove_folders(folder)
+    if files.is_remote(folder):
+        return
     os.remove(os.path.join(folder, _LOCK))
     with contextlib.suppress(OSError):  # Something was put there meanwhile.
         os.rmdir(folder)

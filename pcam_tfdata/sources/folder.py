@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import faults, schema, sharding, sources
+from pcam_tfdata import faults, files, schema, sharding, sources
 from pcam_tfdata.sources import image_folder, listing
 
 DEALT = "train"
@@ -37,7 +37,7 @@ def list_patches(
             f"--class_folders: found {','.join(options.class_folders)!r},"
             " expected two names, of label 0 and of label 1, as in 0,1."
         )
-    if not os.path.isdir(options.input_dir):
+    if not files.is_folder(options.input_dir):
         raise FileNotFoundError(
             f"{options.input_dir}: not found, expected a folder of images. Check"
             " --input_dir."
@@ -109,7 +109,7 @@ def _list_split(
 
 def _has_classes(options: sources.SourceOptions, split: str) -> bool:
     return all(
-        os.path.isdir(os.path.join(options.input_dir, split, name))
+        files.is_folder(os.path.join(options.input_dir, split, name))
         for name in options.class_folders
     )
 
@@ -117,7 +117,7 @@ def _has_classes(options: sources.SourceOptions, split: str) -> bool:
 def _list_folders(folder: str) -> list[str]:
     return [
         name
-        for name in os.listdir(folder)
+        for name in files.list_names(folder)
         if not name.startswith(".")
-        and os.path.isdir(os.path.join(folder, name))
+        and files.is_folder(os.path.join(folder, name))
     ]

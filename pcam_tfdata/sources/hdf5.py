@@ -76,10 +76,10 @@ class Rows:
         Rows that follow each other in the file are read fastest.
         """
         with contextlib.ExitStack() as stack:
-            images = stack.enter_context(h5py.File(self._x_path))["x"]
+            images = stack.enter_context(_open_file(self._x_path))["x"]
             masks = None
             if self._mask_path is not None:
-                masks = stack.enter_context(h5py.File(self._mask_path))["mask"]
+                masks = stack.enter_context(_open_file(self._mask_path))["mask"]
             for start in range(0, len(self), _READ_PATCHES):
                 rows = self._rows[start : start + _READ_PATCHES]
                 block = _read_rows(images, rows)
@@ -162,7 +162,7 @@ def _find(input_dir: str, name: str) -> str | None:
     """Returns the path of a file, or of its gzipped twin, or None."""
     path = os.path.join(input_dir, _PREFIX + name)
     for found in (path, f"{path}.gz"):
-        if os.path.isfile(found):
+        if files.is_file(found):
             return found
     return None
 
@@ -173,13 +173,14 @@ def _unpack(options: sources.SourceOptions, name: str) -> str | None:
     if found is None or not found.endswith(".gz"):
         return found
     path = os.path.join(options.unpacked_dir, _PREFIX + name)
-    if os.path.exists(path):
+    if files.is_file(path):
         return path
     _logger.info("%s: unpacking.", found)
-    os.makedirs(options.unpacked_dir, exist_ok=True)
+    files.make_folder(options.unpacked_dir)
     try:
         with (
-            gzip.open(found) as packed,
+            files.open_file(found, "rb") as file,
+            gzip.open(file) as packed,
             files.open_whole(path, "wb") as unpacked,
         ):
             shutil.copyfileobj(packed, unpacked, 1 << 20)
@@ -194,8 +195,7 @@ def _stamp(input_dir: str, name: str) -> str:
     path = _find(input_dir, name)
     if path is None:
         return "-"
-    status = os.stat(path)
-    return f"{os.path.basename(path)} {status.st_size} {status.st_mtime_ns}"
+    return f"{os.path.basename(path)} {files.stamp(path)}"
 
 
 def _read_labels(options: sources.SourceOptions, theirs: str) -> np.ndarray:
@@ -227,9 +227,19 @@ def _check(path: str, name: str, shape: tuple[int, ...]) -> None:
 
 
 @contextlib.contextmanager
+def _open_file(path: str) -> Iterator[h5py.File]:
+    if not files.is_remote(path):
+        with h5py.File(path) as file:
+            yield file
+        return
+    with files.open_file(path, "rb") as data, h5py.File(data) as file:
+        yield file
+
+
+@contextlib.contextmanager
 def _open(path: str, name: str) -> Iterator[h5py.Dataset]:
     try:
-        with h5py.File(path) as file:
+        with _open_file(path) as file:
             yield file[name]
     except (OSError, KeyError) as error:
         raise ValueError(
@@ -243,7 +253,7 @@ def _read_meta(
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Returns slide and coordinates of each patch; None where unknown."""
     path = os.path.join(options.input_dir, f"{_PREFIX}{theirs}_meta.csv")
-    if not os.path.isfile(path):
+    if not files.is_file(path):
         _logger.info("%s: not there, so slides are not known.", path)
         return None, None
     rows = tables.read_csv(path, _META_COLUMNS)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pcam_tfdata import faults, name_columns
+from pcam_tfdata import faults, files, name_columns, remote
 from pcam_tfdata.sources import fault_log, plain_names
 
 _BLOCK_FILES = 1 << 16
@@ -117,8 +117,11 @@ class _Walk:
         self, folder: str, *, recursive: bool, follow_symlinks: bool
     ) -> None:
         self._folder = os.fsencode(folder)
+        is_remote = files.is_remote(folder)
+        self._scan = remote.scan if is_remote else os.scandir
         self._recursive = recursive
-        self._follow_symlinks = follow_symlinks
+        # A bucket has none.
+        self._follow_symlinks = follow_symlinks and not is_remote
         self.odd: dict[str, list[bytes]] = collections.defaultdict(list)
 
     def iterate_files(self) -> Iterator[np.ndarray]:
@@ -148,7 +151,7 @@ class _Walk:
         prefix = os.path.join(folder, b"")
         with (
             _told(self._folder, folder),
-            os.scandir(os.path.join(self._folder, folder)) as entries,
+            self._scan(os.path.join(self._folder, folder)) as entries,
         ):
             while block := list(itertools.islice(entries, _BLOCK_FILES)):
                 yield self._sort_out(prefix, block)
@@ -199,9 +202,10 @@ def _told(root: bytes, folder: bytes) -> Iterator[None]:
         yield
     except OSError as error:
         path = os.fsdecode(os.path.join(root, folder) if folder else root)
+        problem = error.strerror or error
         raise type(error)(
-            f"{path}: cannot be listed ({error.strerror}), expected a folder"
-            " that can be read."
+            f"{path}: cannot be listed ({problem}), expected a folder that can"
+            " be read."
         ) from error
 
 

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import faults, name_columns, schema, sources
+from pcam_tfdata import faults, files, name_columns, schema, sources
 from pcam_tfdata.sources import image_folder, label_table, listing
 
 TRAIN, TEST = "train", "test"
@@ -59,7 +59,7 @@ def list_train(
         FileNotFoundError, ValueError: a folder, file or column is missing.
     """
     path = os.path.join(input_dir, LABELS_FILE)
-    _require(os.path.isfile(path), path)
+    _require(files.is_file(path), path)
     folder = _list_folder(input_dir, TRAIN, follow_symlinks)
     patches, found = _join(folder, path, label_table.read_labels(path))
     patches = dataclasses.replace(patches, is_dealt=True)
@@ -81,8 +81,8 @@ def list_test(
         The patches that can be used, and what is wrong with the others.
     """
     path = os.path.join(input_dir, SAMPLE_FILE)
-    has_sample = os.path.isfile(path)
-    if not has_sample and not os.path.isdir(os.path.join(input_dir, TEST)):
+    has_sample = files.is_file(path)
+    if not has_sample and not files.is_folder(os.path.join(input_dir, TEST)):
         _logger.info("%s: no %s/, so no test split.", input_dir, TEST)
         return _list_all(None), []
     folder = _list_folder(input_dir, TEST, follow_symlinks)
@@ -105,7 +105,7 @@ def _list_folder(
     input_dir: str, split: str, follow_symlinks: bool
 ) -> image_folder.FolderListing:
     path = os.path.join(input_dir, split)
-    _require(os.path.isdir(path), path)
+    _require(files.is_folder(path), path)
     return image_folder.list_files(path, follow_symlinks=follow_symlinks)
 
 

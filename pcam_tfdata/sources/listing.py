@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pcam_tfdata import tiff
+from pcam_tfdata import files, remote, tiff
 
 _NOT_KNOWN = float("nan")
 
@@ -123,11 +123,23 @@ class ImageFiles:
 
     def read(self) -> Iterator[Pixels]:
         """See `Images.read`."""
+        if files.is_remote(self.folder):
+            yield from _read_remote(list_paths(self))
+            return
         for row in range(len(self)):
             try:
                 yield Pixels(tiff.read(self.locate(row)))
             except ValueError as error:
                 yield Pixels(None, reason=str(error))
+
+
+def _read_remote(paths: list[str]) -> Iterator[Pixels]:
+    contents = remote.read_many(paths, tiff.MAX_FILE_BYTES + 1)
+    for path, data in zip(paths, contents, strict=True):
+        try:
+            yield Pixels(tiff.decode(data, path))
+        except ValueError as error:
+            yield Pixels(None, reason=str(error))
 
 
 def list_paths(images: ImageFiles) -> list[str]:

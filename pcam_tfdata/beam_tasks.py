@@ -1,0 +1,149 @@
+"""Tasks for workers on any machine: a folder that they share, and nothing else.
+
+    JOB/function     what to call, pickled, and the versions it is of
+    JOB/tasks        its arguments, pickled, one after the other
+    JOB/starts       where each begins in there, and the end: int64
+    JOB/result-K     what came of task K, pickled
+    JOB/error-K      what it failed of, the last time
+
+A task may be run again after an error, and twice at the same time. So it must do
+the same each time, and files must appear whole. A worker unpickles what is in the
+folder: who may write there may run programs on the workers.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import pickle
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from pcam_tfdata import files, versions
+
+_FUNCTION, _TASKS, _STARTS = "function", "tasks", "starts"
+_START = np.dtype("<i8")
+_NUM_READERS = 16
+_LATE_SECONDS = 60  # A disk of several machines may show a file late.
+
+
+def write(
+    job: str, function: Callable[[Any], Any], tasks: Iterable[Any]
+) -> int:
+    """Writes what workers read; returns the number of tasks.
+
+    Args:
+        job: A folder that is there.
+        function: Of a module that workers can import.
+        tasks: Its arguments; memory holds one at a time.
+    """
+    starts = [0]
+    with files.open_whole(os.path.join(job, _TASKS), "wb") as file:
+        for task in tasks:
+            starts.append(starts[-1] + file.write(pickle.dumps(task)))
+    files.write_bytes(
+        os.path.join(job, _STARTS), np.array(starts, _START).tobytes()
+    )
+    files.write_bytes(
+        os.path.join(job, _FUNCTION), pickle.dumps((function, versions.find()))
+    )
+    return len(starts) - 1
+
+
+def run(number: int, job: str) -> None:
+    """Does a task of a job, in a worker, and leaves its result in the folder.
+
+    Raises:
+        Exception: whatever the task raised; it may be tried again.
+        RuntimeError: the worker has other versions than the driver.
+    """
+    result_path = os.path.join(job, f"result-{number}")
+    if files.is_file(result_path):
+        return
+    try:
+        function, task = _read_task(job, number)
+        result = function(task)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            path = os.path.join(job, f"error-{number}")
+            files.write_bytes(path, _pickle_error(error))
+        raise
+    files.write_bytes(result_path, pickle.dumps(result))
+
+
+def collect(job: str, num_tasks: int, failure: Exception | None) -> list[Any]:
+    """Returns the results of all tasks, in order.
+
+    Args:
+        job: The folder.
+        num_tasks: That `write` returned.
+        failure: What went wrong with the job as a whole, if anything did.
+
+    Raises:
+        Exception: that of the first task without a result.
+        RuntimeError: a task has neither result nor error.
+    """
+    names, missing = _list_missing(job, num_tasks)
+    deadline = time.monotonic() + _LATE_SECONDS
+    while missing and failure is None and time.monotonic() < deadline:
+        time.sleep(1)
+        names, missing = _list_missing(job, num_tasks)
+    for number in missing:
+        if f"error-{number}" in names:
+            raise _read(os.path.join(job, f"error-{number}"))
+    if missing:
+        told = str(failure).strip().splitlines()[-1:] if failure else []
+        raise RuntimeError(
+            f"found {len(missing):,} of {num_tasks:,} tasks undone"
+            f" ({' '.join(told) or 'Beam says no more'}), expected none. Run again"
+            " with PCAM_TRACEBACK=1 to see more; workers on other machines need an"
+            " --output_dir that they see too."
+        ) from failure
+    paths = [os.path.join(job, f"result-{n}") for n in range(num_tasks)]
+    with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
+        return list(pool.map(_read, paths))
+
+
+def _list_missing(job: str, num_tasks: int) -> tuple[set[str], list[int]]:
+    """Returns the files of a job, and which tasks have no result among them."""
+    names = set(files.list_names(job))
+    return names, [n for n in range(num_tasks) if f"result-{n}" not in names]
+
+
+def _read_task(job: str, number: int) -> tuple[Callable[[Any], Any], Any]:
+    with files.open_file(os.path.join(job, _FUNCTION), "rb") as file:
+        function, expected = pickle.load(file)
+    found = versions.find()
+    if found != expected:
+        raise RuntimeError(
+            f"worker on {socket.gethostname()}: found {found}, expected"
+            f" {expected}, as where the job was started. Install the same"
+            " versions there."
+        )
+    span = files.read_bytes(
+        os.path.join(job, _STARTS),
+        number * _START.itemsize,
+        2 * _START.itemsize,
+    )
+    start, end = np.frombuffer(span, _START).tolist()
+    data = files.read_bytes(os.path.join(job, _TASKS), start, end - start)
+    return function, pickle.loads(data)
+
+
+def _read(path: str) -> Any:
+    with files.open_file(path, "rb") as file:
+        return pickle.load(file)
+
+
+def _pickle_error(error: Exception) -> bytes:
+    """Returns an error, or its text where it cannot travel."""
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)
+    except Exception:  # Anything, of classes that are not ours.
+        text = f"{type(error).__name__}: {error}"
+        return pickle.dumps(RuntimeError(text))
+    return data

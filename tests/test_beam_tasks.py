@@ -1,0 +1,163 @@
+"""Tasks as Beam's workers see them; Beam itself is not needed here."""
+
+import concurrent.futures
+import errno
+import multiprocessing
+import pathlib
+import pickle
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import run_pcam, write_patches
+
+from pcam_tfdata import beam_pool, beam_tasks, manifest, shards, versions
+from pcam_tfdata.sources import listing
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail(number: int) -> int:
+    raise OSError(errno.EIO, f"disk {number}", f"/disk/{number}")
+
+
+class OddError(Exception):
+    """It cannot be unpickled: its arguments are not what it is made of."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def fail_oddly(number: int) -> int:
+    raise OddError(number, 2)
+
+
+@pytest.fixture
+def job(tmp_path) -> str:
+    return str(tmp_path)
+
+
+def test_each_task_finds_its_own_argument(job):
+    assert beam_tasks.write(job, double, iter([5, 7, 9])) == 3
+    for number in (2, 0, 1):
+        beam_tasks.run(number, job)
+    assert beam_tasks.collect(job, 3, None) == [10, 14, 18]
+
+
+def test_task_that_is_done_is_not_done_again(job):
+    beam_tasks.write(job, fail, [5])
+    path = pathlib.Path(job) / "result-0"
+    path.write_bytes(pickle.dumps("done"))
+    beam_tasks.run(0, job)
+    assert beam_tasks.collect(job, 1, RuntimeError("late")) == ["done"]
+
+
+def test_error_of_the_first_task_comes_to_the_driver(job):
+    beam_tasks.write(job, fail, [5, 7])
+    for number in (1, 0):
+        with pytest.raises(OSError, match="disk"):
+            beam_tasks.run(number, job)
+    with pytest.raises(OSError, match="disk 5") as told:
+        beam_tasks.collect(job, 2, RuntimeError("Beam's"))
+    assert told.value.filename == "/disk/5"
+
+
+def test_error_that_cannot_travel_is_told_by_its_text(job):
+    beam_tasks.write(job, fail_oddly, [1])
+    with pytest.raises(OddError):
+        beam_tasks.run(0, job)
+    with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
+        beam_tasks.collect(job, 1, RuntimeError("Beam's"))
+
+
+def test_task_that_nobody_did_is_told(job):
+    beam_tasks.write(job, double, [1, 2])
+    beam_tasks.run(0, job)
+    with pytest.raises(
+        RuntimeError, match=r"found 1 of 2 tasks undone .*reason"
+    ):
+        beam_tasks.collect(job, 2, RuntimeError("Traceback\nthe reason"))
+
+
+def test_result_that_a_shared_disk_shows_late_is_waited_for(job, monkeypatch):
+    beam_tasks.write(job, double, [1])
+    monkeypatch.setattr(time, "sleep", lambda seconds: beam_tasks.run(0, job))
+    assert beam_tasks.collect(job, 1, None) == [2]
+
+
+def test_worker_of_other_versions_is_refused(job, monkeypatch):
+    beam_tasks.write(job, double, [1])
+    monkeypatch.setattr(versions, "find", lambda: {"numpy": "1.0"})
+    with pytest.raises(RuntimeError, match="Install the same versions there"):
+        beam_tasks.run(0, job)
+
+
+@pytest.fixture
+def task(tmp_path) -> shards.ShardTask:
+    """A shard of 200 patches to write."""
+    draw = np.random.default_rng(0)
+    shape = (200, 96, 96, 3)
+    names = np.array(
+        write_patches(
+            tmp_path / "files", draw.integers(0, 256, shape, np.uint8)
+        ),
+        np.bytes_,
+    )
+    paths = np.strings.add(names, b".tif")
+    (tmp_path / "records").mkdir()
+    return shards.ShardTask(
+        path=str(tmp_path / "records" / "shard"),
+        split="fold0",
+        patches=listing.Listing(
+            "train",
+            np.zeros(len(names), np.int8),
+            names,
+            listing.ImageFiles(str(tmp_path / "files"), paths),
+        ),
+        ids=names,
+    )
+
+
+def test_shard_that_is_written_twice_at_once_is_whole(task, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as pool:
+        results = list(pool.map(shards.write_shard, [task] * 8))
+    assert {result.shard for result in results} == {results[0].shard}
+    assert manifest.hash_file(task.path) == results[0].shard.sha256
+    left = sorted(path.name for path in (tmp_path / "records").iterdir())
+    assert left == ["shard", "shard.csv", "shard.journal"]
+
+
+def convert(*arguments: str):
+    return run_pcam(
+        "convert_to_tfrecords", "--input_dir=in", "--output_dir=out", *arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--beam_options=--runner=x"], "expected it with beam alone"),
+        (["--runner=beam", "--num_workers=2"], "Say it in --beam_options"),
+        (["--runner=flink"], "--runner=flink"),
+    ],
+    ids=["without the runner", "num_workers", "runner"],
+)
+def test_flags_that_do_not_go_together(arguments, told):
+    result = convert(*arguments)
+    assert result.returncode in (1, 2)
+    assert told in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_missing_beam_costs_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    for name in [n for n in sys.modules if n.startswith("apache_beam.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(
+        RuntimeError, match=r"pip install 'pcam_tfdata\[beam\]'"
+    ):
+        beam_pool.parse_options("")
