@@ -155,10 +155,10 @@ class Group:
         for name in sorted(expected.keys() | found.keys()):
             if found.get(name) != expected.get(name):
                 raise ValueError(
-                    f"{self._job.describe(self.index)}: found {name}"
-                    f" {_show(found.get(name))}, expected the chief's"
-                    f" {_show(expected.get(name))}. Start the same command on"
-                    " the same records and versions on each worker."
+                    f"found {name} {_show(found.get(name))} on this worker,"
+                    f" expected the chief's {_show(expected.get(name))}. Start"
+                    " the same command, on the same records and versions, on"
+                    " each worker."
                 )
 
     @contextlib.contextmanager
@@ -260,11 +260,13 @@ def _explain_failed_join(
 
 def _explain(job: tf_config.Job, message: str) -> LostWorkerError:
     """Returns what to say of another worker's end."""
-    reported = _REPORT.search(message)
     found = _find_workers(job, message)
     name = job.describe(found[0]) if found else "another worker"
-    if reported and _CRASHED not in message:
-        return LostWorkerError(f"{name} ended: {_shorten(reported.group(3))}")
+    reported = _REPORT.search(message)
+    if reported:
+        message = reported.group(3)
+        if _CRASHED not in message:
+            return LostWorkerError(f"{name} ended: {_shorten(message)}")
     return LostWorkerError(
         f"{job.describe(job.index)}: lost {name} (TensorFlow:"
         f" {_shorten(message)}). Start the same command again on all workers:"
