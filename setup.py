@@ -43,6 +43,7 @@ setuptools.setup(
             "importlib_resources",
             "pytest",
             "pytest-xdist",
+            "pyyaml",
             "ruff",
             "tensorboard",
         ],

@@ -23,15 +23,15 @@ from pcam_tfdata import (
     checkpoints,
     cluster,
     event_files,
-    inference,
     interruption,
-    metrics,
     pipeline,
     progress,
     run_files,
+    run_state,
     strategy,
     train_options,
     trainer,
+    validator,
 )
 
 # A call into TensorFlow runs as many steps as fit in this time.
@@ -42,33 +42,6 @@ _CALL_GROWTH = 10
 _SECONDS_PER_CHECKPOINT_SECOND = 100
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass
-class State:
-    """How far a run has come: what a checkpoint holds beside variables.
-
-    Attributes:
-        epoch: Epochs completed, with their validation.
-        step: Steps done.
-        sums: Of loss, right answers and patches in the epoch that is under way.
-        num_skipped: Steps of the run that were skipped.
-        best_epoch: Of best validation AUC.
-        best_auc: That AUC.
-        is_stopped: A callback ended the run before its last epoch.
-        history: A row an epoch.
-        callbacks: See `callback_state.get`.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 3)
-    num_skipped: int = 0
-    best_epoch: int = 0
-    best_auc: float = -1.0
-    is_stopped: bool = False
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    callbacks: list[dict[str, object]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,13 +96,9 @@ class Loop:
         self._options = options
         self._distribution = distribution
         self._trainer = stepped
-        self._predictor = inference.Predictor(
-            stepped.model, distribution, validation.fill
-        )
         self._group = group
-        self._portion = pipeline.Portion(group.index, group.count)
-        self._validation_batches = validation.eval_batches(
-            batch_size=options.batch_size, portion=self._portion
+        self._validator = validator.Validator(
+            validation, stepped.model, distribution, options.batch_size, group
         )
         folder = os.path.join(options.run_dir, run_files.CHECKPOINTS)
         self.state = self._restore(folder)
@@ -175,6 +144,9 @@ class Loop:
                 while not self.is_finished():
                     self._run_epoch(session)
                 events.on_train_end()
+                self._checkpoints.wait()
+                # No worker is done before the chief's last file is there.
+                self._agree(session)
             except interruption.Interrupted:
                 self._save(session)
                 _logger.info(
@@ -185,7 +157,7 @@ class Loop:
             finally:
                 self._checkpoints.wait()
 
-    def _restore(self, folder: str) -> State:
+    def _restore(self, folder: str) -> run_state.State:
         """Returns the state of the chief's last checkpoint, for all workers."""
         variables = self._trainer.variables
         found = None
@@ -198,7 +170,7 @@ class Loop:
                 value = np.asarray(variable.value)
                 variable.assign(self._group.array_of_chief(value))
         self._trainer.restored()
-        return State(**found) if found else State()
+        return run_state.State(**found) if found else run_state.State()
 
     def _open_board(self) -> contextlib.AbstractContextManager:
         if not (self._options.tensorboard and self._group.is_chief):
@@ -224,7 +196,7 @@ class Loop:
             seed=options.seed,
             first_step=self.state.step,
             num_steps=self._last_step(options.epochs),
-            portion=self._portion,
+            portion=pipeline.Portion(self._group.index, self._group.count),
         )
         return iter(strategy.distribute(ds, self._distribution))
 
@@ -323,32 +295,14 @@ class Loop:
         return {"loss": loss / seen, "accuracy": right / seen}
 
     def _validate(self, session: _Session) -> dict[str, float]:
-        label, logit = self._predict(session)
-        return {
-            "loss": metrics.nll(label, logit),
-            "accuracy": float(np.mean((logit > 0) == (label > 0))),
-            "auc": metrics.auc(label, logit),
-        }
-
-    def _predict(self, session: _Session) -> tuple[np.ndarray, np.ndarray]:
-        """Returns label and logit of each validation patch, in order."""
-        num_patches = self.validation.num_patches
         found = None
         # If a signal ends it here, the other workers do not know that yet.
         with contextlib.suppress(interruption.Interrupted):
             with session.signals.immediate():
-                found = self._predictor.predict(
-                    self._validation_batches, num_patches, "validation"
-                )
+                found = self._validator.predict()
         self._agree(session)
         session.signals.check()
-        places = self._portion.places_of_all(
-            num_patches, self._options.batch_size
-        )
-        whole = np.zeros((2, num_patches))
-        whole[:, places] = found["label"], found["logit"]
-        label, logit = self._group.sum(whole)
-        return label.astype(np.int64), logit.astype(np.float32)
+        return self._validator.score(found)
 
     def _note(self, scores: dict[str, float]) -> None:
         """Notes the scores of an epoch, and keeps the model if it is the best."""

@@ -16,9 +16,11 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from pcam_tfdata import metrics, pipeline, run_files, tf_config
 
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 PROGRAM = pathlib.Path(__file__).parent / "tiny_training.py"
 MOST_SECONDS_TO_END = 120  # For those that are left when a worker dies.
 DEADLINE = 300  # TensorFlow takes long to start on a busy machine.
@@ -355,3 +357,72 @@ def test_wrong_tf_config_is_told(text, told):
         tf_config.find_job("multi_worker", environment)
     assert told in str(error.value)
     assert "expected" in str(error.value)
+
+
+def write_program(path, text) -> None:
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def programs(tmp_path) -> dict[str, str]:
+    """An environment in which `pcam` says what it is called with."""
+    write_program(
+        tmp_path / "pcam", 'echo "$TF_CONFIG" | tr "\\n" " "; echo "$@"'
+    )
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    return dict(os.environ) | {"PATH": path}
+
+
+def find_told_job(line) -> tuple[tf_config.Job, str]:
+    text, _, arguments = line.rpartition("}")
+    environment = {"TF_CONFIG": text + "}"}
+    return tf_config.find_job("multi_worker", environment), arguments.strip()
+
+
+def test_slurm_script_makes_tf_config_of_each_task(programs, tmp_path):
+    hosts = (
+        "[ $* = 'show hostnames node[7-9]' ]; printf '%s\\n' node7 node8 node9"
+    )
+    write_program(tmp_path / "scontrol", hosts.replace("$*", '"$*"'))
+    tasks = 'for n in 0 1 2; do SLURM_PROCID=$n "${@:2}"; done'
+    write_program(tmp_path / "srun", tasks)
+    found = subprocess.run(
+        ["bash", CONFIGS / "multi_worker.sbatch", "--run_dir=a b", "--seed=1"],
+        env=programs
+        | {"SLURM_JOB_ID": "40007", "SLURM_JOB_NODELIST": "node[7-9]"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for index, line in enumerate(found.stdout.splitlines()):
+        job, arguments = find_told_job(line)
+        assert job.index == index
+        assert job.addresses == ("node7:20007", "node8:20008", "node9:20009")
+        assert arguments == (
+            "train --strategy=multi_worker --run_dir=a b --seed=1"
+        )
+    assert index == 2
+
+
+def test_kubernetes_job_makes_tf_config_of_each_pod(programs):
+    text = (CONFIGS / "multi_worker.yaml").read_text()
+    service, job = yaml.safe_load_all(text)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (workers,) = container["env"]
+    assert int(workers["value"]) == job["spec"]["completions"]
+    assert job["spec"]["parallelism"] == job["spec"]["completions"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    found = subprocess.run(
+        container["command"],
+        env=programs
+        | {workers["name"]: workers["value"], "JOB_COMPLETION_INDEX": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told, arguments = find_told_job(found.stdout)
+    assert told.index == 3
+    assert told.addresses == tuple(f"pcam-{n}.pcam:2222" for n in range(4))
+    assert arguments.startswith("train --strategy=multi_worker --records_dir=")
