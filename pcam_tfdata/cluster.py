@@ -28,6 +28,7 @@ _HEARTBEAT_SECONDS = 30
 # Workers that have met tell each other what they are about at once.
 _FACTS_SECONDS = 60
 _FACTS_KEY = "pcam_tfdata/facts"
+_ENDED = "ended"  # In place of facts, from a chief that has none.
 _ERROR_CODE = tf.errors.ABORTED
 _MOST_TOLD = 400
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -35,6 +36,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NAME = re.compile(r"/job:(\w+)/(?:replica:0/)?task:(\d+)")
 _REPORT = re.compile(rf"Error reported from {_NAME.pattern}: (.*)", re.DOTALL)
 _ABORTED = "Collective ops is aborted by: "
+_OF_OTHERS = (_ABORTED, "from remote target /job:", "GetKeyValue() timed out")
 _CRASHED = "stopped sending heartbeats"
 _ADDITION = re.compile(
     r"\s*(?:Additional GRPC error|The error could be from|\[\[\{\{node).*",
@@ -144,6 +146,7 @@ class Group:
 
         Raises:
             ValueError: a fact is not that of the chief.
+            LostWorkerError: the chief has ended.
         """
         context = eager_context.context()
         if self.is_chief:
@@ -151,6 +154,8 @@ class Group:
             return
         text = context.get_config_key_value(_FACTS_KEY, _FACTS_SECONDS * 1000)
         expected = json.loads(text)
+        if _ENDED in expected:
+            raise _tell_end(self._job, 0, expected[_ENDED])
         found = json.loads(json.dumps(facts))
         for name in sorted(expected.keys() | found.keys()):
             if found.get(name) != expected.get(name):
@@ -170,23 +175,37 @@ class Group:
         """
         try:
             yield
+        except LostWorkerError:
+            raise
         except BaseException as error:
             if self.count == 1:
                 raise
             lost = self._find_lost(error)
             if lost is not None:
                 raise lost from error
-            _report(error)
+            self._report(error)
             raise
+
+    def _report(self, error: BaseException) -> None:
+        """Has TensorFlow tell the other workers."""
+        text = " ".join(str(error).split())[:_MOST_TOLD]
+        if not isinstance(error, Exception):
+            text = "it was interrupted."
+        context = eager_context.context()
+        if self.is_chief:
+            with contextlib.suppress(tf.errors.OpError):  # Facts are there.
+                context.set_config_key_value(
+                    _FACTS_KEY, json.dumps({_ENDED: text})
+                )
+        with contextlib.suppress(tf.errors.OpError):  # They may know already.
+            context.report_error_to_cluster(_ERROR_CODE, text)
 
     def _find_lost(self, error: BaseException) -> LostWorkerError | None:
         """Returns which worker's end an error of TensorFlow is about, if any."""
         if not isinstance(error, tf.errors.OpError):
             return None
         message = str(error.message)
-        if _ABORTED not in message and not isinstance(
-            error, tf.errors.UnavailableError | tf.errors.DeadlineExceededError
-        ):
+        if not any(phrase in message for phrase in _OF_OTHERS):
             return None
         return _explain(self._job, message.rpartition(_ABORTED)[2])
 
@@ -265,8 +284,8 @@ def _explain(job: tf_config.Job, message: str) -> LostWorkerError:
     reported = _REPORT.search(message)
     if reported:
         message = reported.group(3)
-        if _CRASHED not in message:
-            return LostWorkerError(f"{name} ended: {_shorten(message)}")
+        if _CRASHED not in message and found:
+            return _tell_end(job, found[0], _shorten(message))
     return LostWorkerError(
         f"{job.describe(job.index)}: lost {name} (TensorFlow:"
         f" {_shorten(message)}). Start the same command again on all workers:"
@@ -283,13 +302,8 @@ def _find_workers(job: tf_config.Job, message: str) -> list[int]:
     return [job.workers.index(name) for name in names if name in job.workers]
 
 
-def _report(error: BaseException) -> None:
-    """Has TensorFlow tell the other workers."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    with contextlib.suppress(tf.errors.OpError):  # They may know already.
-        eager_context.context().report_error_to_cluster(
-            _ERROR_CODE, text[:_MOST_TOLD]
-        )
+def _tell_end(job: tf_config.Job, index: int, why: str) -> LostWorkerError:
+    return LostWorkerError(f"{job.describe(index)} ended: {why}")
 
 
 def _shorten(message: str) -> str:

@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import pathlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -16,12 +16,15 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_training
 import yaml
 
 from pcam_tfdata import metrics, pipeline, run_files, tf_config
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-PROGRAM = pathlib.Path(__file__).parent / "tiny_training.py"
+# Imports cost more than all else: processes fork from one that has made them.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["pcam_tfdata.report", "pcam_tfdata.train"])
 MOST_SECONDS_TO_END = 120  # For those that are left when a worker dies.
 DEADLINE = 300  # TensorFlow takes long to start on a busy machine.
 NUM_STEPS = 20
@@ -38,7 +41,7 @@ MULTI_WORKER = ("--strategy=multi_worker", "--allow_cpu")
 class Worker:
     """A process that trains; what it notes lies at `place`."""
 
-    process: subprocess.Popen
+    process: multiprocessing.Process
     place: pathlib.Path
 
     def output(self) -> str:
@@ -46,10 +49,9 @@ class Worker:
 
     def wait(self, seconds: float = DEADLINE) -> int:
         """Returns how it ended."""
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"this worker does not end: {self.output()}")
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, self.output()
+        return self.process.exitcode
 
     def last_line(self) -> str:
         assert "Traceback" not in self.output(), self.output()
@@ -69,18 +71,16 @@ class Worker:
 @contextlib.contextmanager
 def launched(place, environment, *flags) -> Iterator[Worker]:
     """Starts a process, which does not outlive this."""
-    with open(f"{place}.log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, PROGRAM, place, "train", *map(str, flags)],
-            stdout=log,
-            stderr=log,
-            env=os.environ | environment,
-        )
+    process = FORKS.Process(
+        target=tiny_training.run,
+        args=(str(place), environment, ["train", *map(str, flags)]),
+    )
+    process.start()
     try:
         yield Worker(process, place)
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 @contextlib.contextmanager
@@ -129,7 +129,7 @@ def wait_for_file(path, workers) -> None:
     deadline = time.monotonic() + DEADLINE
     while not os.path.exists(path):
         for worker in workers:
-            assert worker.process.poll() is None, worker.output()
+            assert worker.process.is_alive(), worker.output()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -226,7 +226,7 @@ def disturbed(records_dir, folder) -> Disturbed:
     flags = (*FLAGS, f"--records_dir={records_dir}", f"--run_dir={run_dir}")
     found = Disturbed([], [], [])
     with launched_job(folder / "stopped", *flags, pause=(1, 6)) as workers:
-        workers[1].process.send_signal(signal.SIGTERM)
+        workers[1].process.terminate()
         pathlib.Path(f"{workers[1].place}.go").touch()
         found.stopped = workers
         for worker in workers:
@@ -249,7 +249,7 @@ def disturbed(records_dir, folder) -> Disturbed:
 
 def test_signal_to_one_worker_stops_both_after_the_same_step(disturbed):
     for worker in disturbed.stopped:
-        assert worker.process.returncode == 128 + signal.SIGTERM
+        assert worker.process.exitcode == 128 + signal.SIGTERM
         assert worker.last_line() == "pcam train: terminated."
         assert "SIGTERM: there is a checkpoint after step 7" in worker.output()
         assert len(worker.losses()) == 7

@@ -1,8 +1,6 @@
 """`pcam` with a tiny network, which notes what its steps see and lose.
 
-    python tiny_training.py NOTES train --flag=value ...
-
-NOTES.images gets the SHA-1 of every patch that a step gets, 20 bytes each, after
+NOTES.log gets what it prints; NOTES.images gets the SHA-1 of every patch that a step gets, 20 bytes each, after
 augmentation; NOTES.losses a line with the loss of every step. Before the step of
 TINY_PAUSE in the environment it makes NOTES.paused and waits for NOTES.go.
 """
@@ -12,8 +10,21 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Mapping, Sequence
 
 from pcam_tfdata.cli import main
+
+
+def run(
+    notes: str, environment: Mapping[str, str], arguments: Sequence[str]
+) -> None:
+    """Runs a command in a process that is its own."""
+    os.environ.update(environment)
+    log = os.open(f"{notes}.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    prepare(notes)
+    main.run(arguments)
 
 
 def prepare(notes: str) -> None:
@@ -61,9 +72,3 @@ def pause(notes: str) -> None:
     pathlib.Path(f"{notes}.paused").touch()
     while not os.path.exists(f"{notes}.go"):
         time.sleep(0.01)
-
-
-if __name__ == "__main__":
-    notes, *arguments = sys.argv[1:]
-    prepare(notes)
-    main.run(arguments)
