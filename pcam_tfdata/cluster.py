@@ -38,6 +38,7 @@ _REPORT = re.compile(rf"Error reported from {_NAME.pattern}: (.*)", re.DOTALL)
 _ABORTED = "Collective ops is aborted by: "
 _OF_OTHERS = (_ABORTED, "from remote target /job:", "GetKeyValue() timed out")
 _CRASHED = "stopped sending heartbeats"
+_SERVICE = "CoordinationService"
 _ADDITION = re.compile(
     r"\s*(?:Additional GRPC error|The error could be from|\[\[\{\{node).*",
     re.DOTALL,
@@ -280,6 +281,8 @@ def _explain_failed_join(
 def _explain(job: tf_config.Job, message: str) -> LostWorkerError:
     """Returns what to say of another worker's end."""
     found = _find_workers(job, message)
+    if not found and _SERVICE in message:
+        found = [0]  # It runs at the chief.
     name = job.describe(found[0]) if found else "another worker"
     reported = _REPORT.search(message)
     if reported:
