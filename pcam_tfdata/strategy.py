@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import cluster, tf_config
+from pcam_tfdata import rendezvous, tf_config
 
 _logger = logging.getLogger(__name__)
 _TENSOR_CORES = (7, 0)  # Compute capability from which float16 is faster.
@@ -34,11 +34,11 @@ def make_strategy(
             GPUs are left alone; to try several replicas anywhere.
         allow_cpu: Lets `mirrored` and `multi_worker` run without a GPU.
         job: Of `multi_worker`.
-        worker_wait_seconds: See `cluster.join`, likewise.
+        worker_wait_seconds: See `rendezvous.join`, likewise.
 
     Raises:
         ValueError: several replicas find no GPU and were not allowed the CPU.
-        LostWorkerError: see `cluster.join`.
+        LostWorkerError: see `rendezvous.join`.
     """
     if num_virtual_devices and name == "multi_worker":
         raise ValueError(
@@ -59,7 +59,7 @@ def make_strategy(
             " or pass --allow_cpu or --num_virtual_devices=2."
         )
     if name == "multi_worker":
-        return cluster.join(job, worker_wait_seconds)
+        return rendezvous.join(job, worker_wait_seconds)
     if gpus:
         return tf.distribute.MirroredStrategy(
             [f"/GPU:{number}" for number in range(len(gpus))]

@@ -16,10 +16,11 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 import tiny_training
 import yaml
 
-from pcam_tfdata import metrics, pipeline, run_files, tf_config
+from pcam_tfdata import lost_workers, metrics, pipeline, run_files, tf_config
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 # Imports cost more than all else: processes fork from one that has made them.
@@ -99,7 +100,9 @@ def launched_job(
         for index, own in enumerate(each):
             task = {"type": "worker", "index": index}
             environment = {
-                "TF_CONFIG": json.dumps({"cluster": cluster, "task": task})
+                "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}),
+                "http_proxy": "http://127.0.0.1:9",  # Which is not there.
+                "no_proxy": "",
             }
             if pause and pause[0] == index:
                 environment["TINY_PAUSE"] = str(pause[1])
@@ -357,6 +360,72 @@ def test_wrong_tf_config_is_told(text, told):
         tf_config.find_job("multi_worker", environment)
     assert told in str(error.value)
     assert "expected" in str(error.value)
+
+
+THREE = tf_config.Job(
+    tuple(("worker", number) for number in range(3)),
+    ("a:1", "b:2", "c:3"),
+    index=1,
+)
+ABORTED = "Graph execution error:\n\nCollective ops is aborted by: "
+REMOTE = (
+    "\nAdditional GRPC error information from remote target"
+    " /job:worker/replica:0/task:{} while calling /tensorflow.{}\n:UNKNOWN"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            f"{ABORTED}Socket closed"
+            + REMOTE.format(2, "WorkerService/RecvBuf"),
+            "worker 1 (b:2): lost worker 2 (c:3) (TensorFlow: Socket closed). St",
+        ),
+        (
+            f"{ABORTED}Error reported from /job:worker/task:2: The following"
+            " tasks are unhealthy (stopped sending heartbeats):\n"
+            "/job:worker/replica:0/task:2\nThe tasks have crashed.\n"
+            "The error could be from a previous operation.",
+            "lost worker 2 (c:3) (TensorFlow: The following tasks are",
+        ),
+        (
+            f"{ABORTED}Error reported from /job:worker/task:0: a disk is full."
+            "\nThe error could be from a previous operation.",
+            "worker 0 (a:1) ended: a disk is full.",
+        ),
+        (
+            f"{ABORTED}Deadline Exceeded RPC:"
+            " /tensorflow.CoordinationService/Heartbeat",
+            "lost worker 0 (a:1) (TensorFlow: Deadline Exceeded RPC",
+        ),
+        (f"{ABORTED}CANCELLED", "lost another worker (TensorFlow: CANCELLED)"),
+    ],
+    ids=["closed", "silent", "told", "chief", "unknown"],
+)
+def test_lost_worker_is_named(message, told):
+    error = tf.errors.UnavailableError(None, None, message)
+    assert told in str(lost_workers.find(THREE, error))
+
+
+def test_errors_of_the_worker_itself_name_no_other():
+    message = "OOM when allocating tensor with shape[8192,96,96,3]"
+    error = tf.errors.ResourceExhaustedError(None, None, message)
+    assert lost_workers.find(THREE, error) is None
+    assert lost_workers.find(THREE, OSError("gone")) is None
+
+
+def test_workers_that_did_not_come_are_named():
+    message = (
+        "Barrier timed out. Id: [Init]Wait_for_all_tasks_to_register::0.\n# of"
+        " tasks that reached the barrier: 1/3.\nThe first task at the barrier:"
+        " /job:worker/replica:0/task:1. Some timed out task names:\n"
+        "/job:worker/replica:0/task:0\n/job:worker/replica:0/task:2\n"
+    ) + REMOTE.format(0, "CoordinationService/RegisterTask")
+    error = tf.errors.DeadlineExceededError(None, None, message)
+    told = str(lost_workers.explain_failed_join(THREE, error))
+    assert "found no worker 0 (a:1), no worker 2 (c:3) in time" in told
+    assert "Wait_for_all_tasks" in told
 
 
 def write_program(path, text) -> None:
