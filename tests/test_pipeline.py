@@ -177,16 +177,20 @@ def test_portion_is_split_for_the_replicas_of_its_process(
     records_dir, input, virtual_devices
 ):
     source = pipeline.Source(records_dir, FOLDS, input)
-    batches = pipeline.open_patches(source).train_batches(
-        batch_size=16, seed=3, first_step=0, num_steps=3,
-        portion=pipeline.Portion(1, 2),
+    # A dataset that is read twice may shuffle anew.
+    batches, again = (
+        pipeline.open_patches(source).train_batches(
+            batch_size=16, seed=3, first_step=0, num_steps=3,
+            portion=pipeline.Portion(1, 2),
+        )
+        for _ in range(2)
     )  # fmt: skip
     mirrored = tf.distribute.MirroredStrategy(
         virtual_devices,
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
     ds = mirrored.distribute_datasets_from_function(
-        lambda _: strategy.split(batches, 2)
+        lambda _: strategy.split(again, 2)
     )
     for expected, batch in zip(batches.as_numpy_iterator(), ds, strict=True):
         for name, part in batch.items():
