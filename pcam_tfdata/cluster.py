@@ -20,7 +20,6 @@ from pcam_tfdata import lost_workers, tf_config
 # Workers that have met tell each other what they are about at once.
 _FACTS_SECONDS = 60
 _FACTS_KEY = "pcam_tfdata/facts"
-_ENDED = "ended"  # In place of facts, from a chief that has none.
 _MOST_TOLD = 400
 
 
@@ -96,7 +95,6 @@ class Group:
 
         Raises:
             ValueError: a fact is not that of the chief.
-            LostWorkerError: the chief has ended.
         """
         context = eager_context.context()
         if self.is_chief:
@@ -104,8 +102,6 @@ class Group:
             return
         text = context.get_config_key_value(_FACTS_KEY, _FACTS_SECONDS * 1000)
         expected = json.loads(text)
-        if _ENDED in expected:
-            raise lost_workers.tell_end(self._job, 0, expected[_ENDED])
         found = json.loads(json.dumps(facts))
         for name in sorted(expected.keys() | found.keys()):
             if found.get(name) != expected.get(name):
@@ -133,22 +129,17 @@ class Group:
             lost = lost_workers.find(self._job, error)
             if lost is not None:
                 raise lost from error
-            self._report(error)
+            _report(error)
             raise
 
-    def _report(self, error: BaseException) -> None:
-        """Has TensorFlow tell the other workers."""
-        text = " ".join(str(error).split())[:_MOST_TOLD]
-        if not isinstance(error, Exception):
-            text = "it was interrupted."
-        context = eager_context.context()
-        if self.is_chief:
-            with contextlib.suppress(tf.errors.OpError):  # Facts are there.
-                context.set_config_key_value(
-                    _FACTS_KEY, json.dumps({_ENDED: text})
-                )
-        with contextlib.suppress(tf.errors.OpError):  # They may know already.
-            context.report_error_to_cluster(tf.errors.ABORTED, text)
+
+def _report(error: BaseException) -> None:
+    """Has TensorFlow tell the other workers."""
+    text = " ".join(str(error).split())[:_MOST_TOLD]
+    if not isinstance(error, Exception):
+        text = "it was interrupted."
+    with contextlib.suppress(tf.errors.OpError):  # They may know already.
+        eager_context.context().report_error_to_cluster(tf.errors.ABORTED, text)
 
 
 def _show(value: object) -> str:

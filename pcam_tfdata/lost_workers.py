@@ -34,11 +34,6 @@ def find(job: tf_config.Job, error: BaseException) -> LostWorkerError | None:
     return _explain(job, message.rpartition(_ABORTED)[2])
 
 
-def tell_end(job: tf_config.Job, index: int, why: str) -> LostWorkerError:
-    """Returns the error of a worker that has said why it ends."""
-    return LostWorkerError(f"{job.describe(index)} ended: {why}")
-
-
 def explain_failed_join(
     job: tf_config.Job, error: tf.errors.OpError
 ) -> Exception:
@@ -73,7 +68,7 @@ def _explain(job: tf_config.Job, message: str) -> LostWorkerError:
     if reported:
         message = reported.group(3)
         if _CRASHED not in message and found:
-            return tell_end(job, found[0], _shorten(message))
+            return LostWorkerError(f"{name} ended: {_shorten(message)}")
     return LostWorkerError(
         f"{job.describe(job.index)}: lost {name} (TensorFlow:"
         f" {_shorten(message)}). Start the same command again on all workers:"
