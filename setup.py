@@ -46,6 +46,7 @@ setuptools.setup(
             "importlib_resources",
             "pytest",
             "pytest-xdist",
+            "pyyaml",
             "ruff",
             "tensorboard",
         ],

@@ -43,14 +43,16 @@ class Writer:
     """Writes the checkpoints of a run in a thread, while training goes on.
 
     Args:
-        folder: Made if it is not there.
+        folder: Made if it is not there; None for a process that is to write
+            nothing.
         keep: How many of the last ones are kept.
     """
 
-    def __init__(self, folder: str, keep: int) -> None:
+    def __init__(self, folder: str | None, keep: int) -> None:
         self._folder = folder
         self._keep = keep
-        _remove_incomplete(folder)
+        if folder is not None:
+            _remove_incomplete(folder)
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future | None = None
 
@@ -70,6 +72,8 @@ class Writer:
         Raises:
             OSError: the one before could not be written.
         """
+        if self._folder is None:
+            return
         self.wait()
         # What was read does not change: an update of the variable copies first.
         values = [

@@ -10,6 +10,7 @@ INPUTS = ("auto", "mmap", "stream", "device")
 CRC_CHECKS = ("first_epoch", "never")
 CACHES = ("none", "memory", "file")
 STRATEGIES = ("one_device", "mirrored")
+TRAIN_STRATEGIES = (*STRATEGIES, "multi_worker")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 BENCHMARKS = (
     "convert", "data_service", "input", "predict", "start", "training",

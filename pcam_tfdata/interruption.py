@@ -22,6 +22,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._pending: int | None = None
+        self._has_come = False
         self._is_immediate = False
         self._handlers: dict[int, object] = {}
 
@@ -42,6 +43,15 @@ class Signals:
         if kind is Interrupted:
             signal.raise_signal(self._pending)
 
+    @property
+    def number(self) -> int:
+        """Of the signal that came; 0 for none."""
+        return self._pending or 0
+
+    def adopt(self, number: int) -> None:
+        """Takes a signal that came to another process as if it came to this."""
+        self._pending = self._pending or number or None
+
     def check(self) -> None:
         """Raises `Interrupted` if a signal came."""
         if self._pending is not None:
@@ -58,9 +68,10 @@ class Signals:
             self._is_immediate = False
 
     def _note(self, number: int, frame: object) -> None:
-        if self._pending is not None:
+        if self._has_come:
             self._restore()
             signal.raise_signal(number)
+        self._has_come = True
         self._pending = number
         if self._is_immediate:
             self._is_immediate = False

@@ -1,4 +1,4 @@
-"""The training loop: one for a single device and for mirrored replicas.
+"""The training loop: one for a single device, for mirrored replicas and hosts.
 
 Keras' `fit` fails under MirroredStrategy in several ways (BUILD_NOTES.md), so
 the loop is our own; networks, optimizers and callbacks are Keras'.
@@ -6,6 +6,7 @@ the loop is our own; networks, optimizers and callbacks are Keras'.
 
 import contextlib
 import dataclasses
+import json
 import logging
 import math
 import os
@@ -17,18 +18,20 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import (
+    bad_steps,
     callback_state,
     checkpoints,
+    cluster,
     event_files,
-    inference,
     interruption,
-    metrics,
     pipeline,
     progress,
     run_files,
+    run_state,
     strategy,
     train_options,
     trainer,
+    validator,
 )
 
 # A call into TensorFlow runs as many steps as fit in this time.
@@ -37,36 +40,8 @@ _CALL_SECONDS = 1.0
 _CALL_GROWTH = 10
 # A checkpoint within an epoch costs at most one part in as many of the time.
 _SECONDS_PER_CHECKPOINT_SECOND = 100
-_MOST_SKIPPED_STEPS = 20
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass
-class State:
-    """How far a run has come: what a checkpoint holds beside variables.
-
-    Attributes:
-        epoch: Epochs completed, with their validation.
-        step: Steps done.
-        sums: Of loss, right answers and patches in the epoch that is under way.
-        num_skipped: Steps of the run that were skipped.
-        best_epoch: Of best validation AUC.
-        best_auc: That AUC.
-        is_stopped: A callback ended the run before its last epoch.
-        history: A row an epoch.
-        callbacks: See `callback_state.get`.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 3)
-    num_skipped: int = 0
-    best_epoch: int = 0
-    best_auc: float = -1.0
-    is_stopped: bool = False
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    callbacks: list[dict[str, object]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +74,7 @@ class Loop:
         stepped: The network, new.
         training: Patches to train on.
         validation: Patches to score.
+        group: Who run it together; only the chief writes.
 
     Attributes:
         state: How far it is.
@@ -113,27 +89,27 @@ class Loop:
         stepped: trainer.Trainer,
         training: pipeline.Patches,
         validation: pipeline.Patches,
+        group: cluster.Group,
     ) -> None:
         self.training = training
         self.validation = validation
         self._options = options
         self._distribution = distribution
         self._trainer = stepped
-        self._predictor = inference.Predictor(
-            stepped.model, distribution, validation.fill
-        )
-        self._validation_batches = validation.eval_batches(
-            batch_size=options.batch_size
+        self._group = group
+        self._validator = validator.Validator(
+            validation, stepped.model, distribution, options.batch_size, group
         )
         folder = os.path.join(options.run_dir, run_files.CHECKPOINTS)
-        found = checkpoints.restore_latest(folder, stepped.variables)
-        stepped.restored()
-        self.state = State(**found) if found else State()
-        self._checkpoints = checkpoints.Writer(folder, options.keep_checkpoints)
+        self.state = self._restore(folder)
+        self._checkpoints = checkpoints.Writer(
+            folder if group.is_chief else None, options.keep_checkpoints
+        )
         self._next_checkpoint = math.inf
         self._steps_per_call = 1
-        # What came after the checkpoint is dropped, and will come again.
-        run_files.write_history(options.run_dir, self.state.history)
+        if group.is_chief:
+            # What came after the checkpoint is dropped, and will come again.
+            run_files.write_history(options.run_dir, self.state.history)
 
     def is_finished(self) -> bool:
         """Returns whether nothing is left to do."""
@@ -168,6 +144,9 @@ class Loop:
                 while not self.is_finished():
                     self._run_epoch(session)
                 events.on_train_end()
+                self._checkpoints.wait()
+                # No worker is done before the chief's last file is there.
+                self._agree(session)
             except interruption.Interrupted:
                 self._save(session)
                 _logger.info(
@@ -178,8 +157,23 @@ class Loop:
             finally:
                 self._checkpoints.wait()
 
+    def _restore(self, folder: str) -> run_state.State:
+        """Returns the state of the chief's last checkpoint, for all workers."""
+        variables = self._trainer.variables
+        found = None
+        if self._group.is_chief:
+            found = checkpoints.restore_latest(folder, variables)
+        if self._group.count > 1:
+            text = self._group.bytes_of_chief(json.dumps(found).encode())
+            found = json.loads(text)
+            for variable in variables:
+                value = np.asarray(variable.value)
+                variable.assign(self._group.array_of_chief(value))
+        self._trainer.restored()
+        return run_state.State(**found) if found else run_state.State()
+
     def _open_board(self) -> contextlib.AbstractContextManager:
-        if not self._options.tensorboard:
+        if not (self._options.tensorboard and self._group.is_chief):
             return contextlib.nullcontext()
         return event_files.EventWriter(
             self._options.run_dir, self.state.history
@@ -202,6 +196,7 @@ class Loop:
             seed=options.seed,
             first_step=self.state.step,
             num_steps=self._last_step(options.epochs),
+            portion=pipeline.Portion(self._group.index, self._group.count),
         )
         return iter(strategy.distribute(ds, self._distribution))
 
@@ -220,19 +215,20 @@ class Loop:
         trained = time.monotonic()
         with self._trainer.averaged():
             events.on_test_begin()
-            with session.signals.immediate():
-                scores = self._validate()
+            scores = self._validate(session)
             events.on_test_end(scores)
             scores = self._logs() | {f"val_{k}": v for k, v in scores.items()}
             self._note(scores)
         seconds = time.monotonic() - trained
         events.on_epoch_end(state.epoch - 1, scores)
+        self._agree(session)
         state.is_stopped = self._trainer.model.stop_training
         self._save(session)
-        run_files.write_history(self._options.run_dir, state.history)
-        if session.board is not None:
-            session.board.add(state.history[-1])
-        self._note_timing(state.step - first, trained - start, seconds)
+        if self._group.is_chief:
+            run_files.write_history(self._options.run_dir, state.history)
+            if session.board is not None:
+                session.board.add(state.history[-1])
+            self._note_timing(state.step - first, trained - start, seconds)
 
     def _train(self, session: _Session) -> None:
         """Runs the steps that are left of an epoch."""
@@ -252,6 +248,7 @@ class Loop:
                 bar.advance_to(
                     (state.step - first) * options.batch_size, **logs
                 )
+                self._agree(session)
                 session.signals.check()
                 if time.monotonic() > self._next_checkpoint:
                     self._save(session)
@@ -271,55 +268,25 @@ class Loop:
         )
         state.sums, state.step = sums.numpy().tolist(), step
         if not is_finite:
-            self._meet_bad_step(step - 1)
+            state.num_skipped += 1
+            bad_steps.meet(
+                step - 1, state.num_skipped, options, self._trainer,
+                self.training, is_chief=self._group.is_chief,
+            )  # fmt: skip
 
-    def _meet_bad_step(self, step: int) -> None:
-        """Stops the run at a step that was not finite, or goes on without it."""
-        options, state = self._options, self.state
-        state.num_skipped += 1
-        what = (
-            f"found a loss or gradient that is not finite in step {step}, at"
-            f" learning rate {self._trainer.learning_rate:g}"
-        )
-        if self._trainer.loss_scale is not None:
-            what += f" and loss scale {self._trainer.loss_scale:g}"
-        if (
-            options.on_nan == "skip"
-            and state.num_skipped <= _MOST_SKIPPED_STEPS
-        ):
-            _logger.warning("%s; the step is skipped.", what)
-            return
-        kept = "its batch is not kept, since no service gives it twice"
-        if not options.data_service:
-            kept = f"its batch is in {self._keep_batch(step)}"
-        advice = "--on_nan=skip leaves out such steps"
-        if options.on_nan == "skip":
-            advice = f"{_MOST_SKIPPED_STEPS} such steps were left out before"
-        raise FloatingPointError(
-            f"{options.run_dir}: {what}; {kept}. Lower --learning_rate and pass"
-            f" --restart; {advice}."
-        )
+    def _agree(self, session: _Session) -> None:
+        """Decides with the other workers what they have to do alike.
 
-    def _keep_batch(self, step: int) -> str:
-        """Writes the batch of a step to a file, and returns its path."""
-        options = self._options
-        path = os.path.join(options.run_dir, run_files.BAD_BATCH)
-        # In the same order, and nothing needs to go to a device.
-        source = dataclasses.replace(
-            options.training(),
-            input="stream" if self.training.input == "stream" else "mmap",
-            cache="none" if options.cache == "none" else "memory",
+        How many steps come next, which the chief says; whether a signal has
+        come, or a callback ends the run, which each of them may.
+        """
+        model = self._trainer.model
+        found = self._group.gather(
+            [self._steps_per_call, session.signals.number, model.stop_training]
         )
-        batches = pipeline.train_batches(
-            source,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            first_step=step,
-            num_steps=step + 1,
-        )
-        batch = next(batches.as_numpy_iterator())
-        np.savez(path, step=step, **batch)
-        return path
+        self._steps_per_call = int(found[0, 0])
+        session.signals.adopt(int(found[:, 1].max()))
+        model.stop_training = bool(found[:, 2].any())
 
     def _logs(self) -> dict[str, float]:
         """Returns the scores of the epoch so far, as callbacks get them."""
@@ -327,16 +294,15 @@ class Loop:
         seen = seen or math.nan
         return {"loss": loss / seen, "accuracy": right / seen}
 
-    def _validate(self) -> dict[str, float]:
-        found = self._predictor.predict(
-            self._validation_batches, self.validation.num_patches, "validation"
-        )
-        label, logit = found["label"], found["logit"]
-        return {
-            "loss": metrics.nll(label, logit),
-            "accuracy": float(np.mean((logit > 0) == (label > 0))),
-            "auc": metrics.auc(label, logit),
-        }
+    def _validate(self, session: _Session) -> dict[str, float]:
+        found = None
+        # If a signal ends it here, the other workers do not know that yet.
+        with contextlib.suppress(interruption.Interrupted):
+            with session.signals.immediate():
+                found = self._validator.predict()
+        self._agree(session)
+        session.signals.check()
+        return self._validator.score(found)
 
     def _note(self, scores: dict[str, float]) -> None:
         """Notes the scores of an epoch, and keeps the model if it is the best."""
@@ -353,16 +319,17 @@ class Loop:
         )
         if scores["val_auc"] > state.best_auc:
             state.best_auc, state.best_epoch = scores["val_auc"], row["epoch"]
-            temporary = os.path.join(
-                options.run_dir, run_files.INCOMPLETE_MODEL
-            )
-            self._trainer.save_model(temporary)
-            os.replace(
-                temporary, os.path.join(options.run_dir, run_files.BEST_MODEL)
-            )
+            if self._group.is_chief:
+                self._save_model()
         state.history.append(row | scores)
         state.epoch += 1
         state.sums = [0.0] * 3
+
+    def _save_model(self) -> None:
+        run_dir = self._options.run_dir
+        temporary = os.path.join(run_dir, run_files.INCOMPLETE_MODEL)
+        self._trainer.save_model(temporary)
+        os.replace(temporary, os.path.join(run_dir, run_files.BEST_MODEL))
 
     def _save(self, session: _Session) -> None:
         """Begins to write a checkpoint."""

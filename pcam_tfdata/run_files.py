@@ -46,6 +46,7 @@ _FREE = (
     "records_dir", "run_dir", "input", "input_threads", "check_crc",
     "steps_per_loop", "on_nan", "checkpoint_every_seconds", "keep_checkpoints",
     "tensorboard", "data_service", "data_service_timeout_seconds",
+    "worker_wait_seconds",
 )  # fmt: skip
 _logger = logging.getLogger(__name__)
 _PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow")

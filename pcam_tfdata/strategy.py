@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pcam_tfdata import rendezvous, tf_config
+
 _logger = logging.getLogger(__name__)
 _TENSOR_CORES = (7, 0)  # Compute capability from which float16 is faster.
 _BFLOAT16 = (8, 0)
@@ -14,22 +16,35 @@ _SEED_STRIDE = 0x9E3779B9  # Odd: as many multiples as there are seeds.
 
 
 def make_strategy(
-    name: str, *, num_virtual_devices: int = 0, allow_cpu: bool = False
+    name: str,
+    *,
+    num_virtual_devices: int = 0,
+    allow_cpu: bool = False,
+    job: tf_config.Job | None = None,
+    worker_wait_seconds: float = 600.0,
 ) -> tf.distribute.Strategy:
-    """Returns how training is spread over the devices of this machine.
+    """Returns how training is spread over devices.
 
     Call it before any TensorFlow operation: it configures the devices.
 
     Args:
-        name: `one_device`, the first GPU or else the CPU; or `mirrored`, a
-            replica on each GPU.
+        name: `one_device`, the first GPU or else the CPU; `mirrored`, a replica
+            on each GPU; or `multi_worker`, the same on several machines.
         num_virtual_devices: If not 0, the CPU is split into as many devices and
             GPUs are left alone; to try several replicas anywhere.
-        allow_cpu: Lets `mirrored` run without a GPU.
+        allow_cpu: Lets `mirrored` and `multi_worker` run without a GPU.
+        job: Of `multi_worker`.
+        worker_wait_seconds: See `rendezvous.join`, likewise.
 
     Raises:
-        ValueError: `mirrored` finds no GPU and was not allowed the CPU.
+        ValueError: several replicas find no GPU and were not allowed the CPU.
+        LostWorkerError: see `rendezvous.join`.
     """
+    if num_virtual_devices and name == "multi_worker":
+        raise ValueError(
+            "--num_virtual_devices: found it with --strategy=multi_worker,"
+            " expected none: each worker uses its GPUs, or its CPU as one."
+        )
     if num_virtual_devices:
         _split_cpu(num_virtual_devices)
     gpus = tf.config.get_visible_devices("GPU")
@@ -37,15 +52,17 @@ def make_strategy(
         tf.config.experimental.set_memory_growth(gpu, True)
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy("/GPU:0" if gpus else "/CPU:0")
+    if not gpus and not num_virtual_devices and not allow_cpu:
+        raise ValueError(
+            f"--strategy={name}: found no GPU that TensorFlow can use."
+            " Install its GPU support with `pip install 'tensorflow[and-cuda]'`,"
+            " or pass --allow_cpu or --num_virtual_devices=2."
+        )
+    if name == "multi_worker":
+        return rendezvous.join(job, worker_wait_seconds)
     if gpus:
         return tf.distribute.MirroredStrategy(
             [f"/GPU:{number}" for number in range(len(gpus))]
-        )
-    if not num_virtual_devices and not allow_cpu:
-        raise ValueError(
-            "--strategy=mirrored: found no GPU that TensorFlow can use."
-            " Install its GPU support with `pip install 'tensorflow[and-cuda]'`,"
-            " or pass --allow_cpu or --num_virtual_devices=2."
         )
     return tf.distribute.MirroredStrategy(
         [f"/CPU:{number}" for number in range(num_virtual_devices or 1)],
@@ -114,15 +131,16 @@ def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
     """Gives each replica dropout masks of its own.
 
     They follow from the first replica's seeds, which a checkpoint holds; so
-    call it again after those were assigned.
+    call it again after those were assigned, to the replicas of all machines.
     """
+    first = _first_replica(strategy)
     for layer in model._flatten_layers():
         generator = getattr(layer, "seed_generator", None)
         if generator is None:
             continue
         copies = strategy.experimental_local_results(generator.state.value)
         seed, counter = np.asarray(copies[0]).tolist()
-        for replica, copy in enumerate(copies):
+        for replica, copy in enumerate(copies, first):
             other = (seed + replica * _SEED_STRIDE) % (1 << 32)
             copy.assign(np.array([other, counter], np.uint32))
 
@@ -130,7 +148,7 @@ def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
 def distribute(
     batches: tf.data.Dataset, strategy: tf.distribute.Strategy
 ) -> Iterable:
-    """Returns global batches in parts, one for each replica.
+    """Returns this machine's batches in parts, one for each of its replicas.
 
     A lone CPU gets them as they are: the iterator of a distributed dataset
     would slow down the steps themselves (BUILD_NOTES.md).
@@ -138,11 +156,21 @@ def distribute(
     (first, *others) = list_devices(strategy)
     if not others and tf.DeviceSpec.from_string(first).device_type == "CPU":
         return batches
+    if strategy.num_replicas_in_sync > 1 + len(others):
+        # TensorFlow would cut batches for the replicas of all machines.
+        parts = split(batches, 1 + len(others))
+        return strategy.distribute_datasets_from_function(lambda _: parts)
     return strategy.experimental_distribute_dataset(batches)
 
 
+def split(batches: tf.data.Dataset, num_parts: int) -> tf.data.Dataset:
+    """Returns each batch as so many smaller ones, in order."""
+    first, *_ = batches.element_spec.values()
+    return batches.rebatch(first.shape[0] // num_parts, drop_remainder=True)
+
+
 def list_devices(strategy: tf.distribute.Strategy) -> list[str]:
-    """Returns the devices of the replicas, in their order."""
+    """Returns the devices of this machine's replicas, in their order."""
     return list(strategy.extended.worker_devices)
 
 
@@ -166,6 +194,20 @@ def reset_keras(precision: str, seed: int) -> None:
     """Sets Keras' global precision policy and its seeds."""
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
+
+
+def _first_replica(strategy: tf.distribute.Strategy) -> int:
+    """Returns the number, over all machines, of this one's first replica."""
+
+    @tf.function
+    def number_replicas() -> tf.Tensor:
+        return strategy.run(
+            lambda: tf.convert_to_tensor(
+                tf.distribute.get_replica_context().replica_id_in_sync_group
+            )
+        )
+
+    return int(strategy.experimental_local_results(number_replicas())[0])
 
 
 def _split_cpu(num_devices: int) -> None:

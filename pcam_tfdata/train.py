@@ -1,14 +1,17 @@
 """Trains a network: opens the run, and lets `loop` go on with it."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
 from pcam_tfdata import (
+    cluster,
+    code_version,
     loop,
     manifest,
     models,
@@ -16,9 +19,13 @@ from pcam_tfdata import (
     pipeline,
     run_files,
     strategy,
+    tf_config,
     train_options,
     trainer,
 )
+
+# What may differ between the workers of a run: it is theirs, or the chief's.
+_OWN = ("records_dir", "run_dir", "input_threads", "restart")
 
 _logger = logging.getLogger(__name__)
 
@@ -49,43 +56,120 @@ def train(
         FileNotFoundError, ValueError: records, splits or options do not fit.
         FileExistsError: the run folder holds something else.
         RuntimeError: another process is training there.
+        LostWorkerError: another worker ended, or cannot be reached.
         FloatingPointError: the loss or a gradient is no longer finite.
     """
-    options = train_options.settle_splits(options)
+    job = tf_config.find_job(options.strategy)
     distribution = strategy.make_strategy(
         options.strategy,
         num_virtual_devices=options.num_virtual_devices,
         allow_cpu=options.allow_cpu,
+        job=job,
+        worker_wait_seconds=options.worker_wait_seconds,
     )
-    train_options.check(options, distribution.num_replicas_in_sync)
+    group = cluster.Group(job, distribution)
+    with group.failures_told():
+        options = train_options.settle_splits(options)
+        if group.count > 1:
+            group.check_same(_list_common(options, job, distribution))
+        train_options.check(options, distribution.num_replicas_in_sync)
+        return _train(options, callbacks, distribution, group)
+
+
+def _train(
+    options: train_options.TrainOptions,
+    callbacks: Sequence[keras.callbacks.Callback],
+    distribution: tf.distribute.Strategy,
+    group: cluster.Group,
+) -> dict[str, float]:
+    """See `train`; options are settled and checked."""
     # First, so that damaged shards are refused before anything is made.
-    devices = strategy.list_devices(distribution)
-    opened = _settle_input(options)
-    training = pipeline.open_patches(opened.training(), devices)
-    validation = pipeline.open_patches(opened.validation(), devices)
-    with run_files.lock_run(options.run_dir):
-        flags = dataclasses.asdict(options)
-        restart = flags.pop("restart")
-        facts = _list_facts(options, training)
-        run_files.open_run(options.run_dir, flags, facts, restart=restart)
+    training, validation = _open_patches(options, distribution, group)
+    facts = _list_facts(options, training)
+    with _hold_run(options, facts, group):
         stepped = _make_trainer(options, distribution, training)
-        run = loop.Loop(options, distribution, stepped, training, validation)
+        run = loop.Loop(
+            options, distribution, stepped, training, validation, group
+        )
         if run.is_finished():
             _logger.info("%s: finished before, nothing to do.", options.run_dir)
         else:
-            _announce(options, distribution, run, stepped, facts)
+            _announce(options, distribution, run, stepped)
+            if group.is_chief:
+                _note_environment(options, distribution, run, stepped, facts)
             if options.cache == "file":
                 run_files.make_input_cache(options.run_dir)
             try:
                 run.go_on(callbacks)
             finally:
-                run_files.remove_input_cache(options.run_dir)
+                if group.is_chief:
+                    run_files.remove_input_cache(options.run_dir)
     state = run.state
     return {
         "epoch": state.epoch,
         "step": state.step,
         "best_epoch": state.best_epoch,
         "best_val_auc": state.best_auc,
+    }
+
+
+@contextlib.contextmanager
+def _hold_run(
+    options: train_options.TrainOptions,
+    facts: Mapping[str, object],
+    group: cluster.Group,
+) -> Iterator[None]:
+    """Holds the run's folder, if this is the chief; other workers write none."""
+    if not group.is_chief:
+        yield
+        return
+    with run_files.lock_run(options.run_dir):
+        flags = dataclasses.asdict(options)
+        restart = flags.pop("restart")
+        run_files.open_run(options.run_dir, flags, facts, restart=restart)
+        yield
+
+
+def _open_patches(
+    options: train_options.TrainOptions,
+    distribution: tf.distribute.Strategy,
+    group: cluster.Group,
+) -> tuple[pipeline.Patches, pipeline.Patches]:
+    """Returns those to train on and those to score.
+
+    The chief finds the way in, and all workers take it: orders may differ.
+    """
+    devices = strategy.list_devices(distribution)
+    opened = _settle_input(options)
+    training = None
+    if group.is_chief:
+        training = pipeline.open_patches(opened.training(), devices)
+    if group.count > 1:
+        kind = training.input if group.is_chief else ""
+        kind = group.bytes_of_chief(kind.encode()).decode()
+        opened = dataclasses.replace(options, input=kind)
+    if training is None:
+        training = pipeline.open_patches(opened.training(), devices)
+    return training, pipeline.open_patches(opened.validation(), devices)
+
+
+def _list_common(
+    options: train_options.TrainOptions,
+    job: tf_config.Job,
+    distribution: tf.distribute.Strategy,
+) -> dict[str, object]:
+    """Returns what has to be the same on all workers."""
+    flags = dataclasses.asdict(options)
+    return {
+        **{f"--{name}": flags[name] for name in flags.keys() - set(_OWN)},
+        **code_version.find(),
+        "cluster": job.addresses,
+        "records of manifest SHA-256": manifest.hash_manifest(
+            options.records_dir
+        ),
+        "devices": len(strategy.list_devices(distribution)),
+        "precision": strategy.resolve_precision(options.precision),
+        "XLA": strategy.resolve_xla(options.xla),
     }
 
 
@@ -150,20 +234,9 @@ def _announce(
     distribution: tf.distribute.Strategy,
     run: loop.Loop,
     stepped: trainer.Trainer,
-    facts: dict[str, object],
 ) -> None:
-    """Says, and notes in the run's folder, what computes where."""
+    """Says what computes where."""
     devices = strategy.describe_devices(distribution)
-    run_files.write_environment(
-        options.run_dir,
-        {
-            "first_epoch": run.state.epoch + 1,
-            "first_step": run.state.step,
-            "devices": devices,
-            "xla": stepped.recipe.xla,
-            **facts,
-        },
-    )
     _logger.info(
         "%s: %s parameters, %s, on %s; %s training and %s validation patches.",
         options.model,
@@ -179,3 +252,24 @@ def _announce(
             "Resuming after epoch %d, at step %d.",
             run.state.epoch, run.state.step,
         )  # fmt: skip
+
+
+def _note_environment(
+    options: train_options.TrainOptions,
+    distribution: tf.distribute.Strategy,
+    run: loop.Loop,
+    stepped: trainer.Trainer,
+    facts: Mapping[str, object],
+) -> None:
+    """Notes in the run's folder what computes where."""
+    run_files.write_environment(
+        options.run_dir,
+        {
+            "first_epoch": run.state.epoch + 1,
+            "first_step": run.state.step,
+            "devices": strategy.describe_devices(distribution),
+            "replicas": distribution.num_replicas_in_sync,
+            "xla": stepped.recipe.xla,
+            **facts,
+        },
+    )

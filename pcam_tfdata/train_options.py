@@ -16,7 +16,7 @@ class TrainOptions:
         records_dir: Records folder.
         run_dir: Folder of the run; an unfinished run there is resumed.
         model: Network, one of `choices.MODELS`.
-        strategy: `one_device` or `mirrored`.
+        strategy: One of `choices.TRAIN_STRATEGIES`.
         precision: `auto`, `float32`, `mixed_float16` or `mixed_bfloat16`.
         batch_size: Patches of a step, over all replicas.
         epochs: Times that each patch is seen.
@@ -55,6 +55,7 @@ class TrainOptions:
         data_service_timeout_seconds: Likewise.
         num_virtual_devices: See `strategy.make_strategy`.
         allow_cpu: Likewise.
+        worker_wait_seconds: Likewise.
         restart: Begins anew in a folder where there is a run.
     """
 
@@ -95,6 +96,7 @@ class TrainOptions:
     data_service_timeout_seconds: float = 300.0
     num_virtual_devices: int = 0
     allow_cpu: bool = False
+    worker_wait_seconds: float = 600.0
     restart: bool = False
 
     def training(self) -> pipeline.Source:
@@ -191,6 +193,17 @@ def check(options: TrainOptions, num_replicas: int) -> None:
         raise ValueError(
             f"--warmup_steps: found {options.warmup_steps}, expected fewer than"
             f" the {num_steps} steps of the run."
+        )
+    if options.data_service and options.strategy == "multi_worker":
+        raise ValueError(
+            "--data_service: found it with --strategy=multi_worker, expected"
+            " none: the service gives each worker all patches, in an order of"
+            " its own. Let each worker map its copy: --input=mmap."
+        )
+    if options.cache == "file" and options.strategy == "multi_worker":
+        raise ValueError(
+            "--cache=file: found it with --strategy=multi_worker, expected"
+            " none or memory: workers that share a folder would share the file."
         )
     resolve_class_weights(options)
     if options.tensorboard:

@@ -206,8 +206,10 @@ class Trainer:
             step,
             context.replica_id_in_sync_group * share,
         )
+        # Of one type, so that workers can send them as one.
         *gradients, loss = context.all_reduce(
-            tf.distribute.ReduceOp.SUM, [*gradients, part[0]]
+            tf.distribute.ReduceOp.SUM,
+            [*gradients, tf.cast(part[0], tf.float32)],
         )
         is_finite = tf.math.is_finite(loss)
         if not self._scales_loss:  # Overflow is then no fault, see there.

@@ -9,7 +9,15 @@ import pytest
 import tensorflow as tf
 from conftest import NUM_TEST, NUM_TRAIN
 
-from pcam_tfdata import choices, manifest, pipeline, records, schema, tables
+from pcam_tfdata import (
+    choices,
+    manifest,
+    pipeline,
+    records,
+    schema,
+    strategy,
+    tables,
+)
 from pcam_tfdata.pipeline import order, selection, streamed
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
@@ -121,6 +129,72 @@ def test_replicas_share_the_batches_of_one(records_dir, input, virtual_devices):
         for name, part in batch.items():
             halves = strategy.experimental_local_results(part)
             assert [half.shape[0] for half in halves] == [8, 8]
+            np.testing.assert_array_equal(
+                np.concatenate(halves), expected[name]
+            )
+
+
+@INPUTS
+def test_portions_of_processes_are_the_batches_of_one(records_dir, input):
+    source = pipeline.Source(records_dir, FOLDS, input)
+    patches = pipeline.open_patches(source)
+    training = {"seed": 3, "first_step": 2, "num_steps": 9}
+    # In evaluation the last batch has 12 patches: the last portion has none.
+    for read, options in (
+        (patches.train_batches, training),
+        (patches.eval_batches, {"first_batch": 1}),
+    ):
+        whole = read(batch_size=16, **options)
+        portions = [
+            read(
+                batch_size=16, portion=pipeline.Portion(index, 4), **options
+            ).as_numpy_iterator()
+            for index in range(4)
+        ]
+        for expected, *parts in zip(
+            whole.as_numpy_iterator(), *portions, strict=True
+        ):
+            for name, part in expected.items():
+                found = [portion[name] for portion in parts]
+                assert [len(one) for one in found] == [4] * 4
+                np.testing.assert_array_equal(np.concatenate(found), part)
+
+
+def test_portion_knows_which_patches_it_holds(records_dir):
+    source = pipeline.Source(records_dir, FOLDS, "mmap")
+    patches = pipeline.open_patches(source)
+    for index in range(4):
+        portion = pipeline.Portion(index, 4)
+        ds = patches.eval_batches(batch_size=16, portion=portion)
+        rows = [batch["row"][batch["mask"]] for batch in ds.as_numpy_iterator()]
+        expected = portion.places_of_all(NUM_TRAIN, 16)
+        np.testing.assert_array_equal(np.concatenate(rows), expected)
+
+
+@INPUTS
+def test_portion_is_split_for_the_replicas_of_its_process(
+    records_dir, input, virtual_devices
+):
+    source = pipeline.Source(records_dir, FOLDS, input)
+    # A dataset that is read twice may shuffle anew.
+    batches, again = (
+        pipeline.open_patches(source).train_batches(
+            batch_size=16, seed=3, first_step=0, num_steps=3,
+            portion=pipeline.Portion(1, 2),
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    mirrored = tf.distribute.MirroredStrategy(
+        virtual_devices,
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+    ds = mirrored.distribute_datasets_from_function(
+        lambda _: strategy.split(again, 2)
+    )
+    for expected, batch in zip(batches.as_numpy_iterator(), ds, strict=True):
+        for name, part in batch.items():
+            halves = mirrored.experimental_local_results(part)
+            assert [half.shape[0] for half in halves] == [4, 4]
             np.testing.assert_array_equal(
                 np.concatenate(halves), expected[name]
             )

@@ -13,12 +13,14 @@ import tensorflow as tf
 from absl import app, flags
 
 from pcam_tfdata import (
+    cluster,
     loop,
     pipeline,
     run_files,
     schema,
     strategy,
     tables,
+    tf_config,
     train_options,
     trainer,
 )
@@ -90,7 +92,8 @@ def _train(options: train_options.TrainOptions, one_call: OneCall) -> None:
     machine, distribution = _make_trainer(options)
     training = pipeline.open_patches(options.training())
     validation = pipeline.open_patches(options.validation())
-    run = loop.Loop(options, distribution, machine, training, validation)
+    group = cluster.Group(tf_config.Job(), distribution)
+    run = loop.Loop(options, distribution, machine, training, validation, group)
     run.go_on([one_call])
 
 

@@ -24,6 +24,11 @@ def run() -> None:
                 f"--{name}: found it, expected --folds: every fold is validated"
                 " on in turn."
             )
+    if options.value("strategy") == "multi_worker":
+        raise app.UsageError(
+            "--strategy=multi_worker: expected a strategy of one machine. Train"
+            " each fold with pcam train on all workers."
+        )
     from pcam_tfdata import cross_validate
 
     chosen = flags.FLAGS.get_key_flags_for_module(train_command.__name__)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import TypeVar
 
 from absl import flags
@@ -30,23 +31,19 @@ def define_input() -> None:
     )
 
 
-def define_devices() -> None:
+def define_devices(
+    strategies: Sequence[str] = choices.STRATEGIES,
+    meaning: str = "One device, or a replica on each GPU.",
+) -> None:
     """Defines the flags of `strategy.make_strategy`."""
-    flags.DEFINE_enum(
-        "strategy",
-        "one_device",
-        choices.STRATEGIES,
-        "One device, or a replica on each GPU.",
-    )
+    flags.DEFINE_enum("strategy", "one_device", strategies, meaning)
     flags.DEFINE_integer(
         "num_virtual_devices",
         0,
         "Splits the CPU into as many devices, to try several replicas.",
         lower_bound=0,
     )
-    flags.DEFINE_bool(
-        "allow_cpu", False, "Let --strategy=mirrored use the CPU."
-    )
+    flags.DEFINE_bool("allow_cpu", False, "Let several replicas use the CPU.")
 
 
 def from_flags(kind: type[Options]) -> Options:

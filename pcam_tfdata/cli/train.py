@@ -8,7 +8,7 @@ import os
 
 from absl import flags
 
-from pcam_tfdata import choices
+from pcam_tfdata import choices, tf_config
 from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
@@ -16,7 +16,17 @@ REQUIRED_FLAGS = ("records_dir", "run_dir")
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string("run_dir", None, "Folder of the run, to make or resume.")
 flags.DEFINE_enum("model", "seed_cnn", choices.MODELS, "Network.")
-options.define_devices()
+options.define_devices(
+    choices.TRAIN_STRATEGIES,
+    "One device; a replica on each GPU; or on each GPU of several workers, which"
+    " the environment's TF_CONFIG names.",
+)
+flags.DEFINE_float(
+    "worker_wait_seconds",
+    600.0,
+    "How long multi_worker waits for all workers to come up.",
+    lower_bound=1,
+)
 flags.DEFINE_enum(
     "precision",
     "auto",
@@ -170,10 +180,11 @@ def run() -> None:
     trained = options.from_flags(train_options.TrainOptions)
     result = train.train(trained)
     run_dir = trained.run_dir
-    report.plot_history(
-        os.path.join(run_dir, run_files.HISTORY),
-        os.path.join(run_dir, run_files.HISTORY_PLOT),
-    )
+    if tf_config.find_job(trained.strategy).is_chief:
+        report.plot_history(
+            os.path.join(run_dir, run_files.HISTORY),
+            os.path.join(run_dir, run_files.HISTORY_PLOT),
+        )
     print(
         f"{run_dir}: {result['epoch']} epochs; best validation AUC"
         f" {result['best_val_auc']:.4f} after epoch {result['best_epoch']}."

@@ -40,13 +40,14 @@ from pcam_tfdata.pipeline import (
     silence,
     streamed,
 )
-from pcam_tfdata.pipeline.batches import Batch, fit_batch_size, whole
+from pcam_tfdata.pipeline.batches import Batch, Portion, fit_batch_size, whole
 from pcam_tfdata.pipeline.image_files import ImageFiles
 
 __all__ = [
     "Batch",
     "ImageFiles",
     "Patches",
+    "Portion",
     "Source",
     "damage_named",
     "eval_batches",
@@ -108,7 +109,8 @@ def open_patches(source: Source, devices: Sequence[str] = ()) -> Patches:
     give datasets, and `fill`, which a replica calls on its part of a batch: for
     `device` it adds the images, else it does nothing; and `plan`, which way in
     was taken and why. Both datasets can begin in the middle: `first_batch` of
-    `eval_batches` gives the batches from that one on.
+    `eval_batches` gives the batches from that one on. With a `portion` they give
+    the part of each batch that one of several processes takes.
 
     Args:
         source: Which patches.

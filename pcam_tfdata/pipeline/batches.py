@@ -1,5 +1,6 @@
 """A batch, and what all ways in do to it."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,6 +18,37 @@ _PARTS = {
 }
 EVAL_PARTS = tuple(_PARTS)
 TRAIN_PARTS = EVAL_PARTS[:-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Portion:
+    """What one of several processes takes of each batch: contiguous patches.
+
+    Attributes:
+        index: Which one.
+        count: How many there are. They share a batch evenly.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def size(self, batch_size: int) -> int:
+        """Returns how many patches of a batch it is."""
+        return batch_size // self.count
+
+    def places(self, batch_size: int) -> range:
+        """Returns which patches of a batch it is."""
+        size = self.size(batch_size)
+        return range(self.index * size, (self.index + 1) * size)
+
+    def places_of_all(self, num_patches: int, batch_size: int) -> np.ndarray:
+        """Returns which of all patches are in it, where each is read once."""
+        patch = np.arange(num_patches)
+        of_process = patch % batch_size // self.size(batch_size)
+        return np.flatnonzero(of_process == self.index)
+
+
+WHOLE = Portion()
 
 
 def from_numpy(

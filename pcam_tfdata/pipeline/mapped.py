@@ -69,11 +69,18 @@ class MappedPatches:
         return self.selection.num_patches
 
     def train_batches(
-        self, *, batch_size: int, seed: int, first_step: int, num_steps: int
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        num_steps: int,
+        portion: batches.Portion = batches.WHOLE,
     ) -> tf.data.Dataset:
         """See `pipeline.train_batches`."""
         positions = order.Order(self.num_patches, batch_size, seed)
-        pool = buffers.pool_of_batches(batch_size)
+        size = portion.size(batch_size)
+        pool = buffers.pool_of_batches(size)
 
         def gather(
             patches: np.ndarray,
@@ -83,9 +90,9 @@ class MappedPatches:
 
         @tf.autograph.experimental.do_not_convert
         def batch_of_step(step: tf.Tensor) -> batches.Batch:
-            patches = positions.patches_of_step(step)
+            patches = positions.patches_of_step(step, portion)
             return batches.from_numpy(
-                gather, [patches], batch_size, batches.TRAIN_PARTS
+                gather, [patches], size, batches.TRAIN_PARTS
             )
 
         ds = tf.data.Dataset.range(first_step, num_steps)
@@ -94,29 +101,34 @@ class MappedPatches:
         return batches.limit_threads(ds, self._num_threads)
 
     def eval_batches(
-        self, *, batch_size: int, first_batch: int = 0
+        self,
+        *,
+        batch_size: int,
+        first_batch: int = 0,
+        portion: batches.Portion = batches.WHOLE,
     ) -> tf.data.Dataset:
         """See `pipeline.eval_batches`."""
-        pool = buffers.pool_of_batches(batch_size)
+        places = portion.places(batch_size)
+        size = len(places)
+        pool = buffers.pool_of_batches(size)
 
         def gather(start: np.ndarray) -> tuple[np.ndarray, ...]:
             patches = np.arange(
-                start, min(start + batch_size, self.num_patches)
+                start + places.start,
+                min(start + places.stop, self.num_patches),
             )
-            label, row = np.zeros((2, batch_size), np.int64)
+            label, row = np.zeros((2, size), np.int64)
             image = pool.take()
             num_patches = len(patches)
             image[num_patches:] = 0
             label[:num_patches], row[:num_patches] = self.gather(
                 patches, image[:num_patches]
             )
-            return image, label, row, np.arange(batch_size) < num_patches
+            return image, label, row, np.arange(size) < num_patches
 
         @tf.autograph.experimental.do_not_convert
         def batch_from(start: tf.Tensor) -> batches.Batch:
-            return batches.from_numpy(
-                gather, [start], batch_size, batches.EVAL_PARTS
-            )
+            return batches.from_numpy(gather, [start], size, batches.EVAL_PARTS)
 
         first_patch = first_batch * batch_size
         ds = tf.data.Dataset.range(first_patch, self.num_patches, batch_size)

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from pcam_tfdata.pipeline import batches
+
 _SHUFFLE_STREAM = 1  # Keeps the order apart from other uses of the seed.
 # The public tf.random.experimental.index_shuffle has 4 rounds, and its epochs
 # correlate; at 8 they do not.
@@ -25,13 +27,16 @@ class Order:
     batch_size: int
     seed: int
 
-    def patches_of_step(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the patches of a step: int64 [batch_size]."""
+    def patches_of_step(
+        self, step: tf.Tensor, portion: batches.Portion = batches.WHOLE
+    ) -> tf.Tensor:
+        """Returns the patches of a step, or a portion: int64 [its size]."""
+        places = np.array(portion.places(self.batch_size))
         # Few operations, and constants made by NumPy: each one delays the first
         # batch by a millisecond, and every batch by some microseconds.
-        positions = step * self.batch_size + np.arange(self.batch_size)
+        positions = step * self.batch_size + places
         epochs = positions // self.num_patches
-        seed = np.tile([_SHUFFLE_STREAM, self.seed, 0], (self.batch_size, 1))
+        seed = np.tile([_SHUFFLE_STREAM, self.seed, 0], (len(places), 1))
         return tf.raw_ops.RandomIndexShuffle(
             index=positions - epochs * self.num_patches,
             seed=seed + epochs[:, tf.newaxis] * np.array([0, 0, 1]),

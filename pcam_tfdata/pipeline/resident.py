@@ -64,24 +64,36 @@ class ResidentPatches:
         return self.selection.num_patches
 
     def train_batches(
-        self, *, batch_size: int, seed: int, first_step: int, num_steps: int
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        num_steps: int,
+        portion: batches.Portion = batches.WHOLE,
     ) -> tf.data.Dataset:
         """See `pipeline.train_batches`; without images."""
         positions = order.Order(self.num_patches, batch_size, seed)
         ds = tf.data.Dataset.range(first_step, num_steps)
-        ds = ds.map(positions.patches_of_step)
+        ds = ds.map(lambda step: positions.patches_of_step(step, portion))
         ds = ds.map(self._describe)
         return batches.limit_threads(ds.prefetch(1), self._num_threads)
 
     def eval_batches(
-        self, *, batch_size: int, first_batch: int = 0
+        self,
+        *,
+        batch_size: int,
+        first_batch: int = 0,
+        portion: batches.Portion = batches.WHOLE,
     ) -> tf.data.Dataset:
         """See `pipeline.eval_batches`; without images."""
         first_patch = first_batch * batch_size
+        places = portion.places(batch_size)
         ds = tf.data.Dataset.range(first_patch, self.num_patches)
         ds = ds.batch(batch_size)
+        ds = ds.map(lambda patch: patch[places.start : places.stop])
         ds = ds.map(self._describe)
-        ds = ds.map(lambda batch: batches.pad(batch, batch_size))
+        ds = ds.map(lambda batch: batches.pad(batch, len(places)))
         return batches.limit_threads(ds.prefetch(1), self._num_threads)
 
     def fill(self, batch: batches.Batch) -> batches.Batch:
@@ -92,6 +104,7 @@ class ResidentPatches:
         replica = 0
         if context is not None:  # Not within the scope of a strategy.
             replica = tf.get_static_value(context.replica_id_in_sync_group)
+            replica %= len(self._tensors)  # Other processes have the others.
         words = tf.zeros([tf.size(patch), _WORDS], tf.int64)
         for start, tensor in zip(
             self._starts, self._tensors[replica], strict=False

@@ -65,13 +65,27 @@ class ServedPatches:
         return self.selection.num_patches
 
     def train_batches(
-        self, *, batch_size: int, seed: int, first_step: int, num_steps: int
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        num_steps: int,
+        portion: batches.Portion = batches.WHOLE,
     ) -> tf.data.Dataset:
         """See `pipeline.train_batches`; to be iterated once.
 
         Passes begin with the first step. Which patches steps before it saw is
         not known, so the rest of that epoch may repeat some of them.
+
+        Raises:
+            ValueError: a portion is asked for: no two processes see one order.
         """
+        if portion != batches.WHOLE:
+            raise ValueError(
+                f"found {portion}, expected whole batches: a tf.data service"
+                " gives each process an order of its own."
+            )
         blocks = passes.Passes(
             self.selection,
             self._service,
@@ -89,14 +103,18 @@ class ServedPatches:
         return batches.limit_threads(ds, self._num_threads)
 
     def eval_batches(
-        self, *, batch_size: int, first_batch: int = 0
+        self,
+        *,
+        batch_size: int,
+        first_batch: int = 0,
+        portion: batches.Portion = batches.WHOLE,
     ) -> tf.data.Dataset:
         """See `pipeline.eval_batches`; read here, since their order matters."""
         local = streamed.StreamedPatches(
             self.selection, num_threads=self._num_threads
         )
         return local.eval_batches(
-            batch_size=batch_size, first_batch=first_batch
+            batch_size=batch_size, first_batch=first_batch, portion=portion
         )
 
     fill = staticmethod(batches.whole)

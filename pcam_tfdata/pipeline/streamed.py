@@ -5,6 +5,7 @@ memory holds. The order is that of shuffled files and a shuffle buffer; a batch
 holds patches that lie near each other more often than a permutation's would.
 """
 
+import functools
 import glob
 from collections.abc import Sequence
 
@@ -67,25 +68,42 @@ class StreamedPatches:
         return self.selection.num_patches
 
     def train_batches(
-        self, *, batch_size: int, seed: int, first_step: int, num_steps: int
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        num_steps: int,
+        portion: batches.Portion = batches.WHOLE,
     ) -> tf.data.Dataset:
         """See `pipeline.train_batches`."""
+        size = portion.size(batch_size)
         ds = self._read_shuffled(seed)
-        ds = ds.batch(batch_size, drop_remainder=True)
+        ds = ds.batch(size, drop_remainder=True)
+        if portion != batches.WHOLE:  # The others are read and left.
+            ds = ds.shard(portion.count, portion.index)
         ds = ds.skip(first_step).take(max(0, num_steps - first_step))
-        ds = self._parse(ds, batch_size, batches.TRAIN_PARTS)
+        ds = self._parse(ds, size, batches.TRAIN_PARTS)
         ds = ds.prefetch(1)  # Last: overlaps with the step.
         return batches.limit_threads(ds, self._num_threads)
 
     def eval_batches(
-        self, *, batch_size: int, first_batch: int = 0
+        self,
+        *,
+        batch_size: int,
+        first_batch: int = 0,
+        portion: batches.Portion = batches.WHOLE,
     ) -> tf.data.Dataset:
         """See `pipeline.eval_batches`."""
         shard, record = self.selection.locate(first_batch * batch_size)
         # Shards before are not read, and records before only in one shard.
         ds = self._shards().skip(shard).flat_map(read_blocks).unbatch()
         ds = ds.skip(record)
-        ds = self._parse(ds.batch(batch_size), batch_size, batches.EVAL_PARTS)
+        ds = ds.batch(batch_size)
+        if portion != batches.WHOLE:
+            ds = ds.map(functools.partial(_cut, portion.places(batch_size)))
+        size = portion.size(batch_size)
+        ds = self._parse(ds, size, batches.EVAL_PARTS)
         ds = ds.prefetch(1)
         return batches.limit_threads(ds, self._num_threads)
 
@@ -167,6 +185,13 @@ class StreamedPatches:
         return ds.map(
             parse, num_parallel_calls=self._num_threads or _NUM_PARSING
         )
+
+
+def _cut(
+    places: range, row: tf.Tensor, example: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns some places of a batch, as far as it has them."""
+    return tuple(part[places.start : places.stop] for part in (row, example))
 
 
 def shuffle_buffer(selected: selection.Selection, megabytes: int) -> int:

@@ -1,0 +1,107 @@
+"""TF_CONFIG: which processes train together, and which of them this one is.
+
+TensorFlow's own description of a job, a JSON text in the environment:
+
+    {"cluster": {"worker": ["host0:2222", "host1:2222"]},
+     "task": {"type": "worker", "index": 0}}
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+
+_VARIABLE = "TF_CONFIG"
+# In TensorFlow's order: a chief comes before all workers.
+_JOBS = ("chief", "worker")
+_EXAMPLE = (
+    '{"cluster": {"worker": ["host0:2222", "host1:2222"]},'
+    ' "task": {"type": "worker", "index": 0}}'
+)
+_LARGEST_PORT = 65535
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Workers that train together.
+
+    Attributes:
+        workers: Type and number of each, as ("worker", 1), the chief first.
+        addresses: HOST:PORT of each.
+        index: Which of them this process is.
+    """
+
+    workers: tuple[tuple[str, int], ...] = (("worker", 0),)
+    addresses: tuple[str, ...] = ("localhost",)
+    index: int = 0
+
+    @property
+    def is_chief(self) -> bool:
+        """Returns whether this process is the one that writes what is kept."""
+        return self.index == 0
+
+    @property
+    def num_workers(self) -> int:
+        """How many there are."""
+        return len(self.workers)
+
+    def describe(self, index: int) -> str:
+        """Returns what messages call a worker."""
+        kind, number = self.workers[index]
+        return f"{kind} {number} ({self.addresses[index]})"
+
+
+def find_job(strategy: str, environment: Mapping[str, str] = os.environ) -> Job:
+    """Returns the job of this process: of it alone but for `multi_worker`.
+
+    Raises:
+        ValueError: TF_CONFIG is missing, or not what TensorFlow needs.
+    """
+    if strategy != "multi_worker":
+        return Job()
+    text = environment.get(_VARIABLE, "")
+    if not text.strip():
+        raise ValueError(
+            f"--strategy=multi_worker: found no {_VARIABLE} in the environment,"
+            f" expected one on each worker, as {_EXAMPLE}."
+        )
+    try:
+        return _read(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{_VARIABLE}: found {text[:300]!r} ({what}), expected as in"
+            f" {_EXAMPLE}, the same cluster on each worker."
+        ) from error
+
+
+def _read(found: dict) -> Job:
+    cluster, task = found["cluster"], found["task"]
+    others = set(cluster) - set(_JOBS)
+    if others:
+        raise ValueError(
+            f"{min(others)} is none of {' and '.join(_JOBS)}, which train"
+        )
+    jobs = {job: _list_addresses(cluster.get(job, [])) for job in _JOBS}
+    if len(jobs["chief"]) > 1:
+        raise ValueError("there is more than one chief")
+    workers = tuple(
+        (job, number) for job in _JOBS for number in range(len(jobs[job]))
+    )
+    addresses = tuple(address for job in _JOBS for address in jobs[job])
+    if len(set(addresses)) < len(addresses):
+        raise ValueError("an address is there twice")
+    this = (task["type"], int(task["index"]))
+    if this not in workers:
+        raise ValueError(f"the cluster has no {this[0]} {this[1]}")
+    return Job(workers, addresses, workers.index(this))
+
+
+def _list_addresses(found: object) -> list[str]:
+    if not isinstance(found, list):
+        raise ValueError("the addresses of a job are a list")
+    for address in found:
+        host, _, port = str(address).rpartition(":")
+        if not (host and port.isdigit() and 0 < int(port) <= _LARGEST_PORT):
+            raise ValueError(f"{address!r} is no HOST:PORT")
+    return found

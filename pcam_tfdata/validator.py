@@ -1,0 +1,63 @@
+"""Scores of a network on all validation patches, of which workers share each batch."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pcam_tfdata import cluster, inference, metrics, pipeline
+
+
+class Validator:
+    """Scores one network, as often as asked.
+
+    Args:
+        patches: To score.
+        model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
+        distribution: In whose scope the model was made.
+        batch_size: Over all replicas of all workers.
+        group: The workers.
+    """
+
+    def __init__(
+        self,
+        patches: pipeline.Patches,
+        model: keras.Model,
+        distribution: tf.distribute.Strategy,
+        batch_size: int,
+        group: cluster.Group,
+    ) -> None:
+        self._num_patches = patches.num_patches
+        self._group = group
+        self._predictor = inference.Predictor(model, distribution, patches.fill)
+        portion = pipeline.Portion(group.index, group.count)
+        self._batches = patches.eval_batches(
+            batch_size=batch_size, portion=portion
+        )
+        self._places = portion.places_of_all(self._num_patches, batch_size)
+
+    def predict(self) -> dict[str, np.ndarray]:
+        """Returns what the network says of this worker's patches.
+
+        It waits for no other worker.
+
+        Raises:
+            FloatingPointError: a logit is not finite.
+        """
+        return self._predictor.predict(
+            self._batches, self._num_patches, "validation"
+        )
+
+    def score(self, found: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns `loss`, `accuracy` and `auc`, from what each worker found."""
+        whole = np.zeros((2, self._num_patches))
+        whole[:, self._places] = found["label"], found["logit"]
+        label, logit = self._group.sum(whole)
+        label, logit = label.astype(np.int64), logit.astype(np.float32)
+        scores = {
+            "loss": metrics.nll(label, logit),
+            "accuracy": float(np.mean((logit > 0) == (label > 0))),
+            "auc": metrics.auc(label, logit),
+        }
+        # The chief's: decisions hang on them, and machines differ in last bits.
+        chief, *_ = self._group.gather(list(scores.values())).tolist()
+        return dict(zip(scores, chief, strict=True))

@@ -1,0 +1,74 @@
+"""`pcam` with a tiny network, which notes what its steps see and lose.
+
+NOTES.log gets what it prints; NOTES.images gets the SHA-1 of every patch that a step gets, 20 bytes each, after
+augmentation; NOTES.losses a line with the loss of every step. Before the step of
+TINY_PAUSE in the environment it makes NOTES.paused and waits for NOTES.go.
+"""
+
+import hashlib
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from pcam_tfdata.cli import main
+
+
+def run(
+    notes: str, environment: Mapping[str, str], arguments: Sequence[str]
+) -> None:
+    """Runs a command in a process that is its own."""
+    os.environ.update(environment)
+    log = os.open(f"{notes}.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    prepare(notes)
+    main.run(arguments)
+
+
+def prepare(notes: str) -> None:
+    """Puts the tiny network in place of all others, and listens to steps."""
+    import keras
+    import tensorflow as tf
+
+    from pcam_tfdata import models, trainer
+
+    images = open(f"{notes}.images", "wb", buffering=0)
+    losses = open(f"{notes}.losses", "w", buffering=1)
+
+    def note(image) -> None:
+        hashes = [hashlib.sha1(patch.tobytes()).digest() for patch in image]
+        images.write(b"".join(hashes))
+
+    class Listening(trainer.Trainer):
+        def _differentiate(self, image, label):
+            with tf.control_dependencies(
+                [tf.numpy_function(note, [image], [])]
+            ):
+                return super()._differentiate(tf.identity(image), label)
+
+        def run_steps(self, batches, step, num_steps, sums):
+            if str(step) == os.environ.get("TINY_PAUSE"):
+                pause(notes)
+            found = super().run_steps(batches, step, num_steps, sums)
+            losses.write(f"{float(found[0][0] - sums[0])!r}\n")
+            return found
+
+    def build(name: str) -> keras.Model:
+        image = keras.Input((96, 96, 3), dtype="uint8")
+        x = keras.layers.Rescaling(1 / 255)(image)
+        x = keras.layers.Conv2D(4, 8, strides=8, activation="relu")(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.Flatten()(x)
+        return keras.Model(image, keras.layers.Dense(1)(x))
+
+    models.build = build
+    trainer.Trainer = Listening
+
+
+def pause(notes: str) -> None:
+    """Waits until somebody lets it go on."""
+    pathlib.Path(f"{notes}.paused").touch()
+    while not os.path.exists(f"{notes}.go"):
+        time.sleep(0.01)
