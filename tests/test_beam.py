@@ -407,3 +407,28 @@ def test_other_plan_begins_in_a_folder_of_its_own(large_tree, tmp_path):
     local = tmp_path / "local"
     assert run_pcam(*flags(large_tree, local, seed)).returncode == 0
     assert hash_all(output_dir) == hash_all(local)
+
+
+def test_prediction_on_beam_is_that_of_one_process(tmp_path):
+    records_dir, run_dir = tmp_path / "records", tmp_path / "run"
+    tree = write_tree(tmp_path / "kaggle", 64)
+    for command in (
+        [*flags(tree, records_dir), "--shard_megabytes=0.1"],
+        ["train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+         "--model=small_cnn", "--batch_size=16", "--epochs=1"],
+    ):  # fmt: skip
+        result = run_pcam(*command)
+        assert result.returncode == 0, result.stderr
+    found = []
+    for name, more in (("one", []), ("beam", on_beam())):
+        path = tmp_path / name / "scores.csv"
+        path.parent.mkdir()
+        result = run_pcam(
+            "predict", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+            f"--output_csv={path}", *more,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert os.listdir(path.parent) == ["scores.csv"]
+        found.append(path.read_bytes())
+    assert found[0].count(b"\n") == NUM_TEST + 1
+    assert found[0] == found[1]

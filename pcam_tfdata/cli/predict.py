@@ -8,6 +8,7 @@ jobs do some shards each, and --merge writes the CSV.
 
 from absl import app, flags
 
+from pcam_tfdata import choices
 from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("run_dir", "output_csv")
@@ -51,6 +52,13 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "merge", False, "Predict nothing; write the CSV once every part is there."
 )
+flags.DEFINE_enum(
+    "runner",
+    "local",
+    choices.RUNNERS,
+    "beam: on the workers of Apache Beam, which see the same disk.",
+)
+flags.DEFINE_string("beam_options", "", "Beam's own flags, in quotes.")
 
 
 def run() -> None:
@@ -62,15 +70,35 @@ def run() -> None:
             "expected one of --records_dir and --input_dir, found both or none."
         )
     _check_parts()
+    _check_runner()
     with quiet.imports():
-        from pcam_tfdata import merge, predict, predict_options
+        from pcam_tfdata import (
+            merge,
+            predict,
+            predict_on_beam,
+            predict_options,
+        )
     predicted = options.from_flags(predict_options.PredictOptions)
     if predicted.shard_range:
         num_patches = predict.predict_range(predicted)
         print(f"{predicted.parts_dir}: {num_patches:,} patches.")
         return
     make = merge.merge if predicted.merge else predict.predict
+    if predicted.runner == "beam":
+        make = predict_on_beam.predict_records
     print(f"{predicted.output_csv}: {make(predicted):,} patches.")
+
+
+def _check_runner() -> None:
+    on_beam = options.value("runner") == "beam"
+    if options.value("beam_options") and not on_beam:
+        raise app.UsageError("found --beam_options, expected --runner=beam.")
+    for other in ("shard_range", "merge", "input_dir", "restart"):
+        if on_beam and options.value(other):
+            raise app.UsageError(
+                f"found --{other} with --runner=beam, expected neither: all of"
+                " a split of --records_dir is predicted there."
+            )
 
 
 def _check_parts() -> None:
