@@ -348,12 +348,29 @@ def test_epoch_goes_on_when_the_dispatcher_comes_back(
     check_epochs(rows, 2)
 
 
+def wait_until_it_reads(server: Server) -> None:
+    """Waits until a worker has a shard open, the rest of which it will keep."""
+    files = pathlib.Path(f"/proc/{server.process.pid}/fd")
+    end = time.monotonic() + DEADLINE
+    while not any(".tfrecord" in opened(file) for file in files.iterdir()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def opened(file: pathlib.Path) -> str:
+    try:
+        return os.readlink(file)
+    except FileNotFoundError:  # Closed since it was listed.
+        return ""
+
+
 def test_epoch_is_whole_though_a_worker_is_killed(
     records_dir, servers, small_steps, caplog
 ):
     rows = []
     batches = batches_of(source(records_dir, servers), 2)
     rows += next(batches)["row"].tolist()
+    wait_until_it_reads(servers["b"])  # On a busy machine that takes a while.
     servers["b"].kill()
     with caplog.at_level(logging.WARNING):
         for batch in batches:
