@@ -48,7 +48,8 @@ def write(
         os.path.join(job, _STARTS), np.array(starts, _START).tobytes()
     )
     files.write_bytes(
-        os.path.join(job, _FUNCTION), pickle.dumps((function, versions.find()))
+        os.path.join(job, _FUNCTION),
+        pickle.dumps((function, versions.of_conversion())),
     )
     return len(starts) - 1
 
@@ -116,7 +117,7 @@ def _list_missing(job: str, num_tasks: int) -> tuple[set[str], list[int]]:
 def _read_task(job: str, number: int) -> tuple[Callable[[Any], Any], Any]:
     with files.open_file(os.path.join(job, _FUNCTION), "rb") as file:
         function, expected = pickle.load(file)
-    found = versions.find()
+    found = versions.of_conversion()
     if found != expected:
         raise RuntimeError(
             f"worker on {socket.gethostname()}: found {found}, expected"

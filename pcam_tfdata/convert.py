@@ -249,7 +249,7 @@ def _write(
             for split, end in zip(splits, ends, strict=True)
         ),
         options=_lasting(options, splits),
-        versions=versions.find(),
+        versions=versions.of_conversion(),
     )
     written = publish.write_folder(folder, made, found + late)
     _warn(folder, splits)

@@ -5,13 +5,12 @@ not to wait for ever.
 """
 
 import logging
-import signal
 import time
 from typing import NoReturn
 
 import tensorflow as tf
 
-from pcam_tfdata import service_address
+from pcam_tfdata import interruption, service_address
 from pcam_tfdata.pipeline import buffers
 
 _service = tf.data.experimental.service
@@ -83,7 +82,9 @@ def serve_worker(
         start=False,
     )
     service_address.wait_for(dispatcher, seconds)
-    _start(server)
+    # If its dispatcher dies at this moment, TensorFlow waits for it for ever.
+    with interruption.end_process_at_once():
+        server.start()
     listening = server._address.rpartition(":")[-1]
     _logger.info(
         "Worker ready on port %s, known as %s, for the dispatcher at %s.",
@@ -94,18 +95,3 @@ def serve_worker(
     while True:
         time.sleep(_WATCH_SECONDS)
         service_address.wait_for(dispatcher, seconds)
-
-
-def _start(server: object) -> None:
-    """Starts a worker.
-
-    If its dispatcher dies at this moment, TensorFlow waits for it for ever, and no
-    handler of Python runs; so signals end the process without one.
-    """
-    handlers = {
-        number: signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    server.start()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)

@@ -78,5 +78,27 @@ class Signals:
             raise Interrupted
 
     def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        _set_handlers(self._handlers)
+
+
+@contextlib.contextmanager
+def end_process_at_once() -> Iterator[None]:
+    """Lets signals end the process, where no handler of Python could run.
+
+    For calls that may wait for ever in other than Python code.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {
+        number: signal.signal(number, signal.SIG_DFL) for number in _SIGNALS
+    }
+    try:
+        yield
+    finally:
+        _set_handlers(handlers)
+
+
+def _set_handlers(handlers: dict[int, object]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

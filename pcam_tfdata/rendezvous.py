@@ -1,11 +1,7 @@
 """Where the workers of a job meet before they train."""
 
-import contextlib
 import logging
 import os
-import signal
-import threading
-from collections.abc import Iterator
 
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
@@ -13,13 +9,12 @@ from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 # TensorFlow has no public way to its coordination service.
 from tensorflow.python.eager import context as eager_context
 
-from pcam_tfdata import lost_workers, tf_config
+from pcam_tfdata import interruption, lost_workers, tf_config
 
 # A worker that says nothing for so long is lost. TensorFlow's own 10 seconds are
 # few for a machine that is short of memory.
 _HEARTBEAT_SECONDS = 30
 _NO_PROXY = "no_grpc_proxy"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +36,7 @@ def join(job: tf_config.Job, wait_seconds: float) -> tf.distribute.Strategy:
     _configure(job, wait_seconds)
     _bypass_proxies(job)
     try:
-        with _default_signals():
+        with interruption.end_process_at_once():
             return tf.distribute.MultiWorkerMirroredStrategy(
                 communication_options=_choose_communication()
             )
@@ -83,19 +78,3 @@ def _choose_communication() -> tf.distribute.experimental.CommunicationOptions:
     return tf.distribute.experimental.CommunicationOptions(
         implementation=kinds.NCCL if has_gpu else kinds.RING
     )
-
-
-@contextlib.contextmanager
-def _default_signals() -> Iterator[None]:
-    """Lets signals end the process: Python cannot handle them meanwhile."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {
-        number: signal.signal(number, signal.SIG_DFL) for number in _SIGNALS
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
 import logging
 import os
@@ -12,8 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-import pcam_tfdata
-from pcam_tfdata import files, locks, tables
+from pcam_tfdata import files, locks, tables, versions
 
 BEST_MODEL = "best.keras"
 # Keras wants the ending, so it is the beginning that differs.
@@ -152,8 +150,7 @@ def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
             "started_at": now.isoformat(timespec="seconds"),
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "versions": {"pcam_tfdata": pcam_tfdata.__version__}
-            | {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "versions": versions.find(_PACKAGES),
             "git_commit": _git_commit(),
             **facts,
         }

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from pcam_tfdata import (
     cluster,
-    code_version,
     loop,
     manifest,
     models,
@@ -22,6 +21,7 @@ from pcam_tfdata import (
     tf_config,
     train_options,
     trainer,
+    versions,
 )
 
 # What may differ between the workers of a run: it is theirs, or the chief's.
@@ -162,7 +162,7 @@ def _list_common(
     flags = dataclasses.asdict(options)
     return {
         **{f"--{name}": flags[name] for name in flags.keys() - set(_OWN)},
-        **code_version.find(),
+        **versions.of_training(),
         "cluster": job.addresses,
         "records of manifest SHA-256": manifest.hash_manifest(
             options.records_dir

@@ -90,7 +90,7 @@ def test_result_that_a_shared_disk_shows_late_is_waited_for(job, monkeypatch):
 
 def test_worker_of_other_versions_is_refused(job, monkeypatch):
     beam_tasks.write(job, double, [1])
-    monkeypatch.setattr(versions, "find", lambda: {"numpy": "1.0"})
+    monkeypatch.setattr(versions, "find", lambda _: {"numpy": "1.0"})
     with pytest.raises(RuntimeError, match="Install the same versions there"):
         beam_tasks.run(0, job)
 
