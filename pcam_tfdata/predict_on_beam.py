@@ -9,11 +9,17 @@ from pcam_tfdata.pipeline import selection
 _SHARDS_PER_TASK = 8  # A task loads the network, which takes seconds.
 
 
-def predict_records(options: predict_options.PredictOptions) -> int:
+def predict_records(
+    options: predict_options.PredictOptions, beam_options: str
+) -> int:
     """Does what `predict.predict` does from records, on a runner's workers.
 
     Records, run and output must lie where all workers see them, on a file
     system. Killed, it goes on with the ranges that are missing.
+
+    Args:
+        options: What to predict.
+        beam_options: Beam's flags, see `beam_pool.parse_options`.
 
     Returns:
         How many patches.
@@ -40,7 +46,7 @@ def predict_records(options: predict_options.PredictOptions) -> int:
         for start in starts
     ]
     folder = f"{options.output_csv}.beam"
-    with beam_pool.BeamPool(folder, options.beam_options) as pool:
+    with beam_pool.BeamPool(folder, beam_options) as pool:
         pool.map(
             predict.predict_range,
             tasks,

@@ -31,8 +31,6 @@ class PredictOptions:
         shard_range: `a:b`: only shards a to b - 1 of the split, whose parts
             stay until all are there and `merge` writes the CSV.
         merge: Predicts nothing; writes the CSV from the parts.
-        runner: One of `choices.RUNNERS`; `beam` predicts ranges of shards.
-        beam_options: Beam's flags, see `beam_pool.parse_options`.
     """
 
     run_dir: str
@@ -51,8 +49,6 @@ class PredictOptions:
     restart: bool = False
     shard_range: str | None = None
     merge: bool = False
-    runner: str = "local"
-    beam_options: str = ""
 
     @property
     def parts_dir(self) -> str:

@@ -72,17 +72,9 @@ flags.DEFINE_enum(
 flags.DEFINE_bool(
     "overwrite", False, "Replace a finished output, drop an unfinished one."
 )
-flags.DEFINE_enum(
-    "runner",
-    "local",
-    choices.RUNNERS,
+options.define_runner(
     "Where shards are written: by processes here, or on Apache Beam; the bytes"
-    " are the same. See docs/beam.md.",
-)
-flags.DEFINE_string(
-    "beam_options",
-    "",
-    "Beam's own flags, in quotes: '--runner=FlinkRunner --flink_master=H:P'.",
+    " are the same. See docs/beam.md."
 )
 
 

@@ -46,6 +46,17 @@ def define_devices(
     flags.DEFINE_bool("allow_cpu", False, "Let several replicas use the CPU.")
 
 
+def define_runner(meaning: str) -> None:
+    """Defines --runner and --beam_options of the command that calls this."""
+    flags.DEFINE_enum("runner", "local", choices.RUNNERS, meaning)
+    flags.DEFINE_string(
+        "beam_options",
+        "",
+        "Beam's own flags, in quotes: '--runner=FlinkRunner"
+        " --flink_master=HOST:PORT'.",
+    )
+
+
 def from_flags(kind: type[Options]) -> Options:
     """Returns a `kind`, each field from the flag of its name."""
     return kind(

@@ -8,7 +8,6 @@ jobs do some shards each, and --merge writes the CSV.
 
 from absl import app, flags
 
-from pcam_tfdata import choices
 from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("run_dir", "output_csv")
@@ -52,13 +51,10 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "merge", False, "Predict nothing; write the CSV once every part is there."
 )
-flags.DEFINE_enum(
-    "runner",
-    "local",
-    choices.RUNNERS,
-    "beam: on the workers of Apache Beam, which see the same disk.",
+options.define_runner(
+    "beam: on the workers of Apache Beam, which see the same disk. See"
+    " docs/beam.md."
 )
-flags.DEFINE_string("beam_options", "", "Beam's own flags, in quotes.")
 
 
 def run() -> None:
@@ -83,10 +79,15 @@ def run() -> None:
         num_patches = predict.predict_range(predicted)
         print(f"{predicted.parts_dir}: {num_patches:,} patches.")
         return
-    make = merge.merge if predicted.merge else predict.predict
-    if predicted.runner == "beam":
-        make = predict_on_beam.predict_records
-    print(f"{predicted.output_csv}: {make(predicted):,} patches.")
+    if predicted.merge:
+        num_patches = merge.merge(predicted)
+    elif options.value("runner") == "beam":
+        num_patches = predict_on_beam.predict_records(
+            predicted, options.value("beam_options")
+        )
+    else:
+        num_patches = predict.predict(predicted)
+    print(f"{predicted.output_csv}: {num_patches:,} patches.")
 
 
 def _check_runner() -> None:
