@@ -51,9 +51,9 @@ def verify(records_dir: str, *, num_workers: int = 0) -> list[str]:
 def verify_shard(task: VerifyTask) -> tuple[list[str], np.ndarray]:
     """Returns the faults of one shard, and its patches of label 0, 1, -1."""
     label_counts = np.zeros(3, np.int64)
-    if not files.is_file(task.path):
-        return [f"{task.path}: not found. Convert again."], label_counts
     size = files.size(task.path)
+    if size is None:
+        return [f"{task.path}: not found. Convert again."], label_counts
     problems = []
     if size != task.shard.num_bytes:
         problems.append(
