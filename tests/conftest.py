@@ -1,10 +1,12 @@
 """Patches and folders that the tests share."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -166,3 +168,24 @@ def measure_alone(code: str, path: pathlib.Path) -> list[str]:
     )
     print(result.stdout)
     return result.stdout.split()
+
+
+@contextlib.contextmanager
+def small_disk(place: pathlib.Path, size: str) -> Iterator[pathlib.Path]:
+    """A disk of a size, in memory; skips where none can be mounted."""
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place],
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def enlarge(disk: pathlib.Path) -> None:
+    """Gives a small disk 100 MB."""
+    subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)

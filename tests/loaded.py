@@ -52,11 +52,15 @@ class Process:
             self.returncode = int(self._receive())
         return self.returncode
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Waits for the end; returns stdout and stderr, once."""
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for the end; returns the exit code."""
         if self.returncode is None and not _is_readable(self._status, timeout):
             raise subprocess.TimeoutExpired("program", timeout)
-        self.poll()
+        return self.poll()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Waits for the end; returns stdout and stderr, once."""
+        self.wait(timeout)
         with self._status, self._stdout, self._stderr:
             return _read(self._stdout), _read(self._stderr)
 

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import worker_tasks
-from conftest import run_pcam, write_patches
+from conftest import enlarge, run_pcam, small_disk, write_patches
 
 from pcam_tfdata import (
     beam_pool,
@@ -243,26 +243,16 @@ def test_bad_patches_are_told_as_by_local(tree, tmp_path):
 
 
 def test_full_disk_costs_one_line_and_no_shard(tree, tmp_path, local):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk],
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", "8m") as disk:
         result = run_pcam(*flags(tree, disk / "records", *on_beam()))
         assert result.returncode == 1
         assert "No space left on device" in result.stderr
         assert "Traceback" not in result.stderr
         assert list_finished(disk / "records")
-        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        enlarge(disk)
         result = run_pcam(*flags(tree, disk / "records", *on_beam()))
         assert "going on from what is finished" in result.stderr
         assert hash_all(disk / "records") == local
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize(

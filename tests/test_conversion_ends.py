@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import run_pcam, write_patches
+from conftest import enlarge, run_pcam, small_disk, write_patches
 
 from pcam_tfdata import convert, manifest, shards, tables, verify
 from pcam_tfdata.sources import listing
@@ -230,25 +230,15 @@ def test_second_job_on_one_output_is_refused(tree, tmp_path, undisturbed):
 
 
 def test_full_disk_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=10m", "none", disk],
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", "10m") as disk:
         result = run_pcam(*flags(tree, disk / "records"))
         assert result.returncode == 1
         assert "No space left on device" in result.stderr
         assert "/records.incomplete/records/pcam-fold" in result.stderr
         assert "Traceback" not in result.stderr
         assert list_finished(disk / "records")
-        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        enlarge(disk)
         finish(tree, disk / "records", undisturbed)
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_file_that_may_not_grow_costs_one_line(tree, tmp_path):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import pathlib
 import signal
@@ -13,19 +12,16 @@ import time
 from collections.abc import Iterator
 
 import keras
+import loaded
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-import tiny_training
 import yaml
 
 from pcam_tfdata import lost_workers, metrics, pipeline, run_files, tf_config
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-# Imports cost more than all else: processes fork from one that has made them.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["pcam_tfdata.report", "pcam_tfdata.train"])
 MOST_SECONDS_TO_END = 120  # For those that are left when a worker dies.
 DEADLINE = 300  # TensorFlow takes long to start on a busy machine.
 NUM_STEPS = 20
@@ -42,7 +38,7 @@ MULTI_WORKER = ("--strategy=multi_worker", "--allow_cpu")
 class Worker:
     """A process that trains; what it notes lies at `place`."""
 
-    process: multiprocessing.Process
+    process: loaded.Process
     place: pathlib.Path
 
     def output(self) -> str:
@@ -50,9 +46,10 @@ class Worker:
 
     def wait(self, seconds: float = DEADLINE) -> int:
         """Returns how it ended."""
-        self.process.join(seconds)
-        assert self.process.exitcode is not None, self.output()
-        return self.process.exitcode
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"after {seconds} s it still runs. {self.output()}")
 
     def last_line(self) -> str:
         assert "Traceback" not in self.output(), self.output()
@@ -72,16 +69,15 @@ class Worker:
 @contextlib.contextmanager
 def launched(place, environment, *flags) -> Iterator[Worker]:
     """Starts a process, which does not outlive this."""
-    process = FORKS.Process(
-        target=tiny_training.run,
-        args=(str(place), environment, ["train", *map(str, flags)]),
+    given = (str(place), environment, ["train", *map(str, flags)])
+    process = loaded.Process(
+        f"import tiny_training; tiny_training.run(*{given})"
     )
-    process.start()
     try:
         yield Worker(process, place)
     finally:
         process.kill()
-        process.join()
+        process.wait(DEADLINE)
 
 
 @contextlib.contextmanager
@@ -132,7 +128,7 @@ def wait_for_file(path, workers) -> None:
     deadline = time.monotonic() + DEADLINE
     while not os.path.exists(path):
         for worker in workers:
-            assert worker.process.is_alive(), worker.output()
+            assert worker.process.poll() is None, worker.output()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -229,7 +225,7 @@ def disturbed(records_dir, folder) -> Disturbed:
     flags = (*FLAGS, f"--records_dir={records_dir}", f"--run_dir={run_dir}")
     found = Disturbed([], [], [])
     with launched_job(folder / "stopped", *flags, pause=(1, 6)) as workers:
-        workers[1].process.terminate()
+        workers[1].process.send_signal(signal.SIGTERM)
         pathlib.Path(f"{workers[1].place}.go").touch()
         found.stopped = workers
         for worker in workers:
@@ -252,7 +248,7 @@ def disturbed(records_dir, folder) -> Disturbed:
 
 def test_signal_to_one_worker_stops_both_after_the_same_step(disturbed):
     for worker in disturbed.stopped:
-        assert worker.process.exitcode == 128 + signal.SIGTERM
+        assert worker.process.returncode == 128 + signal.SIGTERM
         assert worker.last_line() == "pcam train: terminated."
         assert "SIGTERM: there is a checkpoint after step 7" in worker.output()
         assert len(worker.losses()) == 7

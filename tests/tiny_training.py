@@ -1,8 +1,9 @@
 """`pcam` with a tiny network, which notes what its steps see and lose.
 
-NOTES.log gets what it prints; NOTES.images gets the SHA-1 of every patch that a step gets, 20 bytes each, after
-augmentation; NOTES.losses a line with the loss of every step. Before the step of
-TINY_PAUSE in the environment it makes NOTES.paused and waits for NOTES.go.
+NOTES.log gets what it prints; NOTES.images the SHA-1 of every patch that a step
+gets, 20 bytes each, after augmentation; NOTES.losses a line with the loss of every
+step. Before the step of TINY_PAUSE in the environment it makes NOTES.paused and
+waits for NOTES.go.
 """
 
 import hashlib
