@@ -101,6 +101,14 @@ class Manifest:
             )
         return [known[name] for name in names]
 
+    def summarize(self) -> str:
+        """Returns how many patches each split has, for a line of a log."""
+        splits = ", ".join(
+            f"{split.name} {split.num_records:,}" for split in self.splits
+        )
+        num_shards = sum(len(split.shards) for split in self.splits)
+        return f"{splits} patches in {num_shards} shards"
+
     def first_row(self, name: str) -> int:
         """Returns the sidecar's row at which the split begins."""
         row = 0

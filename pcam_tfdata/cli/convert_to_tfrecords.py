@@ -84,9 +84,4 @@ def run() -> None:
         with quiet.imports():
             import tensorflow_datasets  # noqa: F401
     made = convert.convert(options.from_flags(convert.ConvertOptions))
-    splits = ", ".join(f"{s.name} {s.num_records:,}" for s in made.splits)
-    num_shards = sum(len(split.shards) for split in made.splits)
-    print(
-        f"{options.value('output_dir')}: {splits} patches in {num_shards}"
-        " shards."
-    )
+    print(f"{options.value('output_dir')}: {made.summarize()}.")

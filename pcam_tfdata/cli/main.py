@@ -20,6 +20,7 @@ from absl import app, flags
 COMMANDS = {
     "synthesize": "Write a folder of made-up patches, laid out like Kaggle's.",
     "convert_to_tfrecords": "Write patches as TFRecord shards, checking each.",
+    "join": "Make one records folder of several.",
     "verify": "Check every byte of a records folder.",
     "audit": "Find leaks, duplicates, conflicts, blanks and stain shifts.",
     "inspect": "Count what a records folder holds, and draw patches of it.",

@@ -67,4 +67,6 @@ def from_flags(kind: type[Options]) -> Options:
 def value(name: str) -> object:
     """Returns the value of a flag; `~` is the home folder, also after `=`."""
     found = flags.FLAGS[name].value
+    if isinstance(found, list):
+        return list(map(os.path.expanduser, found))
     return os.path.expanduser(found) if isinstance(found, str) else found

@@ -1,0 +1,28 @@
+"""Makes one records folder of several, each converted by itself.
+
+Shards are linked, or copied to another disk; splits of the same name are joined.
+"""
+
+from absl import flags
+
+from pcam_tfdata import join
+from pcam_tfdata.cli import options
+
+REQUIRED_FLAGS = ("records_dirs", "output_dir")
+
+flags.DEFINE_list(
+    "records_dirs", None, "Records folders, in the order of their patches."
+)
+flags.DEFINE_string("output_dir", None, "Records folder to make.")
+flags.DEFINE_bool("overwrite", False, "Replace a finished output.")
+
+
+def run() -> None:
+    """Joins what the flags name."""
+    output_dir = options.value("output_dir")
+    made = join.join(
+        options.value("records_dirs"),
+        output_dir,
+        overwrite=options.value("overwrite"),
+    )
+    print(f"{output_dir}: {made.summarize()}.")

@@ -1,0 +1,289 @@
+"""Several records folders become one: of a site each, or of a year.
+
+A conversion plans all of its patches in memory. Parts that were converted by
+themselves are joined shard by shard, so memory holds one patch's row.
+"""
+
+import collections
+import csv
+import dataclasses
+import errno
+import itertools
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pcam_tfdata import (
+    faults,
+    files,
+    manifest,
+    publish,
+    sharding,
+    tables,
+    versions,
+    workspace,
+)
+
+_NUM_PLACES = 3  # row, split, shard: what changes.
+_SLIDE = manifest.SIDECAR_COLUMNS.index("slide")
+# Other file systems, and those without links.
+_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """A shard: its file in a part, and what it is called in the whole."""
+
+    path: str
+    split: str
+    shard: manifest.Shard
+
+
+def join(
+    records_dirs: Sequence[str], output_dir: str, *, overwrite: bool = False
+) -> manifest.Manifest:
+    """Makes one records folder of several; splits of the same name are joined.
+
+    Shards are linked (hard links), or copied where that cannot be. Their bytes
+    are not read: `verify` does that.
+
+    Args:
+        records_dirs: Finished records folders on a disk, in the order that
+            patches of a split will have.
+        output_dir: Folder to make.
+        overwrite: Replaces finished records there.
+
+    Returns:
+        The manifest of what was written.
+
+    Raises:
+        FileExistsError: the output is there already.
+        FileNotFoundError, ValueError: a part is no records folder, or parts do
+            not fit each other.
+        RuntimeError: another process is at it.
+        OSError: the disk is full, or the like. Nothing is left then.
+    """
+    output_dir = files.resolve(output_dir)
+    _check_paths(records_dirs, output_dir)
+    parts = [manifest.read(folder) for folder in records_dirs]
+    planned = _plan(records_dirs, parts)
+    _check_parts(records_dirs, parts, planned)
+    made = _describe(records_dirs, parts, planned)
+    publish.check_output(output_dir, overwrite=overwrite)
+    with workspace.open_folder(output_dir, restart=True) as place:
+        publish.check_output(output_dir, overwrite=overwrite)
+        splits_of_slide = collections.defaultdict(set)
+        for folder, pieces in zip(records_dirs, planned, strict=True):
+            _add(folder, pieces, place.records_dir, splits_of_slide)
+        skipped = [f for folder in records_dirs for f in _read_skipped(folder)]
+        made = publish.write_folder(place.records_dir, made, skipped)
+        publish.put_into_place(place.records_dir, output_dir, made)
+    _warn(splits_of_slide)
+    return made
+
+
+def _check_paths(records_dirs: Sequence[str], output_dir: str) -> None:
+    if len(records_dirs) < 2:
+        raise ValueError(
+            f"--records_dirs: found {','.join(records_dirs)!r}, expected two"
+            " folders or more."
+        )
+    for path in (*records_dirs, output_dir):
+        if files.is_remote(path):
+            raise ValueError(
+                f"{path}: found a folder in a bucket, expected one on a disk."
+                " Copy it there."
+            )
+    counts = collections.Counter(map(os.path.realpath, records_dirs))
+    for path, count in counts.items():
+        if count > 1:
+            raise ValueError(
+                f"--records_dirs: found {path} {count} times, expected each"
+                " folder once."
+            )
+    if os.path.realpath(output_dir) in counts:
+        raise ValueError(
+            f"--output_dir: found {output_dir}, which is a part itself,"
+            " expected another folder."
+        )
+
+
+def _plan(
+    records_dirs: Sequence[str], parts: Sequence[manifest.Manifest]
+) -> list[list[_Piece]]:
+    """Returns the shards of each part, in the order of its sidecar."""
+    totals: collections.Counter[str] = collections.Counter()
+    for part in parts:
+        totals.update({s.name: len(s.shards) for s in part.splits})
+    numbers = {split: itertools.count() for split in totals}
+
+    def name(split: str) -> str:
+        return sharding.shard_name(split, next(numbers[split]), totals[split])
+
+    return [
+        [
+            _Piece(
+                os.path.join(folder, shard.name),
+                split.name,
+                dataclasses.replace(shard, name=name(split.name)),
+            )
+            for split in part.splits
+            for shard in split.shards
+        ]
+        for folder, part in zip(records_dirs, parts, strict=True)
+    ]
+
+
+def _check_parts(
+    records_dirs: Sequence[str],
+    parts: Sequence[manifest.Manifest],
+    planned: Sequence[Sequence[_Piece]],
+) -> None:
+    """Refuses parts that are not as their manifests say, as far as is seen."""
+    for folder, part, pieces in zip(records_dirs, parts, planned, strict=True):
+        path = os.path.join(folder, manifest.SIDECAR_FILE)
+        columns = tuple(tables.read_header(path))
+        if columns != manifest.SIDECAR_COLUMNS:
+            raise ValueError(
+                f"{path}: found columns {','.join(columns)}, expected"
+                f" {','.join(manifest.SIDECAR_COLUMNS)}. Convert again with this"
+                " version."
+            )
+        if manifest.hash_file(path) != part.file_sha256.get(
+            manifest.SIDECAR_FILE
+        ):
+            raise ValueError(
+                f"{path}: found another file than the manifest names. Run pcam"
+                " verify on its folder."
+            )
+        for piece in pieces:
+            size = files.size(piece.path)
+            if size != piece.shard.num_bytes:
+                raise ValueError(
+                    f"{piece.path}: found {size} bytes, expected"
+                    f" {piece.shard.num_bytes}. Run pcam verify on its folder."
+                )
+
+
+def _describe(
+    records_dirs: Sequence[str],
+    parts: Sequence[manifest.Manifest],
+    planned: Sequence[Sequence[_Piece]],
+) -> manifest.Manifest:
+    splits: dict[str, list[manifest.Split]] = {}
+    for part in parts:
+        for split in part.splits:
+            splits.setdefault(split.name, []).append(split)
+    shards: dict[str, list[manifest.Shard]] = {name: [] for name in splits}
+    for piece in itertools.chain.from_iterable(planned):
+        shards[piece.split].append(piece.shard)
+    names = list(map(manifest.hash_manifest, records_dirs))
+    return manifest.Manifest(
+        splits=tuple(
+            _join_splits(same, shards[name]) for name, same in splits.items()
+        ),
+        options=_find_common(parts) | {"manifest_sha256_of_parts": names},
+        versions=versions.of_conversion(),
+    )
+
+
+def _join_splits(
+    splits: Sequence[manifest.Split], shards: Sequence[manifest.Shard]
+) -> manifest.Split:
+    """Returns the description of splits of the same name as one."""
+    first = splits[0]
+    if len({split.labeled for split in splits}) > 1:
+        raise ValueError(
+            f"Split {first.name}: found it with labels in some parts and"
+            " without in others, expected the same in all."
+        )
+    weight = np.array([split.num_records for split in splits], float)[:, None]
+    weight /= weight.sum()
+    mean = np.array([split.channel_mean for split in splits])
+    squares = np.square([split.channel_std for split in splits]) + mean**2
+    whole_mean = (weight * mean).sum(0)
+    whole_std = np.sqrt((weight * squares).sum(0) - whole_mean**2)
+    return dataclasses.replace(
+        first,
+        shards=tuple(shards),
+        class_counts={
+            label: sum(split.class_counts[label] for split in splits)
+            for label in first.class_counts
+        },
+        channel_mean=tuple(whole_mean.tolist()),
+        channel_std=tuple(whole_std.tolist()),
+    )
+
+
+def _find_common(parts: Sequence[manifest.Manifest]) -> dict[str, object]:
+    """Returns the options in which all parts agree."""
+    return {
+        name: value
+        for name, value in parts[0].options.items()
+        if all(part.options.get(name) == value for part in parts)
+    }
+
+
+def _add(
+    part: str,
+    pieces: Sequence[_Piece],
+    folder: str,
+    splits_of_slide: dict[str, set[str]],
+) -> None:
+    """Writes a part's shards into a folder, and their rows of the sidecar.
+
+    Notes the splits in which a slide has patches.
+    """
+    path = os.path.join(part, manifest.SIDECAR_FILE)
+    with files.open_file(path, encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        next(rows)
+        for piece in pieces:
+            name = piece.shard.name
+            target = os.path.join(folder, name)
+            _link(piece.path, target)
+            with files.open_whole(f"{target}.csv", newline="") as sidecar:
+                writer = csv.writer(sidecar, lineterminator="\n")
+                for row in itertools.islice(rows, piece.shard.num_records):
+                    writer.writerow([piece.split, name, *row[_NUM_PLACES:]])
+                    splits_of_slide[row[_SLIDE]].add(piece.split)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        shutil.copyfile(source, target)
+
+
+def _read_skipped(records_dir: str) -> list[faults.Fault]:
+    path = os.path.join(records_dir, manifest.SKIPPED_FILE)
+    if not files.is_file(path):
+        return []
+    rows = tables.read_csv(path, ("name", "reason"))
+    return [faults.Fault(name, reason) for name, reason in rows]
+
+
+def _warn(splits_of_slide: Mapping[str, set[str]]) -> None:
+    """Says which slides the parts have dealt to different splits."""
+    found = [
+        slide
+        for slide, splits in splits_of_slide.items()
+        if slide and len(splits) > 1
+    ]
+    if found:
+        _logger.warning(
+            "Warning: slide %s is in %s, and %s more are in several splits:"
+            " validation will be optimistic. Convert the parts that share"
+            " slides as one.",
+            found[0],
+            ", ".join(sorted(splits_of_slide[found[0]])),
+            f"{len(found) - 1:,}",
+        )

@@ -1,0 +1,252 @@
+"""Records folders that become one."""
+
+import logging
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from conftest import (
+    NUM_TEST,
+    NUM_TRAIN,
+    make_clouds,
+    run_pcam,
+    small_disk,
+    write_patches,
+)
+
+from pcam_tfdata import convert, join, manifest, pipeline, tables, verify
+
+FOLDS = tuple(f"fold{n}" for n in range(5))
+NUM_MORE = 30
+
+
+@pytest.fixture(scope="module")
+def other_records_dir(tmp_path_factory) -> str:
+    """Records without a test split, from a slide more, one patch left out."""
+    root = tmp_path_factory.mktemp("other")
+    names = write_patches(root / "kaggle" / "train", make_clouds(NUM_MORE))
+    rows = [(name, place % 2) for place, name in enumerate(names)]
+    (root / "kaggle" / "train" / f"{names[0]}.tif").write_bytes(b"no image")
+    tables.write_csv(
+        str(root / "kaggle" / "train_labels.csv"), ("id", "label"), rows
+    )
+    slides = [(name, f"other_{place % 9}") for place, name in enumerate(names)]
+    tables.write_csv(str(root / "slides.csv"), ("id", "wsi"), slides)
+    convert.convert(
+        convert.ConvertOptions(
+            str(root / "kaggle"), str(root / "records"),
+            slide_csv=str(root / "slides.csv"), on_bad_patch="skip",
+        )
+    )  # fmt: skip
+    return str(root / "records")
+
+
+@pytest.fixture(scope="module")
+def parts(records_dir, other_records_dir) -> list[str]:
+    return [records_dir, other_records_dir]
+
+
+@pytest.fixture(scope="module")
+def joined(parts, tmp_path_factory) -> str:
+    output_dir = str(tmp_path_factory.mktemp("joined") / "records")
+    join.join(parts, output_dir)
+    return output_dir
+
+
+def read_patches(records_dir: str, splits) -> list[tuple]:
+    source = pipeline.Source(records_dir, splits, "mmap")
+    (batch,) = pipeline.eval_batches(
+        source, batch_size=source.count_patches()
+    ).as_numpy_iterator()
+    return [
+        (image.tobytes(), int(label))
+        for image, label in zip(batch["image"], batch["label"], strict=True)
+    ]
+
+
+def test_whole_is_sound_and_holds_every_patch_in_order(parts, joined):
+    assert verify.verify(joined) == []
+    for fold in FOLDS:
+        expected = [p for part in parts for p in read_patches(part, [fold])]
+        assert read_patches(joined, [fold]) == expected
+    assert len(read_patches(joined, FOLDS)) == NUM_TRAIN + NUM_MORE - 1
+    assert len(read_patches(joined, ["test"])) == NUM_TEST
+
+
+def test_rows_keep_what_they_say(parts, joined):
+    kept = manifest.SIDECAR_COLUMNS[3:]
+    rows = [
+        tables.read_csv(f"{folder}/{manifest.SIDECAR_FILE}", kept)
+        for folder in (*parts, joined)
+    ]
+    assert sorted(rows[0] + rows[1]) == sorted(rows[2])
+    skipped = f"{parts[1]}/{manifest.SKIPPED_FILE}"
+    assert (
+        pathlib.Path(joined, manifest.SKIPPED_FILE).read_bytes()
+        == pathlib.Path(skipped).read_bytes()
+    )
+
+
+def test_description_is_that_of_the_pixels(joined):
+    for split in manifest.read(joined).splits:
+        patches = read_patches(joined, [split.name])
+        pixels = np.frombuffer(b"".join(p for p, _ in patches), np.uint8)
+        pixels = pixels.reshape(-1, 3).astype(float)
+        np.testing.assert_allclose(split.channel_mean, pixels.mean(0))
+        np.testing.assert_allclose(split.channel_std, pixels.std(0))
+        labels = [str(label) for _, label in patches]
+        for label, count in split.class_counts.items():
+            assert labels.count(label) == count
+
+
+def test_shards_take_no_room_where_links_can_be_made(parts, joined):
+    linked = {
+        os.stat(path).st_ino
+        for part in parts
+        for path in pathlib.Path(part).glob("*tfrecord*")
+    }
+    shards = list(pathlib.Path(joined).glob("*tfrecord*"))
+    assert {os.stat(path).st_ino for path in shards} == linked
+    assert len(shards) == len(linked)
+
+
+def test_parts_name_the_whole(parts, joined):
+    options = manifest.read(joined).options
+    assert options["source"] == "kaggle"
+    assert "on_bad_patch" not in options  # They differ in it.
+    names = list(map(manifest.hash_manifest, parts))
+    assert options["manifest_sha256_of_parts"] == names
+
+
+def test_tensorflow_datasets_reads_the_whole(joined):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    builder = tfds.builder_from_directory(joined)
+    expected = NUM_TRAIN + NUM_MORE - 1
+    assert sum(builder.info.splits[f].num_examples for f in FOLDS) == expected
+    for fold in FOLDS:
+        images = [
+            (bytes(example["image"]), int(example["label"]))
+            for example in tfds.as_numpy(builder.as_dataset(fold))
+        ]
+        assert sorted(images) == sorted(read_patches(joined, [fold]))
+
+
+def test_slide_in_several_splits_is_told(
+    kaggle_tree, records_dir, tmp_path, caplog
+):
+    convert.convert(
+        convert.ConvertOptions(
+            str(kaggle_tree), str(tmp_path / "part"), num_folds=2,
+            slide_csv=str(kaggle_tree / "slides.csv"),
+        )
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        join.join([records_dir, str(tmp_path / "part")], str(tmp_path / "all"))
+    (told,) = (r.getMessage() for r in caplog.records)
+    assert "validation will be optimistic" in told
+
+
+def test_command_joins_and_replaces(parts, tmp_path):
+    command = (
+        "join", f"--records_dirs={','.join(parts)}",
+        f"--output_dir={tmp_path / 'all'}",
+    )  # fmt: skip
+    for more in ((), ("--overwrite",)):
+        result = run_pcam(*command, *more)
+        assert result.returncode == 0, result.stderr
+        assert "test 7 patches in" in result.stdout
+    result = run_pcam(*command)
+    assert result.returncode == 1
+    assert "found finished records. Pass --overwrite" in result.stderr
+    assert os.listdir(tmp_path) == ["all"]
+
+
+@pytest.fixture
+def spoiled(other_records_dir, tmp_path) -> pathlib.Path:
+    """A part that a test may spoil."""
+    return pathlib.Path(
+        shutil.copytree(other_records_dir, tmp_path / "spoiled")
+    )
+
+
+def cut_shard(part: pathlib.Path) -> None:
+    shard = next(part.glob("*tfrecord*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+
+
+def lose_shard(part: pathlib.Path) -> None:
+    next(part.glob("*tfrecord*")).unlink()
+
+
+def change_sidecar(part: pathlib.Path) -> None:
+    path = part / manifest.SIDECAR_FILE
+    path.write_text(path.read_text().replace("other_1", "other_2"))
+
+
+def age_sidecar(part: pathlib.Path) -> None:
+    path = part / manifest.SIDECAR_FILE
+    path.write_text(path.read_text().replace(",x,y\n", "\n"))
+
+
+def name_it_test(part: pathlib.Path) -> None:
+    path = part / manifest.MANIFEST_FILE
+    path.write_text(path.read_text().replace('"fold0"', '"test"'))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (cut_shard, "Run pcam verify on its folder"),
+        (lose_shard, "found None bytes"),
+        (change_sidecar, "found another file than the manifest names"),
+        (age_sidecar, "Convert again with this version"),
+        (name_it_test, "Split test: found it with labels in some parts"),
+    ],
+)
+def test_part_that_does_not_fit_is_refused(
+    records_dir, spoiled, tmp_path, spoil, told
+):
+    spoil(spoiled)
+    with pytest.raises(ValueError, match=told):
+        join.join([records_dir, str(spoiled)], str(tmp_path / "all"))
+    assert os.listdir(tmp_path) == ["spoiled"]
+
+
+def test_wrong_folders_end_in_a_line(parts, tmp_path):
+    first, second = parts
+    for records_dirs, output_dir, told in (
+        ([first], "all", "expected two folders or more"),
+        ([first, f"{first}/"], "all", "2 times, expected each folder once"),
+        ([first, "nowhere"], "all", "nowhere/manifest.json: not found"),
+        ([first, "s3://bucket/part"], "all", "expected one on a disk"),
+        (parts, "s3://bucket/all", "expected one on a disk"),
+        (parts, second, "which is a part itself"),
+    ):
+        result = run_pcam(
+            "join", f"--records_dirs={','.join(records_dirs)}",
+            f"--output_dir={output_dir}", cwd=tmp_path,
+        )  # fmt: skip
+        assert result.returncode == 1
+        assert told in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_full_disk_costs_one_line_and_leaves_nothing(parts, tmp_path):
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        result = run_pcam(
+            "join", f"--records_dirs={','.join(parts)}",
+            f"--output_dir={disk / 'all'}",
+        )  # fmt: skip
+        assert result.returncode == 1
+        assert "No space left on device" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert os.listdir(disk) == []
+
+
+def test_disk_of_its_own_gets_copies(parts, tmp_path):
+    with small_disk(tmp_path / "disk", "10m") as disk:
+        join.join(parts, str(disk / "all"))
+        assert verify.verify(str(disk / "all")) == []
