@@ -56,13 +56,14 @@ def join(
         records_dirs: Finished records folders on a disk, in the order that
             patches of a split will have.
         output_dir: Folder to make.
-        overwrite: Replaces finished records there.
+        overwrite: Replaces finished records there, drops unfinished ones.
 
     Returns:
         The manifest of what was written.
 
     Raises:
-        FileExistsError: the output is there already.
+        FileExistsError: the output is there already, or a conversion to it is
+            not finished.
         FileNotFoundError, ValueError: a part is no records folder, or parts do
             not fit each other.
         RuntimeError: another process is at it.
@@ -75,6 +76,8 @@ def join(
     _check_parts(records_dirs, parts, planned)
     made = _describe(records_dirs, parts, planned)
     publish.check_output(output_dir, overwrite=overwrite)
+    if not overwrite:
+        workspace.check_unused(output_dir)
     with workspace.open_folder(output_dir, restart=True) as place:
         publish.check_output(output_dir, overwrite=overwrite)
         splits_of_slide = collections.defaultdict(set)

@@ -65,6 +65,21 @@ class Workspace:
         return path
 
 
+def check_unused(output_dir: str) -> None:
+    """Refuses an output for which a conversion has finished some shards.
+
+    Raises:
+        FileExistsError: it has.
+    """
+    folder = _locate(output_dir)
+    if files.is_folder(folder) and _list_finished(folder):
+        raise FileExistsError(
+            f"{folder}: found a conversion that is not finished, expected none."
+            " Finish it, pass --overwrite to drop it, or choose another"
+            " --output_dir."
+        )
+
+
 @contextlib.contextmanager
 def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
     """Gives this process alone folders to work in.
@@ -80,7 +95,7 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
         RuntimeError: another process works there.
         FileExistsError: something else is there.
     """
-    folder = f"{output_dir}.incomplete"
+    folder = _locate(output_dir)
     _refuse_foreign(folder)
     with _lock(folder):
         place = Workspace(folder)
@@ -100,6 +115,10 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
             raise
         files.remove(os.path.join(folder, replacement.NOTE))
         _remove(folder)
+
+
+def _locate(output_dir: str) -> str:
+    return f"{output_dir}.incomplete"
 
 
 def _lock(folder: str) -> contextlib.AbstractContextManager[None]:

@@ -16,7 +16,15 @@ from conftest import (
     write_patches,
 )
 
-from pcam_tfdata import convert, join, manifest, pipeline, tables, verify
+from pcam_tfdata import (
+    convert,
+    join,
+    journal,
+    manifest,
+    pipeline,
+    tables,
+    verify,
+)
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
 NUM_MORE = 30
@@ -160,6 +168,29 @@ def test_command_joins_and_replaces(parts, tmp_path):
     result = run_pcam(*command)
     assert result.returncode == 1
     assert "found finished records. Pass --overwrite" in result.stderr
+    assert os.listdir(tmp_path) == ["all"]
+
+
+def leave(output_dir: pathlib.Path, name: str) -> pathlib.Path:
+    """Makes what a killed process would leave beside an output."""
+    path = pathlib.Path(f"{output_dir}.incomplete", "records", name)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    return path
+
+
+def test_killed_join_begins_anew(parts, joined, tmp_path):
+    leave(tmp_path / "all", next(pathlib.Path(joined).glob("*tfrecord*")).name)
+    join.join(parts, str(tmp_path / "all"))
+    assert verify.verify(str(tmp_path / "all")) == []
+
+
+def test_unfinished_conversion_is_kept(parts, tmp_path):
+    finished = leave(tmp_path / "all", f"shard{journal.ENDING}")
+    with pytest.raises(FileExistsError, match="that is not finished"):
+        join.join(parts, str(tmp_path / "all"))
+    assert finished.exists()
+    join.join(parts, str(tmp_path / "all"), overwrite=True)
     assert os.listdir(tmp_path) == ["all"]
 
 
