@@ -7,6 +7,7 @@ import os
 import pathlib
 import queue
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -348,11 +349,14 @@ def test_epoch_goes_on_when_the_dispatcher_comes_back(
     check_epochs(rows, 2)
 
 
-def wait_until_it_reads(server: Server) -> None:
-    """Waits until a worker has a shard open, the rest of which it will keep."""
+def wait_until_it_reads(server: Server, folder: pathlib.Path) -> None:
+    """Waits until a worker has a file of a folder open, and will keep the rest.
+
+    On a busy machine that takes a while.
+    """
     files = pathlib.Path(f"/proc/{server.process.pid}/fd")
     end = time.monotonic() + DEADLINE
-    while not any(".tfrecord" in opened(file) for file in files.iterdir()):
+    while not any(str(folder) in opened(file) for file in files.iterdir()):
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -365,12 +369,14 @@ def opened(file: pathlib.Path) -> str:
 
 
 def test_epoch_is_whole_though_a_worker_is_killed(
-    records_dir, servers, small_steps, caplog
+    records_dir, servers, small_steps, caplog, tmp_path
 ):
     rows = []
-    batches = batches_of(source(records_dir, servers), 2)
+    copy = tmp_path / "records"  # Of others a job before may have files open.
+    shutil.copytree(records_dir, copy)
+    batches = batches_of(source(str(copy), servers), 2)
     rows += next(batches)["row"].tolist()
-    wait_until_it_reads(servers["b"])  # On a busy machine that takes a while.
+    wait_until_it_reads(servers["b"], copy)
     servers["b"].kill()
     with caplog.at_level(logging.WARNING):
         for batch in batches:

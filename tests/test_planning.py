@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+import types
 
 import pytest
 
@@ -44,6 +46,15 @@ def choose(seconds=1e-5, **changes) -> tuple[str, str]:
 def test_auto_plans_from_the_machine(changes, way_in, reason):
     found, told = choose(**changes)
     assert (found, reason in told) == (way_in, True)
+
+
+def test_reads_that_another_program_made_slow_do_not_count():
+    slow = iter([0.5] * 5 + [0] * 59)
+    shard = types.SimpleNamespace(
+        num_records=9, read_record=lambda _: time.sleep(next(slow))
+    )
+    selected = types.SimpleNamespace(shards=[shard])
+    assert planning.probe(selected) < 0.5 * 5 / 64 / 2
 
 
 @pytest.mark.parametrize(

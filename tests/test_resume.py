@@ -30,6 +30,7 @@ FLAGS = (
     "--optimizer=adamw", "--schedule=cosine", "--warmup_steps=5",
     "--ema_decay=0.9", "--early_stopping_patience=50",
     "--checkpoint_every_seconds=0", "--steps_per_loop=1",
+    "--input=mmap",  # `auto` may choose another order on a busy machine.
 )  # fmt: skip
 
 
