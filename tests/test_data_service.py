@@ -1,6 +1,7 @@
 """The tf.data service: real servers, real sockets, and what happens as they die."""
 
 import collections
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -28,14 +29,20 @@ READY = r"^(Dispatcher|Worker) ready on port ([1-9]\d*),"
 
 
 class Server:
-    """A process of `pcam data_service`, and the lines that it writes."""
+    """A process of `pcam data_service`, and the lines that it writes.
 
-    def __init__(self, *flags: str) -> None:
+    Its working folder is one of its own: what lies below /proc/self/cwd is there
+    what it would be on another host.
+    """
+
+    def __init__(self, *flags: str, folder: pathlib.Path | None = None) -> None:
         self._flags = flags
+        self.folder = folder
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pcam_tfdata", "data_service", *flags],
             stderr=subprocess.PIPE,
             text=True,
+            cwd=folder,
         )
         self._lines = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -62,7 +69,7 @@ class Server:
 
     def again(self) -> "Server":
         """Returns a new process of the same flags, once it is ready."""
-        server = Server(*self._flags)
+        server = Server(*self._flags, folder=self.folder)
         server.wait_until_ready()
         return server
 
@@ -88,6 +95,7 @@ def cluster(tmp_path_factory):
         found[name] = Server(
             "--role=worker", f"--port={free_port()}",
             f"--dispatcher=grpc://127.0.0.1:{port}",
+            folder=tmp_path_factory.mktemp(name),
         )  # fmt: skip
     with contextlib.ExitStack() as stack:
         for name in ("dispatcher", "a", "b"):
@@ -384,6 +392,105 @@ def test_epoch_is_whole_though_a_worker_is_killed(
     check_epochs(rows, 2)
     told = [r.message for r in caplog.records if "did not come" in r.message]
     assert re.search(r": [1-9]\d* of 60 patches did not come", told[0])
+
+
+@pytest.fixture
+def elsewhere(records_dir, servers, tmp_path, monkeypatch):
+    """Returns a path of records, and where they are on each host."""
+    monkeypatch.chdir(tmp_path)
+    places = [tmp_path, servers["a"].folder, servers["b"].folder]
+    places = [place / tmp_path.name for place in places]
+    for place in places:
+        shutil.copytree(records_dir, place)
+    yield f"/proc/self/cwd/{tmp_path.name}", places
+    for place in places:
+        shutil.rmtree(place)
+
+
+def swap(shard: pathlib.Path) -> None:
+    size = os.path.getsize(shard)
+    others = shard.parent.glob("*fold[0234]*")
+    other = next(path for path in others if os.path.getsize(path) == size)
+    shard.write_bytes(other.read_bytes())
+
+
+def lengthen(shard: pathlib.Path) -> None:
+    content = shard.read_bytes()
+    size = records.layout(labeled=True).record_bytes
+    shard.write_bytes(content + content[:size])
+
+
+def shorten(shard: pathlib.Path) -> None:
+    size = records.layout(labeled=True).record_bytes
+    shard.write_bytes(shard.read_bytes()[:-size])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (swap, "is not the one that a worker of the tf.data service finds"),
+        (lengthen, "found more records than expected"),
+        (shorten, "patches did not come, as often as they were asked for"),
+    ],
+)
+def test_workers_that_find_other_records_end_training(
+    servers, elsewhere, spoil, told
+):
+    path, (_, *places) = elsewhere
+    name = "pcam-fold1.tfrecord-00001-of-00003"
+    for place in places:
+        spoil(place / name)
+    hasty = source(path, servers, data_service_timeout_seconds=4)
+    patches = pipeline.open_patches(hasty)
+    with (
+        pytest.raises(silence.ServiceError, match=told) as error,
+        pipeline.damage_named(patches),
+    ):
+        list(batches_of(hasty, 1))
+    assert "\n" not in str(error.value)
+    if spoil != shorten:
+        assert name in str(error.value)
+
+
+def wait_until_it_opens(server: Server, num_files: int) -> None:
+    """Waits until a worker waits for so many files that nobody writes."""
+    tasks = pathlib.Path(f"/proc/{server.process.pid}/task")
+    end = time.monotonic() + DEADLINE
+    while True:
+        waiting = [(task / "wchan").read_text() for task in tasks.iterdir()]
+        if set(waiting) == {"0"}:
+            pytest.skip("this system does not tell what a process waits for")
+        if sum("wait_for_partner" in where for where in waiting) == num_files:
+            return
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_worker_that_dies_before_its_first_patches_is_made_good(
+    servers, elsewhere, monkeypatch, caplog
+):
+    path, (_, _, place) = elsewhere
+    shards = list(place.glob("*fold*"))
+    for shard in shards:  # Slow storage: nothing comes from it.
+        shard.unlink()
+        os.mkfifo(shard)
+    monkeypatch.setattr(streamed, "NUM_OPEN_FILES", len(shards))
+    servers["a"].kill()
+    slow = source(path, servers, data_service_timeout_seconds=40)
+    batches = batches_of(slow, 1)
+    with (
+        caplog.at_level(logging.WARNING),
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        first = pool.submit(next, batches)
+        wait_until_it_opens(servers["b"], len(shards))
+        servers["b"].kill()
+        servers["a"] = servers["a"].again()  # All were dealt out to the other.
+        rows = first.result()["row"].tolist()
+    for batch in batches:
+        rows += batch["row"].tolist()
+    check_epochs(rows, 1)
+    assert "60 of 60 patches did not come" in caplog.text
 
 
 def test_servers_end_with_a_line(cluster):

@@ -17,7 +17,14 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import files, service_address
-from pcam_tfdata.pipeline import batches, selection, silence, streamed, ticks
+from pcam_tfdata.pipeline import (
+    batches,
+    comparison,
+    selection,
+    silence,
+    streamed,
+    ticks,
+)
 
 Block = tuple[np.ndarray, np.ndarray]
 # A job of which nothing came for so long has lost something. TensorFlow tries a
@@ -65,6 +72,7 @@ class Passes:
         for shard in self._shards:
             is_missing[shard.first_row : _end_row(shard)] = True
         num_missing = self._num_patches
+        listener = silence.Listener(self._service)
         lost_seconds = min(_LOST_SECONDS, self._service.timeout_seconds / 2)
         while True:
             shards = [
@@ -72,7 +80,10 @@ class Passes:
                 for shard in self._shards
                 if is_missing[shard.first_row : _end_row(shard)].any()
             ]
-            for rows, starts in self._read_job(shards, draw, lost_seconds):
+            listener.begin(lost_seconds)
+            compared = comparison.Comparison(shards)
+            for rows, starts in self._read_job(shards, draw, listener):
+                compared.check(rows, starts)
                 is_new = is_missing[rows]
                 is_missing[rows] = False
                 num_missing -= np.count_nonzero(is_new)
@@ -89,10 +100,9 @@ class Passes:
         self,
         shards: Sequence[selection.ShardFile],
         draw: np.random.Generator,
-        lost_seconds: float,
+        listener: silence.Listener,
     ) -> Iterator[Block]:
         """Yields what a job gives, until its end or until something is lost."""
-        listener = silence.Listener(self._service, lost_seconds)
         # Without a dispatcher TensorFlow would wait for ever in the next line.
         while not service_address.answers(self._service.address):
             listener.tick()
@@ -144,11 +154,12 @@ class Passes:
             (
                 [_path_everywhere(shards[place].path) for place in order],
                 tf.constant([shards[p].first_row for p in order], tf.int64),
+                tf.constant([_end_row(shards[p]) for p in order], tf.int64),
             )
         )
         num_open = min(streamed.NUM_OPEN_FILES, len(shards))
         ds = ds.interleave(
-            streamed.read_blocks,
+            _read_blocks,
             cycle_length=num_open,
             num_parallel_calls=num_open,
             deterministic=False,
@@ -182,8 +193,26 @@ class Passes:
                 " logs of its workers."
             )
         _logger.warning(
-            "%s; a server has died or ended. They are asked for again.", told
+            "%s; a server has died, or has fewer. They are asked for again.",
+            told,
         )
+
+
+def _read_blocks(
+    path: tf.Tensor, first_row: tf.Tensor, end_row: tf.Tensor
+) -> tf.data.Dataset:
+    """Returns the blocks of a shard; too many records are an error."""
+
+    def check(
+        row: tf.Tensor, example: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        told = tf.strings.join([path, ": found more records than expected"])
+        with tf.control_dependencies(
+            [tf.debugging.Assert(row[-1] < end_row, [told])]
+        ):
+            return tf.identity(row), example
+
+    return streamed.read_blocks(path, first_row).map(check)
 
 
 def _end_row(shard: selection.ShardFile) -> int:
@@ -197,4 +226,6 @@ def _path_everywhere(path: str) -> str:
 def _reason(error: tf.errors.OpError) -> str:
     """Returns what happened, without TensorFlow's names for where."""
     told = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error.message))
-    return " ".join(told.split())[:400]
+    told = " ".join(told.split())
+    told = re.sub(r".*(Iterator::[^ ]+:|assertion failed:) ", "", told)
+    return told[:400].strip("[]")

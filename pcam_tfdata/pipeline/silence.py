@@ -34,20 +34,32 @@ class Listener:
 
     Args:
         service: To which it listens.
-        lost_seconds: After so long, what has not come is lost.
     """
 
-    def __init__(self, service: Service, lost_seconds: float) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._lost_seconds = lost_seconds
-        self._has_begun = self._is_told = False
+        self._is_told = False
         # Since when nothing has come, and since when the dispatcher answers.
         self._silent = self._answering = time.monotonic()
+        self.begin(0.0)
+
+    def begin(self, lost_seconds: float) -> None:
+        """Notes that patches were asked for.
+
+        Args:
+            lost_seconds: After so long without any, those that have not come
+                are lost. The first ones may take half of the time for which the
+                service may be silent: workers fill their shuffle buffers.
+        """
+        self._begun = time.monotonic()
+        self._lost_seconds = lost_seconds
+        self._patience = max(lost_seconds, self._service.timeout_seconds / 2)
 
     def hear(self) -> None:
         """Notes that patches came."""
-        self._has_begun, self._is_told = True, False
+        self._is_told = False
         self._silent = time.monotonic()
+        self._patience = self._lost_seconds
 
     def tick(self) -> bool:
         """Returns whether what has not come so far has to be asked for again.
@@ -64,9 +76,8 @@ class Listener:
         if not is_answering:
             self._answering = time.monotonic()
         self._tell(silent_seconds, is_answering)
-        since = max(self._silent, self._answering)
-        is_lost = time.monotonic() - since > self._lost_seconds
-        return self._has_begun and is_lost
+        since = max(self._silent, self._answering, self._begun)
+        return time.monotonic() - since > self._patience
 
     def _tell(self, silent_seconds: float, is_answering: bool) -> None:
         """Warns of a silence, and raises at its longest."""
