@@ -365,6 +365,40 @@ def test_signal_ends_a_job_in_one_line(tmp_path, number, code, told, delay):
     assert os.listdir(tmp_path) == []
 
 
+COMMAND_WITH_A_DEAF_MOMENT = """
+import time
+from pcam_tfdata.cli import main, verify
+
+class Deaf:
+    def __del__(self):
+        print("deaf", flush=True)
+        time.sleep(3)
+
+def run():
+    Deaf()
+    while True:
+        time.sleep(0.1)
+
+verify.run = run
+main.run(["verify", "--records_dir=none"])
+"""
+
+
+def test_sigterm_in_a_finalizer_ends_a_job_all_the_same():
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND_WITH_A_DEAF_MOMENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "deaf\n"
+    process.terminate()
+    _, stderr = process.communicate(timeout=120)
+    assert "Exception ignored in: <function Deaf.__del__" in stderr
+    assert stderr.endswith("pcam verify: terminated.\n")
+    assert process.returncode == 143
+
+
 def test_output_that_cannot_be_renamed_is_refused(kaggle_tree, tmp_path):
     here = tmp_path / "here"
     here.mkdir()

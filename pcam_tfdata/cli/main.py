@@ -41,6 +41,8 @@ _KINDS = {
 }
 # Set, it shows where an error came from.
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
+# An end that was asked for takes less.
+_REPEAT_SECONDS = 10
 _HELP_FLAGS = ("--help", "-help", "-h", "help")
 
 
@@ -155,7 +157,17 @@ class _Terminated(BaseException):
 
 
 def _terminate(*_: object) -> None:
+    """Raises; once more later, unless the process has ended by then.
+
+    Python drops what is raised while it collects garbage, or in a finalizer.
+    """
+    signal.signal(signal.SIGALRM, _terminate_again)
+    signal.alarm(_REPEAT_SECONDS)
     raise _Terminated
+
+
+def _terminate_again(*_: object) -> None:
+    signal.raise_signal(signal.SIGTERM)  # Somebody else may handle it by now.
 
 
 def _message(error: Exception) -> str:
