@@ -140,17 +140,17 @@ def _open_patches(
     The chief finds the way in, and all workers take it: orders may differ.
     """
     devices = strategy.list_devices(distribution)
-    opened = _settle_input(options)
     training = None
     if group.is_chief:
-        training = pipeline.open_patches(opened.training(), devices)
+        options = _settle_input(options)
+        training = pipeline.open_patches(options.training(), devices)
     if group.count > 1:
         kind = training.input if group.is_chief else ""
         kind = group.bytes_of_chief(kind.encode()).decode()
-        opened = dataclasses.replace(options, input=kind)
+        options = dataclasses.replace(options, input=kind)
     if training is None:
-        training = pipeline.open_patches(opened.training(), devices)
-    return training, pipeline.open_patches(opened.validation(), devices)
+        training = pipeline.open_patches(options.training(), devices)
+    return training, pipeline.open_patches(options.validation(), devices)
 
 
 def _list_common(

@@ -83,9 +83,14 @@ def launched(place, environment, *flags) -> Iterator[Worker]:
 
 @contextlib.contextmanager
 def launched_job(
-    folder, *flags, each=((), ()), addresses=None, pause=None
+    folder,
+    *flags,
+    each=((), ()),
+    environments=({}, {}),
+    addresses=None,
+    pause=None,
 ) -> Iterator[list[Worker]]:
-    """Starts workers, each with flags of its own.
+    """Starts workers, each with flags and an environment of its own.
 
     With `pause`, a worker and a step, that one waits before that step, and the
     others for it; this waits until it is so.
@@ -100,6 +105,7 @@ def launched_job(
                 "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}),
                 "http_proxy": "http://127.0.0.1:9",  # Which is not there.
                 "no_proxy": "",
+                **environments[index],
             }
             if pause and pause[0] == index:
                 environment["TINY_PAUSE"] = str(pause[1])
@@ -208,6 +214,26 @@ def test_only_the_chief_writes(folder, together):
     assert len(rows) == 1 + 16
     for worker in together:
         assert "best validation AUC" in worker.last_line()
+
+
+def test_workers_agree_on_steps_and_on_the_end(records_dir, folder):
+    run_dir = folder / "agreed"
+    with launched_job(
+        folder / "agree",
+        *FLAGS,
+        "--batch_size=4",
+        "--steps_per_loop=0",
+        f"--records_dir={records_dir}",
+        f"--run_dir={run_dir}",
+        # One finds steps slow, and makes few in a call; one wants to stop.
+        environments=({"TINY_CLOCK": "1000"}, {"TINY_STOP": "2"}),
+    ) as workers:
+        for worker in workers:
+            assert worker.wait() == 0, worker.output()
+    history = pd.read_csv(run_dir / run_files.HISTORY)
+    assert history.epoch.tolist() == [1, 2]
+    calls = [len(worker.losses()) for worker in workers]
+    assert calls == [history.step.iloc[-1]] * 2  # One step in each.
 
 
 @dataclasses.dataclass

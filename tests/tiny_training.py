@@ -3,14 +3,17 @@
 NOTES.log gets what it prints; NOTES.images the SHA-1 of every patch that a step
 gets, 20 bytes each, after augmentation; NOTES.losses a line with the loss of every
 step. Before the step of TINY_PAUSE in the environment it makes NOTES.paused and
-waits for NOTES.go.
+waits for NOTES.go. TINY_CLOCK makes the time of the loop run so many times as fast;
+TINY_STOP ends training after that epoch, by a callback.
 """
 
+import functools
 import hashlib
 import os
 import pathlib
 import sys
 import time
+import types
 from collections.abc import Mapping, Sequence
 
 from pcam_tfdata.cli import main
@@ -66,6 +69,31 @@ def prepare(notes: str) -> None:
 
     models.build = build
     trainer.Trainer = Listening
+    change_clock(float(os.environ.get("TINY_CLOCK", 1)))
+    if "TINY_STOP" in os.environ:
+        stop_after(int(os.environ["TINY_STOP"]))
+
+
+def change_clock(factor: float) -> None:
+    """Has the loop measure other times than those that pass."""
+    from pcam_tfdata import loop
+
+    loop.time = types.SimpleNamespace(
+        monotonic=lambda: factor * time.monotonic()
+    )
+
+
+def stop_after(last_epoch: int) -> None:
+    """Adds a callback that ends training."""
+    import keras
+
+    from pcam_tfdata import train
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch + 1 == last_epoch
+
+    train.train = functools.partial(train.train, callbacks=[Stop()])
 
 
 def pause(notes: str) -> None:
