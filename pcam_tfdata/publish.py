@@ -28,13 +28,10 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
     Raises:
         FileExistsError: finished records are there and `overwrite` is false, or
             other things are; or the folder cannot be renamed over.
+        ValueError: its name is none for a folder in a bucket.
     """
     if files.is_remote(output_dir):
-        if not output_dir.partition("://")[2].partition("/")[2]:
-            raise FileExistsError(
-                f"{output_dir}: found a whole bucket, expected a folder in it."
-                " Choose one as --output_dir."
-            )
+        _check_remote(output_dir)
         _check_content(output_dir, overwrite=overwrite)
         return
     if not os.path.exists(output_dir):
@@ -51,6 +48,21 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
             " --output_dir."
         )
     _check_content(output_dir, overwrite=overwrite)
+
+
+def _check_remote(output_dir: str) -> None:
+    """Refuses what is no folder in a bucket."""
+    if not output_dir.partition("://")[2].partition("/")[2]:
+        raise FileExistsError(
+            f"{output_dir}: found a whole bucket, expected a folder in it."
+            " Choose one as --output_dir."
+        )
+    if "?" in output_dir:
+        raise ValueError(
+            f"{output_dir}: found a question mark, after which stores expect"
+            " the version of a file, expected a name without. Choose another"
+            " --output_dir."
+        )
 
 
 def _check_content(output_dir: str, *, overwrite: bool) -> None:

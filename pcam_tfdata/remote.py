@@ -13,11 +13,11 @@ import errno
 import functools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 _BLOCK_FILES = 256  # Asked for at a time; fsspec has 128 requests under way.
-_NUM_COPIES = 16  # Under way at a time.
+_NUM_CHANGES = 16  # Copies, or removals, under way at a time.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,23 +191,22 @@ def copy_all(pairs: Sequence[tuple[str, str]]) -> None:
     if not pairs:
         return
     system, _ = _open_system(pairs[0][0])
-    with concurrent.futures.ThreadPoolExecutor(_NUM_COPIES) as pool:
-        for done in [pool.submit(_copy, system, *pair) for pair in pairs]:
-            done.result()
+    _do_all(functools.partial(_copy, system), pairs)
 
 
 def remove(path: str) -> None:
     """Removes a file, if it is there."""
-    system, place = _open_system(path)
-    with _told(path), contextlib.suppress(FileNotFoundError):
-        system.rm_file(place)
+    _remove(*_open_system(path), path)
 
 
 def remove_folder(path: str) -> None:
-    """Removes a folder and all in it, if it is there."""
+    """Removes all files of a folder, if it is there."""
     system, place = _open_system(path)
-    with _told(path), contextlib.suppress(FileNotFoundError):
-        system.rm(place, recursive=True)
+    # Not `rm` of the folder: to that, `records[1]` is also `records1`.
+    with _told(path):
+        found = system.find(place)
+    inside = [name for name in found if name.startswith(f"{place}/")]
+    _do_all(_remove, [(system, name, path) for name in inside])
 
 
 def _open_system(path: str) -> tuple[Any, str]:
@@ -252,9 +251,21 @@ def _is_of_empty_file(error: Exception, system: Any, place: str) -> bool:
     return is_likely and system.info(place)["size"] == 0
 
 
+def _do_all(change: Callable[..., None], each: Sequence[tuple]) -> None:
+    """Makes changes, many at once; the first error ends it."""
+    with concurrent.futures.ThreadPoolExecutor(_NUM_CHANGES) as pool:
+        for done in [pool.submit(change, *values) for values in each]:
+            done.result()
+
+
 def _copy(system: Any, source: str, target: str) -> None:
     with _told(target):
         system.cp_file(*map(system._strip_protocol, (source, target)))
+
+
+def _remove(system: Any, place: str, path: str) -> None:
+    with _told(path), contextlib.suppress(FileNotFoundError):
+        system.rm_file(place)
 
 
 @contextlib.contextmanager

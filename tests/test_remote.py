@@ -279,6 +279,33 @@ def test_other_files_are_left_alone(source, bucket, store, place):
     assert files.list_names(bucket) == [place]
 
 
+@pytest.mark.parametrize("name", ["rec[1]", "rec*", "rec?", "[!x]ec1"])
+def test_name_that_looks_like_a_pattern_is_a_name(bucket, store, name):
+    others = [f"{bucket}/{other}/a" for other in ("rec1", "rec1.x", "rec1/b")]
+    own = [f"{bucket}/{name}/a", f"{bucket}/{name}/b/c", f"{bucket}/{name}/d/"]
+    for path in (*others, *own):
+        store.pipe_file(path, b"1")
+    assert files.is_folder(f"{bucket}/{name}")
+    assert sorted(files.list_names(f"{bucket}/{name}")) == ["a", "b", "d"]
+    remote.copy_all([(own[0], f"{bucket}/{name}/e")])
+    files.remove(own[0])
+    assert files.read_bytes(f"{bucket}/{name}/e", 0, 9) == b"1"
+    files.remove_folder(f"{bucket}/{name}")
+    files.remove_folder(f"{bucket}/{name}")
+    assert sorted(f"s3://{path}" for path in store.find(bucket)) == (
+        sorted(others)
+    )
+
+
+def test_unfinished_job_beside_a_pattern_is_left_alone(source, bucket, store):
+    others = f"{bucket}/rec1.incomplete/records/shard"
+    store.pipe_file(others, b"1")
+    result = convert(source, f"{bucket}/rec[1]", "--overwrite")
+    assert result.returncode == 0, result.stderr
+    assert store.cat_file(others) == b"1"
+    assert sorted(files.list_names(bucket)) == ["rec1.incomplete", "rec[1]"]
+
+
 def test_job_killed_while_it_copies_is_run_again(
     source, bucket, local, monkeypatch
 ):
@@ -346,9 +373,17 @@ def test_killed_upload_leaves_no_records_and_goes_on(
         ("s3://no-such-bucket/x", "BUCKET/records", "no-such-bucket"),
         ("s3://data/kaggle", "s3://no-such-bucket/x", "no-such-bucket"),
         ("s3://data/kaggle", "s3://data", "expected a folder in it"),
+        ("s3://data/kaggle", "BUCKET/r?versionId=1", "found a question mark"),
         ("xyz://data/kaggle", "BUCKET/records", "found no package for xyz://"),
     ],
-    ids=["folder", "source bucket", "output bucket", "bucket itself", "scheme"],
+    ids=[
+        "folder",
+        "source bucket",
+        "output bucket",
+        "bucket itself",
+        "version",
+        "scheme",
+    ],
 )
 def test_wrong_paths_cost_one_line(
     source, bucket, source_path, output_path, told
