@@ -19,6 +19,8 @@ from pcam_tfdata import (
     tables,
 )
 
+_OF_A_DISK = ("file", "local")  # What fsspec calls it.
+
 _logger = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
     Raises:
         FileExistsError: finished records are there and `overwrite` is false, or
             other things are; or the folder cannot be renamed over.
-        ValueError: its name is none for a folder in a bucket.
+        ValueError: a folder to write cannot be named so.
     """
     if files.is_remote(output_dir):
         _check_remote(output_dir)
@@ -52,7 +54,13 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
 
 def _check_remote(output_dir: str) -> None:
     """Refuses what is no folder in a bucket."""
-    if not output_dir.partition("://")[2].partition("/")[2]:
+    scheme, _, rest = output_dir.partition("://")
+    if scheme in _OF_A_DISK:
+        raise ValueError(
+            f"{output_dir}: found a folder on a disk with {scheme}:// before"
+            f" it, expected its path. Pass --output_dir={rest}."
+        )
+    if not rest.partition("/")[2]:
         raise FileExistsError(
             f"{output_dir}: found a whole bucket, expected a folder in it."
             " Choose one as --output_dir."

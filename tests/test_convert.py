@@ -291,6 +291,17 @@ def test_skipping_a_whole_test_split_leaves_the_folds(kaggle_tree, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_url_of_a_disk_is_no_output(kaggle_tree, tmp_path, scheme):
+    pytest.importorskip("fsspec")
+    output_dir = tmp_path / "records"
+    with pytest.raises(ValueError, match=f"Pass --output_dir={output_dir}."):
+        run(kaggle_tree, f"{scheme}://{output_dir}")
+    assert not output_dir.exists()
+    run(f"{scheme}://{kaggle_tree}", output_dir)
+    assert verify.verify(str(output_dir), num_workers=1) == []
+
+
 def test_overwrite_replaces_a_finished_output(kaggle_tree, tmp_path):
     run(kaggle_tree, tmp_path / "records")
     made = run(kaggle_tree, tmp_path / "records", num_folds=2, overwrite=True)
