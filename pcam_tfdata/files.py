@@ -33,6 +33,24 @@ def resolve(path: str) -> str:
     return f"{scheme}://{rest.rstrip('/')}"
 
 
+def require(path: str) -> None:
+    """Refuses a remote path that cannot be opened for want of a package.
+
+    Raises:
+        RuntimeError: neither fsspec nor TensorFlow knows its scheme.
+    """
+    if _is_for_tensorflow(path) and not is_known_to_tensorflow(path):
+        remote.require(path)
+
+
+def is_known_to_tensorflow(path: str) -> bool:
+    """Returns whether TensorFlow's own file systems open a path."""
+    if not is_remote(path):
+        return True
+    scheme = path.partition("://")[0]
+    return scheme in _tensorflow().io.gfile.get_registered_schemes()
+
+
 def size(path: str) -> int | None:
     """Returns the bytes of a file, or None if there is no such file."""
     if _is_for_tensorflow(path):

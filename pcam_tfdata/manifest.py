@@ -152,7 +152,9 @@ def read(records_dir: str) -> Manifest:
     Raises:
         FileNotFoundError: it is not a finished records folder.
         ValueError: its manifest is damaged or of another format.
+        RuntimeError: it is remote, and a package is missing.
     """
+    files.require(records_dir)
     path = os.path.join(records_dir, MANIFEST_FILE)
     content = _read_json(path)
     try:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from pcam_tfdata import files, remote
+from pcam_tfdata import files, manifest, remote
 
 
 def fail(path: str, error: Exception, **options) -> Exception:
@@ -51,6 +51,13 @@ def test_writers_at_the_same_time_do_not_meet(tmp_path):
 )
 def test_remote_paths_end_without_a_slash(path, expected):
     assert files.resolve(path) == expected
+
+
+def test_missing_package_of_a_store_is_named(monkeypatch):
+    monkeypatch.setattr(remote, "knows", lambda scheme: False)
+    with pytest.raises(RuntimeError, match=r"s3://b/r: .*'pcam_tfdata\[remote"):
+        manifest.read("s3://b/r")
+    files.require("gs://b/r")  # TensorFlow opens it.
 
 
 class Store:

@@ -364,6 +364,18 @@ def test_remote_records_are_streamed(records_dir):
         train_batches(remote, "mmap")
 
 
+@pytest.mark.parametrize("service", [None, "grpc://127.0.0.1:1"])
+def test_records_that_tensorflow_cannot_read_are_refused(records_dir, service):
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    store.put(records_dir, "/stored", recursive=True)
+    source = pipeline.Source(
+        "memory://stored", FOLDS, "stream", data_service=service
+    )
+    assert source.count_patches() == NUM_TRAIN
+    with pytest.raises(ValueError, match="reads no memory:// here"):
+        pipeline.open_patches(source)
+
+
 def test_image_files_become_batches(kaggle_tree):
     folder = kaggle_tree / "train"
     paths = sorted(str(path) for path in folder.iterdir())

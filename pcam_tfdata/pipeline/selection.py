@@ -74,8 +74,10 @@ def select(records_dir: str, splits: Sequence[str]) -> Selection:
     Raises:
         FileNotFoundError: there are no records, or a shard is not there.
         ValueError: a split is unknown, or a shard is of another size than its
-            records, or its first or last record is damaged.
+            records, or its first or last record is damaged; or TensorFlow
+            cannot read where they are.
     """
+    _refuse_unreadable(records_dir)
     content = manifest.read(records_dir)
     shards = []
     for split in content.select(splits):
@@ -94,6 +96,17 @@ def select(records_dir: str, splits: Sequence[str]) -> Selection:
     shards = [shard for shard in shards if shard.num_records]
     starts = np.cumsum([0, *(shard.num_records for shard in shards)])
     return Selection(tuple(shards), starts.astype(np.int64))
+
+
+def _refuse_unreadable(records_dir: str) -> None:
+    """Refuses a store that fsspec opens, and TensorFlow, which reads, not."""
+    if not files.is_known_to_tensorflow(records_dir):
+        scheme = records_dir.partition("://")[0]
+        raise ValueError(
+            f"{records_dir}: found records in a store, expected a folder on a"
+            f" disk: TensorFlow reads no {scheme}:// here. Copy the records to"
+            " a disk."
+        )
 
 
 def _check(shard: ShardFile) -> None:
