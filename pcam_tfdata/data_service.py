@@ -32,7 +32,7 @@ def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
 
     Args:
         port: To listen on, free; 0 for any.
-        work_dir: Folder, also of a bucket, for one dispatcher at a time.
+        work_dir: Folder on a disk, for one dispatcher at a time.
     """
     server = _service.DispatchServer(
         _service.DispatcherConfig(

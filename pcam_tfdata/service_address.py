@@ -104,12 +104,15 @@ def claim(work_dir: str) -> Iterator[None]:
     """Keeps a second dispatcher from the same folder, where it can be locked.
 
     Raises:
+        ValueError: the folder is on no disk.
         OSError: the folder cannot be written.
         RuntimeError: another dispatcher holds it.
     """
     if files.is_remote(work_dir):
-        yield
-        return
+        raise ValueError(
+            f"--work_dir={work_dir}: found a URL, expected a folder on a disk:"
+            " a dispatcher adds to its files there. Choose another folder."
+        )
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(

@@ -322,6 +322,8 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
          f"--work_dir={tmp_path / 'new'}"),
         (1, f"--work_dir={file}/x: cannot be written", *serve,
          "--role=dispatcher", f"--work_dir={file}/x"),
+        (1, "--work_dir=s3://b/state: found a URL, expected a folder on a disk",
+         *serve, "--role=dispatcher", "--work_dir=s3://b/state"),
         (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
         (1, f"{nobody}: found no dispatcher", *train,
          f"--data_service={nobody}"),
