@@ -19,6 +19,9 @@ _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
     [0, 0, 0, 4, 0, 0, 0, 0, 0]
 )
 _TYPE_OF_FRAME, _SETTINGS = 3, 4
+_LOCK = "lock"
+# In its folder; TensorFlow gave the names.
+_OF_DISPATCHER = {_LOCK, "tf_data_dispatcher_journal", "datasets"}
 
 _logger = logging.getLogger(__name__)
 
@@ -105,7 +108,8 @@ def claim(work_dir: str) -> Iterator[None]:
 
     Raises:
         ValueError: the folder is on no disk.
-        OSError: the folder cannot be written.
+        FileExistsError: it holds other things than a dispatcher's state.
+        OSError: it cannot be written.
         RuntimeError: another dispatcher holds it.
     """
     if files.is_remote(work_dir):
@@ -113,11 +117,12 @@ def claim(work_dir: str) -> Iterator[None]:
             f"--work_dir={work_dir}: found a URL, expected a folder on a disk:"
             " a dispatcher adds to its files there. Choose another folder."
         )
+    _refuse_foreign(work_dir)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(
                 locks.hold(
-                    os.path.join(work_dir, "lock"),
+                    os.path.join(work_dir, _LOCK),
                     "runs a dispatcher there",
                     "Choose another --work_dir.",
                 )
@@ -128,6 +133,19 @@ def claim(work_dir: str) -> Iterator[None]:
                 " Choose another folder."
             ) from error
         yield
+
+
+def _refuse_foreign(work_dir: str) -> None:
+    """Refuses a folder that is there and is not, or not only, a dispatcher's."""
+    if not os.path.isdir(work_dir):
+        return  # What is wrong with it shows when it is made.
+    others = sorted(set(os.listdir(work_dir)) - _OF_DISPATCHER)
+    if others:
+        raise FileExistsError(
+            f"--work_dir={work_dir}: found a folder with other files in it"
+            f" ({others[0]}), expected none, an empty one or that of a"
+            " dispatcher. Choose another folder."
+        )
 
 
 def _greet(address: str, seconds: float) -> str:

@@ -324,6 +324,8 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
          "--role=dispatcher", f"--work_dir={file}/x"),
         (1, "--work_dir=s3://b/state: found a URL, expected a folder on a disk",
          *serve, "--role=dispatcher", "--work_dir=s3://b/state"),
+        (1, f"--work_dir={tmp_path}: found a folder with other files in it (fil",
+         *serve, "--role=dispatcher", f"--work_dir={tmp_path}"),
         (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
         (1, f"{nobody}: found no dispatcher", *train,
          f"--data_service={nobody}"),
@@ -332,7 +334,7 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
     ]  # fmt: skip
     with other:
         end_in_a_line(cases)
-    assert not os.path.exists(tmp_path / "r")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_epoch_goes_on_when_the_dispatcher_comes_back(
