@@ -20,6 +20,8 @@ _HEARTBEAT_MS = 2_000
 # keep a shuffle buffer on every worker.
 _JOB_CHECK_MS, _JOB_LEFT_MS = 10_000, 60_000
 _WATCH_SECONDS = 2.0
+# What TensorFlow's errors are where its servers are started: none of its own.
+_NOT_STARTED = (RuntimeError, ValueError, IndexError)
 
 _logger = logging.getLogger(__name__)
 
@@ -33,18 +35,11 @@ def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
     Args:
         port: To listen on, free; 0 for any.
         work_dir: Folder on a disk, for one dispatcher at a time.
+
+    Raises:
+        RuntimeError: it cannot go on from what is in the folder.
     """
-    server = _service.DispatchServer(
-        _service.DispatcherConfig(
-            port=port,
-            work_dir=work_dir,
-            fault_tolerant_mode=True,
-            job_gc_check_interval_ms=_JOB_CHECK_MS,
-            job_gc_timeout_ms=_JOB_LEFT_MS,
-        ),
-        start=False,
-    )
-    server.start()
+    server = _start_dispatcher(port, work_dir)
     _logger.info(
         "Dispatcher ready on port %s, its state in %s.",
         server.target.rpartition(":")[-1],
@@ -52,6 +47,30 @@ def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
     )
     while True:
         time.sleep(_WATCH_SECONDS)
+
+
+def _start_dispatcher(port: int, work_dir: str) -> _service.DispatchServer:
+    try:
+        server = _service.DispatchServer(
+            _service.DispatcherConfig(
+                port=port,
+                work_dir=work_dir,
+                fault_tolerant_mode=True,
+                job_gc_check_interval_ms=_JOB_CHECK_MS,
+                job_gc_timeout_ms=_JOB_LEFT_MS,
+            ),
+            start=False,
+        )
+        server.start()
+    except _NOT_STARTED as error:
+        told = " ".join(str(error).split())
+        raise RuntimeError(
+            f"--work_dir={work_dir}: found a state from which no dispatcher"
+            f" starts (TensorFlow: {told[:300]}), expected one that was written"
+            " to its end. Choose a new folder; trainers go on from their"
+            " checkpoints."
+        ) from error
+    return server
 
 
 def serve_worker(

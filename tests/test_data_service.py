@@ -298,6 +298,10 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
     )
     file = tmp_path / "file"
     file.touch()
+    torn = tmp_path / "torn"
+    shutil.copytree(work_dir.removeprefix("--work_dir="), torn)
+    journal = torn / "tf_data_dispatcher_journal" / "journal_0"
+    os.truncate(journal, journal.stat().st_size - 7)
     nobody = f"127.0.0.1:{free_port()}"
     other = socket.create_server(("127.0.0.1", 0))  # Says nothing.
     serve = ("data_service", "--timeout_seconds=1")
@@ -326,6 +330,8 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
          *serve, "--role=dispatcher", "--work_dir=s3://b/state"),
         (1, f"--work_dir={tmp_path}: found a folder with other files in it (fil",
          *serve, "--role=dispatcher", f"--work_dir={tmp_path}"),
+        (1, f"--work_dir={torn}: found a state from which no dispatcher starts",
+         *serve, "--role=dispatcher", f"--work_dir={torn}"),
         (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
         (1, f"{nobody}: found no dispatcher", *train,
          f"--data_service={nobody}"),
@@ -334,7 +340,7 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
     ]  # fmt: skip
     with other:
         end_in_a_line(cases)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "torn"]
 
 
 def test_epoch_goes_on_when_the_dispatcher_comes_back(
