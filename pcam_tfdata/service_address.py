@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
     [0, 0, 0, 4, 0, 0, 0, 0, 0]
 )
 _TYPE_OF_FRAME, _SETTINGS = 3, 4
+_HOST = re.compile(r"[^\s/:@%\[\]]+")
 _LOCK = "lock"
 # In its folder; TensorFlow gave the names.
 _OF_DISPATCHER = {_LOCK, "tf_data_dispatcher_journal", "datasets"}
@@ -33,12 +35,27 @@ def parse(text: str, flag: str) -> str:
         ValueError: it is neither.
     """
     address = text.removeprefix("grpc://")
-    host, _, port = address.rpartition(":")
-    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
-    if not host or not is_port or set(host) & set("/:[]@ "):
+    host, _, port = address.partition(":")
+    if not _HOST.fullmatch(host) or not _is_port(port):
         raise ValueError(
             f"{flag}: found {text!r}, expected the address of a dispatcher, as"
             " in grpc://host:5050."
+        )
+    return address
+
+
+def parse_worker(text: str, flag: str) -> str:
+    """Returns `host` or `host:port`, without the `grpc://` it may begin with.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    address = text.removeprefix("grpc://")
+    host, colon, port = address.partition(":")
+    if not _HOST.fullmatch(host) or (colon and not _is_port(port)):
+        raise ValueError(
+            f"{flag}: found {text!r}, expected the address of a worker, as in"
+            " host or host:5051."
         )
     return address
 
@@ -133,6 +150,10 @@ def claim(work_dir: str) -> Iterator[None]:
                 " Choose another folder."
             ) from error
         yield
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16
 
 
 def _refuse_foreign(work_dir: str) -> None:

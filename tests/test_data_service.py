@@ -194,7 +194,8 @@ def test_silent_workers_end_the_reader_with_a_line(
     finally:
         for name in ("a", "b"):
             servers[name].process.send_signal(signal.SIGCONT)
-    assert "no worker sends patches, for 2 s" in str(error.value)
+    told = "(--worker_address) no worker sends patches, for 2 s"
+    assert told in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -272,6 +273,22 @@ def test_address_has_a_host_and_a_port():
         assert service_address.parse(text, "--flag") == "10.0.0.7:5050"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a b", "x:y:z", "host:99999", "http://x", "host:", ":1", "", "[::1]"],
+)
+def test_address_of_a_worker_that_is_none_is_refused(text):
+    told = f"--worker_address: found {text!r}, expected"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        service_address.parse_worker(text, "--worker_address")
+
+
+def test_address_of_a_worker_may_have_no_port():
+    for text in ("host", "10.0.0.7:5051"):
+        assert service_address.parse_worker(text, "--flag") == text
+    assert service_address.parse_worker("grpc://host:1", "--flag") == "host:1"
+
+
 def end_in_a_line(cases) -> None:
     """Runs commands at once; each ends with its exit code and what it tells."""
     started = [
@@ -317,6 +334,8 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
          "--dispatcher=a:1", "--work_dir=x"),
         (1, "--dispatcher: found 'a'", *serve, "--role=worker",
          "--dispatcher=a"),
+        (1, "--worker_address: found 'http://x'", *serve, "--role=worker",
+         f"--dispatcher={nobody}", "--worker_address=http://x"),
         (1, f"{nobody}: found no dispatcher", *serve, "--role=worker",
          f"--dispatcher={nobody}"),
         (1, "in 1 s (timed out), expected one", *serve, "--role=worker",

@@ -70,13 +70,16 @@ def run() -> None:
     dispatcher = service_address.parse(
         options.value("dispatcher"), "--dispatcher"
     )
+    known_as = options.value("worker_address")
+    if known_as is not None:
+        known_as = service_address.parse_worker(known_as, "--worker_address")
     seconds = options.value("timeout_seconds")
     service_address.refuse_taken_port(port)
     own_host = service_address.wait_for(dispatcher, seconds)
     _servers().serve_worker(
         port=port,
         dispatcher=dispatcher,
-        worker_address=options.value("worker_address") or own_host,
+        worker_address=known_as or own_host,
         seconds=seconds,
     )
 

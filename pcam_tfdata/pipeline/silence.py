@@ -83,7 +83,10 @@ class Listener:
         """Warns of a silence, and raises at its longest."""
         what = "its dispatcher does not answer"
         if is_answering:
-            what = "its dispatcher answers, but no worker sends patches"
+            what = (
+                "its dispatcher answers, but from the addresses that workers gave"
+                " (--worker_address) no worker sends patches"
+            )
         told = f"tf.data service at {self._service.address}: {what}"
         if silent_seconds > self._service.timeout_seconds:
             raise ServiceError(
