@@ -13,9 +13,15 @@ _REPORT = re.compile(rf"Error reported from {_NAME.pattern}: (.*)", re.DOTALL)
 _ABORTED = "Collective ops is aborted by: "
 _OF_OTHERS = (_ABORTED, "from remote target /job:", "GetKeyValue() timed out")
 _CRASHED = "stopped sending heartbeats"
+_SECOND = "tried to connect with a different incarnation"
 _SERVICE = "CoordinationService"
+_AGAIN = (
+    "Start the same command again on all workers: it goes on from the last"
+    " checkpoint."
+)
+# What passes through gRPC has its line breaks written out.
 _ADDITION = re.compile(
-    r"\s*(?:Additional GRPC error|The error could be from|\[\[\{\{node).*",
+    r"(?:\s|\\n)*(?:Additional GRPC error|The error could be from|\[\[\{\{node).*",
     re.DOTALL,
 )
 
@@ -64,15 +70,21 @@ def _explain(job: tf_config.Job, message: str) -> LostWorkerError:
     if not found and _SERVICE in message:
         found = [0]  # It runs at the chief.
     name = job.describe(found[0]) if found else "another worker"
+    own_name = job.describe(job.index)
     reported = _REPORT.search(message)
     if reported:
         message = reported.group(3)
+        if _SECOND in message:
+            return LostWorkerError(
+                f"{own_name}: found that a second process was started as"
+                f" {name} while the job runs, or that it restarted, expected"
+                f" one process a worker (TensorFlow: {_shorten(message)})."
+                f" {_AGAIN}"
+            )
         if _CRASHED not in message and found:
             return LostWorkerError(f"{name} ended: {_shorten(message)}")
     return LostWorkerError(
-        f"{job.describe(job.index)}: lost {name} (TensorFlow:"
-        f" {_shorten(message)}). Start the same command again on all workers:"
-        " it goes on from the last checkpoint."
+        f"{own_name}: lost {name} (TensorFlow: {_shorten(message)}). {_AGAIN}"
     )
 
 

@@ -395,6 +395,17 @@ REMOTE = (
     "\nAdditional GRPC error information from remote target"
     " /job:worker/replica:0/task:{} while calling /tensorflow.{}\n:UNKNOWN"
 )
+PREVIOUS = "The error could be from a previous operation."
+INCARNATION = (
+    "/job:worker/replica:0/task:2 unexpectedly tried to connect with a different"
+    " incarnation. It has likely restarted."
+)
+SECOND = f"Error reported from /job:worker/task:2: {INCARNATION}"
+TOLD_OF_SECOND = (
+    "found that a second process was started as worker 2 (c:3) while the job"
+    " runs, or that it restarted, expected one process a worker (TensorFlow:"
+    f" {INCARNATION}). Start the same command again on all workers:"
+)
 
 
 @pytest.mark.parametrize(
@@ -422,9 +433,28 @@ REMOTE = (
             " /tensorflow.CoordinationService/Heartbeat",
             "lost worker 0 (a:1) (TensorFlow: Deadline Exceeded RPC",
         ),
+        (
+            f"{ABORTED}{SECOND}\n{PREVIOUS}\n\t [[{{{{node while/Collective}}}}]]",
+            f"worker 1 (b:2): {TOLD_OF_SECOND}",
+        ),
+        (
+            f"{ABORTED}Collective ops is aborted by: {SECOND}\n{PREVIOUS}"
+            + REMOTE.format(0, "WorkerService/RecvBuf:")
+            + ':Error received from peer {grpc_message:"Collective ops is'
+            f' aborted by: {SECOND}\\n{PREVIOUS}"}}\n{PREVIOUS}',
+            f"worker 1 (b:2): {TOLD_OF_SECOND}",
+        ),
         (f"{ABORTED}CANCELLED", "lost another worker (TensorFlow: CANCELLED)"),
     ],
-    ids=["closed", "silent", "told", "chief", "unknown"],
+    ids=[
+        "closed",
+        "silent",
+        "told",
+        "chief",
+        "second",
+        "second by gRPC",
+        "unknown",
+    ],
 )
 def test_lost_worker_is_named(message, told):
     error = tf.errors.UnavailableError(None, None, message)
