@@ -46,6 +46,8 @@ _FREE = (
     "tensorboard", "data_service", "data_service_timeout_seconds",
     "worker_wait_seconds",
 )  # fmt: skip
+# What `open_run` is told of a run, and a start of it tells.
+_FACTS = ("manifest_sha256", "order", "input", "precision")
 _logger = logging.getLogger(__name__)
 _PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow")
 
@@ -87,7 +89,8 @@ def open_run(
 
     Raises:
         ValueError: the folder is that of a run with other flags, on other data,
-            in another order or precision. Nothing is changed then.
+            in another order or precision, or of a damaged one. Nothing is
+            changed then.
     """
     os.makedirs(run_dir, exist_ok=True)
     path = os.path.join(run_dir, FLAGS)
@@ -130,8 +133,11 @@ def read_flags(run_dir: str) -> dict[str, str]:
 
 def read_manifest_sha256(run_dir: str) -> str:
     """Returns the hash of the records that a run was trained on."""
-    with open(os.path.join(run_dir, ENVIRONMENT), encoding="utf-8") as file:
-        return json.load(file)["starts"][0]["manifest_sha256"]
+    # Runs of long ago tell no order.
+    starts = _parse_starts(
+        os.path.join(run_dir, ENVIRONMENT), ("manifest_sha256",)
+    )
+    return starts[0]["manifest_sha256"]
 
 
 def read_input(run_dir: str) -> str | None:
@@ -282,10 +288,24 @@ def _order_remedy(
 
 
 def _read_starts(path: str) -> list[dict[str, object]]:
-    if not os.path.isfile(path):
-        return []
+    return _parse_starts(path, _FACTS) if os.path.isfile(path) else []
+
+
+def _parse_starts(path: str, names: Sequence[str]) -> list[dict[str, object]]:
+    """Returns the starts that a file tells of, at least one, with these facts."""
     with open(path, encoding="utf-8") as file:
-        return json.load(file)["starts"]
+        try:
+            starts = json.load(file)["starts"]
+            for start in (starts[0], starts[-1]):
+                if missing := set(names) - dict(start).keys():
+                    raise KeyError(min(missing))
+            return starts
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: found no starts of a run ({type(error).__name__}:"
+                f" {error}), expected the JSON that `pcam train` writes. Put it"
+                " back from a copy, or train anew with --restart."
+            ) from error
 
 
 def _only_goes_further(before: set[str], now: set[str]) -> bool:

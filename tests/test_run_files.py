@@ -1,6 +1,7 @@
 """The folder of a run: resumed, refused, or begun anew."""
 
 import json
+import re
 
 import pytest
 
@@ -86,6 +87,30 @@ def test_restart_that_was_killed_begins_anew(run_dir):
         open_with(run_dir)
     open_with(run_dir, restart=True)
     assert [p.name for p in run_dir.iterdir()] == [run_files.FLAGS]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"starts": x', b"\xff", b"5", b"{}", b'{"starts": []}',
+     b'{"starts": [5]}', b'{"starts": [{"input": "mmap"}]}'],
+)  # fmt: skip
+def test_damaged_environment_is_named_and_restarted(run_dir, content):
+    begin(run_dir)
+    path = run_dir / run_files.ENVIRONMENT
+    path.write_bytes(content)
+    for read in (
+        lambda: open_with(run_dir),
+        lambda: run_files.read_input(str(run_dir)),
+        lambda: run_files.read_manifest_sha256(str(run_dir)),
+        lambda: run_files.write_environment(str(run_dir), FACTS),
+    ):
+        told = f"^{re.escape(str(path))}: found no .*, expected the JSON"
+        with pytest.raises(ValueError, match=told):
+            read()
+    assert path.read_bytes() == content
+    open_with(run_dir, restart=True)
+    run_files.write_environment(str(run_dir), FACTS)
+    assert run_files.read_input(str(run_dir)) == "mmap"
 
 
 def test_half_a_checkpoint_is_none(run_dir):
