@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import IO
@@ -18,6 +19,7 @@ from pcam_tfdata import remote
 
 INCOMPLETE = ".incomplete"  # Ends the name of what is being written.
 _OF_TENSORFLOW = "ram"  # Its files in memory, which nobody else sees.
+_BUILT_INTO_TENSORFLOW = ("file", "gs", _OF_TENSORFLOW)
 
 
 def is_remote(path: str) -> bool:
@@ -48,7 +50,13 @@ def is_known_to_tensorflow(path: str) -> bool:
     if not is_remote(path):
         return True
     scheme = path.partition("://")[0]
-    return scheme in _tensorflow().io.gfile.get_registered_schemes()
+    if scheme in _BUILT_INTO_TENSORFLOW:
+        return True
+    # Others come with packages that import it; to ask, it takes seconds.
+    return (
+        "tensorflow" in sys.modules
+        and scheme in _tensorflow().io.gfile.get_registered_schemes()
+    )
 
 
 def size(path: str) -> int | None:

@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+import tensorflow as tf
 
 from pcam_tfdata import files, manifest, remote
 
@@ -58,6 +59,14 @@ def test_missing_package_of_a_store_is_named(monkeypatch):
     with pytest.raises(RuntimeError, match=r"s3://b/r: .*'pcam_tfdata\[remote"):
         manifest.read("s3://b/r")
     files.require("gs://b/r")  # TensorFlow opens it.
+
+
+def test_scheme_that_a_package_adds_to_tensorflow_is_known(monkeypatch):
+    monkeypatch.setattr(remote, "knows", lambda scheme: False)
+    monkeypatch.setattr(
+        tf.io.gfile, "get_registered_schemes", lambda: ["", "s3"]
+    )
+    files.require("s3://b/r")
 
 
 class Store:
