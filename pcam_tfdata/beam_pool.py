@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import secrets
 import shlex
 import sys
@@ -22,6 +23,7 @@ from pcam_tfdata import beam_tasks, files
 _POLL_SECONDS = 0.2
 _STDERR = 2
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
+_JOB = re.compile(r"[a-z]+-[0-9a-f]{16}")  # The name of a job's folder.
 
 _logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class BeamPool:
         beam_options: Beam's flags, as on a command line.
 
     Raises:
+        FileExistsError: on entering: the folder holds other things.
         RuntimeError, ValueError: see `parse_options`.
     """
 
@@ -43,6 +46,7 @@ class BeamPool:
         self._options = parse_options(beam_options)
 
     def __enter__(self) -> "BeamPool":
+        _refuse_foreign(self._folder)
         files.remove_folder(self._folder)
         return self
 
@@ -132,6 +136,18 @@ def parse_options(text: str) -> Any:
 def count_tasks(num_tasks: int) -> Iterator[int]:
     """Yields the number of each task."""
     yield from range(num_tasks)
+
+
+def _refuse_foreign(folder: str) -> None:
+    is_remote = files.is_remote(folder)
+    if not is_remote and not os.path.lexists(folder):
+        return
+    is_folder = is_remote or os.path.isdir(folder)
+    if not is_folder or not all(map(_JOB.fullmatch, files.list_names(folder))):
+        raise FileExistsError(
+            f"{folder}: found something other than jobs of Beam, expected a"
+            " folder to make. Move it away, or choose another output."
+        )
 
 
 def _run(options: Any, job: str, num_tasks: int) -> Exception | None:

@@ -146,6 +146,18 @@ def test_tasks_run_in_several_processes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_folder_of_other_things_is_left_alone(tmp_path, is_folder):
+    place = tmp_path / "jobs"
+    mine = place / "thesis.tex" if is_folder else place
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("x")
+    with pytest.raises(FileExistsError, match="other than jobs of Beam"):
+        with beam_pool.BeamPool(str(place), PROCESSES):
+            pass
+    assert mine.read_text() == "x"
+
+
 def test_no_task_is_no_job(tmp_path):
     with beam_pool.BeamPool(str(tmp_path / "jobs"), PROCESSES) as pool:
         assert pool.map(len, [], num_patches=0, description="none") == []
