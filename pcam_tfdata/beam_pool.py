@@ -3,6 +3,9 @@
 `BeamPool.map` does what `workers.Workers.map` does. Workers get their tasks through
 a folder, see `beam_tasks`, on a disk that all of them see or in a bucket. The job
 itself holds the number of tasks, so that it stays small.
+
+    FOLDER/lock            on a disk: locked by the process that has the jobs
+    FOLDER/NAME-NUMBER/    a job
 """
 
 import concurrent.futures
@@ -18,11 +21,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pcam_tfdata import beam_tasks, files
+from pcam_tfdata import beam_tasks, files, locks
 
 _POLL_SECONDS = 0.2
 _STDERR = 2
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
+_LOCK = "lock"
 _JOB = re.compile(r"[a-z]+-[0-9a-f]{16}")  # The name of a job's folder.
 
 _logger = logging.getLogger(__name__)
@@ -33,25 +37,37 @@ class BeamPool:
 
     Args:
         folder: Of all jobs, seen by the workers too. Jobs that an earlier
-            process left there are stopped: their tasks are removed.
+            process left there are stopped: their tasks are removed. On a disk
+            one process has it at a time; in a bucket the later stops the
+            earlier.
         beam_options: Beam's flags, as on a command line.
 
     Raises:
-        FileExistsError: on entering: the folder holds other things.
         RuntimeError, ValueError: see `parse_options`.
     """
 
     def __init__(self, folder: str, beam_options: str) -> None:
         self._folder = folder
         self._options = parse_options(beam_options)
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "BeamPool":
+        """Takes the folder.
+
+        Raises:
+            FileExistsError: it holds other things.
+            RuntimeError: another process has it.
+        """
         _refuse_foreign(self._folder)
-        files.remove_folder(self._folder)
+        if not files.is_remote(self._folder):
+            self._held.enter_context(_hold(self._folder))
+        for name in files.list_names(self._folder):
+            if _JOB.fullmatch(name):
+                files.remove_folder(os.path.join(self._folder, name))
         return self
 
     def __exit__(self, *_: object) -> None:
-        files.remove_folder(self._folder)
+        self._held.close()
 
     def map(
         self,
@@ -78,17 +94,25 @@ class BeamPool:
             self._folder, f"{description}-{secrets.token_hex(8)}"
         )
         files.make_folder(job)
-        num_tasks = beam_tasks.write(job, function, tasks)
-        _logger.info(
-            "%s: %s patches in %s tasks on Beam.",
-            description, f"{num_patches:,}", f"{num_tasks:,}",
-        )  # fmt: skip
         try:
+            num_tasks = beam_tasks.write(job, function, tasks)
+            _logger.info(
+                "%s: %s patches in %s tasks on Beam.",
+                description, f"{num_patches:,}", f"{num_tasks:,}",
+            )  # fmt: skip
             failure = _run(self._options, job, num_tasks) if num_tasks else None
             return beam_tasks.collect(job, num_tasks, failure)
         finally:
             # What still runs of it finds no more task.
             files.remove_folder(job)
+
+
+def has_jobs(folder: str) -> bool:
+    """Returns whether there are jobs in a folder that nobody has stopped."""
+    return any(
+        beam_tasks.is_there(os.path.join(folder, name))
+        for name in files.list_names(folder)
+    )
 
 
 def parse_options(text: str) -> Any:
@@ -143,11 +167,30 @@ def _refuse_foreign(folder: str) -> None:
     if not is_remote and not os.path.lexists(folder):
         return
     is_folder = is_remote or os.path.isdir(folder)
-    if not is_folder or not all(map(_JOB.fullmatch, files.list_names(folder))):
+    if not is_folder or not all(map(_is_own, files.list_names(folder))):
         raise FileExistsError(
             f"{folder}: found something other than jobs of Beam, expected a"
             " folder to make. Move it away, or choose another output."
         )
+
+
+def _is_own(name: str) -> bool:
+    return name == _LOCK or _JOB.fullmatch(name) is not None
+
+
+@contextlib.contextmanager
+def _hold(folder: str) -> Iterator[None]:
+    """Locks a folder on a disk; at the end it goes, if it is empty."""
+    path = os.path.join(folder, _LOCK)
+    with locks.hold(
+        path,
+        "has jobs on Beam for this output",
+        "Wait for it, or choose another output.",
+    ):
+        yield
+        os.remove(path)
+        with contextlib.suppress(OSError):  # Something was put there meanwhile.
+            os.rmdir(folder)
 
 
 def _run(options: Any, job: str, num_tasks: int) -> Exception | None:

@@ -75,6 +75,11 @@ def run(number: int, job: str) -> None:
     files.write_bytes(result_path, pickle.dumps(result))
 
 
+def is_there(job: str) -> bool:
+    """Returns whether a job has its tasks: nobody has stopped it."""
+    return files.is_file(os.path.join(job, _TASKS))
+
+
 def collect(job: str, num_tasks: int, failure: Exception | None) -> list[Any]:
     """Returns the results of all tasks, in order.
 
@@ -85,8 +90,22 @@ def collect(job: str, num_tasks: int, failure: Exception | None) -> list[Any]:
 
     Raises:
         Exception: that of the first task without a result.
-        RuntimeError: a task has neither result nor error.
+        RuntimeError: a task has neither result nor error, or another process
+            has stopped the job.
     """
+    try:
+        return _collect(job, num_tasks, failure)
+    except Exception as error:
+        if is_there(job):
+            raise
+        raise RuntimeError(
+            f"{job}: found no tasks, expected those of this command: another"
+            " one with the same output took them away. Run one at a time."
+        ) from error
+
+
+def _collect(job: str, num_tasks: int, failure: Exception | None) -> list[Any]:
+    """Returns what `collect` does, of a job that nobody stops."""
     names, missing = _list_missing(job, num_tasks)
     deadline = time.monotonic() + _LATE_SECONDS
     while missing and failure is None and time.monotonic() < deadline:

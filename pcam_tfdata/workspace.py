@@ -16,7 +16,14 @@ import logging
 import os
 from collections.abc import Iterator
 
-from pcam_tfdata import faults, files, journal, locks, replacement
+from pcam_tfdata import (
+    beam_pool,
+    faults,
+    files,
+    journal,
+    locks,
+    replacement,
+)
 
 _LOCK = "lock"
 _RECORDS = "records"
@@ -85,7 +92,8 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
     """Gives this process alone folders to work in.
 
     They are removed at the end, and after an error if no shard is finished or
-    the source is at fault: what is mended there may change any shard.
+    the source is at fault: what is mended there may change any shard. In a
+    bucket they stay for another job that has taken them over on Beam.
 
     Args:
         output_dir: Where the records will be.
@@ -110,7 +118,8 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
             yield place
         except BaseException as error:
             is_source = isinstance(error, faults.BadInputError)
-            if is_source or not _list_finished(folder):
+            is_of_use = not is_source and _list_finished(folder)
+            if not is_of_use and not _is_taken_over(place):
                 _remove(folder)
             raise
         files.remove(os.path.join(folder, replacement.NOTE))
@@ -134,6 +143,11 @@ def _lock(folder: str) -> contextlib.AbstractContextManager[None]:
         "is converting to this output",
         "Wait for it, or choose another --output_dir.",
     )
+
+
+def _is_taken_over(place: Workspace) -> bool:
+    """Returns whether another job is at work in a bucket, which has no lock."""
+    return files.is_remote(place.folder) and beam_pool.has_jobs(place.beam_dir)
 
 
 def _refuse_foreign(folder: str) -> None:

@@ -158,6 +158,20 @@ def test_folder_of_other_things_is_left_alone(tmp_path, is_folder):
     assert mine.read_text() == "x"
 
 
+def test_folder_on_a_disk_is_of_one_process_at_a_time(tmp_path):
+    folder = tmp_path / "jobs"
+    with beam_pool.BeamPool(str(folder), PROCESSES):
+        job = folder / f"convert-{'0' * 16}"
+        job.mkdir()
+        with pytest.raises(RuntimeError, match="has jobs on Beam for this"):
+            with beam_pool.BeamPool(str(folder), PROCESSES):
+                pass
+        assert job.is_dir()
+    with beam_pool.BeamPool(str(folder), PROCESSES):
+        assert not job.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_task_is_no_job(tmp_path):
     with beam_pool.BeamPool(str(tmp_path / "jobs"), PROCESSES) as pool:
         assert pool.map(len, [], num_patches=0, description="none") == []

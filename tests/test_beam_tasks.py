@@ -5,6 +5,7 @@ import errno
 import multiprocessing
 import pathlib
 import pickle
+import shutil
 import sys
 import time
 
@@ -80,6 +81,17 @@ def test_task_that_nobody_did_is_told(job):
         RuntimeError, match=r"found 1 of 2 tasks undone .*reason"
     ):
         beam_tasks.collect(job, 2, RuntimeError("Traceback\nthe reason"))
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("no file tasks")])
+def test_job_that_another_one_stopped_is_told(tmp_path, error):
+    job = tmp_path / "job"
+    job.mkdir()
+    beam_tasks.write(str(job), double, [1, 2])
+    beam_tasks.run(0, str(job))
+    shutil.rmtree(job)
+    with pytest.raises(RuntimeError, match="another one .* took them away"):
+        beam_tasks.collect(str(job), 2, error)
 
 
 def test_result_that_a_shared_disk_shows_late_is_waited_for(job, monkeypatch):

@@ -329,22 +329,63 @@ def test_job_killed_while_it_copies_is_run_again(
     assert files.list_names(f"{output_dir}.incomplete") == []
 
 
+def start(source, output_dir, *more: str) -> subprocess.Popen:
+    """Starts a conversion with its own workers, which signals reach too."""
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "pcam_tfdata", "convert_to_tfrecords",
+            f"--input_dir={source}", f"--output_dir={output_dir}",
+            "--shard_megabytes=0.2", f"--slide_csv={source}/slides.csv",
+            *more,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )  # fmt: skip
+
+
+def start_and_stop(source, output_dir) -> subprocess.Popen:
+    """Starts a conversion on Beam and stops it when its tasks are there."""
+    folder = f"{output_dir}.incomplete/beam"
+    before = set(files.list_names(folder))
+    process = start(source, output_dir, *ON_BEAM)
+
+    def has_tasks() -> bool:
+        assert process.poll() is None, process.communicate()
+        jobs = set(files.list_names(folder)) - before
+        return any(files.is_file(f"{folder}/{job}/function") for job in jobs)
+
+    wait_until(has_tasks)
+    os.killpg(process.pid, signal.SIGSTOP)
+    return process
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_later_of_two_jobs_on_beam_stops_the_earlier(
+    source, bucket, local, number
+):
+    output_dir = f"{bucket}/records"
+    earlier, later = (start_and_stop(source, output_dir) for _ in range(2))
+    if number:
+        os.killpg(earlier.pid, number)
+    os.killpg(earlier.pid, signal.SIGCONT)
+    output, _ = earlier.communicate(timeout=DEADLINE)
+    assert earlier.returncode == (128 + number if number else 1), output
+    assert number or "took them away. Run one at a time.\n" in output
+    os.killpg(later.pid, signal.SIGCONT)
+    output, _ = later.communicate(timeout=DEADLINE)
+    assert later.returncode == 0, output
+    assert hash_all(output_dir) == local
+    assert files.list_names(bucket) == ["records"]
+
+
 @pytest.mark.parametrize("runner", [[], ON_BEAM], ids=["local", "beam"])
 def test_killed_upload_leaves_no_records_and_goes_on(
     source, bucket, local, runner
 ):
     output_dir = f"{bucket}/records"
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "pcam_tfdata", "convert_to_tfrecords",
-            f"--input_dir={source}", f"--output_dir={output_dir}",
-            "--shard_megabytes=0.2", f"--slide_csv={source}/slides.csv",
-            *runner,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )  # fmt: skip
+    process = start(source, output_dir, *runner)
 
     def has_finished() -> bool:
         assert process.poll() is None, process.communicate()
