@@ -18,7 +18,7 @@ import secrets
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pcam_tfdata import beam_tasks, files, locks
@@ -41,14 +41,18 @@ class BeamPool:
             one process has it at a time; in a bucket the later stops the
             earlier.
         beam_options: Beam's flags, as on a command line.
+        expected: The versions that workers must have, by package.
 
     Raises:
         RuntimeError, ValueError: see `parse_options`.
     """
 
-    def __init__(self, folder: str, beam_options: str) -> None:
+    def __init__(
+        self, folder: str, beam_options: str, expected: Mapping[str, str]
+    ) -> None:
         self._folder = folder
         self._options = parse_options(beam_options)
+        self._expected = expected
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "BeamPool":
@@ -95,7 +99,7 @@ class BeamPool:
         )
         files.make_folder(job)
         try:
-            num_tasks = beam_tasks.write(job, function, tasks)
+            num_tasks = beam_tasks.write(job, function, tasks, self._expected)
             _logger.info(
                 "%s: %s patches in %s tasks on Beam.",
                 description, f"{num_patches:,}", f"{num_tasks:,}",

@@ -1,6 +1,7 @@
 """Tasks for workers on any machine: a folder that they share, and nothing else.
 
-    JOB/function     what to call, pickled, and the versions it is of
+    JOB/function     versions that it needs, and what to call: pickled twice, as
+                     a worker without these packages cannot unpickle it
     JOB/tasks        its arguments, pickled, one after the other
     JOB/starts       where each begins in there, and the end: int64
     JOB/result-K     what came of task K, pickled
@@ -17,7 +18,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,17 @@ from pcam_tfdata import files, versions
 _FUNCTION, _TASKS, _STARTS = "function", "tasks", "starts"
 _START = np.dtype("<i8")
 _NUM_READERS = 16
+_MAX_TEXT = 500
+# Their messages are written for the user, see `cli.main`.
+_TOLD = (ValueError, OSError, RuntimeError, ArithmeticError)
 _LATE_SECONDS = 60  # A disk of several machines may show a file late.
 
 
 def write(
-    job: str, function: Callable[[Any], Any], tasks: Iterable[Any]
+    job: str,
+    function: Callable[[Any], Any],
+    tasks: Iterable[Any],
+    expected: Mapping[str, str],
 ) -> int:
     """Writes what workers read; returns the number of tasks.
 
@@ -39,6 +46,7 @@ def write(
         job: A folder that is there.
         function: Of a module that workers can import.
         tasks: Its arguments; memory holds one at a time.
+        expected: The versions that workers must have, by package.
     """
     starts = [0]
     with files.open_whole(os.path.join(job, _TASKS), "wb") as file:
@@ -49,7 +57,7 @@ def write(
     )
     files.write_bytes(
         os.path.join(job, _FUNCTION),
-        pickle.dumps((function, versions.of_conversion())),
+        pickle.dumps((dict(expected), pickle.dumps(function))),
     )
     return len(starts) - 1
 
@@ -89,7 +97,8 @@ def collect(job: str, num_tasks: int, failure: Exception | None) -> list[Any]:
         failure: What went wrong with the job as a whole, if anything did.
 
     Raises:
-        Exception: that of the first task without a result.
+        Exception: that of the first task without a result; a RuntimeError
+            where its text is not for the user.
         RuntimeError: a task has neither result nor error, or another process
             has stopped the job.
     """
@@ -135,14 +144,8 @@ def _list_missing(job: str, num_tasks: int) -> tuple[set[str], list[int]]:
 
 def _read_task(job: str, number: int) -> tuple[Callable[[Any], Any], Any]:
     with files.open_file(os.path.join(job, _FUNCTION), "rb") as file:
-        function, expected = pickle.load(file)
-    found = versions.of_conversion()
-    if found != expected:
-        raise RuntimeError(
-            f"worker on {socket.gethostname()}: found {found}, expected"
-            f" {expected}, as where the job was started. Install the same"
-            " versions there."
-        )
+        expected, function = pickle.load(file)
+    _check_versions(expected)
     span = files.read_bytes(
         os.path.join(job, _STARTS),
         number * _START.itemsize,
@@ -150,7 +153,23 @@ def _read_task(job: str, number: int) -> tuple[Callable[[Any], Any], Any]:
     )
     start, end = np.frombuffer(span, _START).tolist()
     data = files.read_bytes(os.path.join(job, _TASKS), start, end - start)
-    return function, pickle.loads(data)
+    return pickle.loads(function), pickle.loads(data)
+
+
+def _check_versions(expected: Mapping[str, str]) -> None:
+    differing = versions.list_differing(expected)
+    if not differing:
+        return
+    found = [
+        f"{name} {here}" if here else f"no {name}"
+        for name, here in differing.items()
+    ]
+    wanted = [f"{name} {expected[name]}" for name in differing]
+    raise RuntimeError(
+        f"worker on {socket.gethostname()}: found {', '.join(found)}, expected"
+        f" {', '.join(wanted)}, as where the job was started. Install the same"
+        " versions there."
+    )
 
 
 def _read(path: str) -> Any:
@@ -159,11 +178,18 @@ def _read(path: str) -> Any:
 
 
 def _pickle_error(error: Exception) -> bytes:
-    """Returns an error, or its text where it cannot travel."""
+    """Returns an error; where it cannot travel or is not told, its text."""
     try:
         data = pickle.dumps(error)
         pickle.loads(data)
     except Exception:  # Anything, of classes that are not ours.
-        text = f"{type(error).__name__}: {error}"
-        return pickle.dumps(RuntimeError(text))
-    return data
+        data = None
+    if data and isinstance(error, _TOLD):
+        return data
+    text = " ".join(str(error).split())[:_MAX_TEXT]
+    return pickle.dumps(
+        RuntimeError(
+            f"worker on {socket.gethostname()}:"
+            f" {': '.join(filter(None, (type(error).__name__, text)))}"
+        )
+    )

@@ -190,7 +190,9 @@ def _open_pool(
     place: workspace.Workspace, options: ConvertOptions
 ) -> workers.Workers | beam_pool.BeamPool:
     if options.runner == _BEAM:
-        return beam_pool.BeamPool(place.beam_dir, options.beam_options)
+        return beam_pool.BeamPool(
+            place.beam_dir, options.beam_options, versions.of_conversion()
+        )
     return workers.Workers(options.num_workers, prepare_for=shards.write_shard)
 
 

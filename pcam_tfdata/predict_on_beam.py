@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from pcam_tfdata import beam_pool, merge, predict, predict_options
+from pcam_tfdata import beam_pool, merge, predict, predict_options, versions
 from pcam_tfdata.pipeline import selection
 
 _SHARDS_PER_TASK = 8  # A task loads the network, which takes seconds.
@@ -46,7 +46,8 @@ def predict_records(
         for start in starts
     ]
     folder = f"{options.output_csv}.beam"
-    with beam_pool.BeamPool(folder, beam_options) as pool:
+    expected = versions.of_prediction()
+    with beam_pool.BeamPool(folder, beam_options, expected) as pool:
         pool.map(
             predict.predict_range,
             tasks,

@@ -3,12 +3,12 @@
 import hashlib
 import importlib.metadata
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pcam_tfdata
 
 _OF_CONVERSION = ("numpy", "pillow", "google-crc32c")
-_OF_TRAINING = ("keras", "numpy", "tensorflow")
+_OF_PREDICTION = ("keras", "numpy", "tensorflow")
 
 
 def find(packages: Iterable[str]) -> dict[str, str]:
@@ -18,14 +18,32 @@ def find(packages: Iterable[str]) -> dict[str, str]:
     }
 
 
+def list_differing(expected: Mapping[str, str]) -> dict[str, str | None]:
+    """Returns what is here instead of some versions; None for what is not."""
+    found = {}
+    for name, version in expected.items():
+        try:
+            here = find([name] if name != pcam_tfdata.__name__ else [])[name]
+        except importlib.metadata.PackageNotFoundError:
+            here = None
+        if here != version:
+            found[name] = here
+    return found
+
+
 def of_conversion() -> dict[str, str]:
     """Returns the versions that the bytes of records depend on."""
     return find(_OF_CONVERSION)
 
 
+def of_prediction() -> dict[str, str]:
+    """Returns the versions that logits depend on."""
+    return find(_OF_PREDICTION)
+
+
 def of_training() -> dict[str, str]:
     """Returns the versions that weights depend on, and a hash of the sources."""
-    return find(_OF_TRAINING) | {"pcam_tfdata of SHA-256": _hash_sources()}
+    return of_prediction() | {"pcam_tfdata of SHA-256": _hash_sources()}
 
 
 def _hash_sources() -> str:

@@ -133,7 +133,7 @@ def test_beam_writes_the_bytes_of_local(tree, tmp_path, change, more):
 
 def test_tasks_run_in_several_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
-    with beam_pool.BeamPool(str(tmp_path / "jobs"), PROCESSES) as pool:
+    with beam_pool.BeamPool(str(tmp_path / "jobs"), PROCESSES, {}) as pool:
         pids = pool.map(
             worker_tasks.find_process,
             range(10),
@@ -153,27 +153,27 @@ def test_folder_of_other_things_is_left_alone(tmp_path, is_folder):
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("x")
     with pytest.raises(FileExistsError, match="other than jobs of Beam"):
-        with beam_pool.BeamPool(str(place), PROCESSES):
+        with beam_pool.BeamPool(str(place), PROCESSES, {}):
             pass
     assert mine.read_text() == "x"
 
 
 def test_folder_on_a_disk_is_of_one_process_at_a_time(tmp_path):
     folder = tmp_path / "jobs"
-    with beam_pool.BeamPool(str(folder), PROCESSES):
+    with beam_pool.BeamPool(str(folder), PROCESSES, {}):
         job = folder / f"convert-{'0' * 16}"
         job.mkdir()
         with pytest.raises(RuntimeError, match="has jobs on Beam for this"):
-            with beam_pool.BeamPool(str(folder), PROCESSES):
+            with beam_pool.BeamPool(str(folder), PROCESSES, {}):
                 pass
         assert job.is_dir()
-    with beam_pool.BeamPool(str(folder), PROCESSES):
+    with beam_pool.BeamPool(str(folder), PROCESSES, {}):
         assert not job.exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_task_is_no_job(tmp_path):
-    with beam_pool.BeamPool(str(tmp_path / "jobs"), PROCESSES) as pool:
+    with beam_pool.BeamPool(str(tmp_path / "jobs"), PROCESSES, {}) as pool:
         assert pool.map(len, [], num_patches=0, description="none") == []
 
 

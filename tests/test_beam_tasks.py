@@ -2,10 +2,12 @@
 
 import concurrent.futures
 import errno
+import importlib
 import multiprocessing
 import pathlib
 import pickle
 import shutil
+import socket
 import sys
 import time
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import run_pcam, write_patches
 
+import pcam_tfdata
 from pcam_tfdata import beam_pool, beam_tasks, manifest, shards, versions
 from pcam_tfdata.sources import listing
 
@@ -36,20 +39,24 @@ def fail_oddly(number: int) -> int:
     raise OddError(number, 2)
 
 
+def raise_it(error: Exception) -> None:
+    raise error
+
+
 @pytest.fixture
 def job(tmp_path) -> str:
     return str(tmp_path)
 
 
 def test_each_task_finds_its_own_argument(job):
-    assert beam_tasks.write(job, double, iter([5, 7, 9])) == 3
+    assert beam_tasks.write(job, double, iter([5, 7, 9]), {}) == 3
     for number in (2, 0, 1):
         beam_tasks.run(number, job)
     assert beam_tasks.collect(job, 3, None) == [10, 14, 18]
 
 
 def test_task_that_is_done_is_not_done_again(job):
-    beam_tasks.write(job, fail, [5])
+    beam_tasks.write(job, fail, [5], {})
     path = pathlib.Path(job) / "result-0"
     path.write_bytes(pickle.dumps("done"))
     beam_tasks.run(0, job)
@@ -57,7 +64,7 @@ def test_task_that_is_done_is_not_done_again(job):
 
 
 def test_error_of_the_first_task_comes_to_the_driver(job):
-    beam_tasks.write(job, fail, [5, 7])
+    beam_tasks.write(job, fail, [5, 7], {})
     for number in (1, 0):
         with pytest.raises(OSError, match="disk"):
             beam_tasks.run(number, job)
@@ -67,15 +74,33 @@ def test_error_of_the_first_task_comes_to_the_driver(job):
 
 
 def test_error_that_cannot_travel_is_told_by_its_text(job):
-    beam_tasks.write(job, fail_oddly, [1])
+    beam_tasks.write(job, fail_oddly, [1], {})
     with pytest.raises(OddError):
         beam_tasks.run(0, job)
     with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
         beam_tasks.collect(job, 1, RuntimeError("Beam's"))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ModuleNotFoundError("no tensorflow\nhere"), KeyError("x"), MemoryError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_error_that_is_not_for_the_user_is_told_in_one_line(job, error):
+    beam_tasks.write(job, raise_it, [error], {})
+    with pytest.raises(type(error)):
+        beam_tasks.run(0, job)
+    text = " ".join(str(error).split())
+    expected = f"worker on {socket.gethostname()}: {type(error).__name__}" + (
+        f": {text}" if text else ""
+    )
+    with pytest.raises(RuntimeError) as told:
+        beam_tasks.collect(job, 1, RuntimeError("Beam's"))
+    assert str(told.value) == expected
+
+
 def test_task_that_nobody_did_is_told(job):
-    beam_tasks.write(job, double, [1, 2])
+    beam_tasks.write(job, double, [1, 2], {})
     beam_tasks.run(0, job)
     with pytest.raises(
         RuntimeError, match=r"found 1 of 2 tasks undone .*reason"
@@ -87,24 +112,53 @@ def test_task_that_nobody_did_is_told(job):
 def test_job_that_another_one_stopped_is_told(tmp_path, error):
     job = tmp_path / "job"
     job.mkdir()
-    beam_tasks.write(str(job), double, [1, 2])
+    beam_tasks.write(str(job), double, [1, 2], {})
     beam_tasks.run(0, str(job))
     shutil.rmtree(job)
-    with pytest.raises(RuntimeError, match="another one .* took them away"):
+    with pytest.raises(RuntimeError, match=r"another one .* took them away"):
         beam_tasks.collect(str(job), 2, error)
 
 
 def test_result_that_a_shared_disk_shows_late_is_waited_for(job, monkeypatch):
-    beam_tasks.write(job, double, [1])
+    beam_tasks.write(job, double, [1], {})
     monkeypatch.setattr(time, "sleep", lambda seconds: beam_tasks.run(0, job))
     assert beam_tasks.collect(job, 1, None) == [2]
 
 
-def test_worker_of_other_versions_is_refused(job, monkeypatch):
-    beam_tasks.write(job, double, [1])
-    monkeypatch.setattr(versions, "find", lambda _: {"numpy": "1.0"})
-    with pytest.raises(RuntimeError, match="Install the same versions there"):
+@pytest.mark.parametrize(
+    ("package", "found"),
+    [
+        ("numpy", f"found numpy {np.__version__}, expected numpy 0.1,"),
+        ("pcam_tfdata", f"found pcam_tfdata {pcam_tfdata.__version__}, exp"),
+        ("no-such", "found no no-such, expected no-such 0.1,"),
+    ],
+    ids=["other", "of this package", "missing"],
+)
+def test_worker_of_other_versions_is_refused(job, package, found):
+    expected = versions.find(["pillow"]) | {package: "0.1"}
+    beam_tasks.write(job, double, [1], expected)
+    with pytest.raises(
+        RuntimeError, match=rf"worker on .*: {found}.*Install the same"
+    ):
         beam_tasks.run(0, job)
+
+
+def test_missing_package_is_told_before_the_function_needs_it(
+    job, tmp_path, monkeypatch
+):
+    (tmp_path / "needy.py").write_text("def work(_): pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("needy").work
+    beam_tasks.write(job, work, [1], {"no-such": "0.1"})
+    monkeypatch.setitem(sys.modules, "needy", None)
+    with pytest.raises(RuntimeError, match="found no no-such"):
+        beam_tasks.run(0, job)
+
+
+def test_versions_of_this_process_are_those_expected():
+    for of_job in (versions.of_conversion(), versions.of_prediction()):
+        assert len(of_job) == 4
+        assert versions.list_differing(of_job) == {}
 
 
 @pytest.fixture
