@@ -1,5 +1,6 @@
 """From the parts of a prediction to its CSV."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,8 +32,22 @@ def merge(options: predict_options.PredictOptions) -> int:
         RuntimeError: a process is writing parts.
     """
     predict_options.check_output(options.output_csv)
-    job = describe_job(options)
     shards = selection.select(options.records_dir, [options.split]).shards
+    with open_parts(options, shards) as done:
+        return Writer(options, shards).write(done)
+
+
+@contextlib.contextmanager
+def open_parts(
+    options: predict_options.PredictOptions,
+    shards: Sequence[selection.ShardFile],
+) -> Iterator[parts.Parts]:
+    """Opens the parts of all shards of a split; at the end they are removed.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError: as in `merge`.
+    """
+    job = describe_job(options)
     if not os.path.isdir(options.parts_dir):
         raise FileNotFoundError(
             f"{options.parts_dir}: not found, expected the parts of a"
@@ -42,8 +57,7 @@ def merge(options: predict_options.PredictOptions) -> int:
         missing = list_missing(shards, slice(0, len(shards)), done)
         if missing:
             raise ValueError(_describe_missing(options, shards, missing))
-        writer = Writer(options, shards)
-        return writer.write(done)
+        yield done
 
 
 def describe_job(options: predict_options.PredictOptions) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Prediction on Apache Beam: a task is a range of shards."""
 
 import dataclasses
+import itertools
 import os
 
 from pcam_tfdata import beam_pool, merge, predict, predict_options, versions
@@ -29,7 +30,7 @@ def predict_records(
             Beam refuses the flags, or fails.
     """
     predict_options.check_output(options.output_csv)
-    merge.describe_job(options)  # Refuses what is not there before Beam starts.
+    merge.describe_job(options)  # What is not there is told at once.
     options = dataclasses.replace(
         options,
         run_dir=os.path.abspath(options.run_dir),
@@ -37,21 +38,26 @@ def predict_records(
         output_csv=os.path.abspath(options.output_csv),
     )
     shards = selection.select(options.records_dir, [options.split]).shards
-    starts = range(0, len(shards), _SHARDS_PER_TASK)
-    tasks = [
-        dataclasses.replace(
-            options,
-            shard_range=f"{start}:{min(start + _SHARDS_PER_TASK, len(shards))}",
-        )
-        for start in starts
-    ]
+    writer = merge.Writer(options, shards)  # So is a bad sample.
     folder = f"{options.output_csv}.beam"
     expected = versions.of_prediction()
     with beam_pool.BeamPool(folder, beam_options, expected) as pool:
         pool.map(
             predict.predict_range,
-            tasks,
+            _list_tasks(options, len(shards)),
             num_patches=sum(shard.num_records for shard in shards),
             description="predict",
         )
-    return merge.merge(options)
+    with merge.open_parts(options, shards) as done:
+        return writer.write(done)
+
+
+def _list_tasks(
+    options: predict_options.PredictOptions, num_shards: int
+) -> list[predict_options.PredictOptions]:
+    """Returns what to predict, for `predict.predict_range`."""
+    ends = [*range(0, num_shards, _SHARDS_PER_TASK), num_shards]
+    return [
+        dataclasses.replace(options, shard_range=f"{start}:{end}")
+        for start, end in itertools.pairwise(ends)
+    ]

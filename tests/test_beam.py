@@ -425,9 +425,12 @@ def test_other_plan_begins_in_a_folder_of_its_own(large_tree, tmp_path):
     assert hash_all(output_dir) == hash_all(local)
 
 
-def test_prediction_on_beam_is_that_of_one_process(tmp_path):
-    records_dir, run_dir = tmp_path / "records", tmp_path / "run"
-    tree = write_tree(tmp_path / "kaggle", 64)
+@pytest.fixture(scope="module")
+def predict(tmp_path_factory) -> list[str]:
+    """The command that predicts with a trained network, but for the output."""
+    root = tmp_path_factory.mktemp("trained")
+    records_dir, run_dir = root / "records", root / "run"
+    tree = write_tree(root / "kaggle", 64)
     for command in (
         [*flags(tree, records_dir), "--shard_megabytes=0.1"],
         ["train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
@@ -435,16 +438,28 @@ def test_prediction_on_beam_is_that_of_one_process(tmp_path):
     ):  # fmt: skip
         result = run_pcam(*command)
         assert result.returncode == 0, result.stderr
+    return ["predict", f"--records_dir={records_dir}", f"--run_dir={run_dir}"]
+
+
+def test_prediction_on_beam_is_that_of_one_process(predict, tmp_path):
     found = []
     for name, more in (("one", []), ("beam", on_beam())):
         path = tmp_path / name / "scores.csv"
         path.parent.mkdir()
-        result = run_pcam(
-            "predict", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
-            f"--output_csv={path}", *more,
-        )  # fmt: skip
+        result = run_pcam(*predict, f"--output_csv={path}", *more)
         assert result.returncode == 0, result.stderr
         assert os.listdir(path.parent) == ["scores.csv"]
         found.append(path.read_bytes())
     assert found[0].count(b"\n") == NUM_TEST + 1
     assert found[0] == found[1]
+
+
+def test_missing_sample_is_told_before_anything_is_predicted(predict, tmp_path):
+    result = run_pcam(
+        *predict, f"--output_csv={tmp_path / 'scores.csv'}",
+        f"--sample_submission={tmp_path / 'nosuch.csv'}", *on_beam(),
+    )  # fmt: skip
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "nosuch.csv" in line
+    assert list(tmp_path.iterdir()) == []
