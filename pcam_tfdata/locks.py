@@ -4,15 +4,23 @@ import contextlib
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from typing import IO
+
+_POLL_SECONDS = 0.05
 
 _logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def hold(
-    path: str, what: str, advice: str, *, is_shared: bool = False
+    path: str,
+    what: str,
+    advice: str,
+    *,
+    is_shared: bool = False,
+    wait_seconds: float = 0,
 ) -> Iterator[None]:
     """Locks a file, which is made with its folder if it is not there.
 
@@ -24,14 +32,22 @@ def hold(
         what: What a holder does, for the error, as `is training there`.
         advice: What to do when there is another, a sentence.
         is_shared: Lets others hold it too that share it.
+        wait_seconds: How long to wait for another process.
 
     Raises:
         RuntimeError: another process holds it.
     """
+    deadline = time.monotonic() + wait_seconds
     while True:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "a+", encoding="utf-8") as file:
-            _lock(file, path, what, advice, is_shared)
+            try:
+                _lock(file, path, what, advice, is_shared)
+            except RuntimeError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+                continue
             # The holder before may have removed the file since it was opened.
             if not _is_at(file, path):
                 continue

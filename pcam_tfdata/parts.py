@@ -22,6 +22,7 @@ from pcam_tfdata.pipeline import selection
 _JOB = "job.json"
 _LOCK = "lock"
 _ENDING = ".logits"
+_DROP_SECONDS = 2  # Far more than `_drop_idle_job` has the lock.
 _LOGIT = np.dtype("<f4")
 # A job, the lock, a part, and what a killed process was writing, maybe under a
 # name of its own.
@@ -56,7 +57,7 @@ class Parts:
         if len(found) != shard.num_records * _LOGIT.itemsize:
             raise ValueError(
                 f"{path}: found {len(found):,} bytes, expected"
-                f" {shard.num_records:,} logits. Pass --restart."
+                f" {shard.num_records:,} logits. Predict again."
             )
         return np.frombuffer(found, _LOGIT)
 
@@ -143,7 +144,8 @@ def open_folder(
 def share_folder(folder: str, job: Mapping[str, str]) -> Iterator[Parts]:
     """Opens a folder of parts, or makes it, beside others that do the same.
 
-    It stays, for whoever joins the parts.
+    It stays, for whoever joins the parts. One without parts where nobody is at
+    work takes any job.
 
     Args:
         folder: Where.
@@ -152,6 +154,7 @@ def share_folder(folder: str, job: Mapping[str, str]) -> Iterator[Parts]:
     Raises:
         FileExistsError, RuntimeError, ValueError: see `open_folder`.
     """
+    _drop_idle_job(folder, job)
     with _hold(folder, is_shared=True):
         _note_job_once(folder, job)
         _refuse_other_job(folder, job)
@@ -166,8 +169,23 @@ def _hold(folder: str, *, is_shared: bool = False) -> Iterator[None]:
         "is at work on this output",
         "Wait for it, or choose another --output_csv.",
         is_shared=is_shared,
+        wait_seconds=_DROP_SECONDS if is_shared else 0,
     ):
         yield
+
+
+def _drop_idle_job(folder: str, job: Mapping[str, str]) -> None:
+    """Drops another job than this one, of which nothing was ever predicted."""
+
+    def is_droppable() -> bool:
+        return not _list_parts(folder) and bool(_list_differing(folder, job))
+
+    if not os.path.exists(os.path.join(folder, _JOB)) or not is_droppable():
+        return
+    with contextlib.suppress(RuntimeError):  # Somebody is at work on it.
+        with _hold(folder):
+            if is_droppable():  # Still: another process may have been quicker.
+                files.remove(os.path.join(folder, _JOB))
 
 
 def _note_job_once(folder: str, job: Mapping[str, str]) -> None:
@@ -196,19 +214,23 @@ def _job_text(job: Mapping[str, str]) -> str:
 
 
 def _refuse_other_job(folder: str, job: Mapping[str, str]) -> None:
-    path = os.path.join(folder, _JOB)
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = dict(json.load(file))
-    except (OSError, ValueError, TypeError):
-        found = {}
-    differing = [name for name in job if found.get(name) != job[name]]
+    differing = _list_differing(folder, job)
     if differing:
         raise ValueError(
             f"{folder}: found parts of another prediction, which differs in"
-            f" {', '.join(differing)}. Give the same flags to go on with it,"
-            " another --output_csv, or --restart to begin anew."
+            f" {', '.join(differing)}. Give the same flags to go on with it, or"
+            " another --output_csv; or remove this folder to begin anew."
         )
+
+
+def _list_differing(folder: str, job: Mapping[str, str]) -> list[str]:
+    """Returns in what a job differs from that of a folder; if none, in all."""
+    try:
+        with open(os.path.join(folder, _JOB), encoding="utf-8") as file:
+            found = dict(json.load(file))
+    except (OSError, ValueError, TypeError):
+        found = {}
+    return [name for name in job if found.get(name) != job[name]]
 
 
 def _refuse_foreign(folder: str) -> None:

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import signal
+import threading
 import time
 
 import loaded
@@ -12,6 +13,7 @@ import pytest
 from conftest import run_pcam
 
 from pcam_tfdata import (
+    locks,
     parts,
     pipeline,
     predict_options,
@@ -309,6 +311,42 @@ def test_parts_are_shared_but_not_while_they_are_joined(folder):
                 pass
     with pytest.raises(ValueError, match="differs in model"):
         with parts.share_folder(folder, same | {"model": "b"}):
+            pass
+
+
+def test_shared_folder_without_parts_takes_another_job(tmp_path):
+    path = str(tmp_path / PARTS)
+    one, other = {"model": "a"}, {"model": "b"}
+    with parts.share_folder(path, one):
+        with pytest.raises(ValueError, match=r"differs in model\."):
+            with parts.share_folder(path, other):
+                pass
+    with parts.share_folder(path, other), parts.share_folder(path, other):
+        with pytest.raises(ValueError, match=r"differs in model\."):
+            with parts.share_folder(path, one):
+                pass
+
+
+def test_sharing_waits_for_a_process_that_looks_into_the_folder(tmp_path):
+    path = str(tmp_path / PARTS)
+    is_held = threading.Event()
+
+    def hold() -> None:
+        with locks.hold(os.path.join(path, "lock"), "looks", "Wait."):
+            is_held.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert is_held.wait(60)
+    with parts.share_folder(path, {"model": "a"}):
+        pass
+    thread.join()
+
+
+def test_folder_with_parts_takes_no_other_job(folder):
+    with pytest.raises(ValueError, match="remove this folder to begin anew"):
+        with parts.share_folder(folder, {"model": "b", "split": "test"}):
             pass
 
 
