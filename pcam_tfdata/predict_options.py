@@ -30,7 +30,6 @@ class PredictOptions:
         restart: Drops the parts that a killed job left.
         shard_range: `a:b`: only shards a to b - 1 of the split, whose parts
             stay until all are there and `merge` writes the CSV.
-        merge: Predicts nothing; writes the CSV from the parts.
     """
 
     run_dir: str
@@ -48,7 +47,6 @@ class PredictOptions:
     sample_submission: str | None = None
     restart: bool = False
     shard_range: str | None = None
-    merge: bool = False
 
     @property
     def parts_dir(self) -> str:

@@ -79,7 +79,7 @@ def run() -> None:
         num_patches = predict.predict_range(predicted)
         print(f"{predicted.parts_dir}: {num_patches:,} patches.")
         return
-    if predicted.merge:
+    if options.value("merge"):
         num_patches = merge.merge(predicted)
     elif options.value("runner") == "beam":
         num_patches = predict_on_beam.predict_records(
