@@ -199,6 +199,15 @@ def _hold(folder: str) -> Iterator[None]:
 
 def _run(options: Any, job: str, num_tasks: int) -> Exception | None:
     """Runs a job to its end; returns what Beam says if it failed."""
+    try:
+        with _quiet():
+            return _run_pipeline(options, job, num_tasks)
+    except Exception as error:
+        return error
+
+
+def _run_pipeline(options: Any, job: str, num_tasks: int) -> Exception | None:
+    """Does what `_run` does; some of Beam's own errors are raised."""
     import apache_beam as beam
 
     pipeline = beam.Pipeline(options=options)
@@ -212,11 +221,7 @@ def _run(options: Any, job: str, num_tasks: int) -> Exception | None:
     standard = options.view_as(beam.options.pipeline_options.StandardOptions)
     name = standard.runner or standard.DEFAULT_RUNNER
     run = _run_here if name in standard.LOCAL_RUNNERS else _run_on_engine
-    try:
-        with _quiet():
-            state = run(pipeline)
-    except Exception as error:
-        return error
+    state = run(pipeline)
     is_done = state == beam.runners.runner.PipelineState.DONE
     return None if is_done else RuntimeError(f"the job ended as {state}")
 

@@ -301,6 +301,18 @@ def test_bad_options_cost_one_line(tree, tmp_path, options, told):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_job_that_beam_refuses_costs_one_line(tree, tmp_path):
+    options = "--runner=DataflowRunner --project=project"
+    result = run_pcam(*flags(tree, tmp_path / "records", *on_beam(options)))
+    assert result.returncode == 1
+    (line,) = [
+        line for line in result.stderr.splitlines() if "on Beam" not in line
+    ]
+    assert "Missing required option: region" in line
+    assert "--beam_options" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def list_finished(output_dir) -> list[pathlib.Path]:
     """Returns what a job that was killed left."""
     folder = pathlib.Path(f"{output_dir}.incomplete")
