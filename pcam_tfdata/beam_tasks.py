@@ -124,16 +124,23 @@ def _collect(job: str, num_tasks: int, failure: Exception | None) -> list[Any]:
         if f"error-{number}" in names:
             raise _read(os.path.join(job, f"error-{number}"))
     if missing:
-        told = str(failure).strip().splitlines()[-1:] if failure else []
         raise RuntimeError(
             f"found {len(missing):,} of {num_tasks:,} tasks undone"
-            f" ({' '.join(told) or 'Beam says no more'}), expected none. Run again"
-            " with PCAM_TRACEBACK=1 to see more; workers on other machines need an"
-            " --output_dir that they see too."
+            f" ({_describe(failure)}), expected none. Check --beam_options, and"
+            " that workers on other machines see the output too. Run again with"
+            " PCAM_TRACEBACK=1 to see more."
         ) from failure
     paths = [os.path.join(job, f"result-{n}") for n in range(num_tasks)]
     with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
         return list(pool.map(_read, paths))
+
+
+def _describe(failure: Exception | None) -> str:
+    """Returns what went wrong with a job in one line: Beam tells it last."""
+    if failure is None:
+        return "Beam says no more"
+    lines = str(failure).strip().splitlines()
+    return lines[-1] if lines else type(failure).__name__
 
 
 def _list_missing(job: str, num_tasks: int) -> tuple[set[str], list[int]]:

@@ -99,13 +99,22 @@ def test_error_that_is_not_for_the_user_is_told_in_one_line(job, error):
     assert str(told.value) == expected
 
 
-def test_task_that_nobody_did_is_told(job):
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (RuntimeError("Traceback\nthe reason\n"), "the reason"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+    ids=["text", "no text"],
+)
+def test_task_that_nobody_did_is_told(job, failure, told):
     beam_tasks.write(job, double, [1, 2], {})
     beam_tasks.run(0, job)
     with pytest.raises(
-        RuntimeError, match=r"found 1 of 2 tasks undone .*reason"
+        RuntimeError,
+        match=rf"found 1 of 2 tasks undone \({told}\), .* --beam_options",
     ):
-        beam_tasks.collect(job, 2, RuntimeError("Traceback\nthe reason"))
+        beam_tasks.collect(job, 2, failure)
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("no file tasks")])
