@@ -84,6 +84,18 @@ def undisturbed(records_dir, run_dir, tmp_path_factory) -> bytes:
     return predict(records_dir, run_dir, folder, run=run_pcam)[0]
 
 
+@pytest.fixture(scope="module", params=[1, 32], ids=lambda size: f"by {size}")
+def batches(
+    records_dir, run_dir, undisturbed, tmp_path_factory, request
+) -> tuple[str, bytes]:
+    """A flag, and the CSV with it. No shard of 14 patches ends with its batch."""
+    flag = f"--batch_size={request.param}"
+    if request.param == 1:
+        return flag, undisturbed
+    folder = tmp_path_factory.mktemp("batches")
+    return flag, predict(records_dir, run_dir, folder, flag)[0]
+
+
 def stop(records_dir, run_dir, folder, number) -> loaded.Process:
     """Starts the job and sends it a signal once a few shards are done."""
     process = loaded.start(*job(records_dir, run_dir, folder))
@@ -239,15 +251,14 @@ def test_second_process_is_refused(records_dir, run_dir, undisturbed, tmp_path):
 
 
 def test_ranges_at_once_then_merged_give_the_same(
-    records_dir, run_dir, undisturbed, tmp_path
+    records_dir, run_dir, batches, tmp_path
 ):
+    by_batch, undisturbed = batches
     num_all = num_shards(records_dir)
     assert num_all > 9
     jobs = [
-        loaded.start(
-            *job(records_dir, run_dir, tmp_path, f"--shard_range={chosen}")
-        )
-        for chosen in ("5:9", "2:7")
+        loaded.start(*job(records_dir, run_dir, tmp_path, by_batch, chosen))
+        for chosen in ("--shard_range=5:9", "--shard_range=2:7")
     ]
     for process in jobs:
         _, told = process.communicate(timeout=120)
@@ -261,11 +272,27 @@ def test_ranges_at_once_then_merged_give_the_same(
     assert told.endswith(f"--shard_range: 0:2, 9:{num_all}.")
     assert len(list_parts(tmp_path)) == 7
     last = loaded.run(
-        *job(records_dir, run_dir, tmp_path, f"--shard_range=0:{num_all}")
-    )
+        *job(
+            records_dir, run_dir, tmp_path, by_batch,
+            f"--shard_range=0:{num_all}",
+        )
+    )  # fmt: skip
     assert last.returncode == 0, last.stderr
     assert f"7 of {num_all} shards were there.\n" in last.stderr
     found, _ = predict(records_dir, run_dir, tmp_path, "--merge")
+    assert found == undisturbed
+
+
+def test_job_goes_on_around_parts_that_are_there(
+    records_dir, run_dir, batches, tmp_path
+):
+    by_batch, undisturbed = batches
+    result = loaded.run(
+        *job(records_dir, run_dir, tmp_path, by_batch, "--shard_range=3:6")
+    )
+    assert result.returncode == 0, result.stderr
+    found, told = predict(records_dir, run_dir, tmp_path, by_batch)
+    assert f"3 of {num_shards(records_dir)} shards were there.\n" in told
     assert found == undisturbed
 
 
