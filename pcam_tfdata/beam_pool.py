@@ -10,14 +10,17 @@ itself holds the number of tasks, so that it stays small.
 
 import concurrent.futures
 import contextlib
+import glob
 import io
 import logging
 import os
 import re
 import secrets
 import shlex
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -228,7 +231,38 @@ def _run_pipeline(options: Any, job: str, num_tasks: int) -> Exception | None:
 
 def _run_here(pipeline: Any) -> str:
     """Runs a pipeline on this machine and returns its state at the end."""
-    return _wait_for(lambda: pipeline.run().wait_until_finish())
+    others = _list_descendants(os.getpid())
+    try:
+        return _wait_for(lambda: pipeline.run().wait_until_finish())
+    except Exception:
+        raise  # Beam has ended its workers.
+    except BaseException:
+        _kill_workers(others)
+        raise
+
+
+def _kill_workers(spared: set[int]) -> None:
+    """Kills the processes below this one, but for some.
+
+    Those that are about to start would wait for this process for two minutes
+    before they saw that it is gone, and a thread of Beam may start one more.
+    """
+    seen = set(spared)
+    while found := _list_descendants(os.getpid()) - seen:
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        seen |= found
+        time.sleep(_POLL_SECONDS)
+
+
+def _list_descendants(pid: int) -> set[int]:
+    """Returns the processes below one, as far as Linux tells."""
+    found = set()
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(OSError), open(path) as file:
+            found |= set(map(int, file.read().split()))
+    return found.union(*map(_list_descendants, found))
 
 
 def _run_on_engine(pipeline: Any) -> str:

@@ -422,6 +422,19 @@ def test_interrupted_job_goes_on(large_tree, tmp_path, large_local, number):
     go_on(large_tree, output_dir, large_local)
 
 
+def test_driver_that_ends_while_workers_start_takes_them_along(
+    large_tree, tmp_path
+):
+    process = start(large_tree, tmp_path / "records")
+    wait_until(lambda: list_workers(process))
+    os.kill(process.pid, signal.SIGTERM)
+    # They would keep its stdout open.
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "Traceback" not in output
+    assert list_workers(process) == []
+
+
 def test_other_plan_begins_in_a_folder_of_its_own(large_tree, tmp_path):
     output_dir = tmp_path / "records"
     process = start(large_tree, output_dir)
