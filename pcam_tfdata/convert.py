@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata import (
+    beam_job,
     beam_pool,
     duplicates,
     faults,
@@ -134,7 +135,7 @@ def _check_runner(options: ConvertOptions) -> None:
                 f"--num_workers: found {options.num_workers} with --runner=beam,"
                 " expected it with local alone. Say it in --beam_options."
             )
-        beam_pool.parse_options(options.beam_options)
+        beam_job.parse_options(options.beam_options)
     elif options.beam_options:
         raise ValueError(
             f"--beam_options: found {options.beam_options!r} with"

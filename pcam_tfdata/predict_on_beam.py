@@ -20,7 +20,7 @@ def predict_records(
 
     Args:
         options: What to predict.
-        beam_options: Beam's flags, see `beam_pool.parse_options`.
+        beam_options: Beam's flags, see `beam_job.parse_options`.
 
     Returns:
         How many patches.

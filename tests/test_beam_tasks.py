@@ -16,7 +16,7 @@ import pytest
 from conftest import run_pcam, write_patches
 
 import pcam_tfdata
-from pcam_tfdata import beam_pool, beam_tasks, manifest, shards, versions
+from pcam_tfdata import beam_job, beam_tasks, manifest, shards, versions
 from pcam_tfdata.sources import listing
 
 
@@ -235,4 +235,4 @@ def test_missing_beam_costs_one_line(monkeypatch):
     with pytest.raises(
         RuntimeError, match=r"pip install 'pcam_tfdata\[beam\]'"
     ):
-        beam_pool.parse_options("")
+        beam_job.parse_options("")
