@@ -7,7 +7,6 @@ themselves are joined shard by shard, so memory holds one patch's row.
 import collections
 import csv
 import dataclasses
-import errno
 import itertools
 import logging
 import os
@@ -29,8 +28,6 @@ from pcam_tfdata import (
 
 _NUM_PLACES = 3  # row, split, shard: what changes.
 _SLIDE = manifest.SIDECAR_COLUMNS.index("slide")
-# Other file systems, and those without links.
-_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 
 _logger = logging.getLogger(__name__)
 
@@ -66,35 +63,42 @@ def join(
             not finished.
         FileNotFoundError, ValueError: a part is no records folder, or parts do
             not fit each other.
-        RuntimeError: another process is at it.
+        RuntimeError: another process is at it, or a part was written anew
+            meanwhile.
         OSError: the disk is full, or the like. Nothing is left then.
     """
     output_dir = files.resolve(output_dir)
     _check_paths(records_dirs, output_dir)
     parts = [manifest.read(folder) for folder in records_dirs]
+    names = _name_parts(records_dirs)
     planned = _plan(records_dirs, parts)
     _check_parts(records_dirs, parts, planned)
-    made = _describe(records_dirs, parts, planned)
+    made = _describe(parts, planned, names)
     publish.check_output(output_dir, overwrite=overwrite)
-    if not overwrite:
-        workspace.check_unused(output_dir)
-    with workspace.open_folder(output_dir, restart=True) as place:
+    with workspace.open_folder(
+        output_dir, restart=True, keep_finished=not overwrite
+    ) as place:
         publish.check_output(output_dir, overwrite=overwrite)
         splits_of_slide = collections.defaultdict(set)
         for folder, pieces in zip(records_dirs, planned, strict=True):
             _add(folder, pieces, place.records_dir, splits_of_slide)
+        _check_unchanged(records_dirs, names)
+        split = _list_split(splits_of_slide)
+        if split:
+            made.options["grouped_by_slide"] = False
         skipped = [f for folder in records_dirs for f in _read_skipped(folder)]
         made = publish.write_folder(place.records_dir, made, skipped)
         publish.put_into_place(place.records_dir, output_dir, made)
-    _warn(splits_of_slide)
+    if split:
+        _warn(split, splits_of_slide)
     return made
 
 
 def _check_paths(records_dirs: Sequence[str], output_dir: str) -> None:
-    if len(records_dirs) < 2:
+    if len(records_dirs) < 2 or not all(records_dirs):
         raise ValueError(
             f"--records_dirs: found {','.join(records_dirs)!r}, expected two"
-            " folders or more."
+            " folders or more, with a comma between them."
         )
     for path in (*records_dirs, output_dir):
         if files.is_remote(path):
@@ -102,18 +106,46 @@ def _check_paths(records_dirs: Sequence[str], output_dir: str) -> None:
                 f"{path}: found a folder in a bucket, expected one on a disk."
                 " Copy it there."
             )
-    counts = collections.Counter(map(os.path.realpath, records_dirs))
-    for path, count in counts.items():
-        if count > 1:
+    places = (
+        output_dir,
+        workspace.locate(output_dir),
+        publish.locate_replaced(output_dir),
+    )
+    for part in map(os.path.realpath, records_dirs):
+        for place in places:
+            if _is_within(part, place) or _is_within(place, part):
+                raise ValueError(
+                    f"--output_dir: found {output_dir}, which would be written"
+                    f" over {part} or into it, expected a folder elsewhere."
+                )
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.commonpath([path, folder]) == folder
+
+
+def _name_parts(records_dirs: Sequence[str]) -> list[str]:
+    """Returns the SHA-256 of each part's manifest, which names its data."""
+    names: dict[str, str] = {}
+    for folder in records_dirs:
+        name = manifest.hash_manifest(folder)
+        if name in names:
             raise ValueError(
-                f"--records_dirs: found {path} {count} times, expected each"
-                " folder once."
+                f"--records_dirs: found the records of {folder} in"
+                f" {names[name]} too, expected each once."
             )
-    if os.path.realpath(output_dir) in counts:
-        raise ValueError(
-            f"--output_dir: found {output_dir}, which is a part itself,"
-            " expected another folder."
-        )
+        names[name] = folder
+    return list(names)
+
+
+def _check_unchanged(records_dirs: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses parts that were written anew meanwhile."""
+    for folder, name in zip(records_dirs, names, strict=True):
+        if manifest.hash_manifest(folder) != name:
+            raise RuntimeError(
+                f"{folder}: found other records than when it was begun to join"
+                " them. Join again once they stay."
+            )
 
 
 def _plan(
@@ -174,9 +206,9 @@ def _check_parts(
 
 
 def _describe(
-    records_dirs: Sequence[str],
     parts: Sequence[manifest.Manifest],
     planned: Sequence[Sequence[_Piece]],
+    names: Sequence[str],
 ) -> manifest.Manifest:
     splits: dict[str, list[manifest.Split]] = {}
     for part in parts:
@@ -185,12 +217,11 @@ def _describe(
     shards: dict[str, list[manifest.Shard]] = {name: [] for name in splits}
     for piece in itertools.chain.from_iterable(planned):
         shards[piece.split].append(piece.shard)
-    names = list(map(manifest.hash_manifest, records_dirs))
     return manifest.Manifest(
         splits=tuple(
             _join_splits(same, shards[name]) for name, same in splits.items()
         ),
-        options=_find_common(parts) | {"manifest_sha256_of_parts": names},
+        options=_find_common(parts) | {"manifest_sha256_of_parts": list(names)},
         versions=versions.of_conversion(),
     )
 
@@ -203,14 +234,16 @@ def _join_splits(
     if len({split.labeled for split in splits}) > 1:
         raise ValueError(
             f"Split {first.name}: found it with labels in some parts and"
-            " without in others, expected the same in all."
+            " without in others, expected the same in all. Leave those without"
+            " out, and predict them by themselves."
         )
     weight = np.array([split.num_records for split in splits], float)[:, None]
     weight /= weight.sum()
     mean = np.array([split.channel_mean for split in splits])
     squares = np.square([split.channel_std for split in splits]) + mean**2
     whole_mean = (weight * mean).sum(0)
-    whole_std = np.sqrt((weight * squares).sum(0) - whole_mean**2)
+    variance = (weight * squares).sum(0) - whole_mean**2
+    whole_std = np.sqrt(np.maximum(variance, 0))  # Rounding may leave less.
     return dataclasses.replace(
         first,
         shards=tuple(shards),
@@ -260,9 +293,7 @@ def _add(
 def _link(source: str, target: str) -> None:
     try:
         os.link(os.path.realpath(source), target)
-    except OSError as error:
-        if error.errno not in _CANNOT_LINK:
-            raise
+    except OSError:  # Another file system, one without links, and so on.
         shutil.copyfile(source, target)
 
 
@@ -274,19 +305,22 @@ def _read_skipped(records_dir: str) -> list[faults.Fault]:
     return [faults.Fault(name, reason) for name, reason in rows]
 
 
-def _warn(splits_of_slide: Mapping[str, set[str]]) -> None:
-    """Says which slides the parts have dealt to different splits."""
-    found = [
+def _list_split(splits_of_slide: Mapping[str, set[str]]) -> list[str]:
+    """Returns the slides that the parts have dealt to different splits."""
+    return [
         slide
         for slide, splits in splits_of_slide.items()
         if slide and len(splits) > 1
     ]
-    if found:
-        _logger.warning(
-            "Warning: slide %s is in %s, and %s more are in several splits:"
-            " validation will be optimistic. Convert the parts that share"
-            " slides as one.",
-            found[0],
-            ", ".join(sorted(splits_of_slide[found[0]])),
-            f"{len(found) - 1:,}",
-        )
+
+
+def _warn(
+    split: Sequence[str], splits_of_slide: Mapping[str, set[str]]
+) -> None:
+    _logger.warning(
+        "Warning: %s slides are in several splits, as %s in %s: validation will"
+        " be optimistic. Convert the parts that share slides as one.",
+        f"{len(split):,}",
+        split[0],
+        ", ".join(sorted(splits_of_slide[split[0]])),
+    )

@@ -178,8 +178,13 @@ def put_into_place(
     _rename(folder, output_dir)
 
 
+def locate_replaced(output_dir: str) -> str:
+    """Returns where records are moved for the time of their replacement."""
+    return f"{output_dir}.replaced"
+
+
 def _rename(folder: str, output_dir: str) -> None:
-    replaced = f"{output_dir}.replaced"
+    replaced = locate_replaced(output_dir)
     shutil.rmtree(replaced, ignore_errors=True)
     if os.path.isdir(output_dir):
         os.rename(output_dir, replaced)

@@ -22,6 +22,7 @@ from pcam_tfdata import (
     files,
     journal,
     locks,
+    manifest,
     replacement,
 )
 
@@ -72,23 +73,15 @@ class Workspace:
         return path
 
 
-def check_unused(output_dir: str) -> None:
-    """Refuses an output for which a conversion has finished some shards.
-
-    Raises:
-        FileExistsError: it has.
-    """
-    folder = _locate(output_dir)
-    if files.is_folder(folder) and _list_finished(folder):
-        raise FileExistsError(
-            f"{folder}: found a conversion that is not finished, expected none."
-            " Finish it, pass --overwrite to drop it, or choose another"
-            " --output_dir."
-        )
+def locate(output_dir: str) -> str:
+    """Returns the folder in which a conversion to an output works."""
+    return f"{output_dir}.incomplete"
 
 
 @contextlib.contextmanager
-def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
+def open_folder(
+    output_dir: str, *, restart: bool, keep_finished: bool = False
+) -> Iterator[Workspace]:
     """Gives this process alone folders to work in.
 
     They are removed at the end, and after an error if no shard is finished or
@@ -97,16 +90,19 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
 
     Args:
         output_dir: Where the records will be.
-        restart: Drops what an earlier job finished.
+        restart: Drops what an earlier job finished;
+        keep_finished: unless that is a conversion's.
 
     Raises:
         RuntimeError: another process works there.
-        FileExistsError: something else is there.
+        FileExistsError: something else is there, or what is to be kept.
     """
-    folder = _locate(output_dir)
+    folder = locate(output_dir)
     _refuse_foreign(folder)
     with _lock(folder):
         place = Workspace(folder)
+        if keep_finished:
+            _refuse_finished(folder)
         if restart:
             _remove_folders(folder)
         files.make_folder(place.records_dir)
@@ -126,8 +122,16 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
         _remove(folder)
 
 
-def _locate(output_dir: str) -> str:
-    return f"{output_dir}.incomplete"
+def _refuse_finished(folder: str) -> None:
+    is_whole = any(
+        files.is_file(os.path.join(folder, name, manifest.MANIFEST_FILE))
+        for name in _list_records(folder)
+    )
+    if is_whole or _list_finished(folder):
+        raise FileExistsError(
+            f"{folder}: found a job that is not finished, expected none. Finish"
+            " it, pass --overwrite to drop it, or choose another --output_dir."
+        )
 
 
 def _lock(folder: str) -> contextlib.AbstractContextManager[None]:

@@ -22,6 +22,7 @@ from pcam_tfdata import (
     journal,
     manifest,
     pipeline,
+    records,
     tables,
     verify,
 )
@@ -153,7 +154,9 @@ def test_slide_in_several_splits_is_told(
     with caplog.at_level(logging.WARNING):
         join.join([records_dir, str(tmp_path / "part")], str(tmp_path / "all"))
     (told,) = (r.getMessage() for r in caplog.records)
-    assert "validation will be optimistic" in told
+    assert "slides are in several splits" in told
+    whole = manifest.read(str(tmp_path / "all"))
+    assert whole.options["grouped_by_slide"] is False
 
 
 def test_command_joins_and_replaces(parts, tmp_path):
@@ -185,8 +188,11 @@ def test_killed_join_begins_anew(parts, joined, tmp_path):
     assert verify.verify(str(tmp_path / "all")) == []
 
 
-def test_unfinished_conversion_is_kept(parts, tmp_path):
-    finished = leave(tmp_path / "all", f"shard{journal.ENDING}")
+@pytest.mark.parametrize(
+    "left", [f"shard{journal.ENDING}", manifest.MANIFEST_FILE]
+)
+def test_unfinished_conversion_is_kept(parts, tmp_path, left):
+    finished = leave(tmp_path / "all", left)
     with pytest.raises(FileExistsError, match="that is not finished"):
         join.join(parts, str(tmp_path / "all"))
     assert finished.exists()
@@ -247,13 +253,19 @@ def test_part_that_does_not_fit_is_refused(
 
 def test_wrong_folders_end_in_a_line(parts, tmp_path):
     first, second = parts
+    shutil.copytree(first, tmp_path / "copy")
+    shutil.copytree(second, tmp_path / "all.replaced")
     for records_dirs, output_dir, told in (
         ([first], "all", "expected two folders or more"),
-        ([first, f"{first}/"], "all", "2 times, expected each folder once"),
+        ([first, second, ""], "all", "with a comma between them"),
+        ([first, f"{first}/"], "all", "too, expected each once"),
+        ([first, "copy"], "all", "too, expected each once"),
         ([first, "nowhere"], "all", "nowhere/manifest.json: not found"),
         ([first, "s3://bucket/part"], "all", "expected one on a disk"),
         (parts, "s3://bucket/all", "expected one on a disk"),
-        (parts, second, "which is a part itself"),
+        (parts, second, "which would be written over"),
+        (parts, f"{second}/all", "which would be written over"),
+        ([first, "all.replaced"], "all", "which would be written over"),
     ):
         result = run_pcam(
             "join", f"--records_dirs={','.join(records_dirs)}",
@@ -262,7 +274,55 @@ def test_wrong_folders_end_in_a_line(parts, tmp_path):
         assert result.returncode == 1
         assert told in result.stderr
         assert len(result.stderr.splitlines()) == 1
-    assert os.listdir(tmp_path) == []
+    assert sorted(os.listdir(tmp_path)) == ["all.replaced", "copy"]
+    assert verify.verify(str(tmp_path / "all.replaced")) == []
+
+
+def test_part_that_is_written_anew_meanwhile_is_told(
+    records_dir, spoiled, tmp_path, monkeypatch
+):
+    def link(source, target, link=os.link):
+        path = spoiled / manifest.MANIFEST_FILE
+        path.write_text(path.read_text().replace("}", "} ", 1))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(RuntimeError, match="spoiled: found other records"):
+        join.join([records_dir, str(spoiled)], str(tmp_path / "all"))
+    assert os.listdir(tmp_path) == ["spoiled"]
+
+
+def test_parts_of_links_without_slides(kaggle_tree, tmp_path, caplog):
+    parts = []
+    for seed in (0, 1):
+        real = tmp_path / f"real{seed}"
+        convert.convert(
+            convert.ConvertOptions(str(kaggle_tree), str(real), seed=seed)
+        )
+        parts.append(tmp_path / f"part{seed}")
+        parts[-1].mkdir()
+        for path in real.iterdir():
+            (parts[-1] / path.name).symlink_to(path)
+    caplog.clear()
+    join.join(list(map(str, parts)), str(tmp_path / "all"))
+    assert not caplog.records
+    shards = list((tmp_path / "all").glob("*tfrecord*"))
+    assert shards and not any(path.is_symlink() for path in shards)
+    assert verify.verify(str(tmp_path / "all")) == []
+
+
+def test_blank_parts_have_a_deviation_of_none():
+    layout = records.layout(labeled=True)
+    for value in (0.1, 77.7, 254.9):
+        splits = [
+            manifest.Split(
+                "a", True, layout, (manifest.Shard("s", count, 1, ""),),
+                {"0": count, "1": 0}, (value,) * 3, (0.0,) * 3,
+            )
+            for count in (3, 7, 11)
+        ]  # fmt: skip
+        whole = join._join_splits(splits, [])
+        assert whole.channel_std == pytest.approx((0, 0, 0), abs=1e-5)
 
 
 def test_full_disk_costs_one_line_and_leaves_nothing(parts, tmp_path):
