@@ -399,6 +399,39 @@ def test_sigterm_in_a_finalizer_ends_a_job_all_the_same():
     assert process.returncode == 143
 
 
+COMMAND_THAT_TIDIES_UP = """
+import time
+from pcam_tfdata.cli import main, verify
+
+def run():
+    try:
+        print("busy", flush=True)
+        time.sleep(100)
+    finally:
+        time.sleep(3)
+        print("tidy", flush=True)
+
+main._REPEAT_SECONDS = 1
+verify.run = run
+main.run(["verify", "--records_dir=none"])
+"""
+
+
+def test_sigterm_leaves_time_to_tidy_up():
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND_THAT_TIDIES_UP],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "busy\n"
+    process.terminate()
+    stdout, stderr = process.communicate(timeout=120)
+    assert stdout == "tidy\n"
+    assert stderr == "pcam verify: terminated.\n"
+    assert process.returncode == 143
+
+
 def test_output_that_cannot_be_renamed_is_refused(kaggle_tree, tmp_path):
     here = tmp_path / "here"
     here.mkdir()

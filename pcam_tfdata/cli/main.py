@@ -41,7 +41,6 @@ _KINDS = {
 }
 # Set, it shows where an error came from.
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
-# An end that was asked for takes less.
 _REPEAT_SECONDS = 10
 _HELP_FLAGS = ("--help", "-help", "-h", "help")
 
@@ -157,9 +156,9 @@ class _Terminated(BaseException):
 
 
 def _terminate(*_: object) -> None:
-    """Raises; once more later, unless the process has ended by then.
+    """Raises; once more later, if Python has dropped it.
 
-    Python drops what is raised while it collects garbage, or in a finalizer.
+    So it does while it collects garbage, and in a finalizer.
     """
     signal.signal(signal.SIGALRM, _terminate_again)
     signal.alarm(_REPEAT_SECONDS)
@@ -167,7 +166,12 @@ def _terminate(*_: object) -> None:
 
 
 def _terminate_again(*_: object) -> None:
-    signal.raise_signal(signal.SIGTERM)  # Somebody else may handle it by now.
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, _Terminated):
+            return  # Somebody is tidying up because of it.
+        error = error.__context__
+    signal.raise_signal(signal.SIGTERM)  # It may have another handler by now.
 
 
 def _message(error: Exception) -> str:
