@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ _MEMORY_SHARE = 0.8
 # Slower than an NVMe drive, faster than a network or a disk that turns.
 _RANDOM_READ_SECONDS = 0.0005
 _NUM_READS = 64
-# Slow ones, in which another program may have had the processor.
-_NUM_DROPPED = 8
+# Only Linux tells it of a thread.
+_WHOSE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 _MEGABYTE = 1 << 20
 
 
@@ -114,7 +115,7 @@ def _choose_freely(
 def probe(selected: selection.Selection) -> float:
     """Returns the mean seconds of a read of a random record, from disk or cache.
 
-    The slowest eighth of them is left out: on a busy machine they are slow.
+    Reads in which another program had the processor say nothing of the disk.
     """
     draw = random.Random()  # Nobody's seeded numbers change.
     places = [
@@ -125,12 +126,20 @@ def probe(selected: selection.Selection) -> float:
             k=_NUM_READS,
         )
     ]
-    seconds = []
+    seconds, undisturbed = [], []
     for shard, record in places:
+        before = _count_preemptions()
         start = time.perf_counter()
         shard.read_record(record)
         seconds.append(time.perf_counter() - start)
-    return statistics.fmean(sorted(seconds)[:-_NUM_DROPPED])
+        if _count_preemptions() == before:
+            undisturbed.append(seconds[-1])
+    return statistics.fmean(undisturbed or seconds)
+
+
+def _count_preemptions() -> int:
+    """Returns how often this thread has lost the processor, not by waiting."""
+    return resource.getrusage(_WHOSE).ru_nivcsw
 
 
 def is_remote(selected: selection.Selection) -> bool:
