@@ -45,7 +45,13 @@ class Comparison:
         self, shard: selection.ShardFile, row: int, start: np.ndarray
     ) -> None:
         record = int(row) - shard.first_row
-        expected = shard.read_record(record)[records.HEADER_BYTES :]
+        try:
+            expected = shard.read_record(record)[records.HEADER_BYTES :]
+        except OSError as error:
+            raise silence.ServiceError(
+                f"{shard.path}: cannot be read here ({error.strerror}), expected"
+                " the records on every host. Copy them here again."
+            ) from error
         if not expected.startswith(start.tobytes()):
             raise silence.ServiceError(
                 f"{shard.path}: record {record} is not the one that a worker of"

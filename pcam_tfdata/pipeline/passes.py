@@ -58,6 +58,7 @@ class Passes:
         self._shards = selected.shards
         self._num_patches = selected.num_patches
         self._service = service
+        self._compared = comparison.Comparison(selected.shards)
         self._shuffle_buffer = shuffle_buffer
         self._seeds = seeds
 
@@ -81,9 +82,8 @@ class Passes:
                 if is_missing[shard.first_row : _end_row(shard)].any()
             ]
             listener.begin(lost_seconds)
-            compared = comparison.Comparison(shards)
             for rows, starts in self._read_job(shards, draw, listener):
-                compared.check(rows, starts)
+                self._compared.check(rows, starts)
                 is_new = is_missing[rows]
                 is_missing[rows] = False
                 num_missing -= np.count_nonzero(is_new)
@@ -227,5 +227,6 @@ def _reason(error: tf.errors.OpError) -> str:
     """Returns what happened, without TensorFlow's names for where."""
     told = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error.message))
     told = " ".join(told.split())
-    told = re.sub(r".*(Iterator::[^ ]+:|assertion failed:) ", "", told)
-    return told[:400].strip("[]")
+    if found := re.search(r"assertion failed: \[(.*?)\]", told):
+        return found.group(1)  # One of ours.
+    return re.sub(r".*Iterator::[^ ]+: ", "", told)[:400]
