@@ -398,6 +398,13 @@ def wait_until_it_reads(server: Server, folder: pathlib.Path) -> None:
         time.sleep(0.01)
 
 
+def waits_for(task: pathlib.Path) -> str:
+    try:
+        return (task / "wchan").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # It has ended.
+        return ""
+
+
 def opened(file: pathlib.Path) -> str:
     try:
         return os.readlink(file)
@@ -486,7 +493,7 @@ def wait_until_it_opens(server: Server, num_files: int) -> None:
     tasks = pathlib.Path(f"/proc/{server.process.pid}/task")
     end = time.monotonic() + DEADLINE
     while True:
-        waiting = [(task / "wchan").read_text() for task in tasks.iterdir()]
+        waiting = [waits_for(task) for task in tasks.iterdir()]
         if set(waiting) == {"0"}:
             pytest.skip("this system does not tell what a process waits for")
         if sum("wait_for_partner" in where for where in waiting) == num_files:
