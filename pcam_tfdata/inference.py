@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import pipeline, progress, strategy
+from pcam_tfdata import interruption, pipeline, progress, strategy
 
 # Calls whose results nobody has asked for yet. A GPU computes them while Python
 # takes the results of the one before.
@@ -74,9 +74,8 @@ class Predictor:
         num_done = 0
         parts = strategy.distribute(batches, self._distribution)
         with progress.Progress(num_patches, description) as bar:
-            calls = map(self._step, parts)
-            for outputs in _run_ahead(calls, _CALLS_AHEAD):
-                found = self._gather(outputs)
+            calls = _run_ahead(map(self._step, parts), _CALLS_AHEAD)
+            for found in _undisturbed(map(self._gather, calls)):
                 _check_finite(found["logit"], description)
                 num_done += len(found["row"])
                 bar.advance_to(num_done)
@@ -199,6 +198,18 @@ def _run_ahead(
         if len(waiting) > num_calls:
             yield waiting.popleft()
     yield from waiting
+
+
+def _undisturbed(
+    batches: Iterator[dict[str, np.ndarray]],
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields batches; a signal waits until one has been computed."""
+    while True:
+        with interruption.put_off():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _join(

@@ -99,6 +99,34 @@ def end_process_at_once() -> Iterator[None]:
         _set_handlers(handlers)
 
 
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """Has a signal wait until a call has returned; a second one does not wait.
+
+    For calls of TensorFlow: one prediction in two hundred that a handler's
+    exception ended within them aborted with a damaged heap.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if came:
+            came.clear()
+            _set_handlers(handlers)
+            signal.raise_signal(number)
+        came.append(number)
+
+    handlers = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        _set_handlers(handlers)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def _set_handlers(handlers: dict[int, object]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -201,7 +201,7 @@ def test_other_ways_of_going_on_give_the_same(
 def test_terminated_job_leaves_its_parts(records_dir, run_dir, tmp_path):
     process = stop(records_dir, run_dir, tmp_path, signal.SIGTERM)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == 143, told
     assert told.endswith("pcam predict: terminated.\n")
     assert os.listdir(tmp_path) == [PARTS]
     assert 3 <= len(list_parts(tmp_path)) < num_shards(records_dir)
