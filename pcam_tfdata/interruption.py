@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
@@ -34,7 +34,7 @@ class Signals:
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             self._handlers = {
-                number: signal.signal(number, self._note) for number in _SIGNALS
+                number: signal.signal(number, self._note) for number in SIGNALS
             }
         return self
 
@@ -87,16 +87,8 @@ def end_process_at_once() -> Iterator[None]:
 
     For calls that may wait for ever in other than Python code.
     """
-    if threading.current_thread() is not threading.main_thread():
+    with handled_by(signal.SIG_DFL):
         yield
-        return
-    handlers = {
-        number: signal.signal(number, signal.SIG_DFL) for number in _SIGNALS
-    }
-    try:
-        yield
-    finally:
-        _set_handlers(handlers)
 
 
 @contextlib.contextmanager
@@ -106,25 +98,39 @@ def put_off() -> Iterator[None]:
     For calls of TensorFlow: one prediction in two hundred that a handler's
     exception ended within them aborted with a damaged heap.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[int] = []
 
     def note(number: int, _: object) -> None:
         if came:
             came.clear()
-            _set_handlers(handlers)
+            _set_handlers(before)
             signal.raise_signal(number)
         came.append(number)
 
-    handlers = {number: signal.signal(number, note) for number in _SIGNALS}
     try:
-        yield
+        with handled_by(note) as before:
+            yield
     finally:
-        _set_handlers(handlers)
         if came:
             signal.raise_signal(came[0])
+
+
+@contextlib.contextmanager
+def handled_by(handler: object) -> Iterator[dict[int, object]]:
+    """Gives Ctrl-C and SIGTERM another handler.
+
+    Without effect outside of the main thread, where Python has no handlers.
+
+    Yields:
+        The handlers that were there, by number; none without effect.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield before
+    finally:
+        _set_handlers(before)
 
 
 def _set_handlers(handlers: dict[int, object]) -> None:

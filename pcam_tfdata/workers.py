@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
 from typing import Any, Protocol
 
-from pcam_tfdata import progress
+from pcam_tfdata import interruption, progress
 
 _POLL_SECONDS = 0.2
 _TASKS_AHEAD = 2  # For each worker: none waits for its next task.
@@ -165,18 +165,17 @@ def deaf_to_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python's handlers run in the main thread only.
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
     came: list[int] = []
-    handlers = {
-        n: signal.signal(n, lambda n, _: came.append(n)) for n in signals
-    }
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        yield
+        with interruption.handled_by(lambda number, _: came.append(number)):
+            mask = signal.pthread_sigmask(
+                signal.SIG_BLOCK, interruption.SIGNALS
+            )
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         for number in came:
             signal.raise_signal(number)
 
