@@ -116,11 +116,7 @@ def has_jobs(folder: str) -> bool:
 
 
 def _refuse_foreign(folder: str) -> None:
-    is_remote = files.is_remote(folder)
-    if not is_remote and not os.path.lexists(folder):
-        return
-    is_folder = is_remote or os.path.isdir(folder)
-    if not is_folder or not all(map(_is_own, files.list_names(folder))):
+    if files.holds_others(folder, _is_own):
         raise FileExistsError(
             f"{folder}: found something other than jobs of Beam, expected a"
             " folder to make. Move it away, or choose another output."

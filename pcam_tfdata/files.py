@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import IO
 
@@ -80,6 +80,20 @@ def is_file(path: str) -> bool:
 def is_folder(path: str) -> bool:
     """Returns whether there is such a folder; a bucket has none without files."""
     return remote.is_folder(path) if is_remote(path) else os.path.isdir(path)
+
+
+def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
+    """Returns whether something is there, and no folder of one's own alone.
+
+    Args:
+        path: Where one would like to have a folder.
+        is_own: Whether a name in it is one's own.
+    """
+    if is_remote(path):
+        return not all(map(is_own, list_names(path)))
+    if not os.path.lexists(path):
+        return False
+    return not os.path.isdir(path) or not all(map(is_own, list_names(path)))
 
 
 def list_names(folder: str) -> list[str]:

@@ -234,9 +234,7 @@ def _list_differing(folder: str, job: Mapping[str, str]) -> list[str]:
 
 
 def _refuse_foreign(folder: str) -> None:
-    if not os.path.lexists(folder):
-        return
-    if not os.path.isdir(folder) or _list(folder, owned=False):
+    if files.holds_others(folder, _OWN.fullmatch):
         raise FileExistsError(
             f"{folder}: found something other than parts of a prediction,"
             " expected a folder to make, or theirs. Choose another"
@@ -248,18 +246,9 @@ def _list_parts(folder: str) -> list[str]:
     return [name for name in os.listdir(folder) if name.endswith(_ENDING)]
 
 
-def _list(folder: str, *, owned: bool) -> list[str]:
-    """Returns the files in a folder that are ours, or those that are not."""
-    return [
-        name
-        for name in os.listdir(folder)
-        if owned == (_OWN.fullmatch(name) is not None)
-    ]
-
-
 def _remove_files(folder: str) -> None:
     """Removes all but the lock: others may wait for it."""
-    for name in _list(folder, owned=True):
+    for name in filter(_OWN.fullmatch, os.listdir(folder)):
         if name != _LOCK:
             os.remove(os.path.join(folder, name))
 
