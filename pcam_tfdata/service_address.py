@@ -34,14 +34,8 @@ def parse(text: str, flag: str) -> str:
     Raises:
         ValueError: it is neither.
     """
-    address = text.removeprefix("grpc://")
-    host, _, port = address.partition(":")
-    if not _HOST.fullmatch(host) or not _is_port(port):
-        raise ValueError(
-            f"{flag}: found {text!r}, expected the address of a dispatcher, as"
-            " in grpc://host:5050."
-        )
-    return address
+    example = "a dispatcher, as in grpc://host:5050"
+    return _parse(text, flag, example, needs_port=True)
 
 
 def parse_worker(text: str, flag: str) -> str:
@@ -50,14 +44,8 @@ def parse_worker(text: str, flag: str) -> str:
     Raises:
         ValueError: it is neither.
     """
-    address = text.removeprefix("grpc://")
-    host, colon, port = address.partition(":")
-    if not _HOST.fullmatch(host) or (colon and not _is_port(port)):
-        raise ValueError(
-            f"{flag}: found {text!r}, expected the address of a worker, as in"
-            " host or host:5051."
-        )
-    return address
+    example = "a worker, as in host or host:5051"
+    return _parse(text, flag, example, needs_port=False)
 
 
 def answers(address: str) -> bool:
@@ -150,6 +138,17 @@ def claim(work_dir: str) -> Iterator[None]:
                 " Choose another folder."
             ) from error
         yield
+
+
+def _parse(text: str, flag: str, example: str, *, needs_port: bool) -> str:
+    address = text.removeprefix("grpc://")
+    host, colon, port = address.partition(":")
+    has_port = needs_port or colon
+    if not _HOST.fullmatch(host) or (has_port and not _is_port(port)):
+        raise ValueError(
+            f"{flag}: found {text!r}, expected the address of {example}."
+        )
+    return address
 
 
 def _is_port(text: str) -> bool:
