@@ -13,9 +13,7 @@ _OF_PREDICTION = ("keras", "numpy", "tensorflow")
 
 def find(packages: Iterable[str]) -> dict[str, str]:
     """Returns the version of this package and of others, by name."""
-    return {"pcam_tfdata": pcam_tfdata.__version__} | {
-        package: importlib.metadata.version(package) for package in packages
-    }
+    return {name: _find(name) for name in (pcam_tfdata.__name__, *packages)}
 
 
 def list_differing(expected: Mapping[str, str]) -> dict[str, str | None]:
@@ -23,7 +21,7 @@ def list_differing(expected: Mapping[str, str]) -> dict[str, str | None]:
     found = {}
     for name, version in expected.items():
         try:
-            here = find([name] if name != pcam_tfdata.__name__ else [])[name]
+            here = _find(name)
         except importlib.metadata.PackageNotFoundError:
             here = None
         if here != version:
@@ -44,6 +42,12 @@ def of_prediction() -> dict[str, str]:
 def of_training() -> dict[str, str]:
     """Returns the versions that weights depend on, and a hash of the sources."""
     return of_prediction() | {"pcam_tfdata of SHA-256": _hash_sources()}
+
+
+def _find(name: str) -> str:
+    if name == pcam_tfdata.__name__:
+        return pcam_tfdata.__version__
+    return importlib.metadata.version(name)
 
 
 def _hash_sources() -> str:
