@@ -33,6 +33,15 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
+class _Part:
+    """A records folder, and the SHA-256 of its manifest, which names its data."""
+
+    folder: str
+    content: manifest.Manifest
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
 class _Piece:
     """A shard: its file in a part, and what it is called in the whole."""
 
@@ -69,28 +78,19 @@ def join(
     """
     output_dir = files.resolve(output_dir)
     _check_paths(records_dirs, output_dir)
-    parts = [manifest.read(folder) for folder in records_dirs]
-    names = _name_parts(records_dirs)
-    planned = _plan(records_dirs, parts)
-    _check_parts(records_dirs, parts, planned)
-    made = _describe(parts, planned, names)
+    parts = _read_parts(records_dirs)
+    planned = _plan(parts)
+    for part, pieces in zip(parts, planned, strict=True):
+        _check_part(part, pieces)
+    made = _describe(parts, planned)
     publish.check_output(output_dir, overwrite=overwrite)
     with workspace.open_folder(
         output_dir, restart=True, keep_finished=not overwrite
     ) as place:
         publish.check_output(output_dir, overwrite=overwrite)
-        splits_of_slide = collections.defaultdict(set)
-        for folder, pieces in zip(records_dirs, planned, strict=True):
-            _add(folder, pieces, place.records_dir, splits_of_slide)
-        _check_unchanged(records_dirs, names)
-        split = _list_split(splits_of_slide)
-        if split:
-            made.options["grouped_by_slide"] = False
-        skipped = [f for folder in records_dirs for f in _read_skipped(folder)]
-        made = publish.write_folder(place.records_dir, made, skipped)
+        made, split_slides = _fill(place.records_dir, parts, planned, made)
         publish.put_into_place(place.records_dir, output_dir, made)
-    if split:
-        _warn(split, splits_of_slide)
+    _warn(split_slides)
     return made
 
 
@@ -124,37 +124,25 @@ def _is_within(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
 
 
-def _name_parts(records_dirs: Sequence[str]) -> list[str]:
-    """Returns the SHA-256 of each part's manifest, which names its data."""
-    names: dict[str, str] = {}
+def _read_parts(records_dirs: Sequence[str]) -> list[_Part]:
+    found: dict[str, _Part] = {}
     for folder in records_dirs:
+        content = manifest.read(folder)
         name = manifest.hash_manifest(folder)
-        if name in names:
+        if name in found:
             raise ValueError(
                 f"--records_dirs: found the records of {folder} in"
-                f" {names[name]} too, expected each once."
+                f" {found[name].folder} too, expected each once."
             )
-        names[name] = folder
-    return list(names)
+        found[name] = _Part(folder, content, name)
+    return list(found.values())
 
 
-def _check_unchanged(records_dirs: Sequence[str], names: Sequence[str]) -> None:
-    """Refuses parts that were written anew meanwhile."""
-    for folder, name in zip(records_dirs, names, strict=True):
-        if manifest.hash_manifest(folder) != name:
-            raise RuntimeError(
-                f"{folder}: found other records than when it was begun to join"
-                " them. Join again once they stay."
-            )
-
-
-def _plan(
-    records_dirs: Sequence[str], parts: Sequence[manifest.Manifest]
-) -> list[list[_Piece]]:
+def _plan(parts: Sequence[_Part]) -> list[list[_Piece]]:
     """Returns the shards of each part, in the order of its sidecar."""
     totals: collections.Counter[str] = collections.Counter()
     for part in parts:
-        totals.update({s.name: len(s.shards) for s in part.splits})
+        totals.update({s.name: len(s.shards) for s in part.content.splits})
     numbers = {split: itertools.count() for split in totals}
 
     def name(split: str) -> str:
@@ -163,56 +151,48 @@ def _plan(
     return [
         [
             _Piece(
-                os.path.join(folder, shard.name),
+                os.path.join(part.folder, shard.name),
                 split.name,
                 dataclasses.replace(shard, name=name(split.name)),
             )
-            for split in part.splits
+            for split in part.content.splits
             for shard in split.shards
         ]
-        for folder, part in zip(records_dirs, parts, strict=True)
+        for part in parts
     ]
 
 
-def _check_parts(
-    records_dirs: Sequence[str],
-    parts: Sequence[manifest.Manifest],
-    planned: Sequence[Sequence[_Piece]],
-) -> None:
-    """Refuses parts that are not as their manifests say, as far as is seen."""
-    for folder, part, pieces in zip(records_dirs, parts, planned, strict=True):
-        path = os.path.join(folder, manifest.SIDECAR_FILE)
-        columns = tuple(tables.read_header(path))
-        if columns != manifest.SIDECAR_COLUMNS:
+def _check_part(part: _Part, pieces: Sequence[_Piece]) -> None:
+    """Refuses a part that is not as its manifest says, as far as is seen."""
+    path = os.path.join(part.folder, manifest.SIDECAR_FILE)
+    columns = tuple(tables.read_header(path))
+    if columns != manifest.SIDECAR_COLUMNS:
+        raise ValueError(
+            f"{path}: found columns {','.join(columns)}, expected"
+            f" {','.join(manifest.SIDECAR_COLUMNS)}. Convert again with this"
+            " version."
+        )
+    expected = part.content.file_sha256.get(manifest.SIDECAR_FILE)
+    if manifest.hash_file(path) != expected:
+        raise ValueError(
+            f"{path}: found another file than the manifest names. Run pcam"
+            " verify on its folder."
+        )
+    for piece in pieces:
+        size = files.size(piece.path)
+        if size != piece.shard.num_bytes:
             raise ValueError(
-                f"{path}: found columns {','.join(columns)}, expected"
-                f" {','.join(manifest.SIDECAR_COLUMNS)}. Convert again with this"
-                " version."
+                f"{piece.path}: found {size} bytes, expected"
+                f" {piece.shard.num_bytes}. Run pcam verify on its folder."
             )
-        if manifest.hash_file(path) != part.file_sha256.get(
-            manifest.SIDECAR_FILE
-        ):
-            raise ValueError(
-                f"{path}: found another file than the manifest names. Run pcam"
-                " verify on its folder."
-            )
-        for piece in pieces:
-            size = files.size(piece.path)
-            if size != piece.shard.num_bytes:
-                raise ValueError(
-                    f"{piece.path}: found {size} bytes, expected"
-                    f" {piece.shard.num_bytes}. Run pcam verify on its folder."
-                )
 
 
 def _describe(
-    parts: Sequence[manifest.Manifest],
-    planned: Sequence[Sequence[_Piece]],
-    names: Sequence[str],
+    parts: Sequence[_Part], planned: Sequence[Sequence[_Piece]]
 ) -> manifest.Manifest:
     splits: dict[str, list[manifest.Split]] = {}
     for part in parts:
-        for split in part.splits:
+        for split in part.content.splits:
             splits.setdefault(split.name, []).append(split)
     shards: dict[str, list[manifest.Shard]] = {name: [] for name in splits}
     for piece in itertools.chain.from_iterable(planned):
@@ -221,7 +201,8 @@ def _describe(
         splits=tuple(
             _join_splits(same, shards[name]) for name, same in splits.items()
         ),
-        options=_find_common(parts) | {"manifest_sha256_of_parts": list(names)},
+        options=_find_common(parts)
+        | {"manifest_sha256_of_parts": [part.name for part in parts]},
         versions=versions.of_conversion(),
     )
 
@@ -256,17 +237,55 @@ def _join_splits(
     )
 
 
-def _find_common(parts: Sequence[manifest.Manifest]) -> dict[str, object]:
+def _find_common(parts: Sequence[_Part]) -> dict[str, object]:
     """Returns the options in which all parts agree."""
+    first, *others = (part.content.options for part in parts)
     return {
         name: value
-        for name, value in parts[0].options.items()
-        if all(part.options.get(name) == value for part in parts)
+        for name, value in first.items()
+        if all(options.get(name) == value for options in others)
     }
 
 
+def _fill(
+    folder: str,
+    parts: Sequence[_Part],
+    planned: Sequence[Sequence[_Piece]],
+    made: manifest.Manifest,
+) -> tuple[manifest.Manifest, dict[str, set[str]]]:
+    """Writes all that a records folder holds.
+
+    Returns:
+        The manifest as it was written; and the slides that are in several
+        splits, with these.
+    """
+    splits_of_slide: dict[str, set[str]] = collections.defaultdict(set)
+    for part, pieces in zip(parts, planned, strict=True):
+        _add(part, pieces, folder, splits_of_slide)
+    _check_unchanged(parts)
+    split_slides = {
+        slide: splits
+        for slide, splits in splits_of_slide.items()
+        if slide and len(splits) > 1
+    }
+    if split_slides:
+        made.options["grouped_by_slide"] = False
+    skipped = [fault for part in parts for fault in _read_skipped(part.folder)]
+    return publish.write_folder(folder, made, skipped), split_slides
+
+
+def _check_unchanged(parts: Sequence[_Part]) -> None:
+    """Refuses parts that were written anew meanwhile."""
+    for part in parts:
+        if manifest.hash_manifest(part.folder) != part.name:
+            raise RuntimeError(
+                f"{part.folder}: found other records than when it was begun to"
+                " join them. Join again once they stay."
+            )
+
+
 def _add(
-    part: str,
+    part: _Part,
     pieces: Sequence[_Piece],
     folder: str,
     splits_of_slide: dict[str, set[str]],
@@ -275,7 +294,7 @@ def _add(
 
     Notes the splits in which a slide has patches.
     """
-    path = os.path.join(part, manifest.SIDECAR_FILE)
+    path = os.path.join(part.folder, manifest.SIDECAR_FILE)
     with files.open_file(path, encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         next(rows)
@@ -305,22 +324,15 @@ def _read_skipped(records_dir: str) -> list[faults.Fault]:
     return [faults.Fault(name, reason) for name, reason in rows]
 
 
-def _list_split(splits_of_slide: Mapping[str, set[str]]) -> list[str]:
-    """Returns the slides that the parts have dealt to different splits."""
-    return [
-        slide
-        for slide, splits in splits_of_slide.items()
-        if slide and len(splits) > 1
-    ]
-
-
-def _warn(
-    split: Sequence[str], splits_of_slide: Mapping[str, set[str]]
-) -> None:
+def _warn(split_slides: Mapping[str, set[str]]) -> None:
+    """Says which slides the parts have dealt to different splits."""
+    if not split_slides:
+        return
+    slide, splits = next(iter(split_slides.items()))
     _logger.warning(
         "Warning: %s slides are in several splits, as %s in %s: validation will"
         " be optimistic. Convert the parts that share slides as one.",
-        f"{len(split):,}",
-        split[0],
-        ", ".join(sorted(splits_of_slide[split[0]])),
+        f"{len(split_slides):,}",
+        slide,
+        ", ".join(sorted(splits)),
     )
