@@ -47,16 +47,24 @@ class Predictor:
         )
 
     def predict(
-        self, batches: tf.data.Dataset, num_patches: int, description: str
+        self,
+        batches: tf.data.Dataset,
+        num_patches: int,
+        description: str,
+        check: Callable[[], None] | None = None,
     ) -> dict[str, np.ndarray]:
         """Returns `row`, `label` (int64) and `logit` (float32) of each patch.
 
         Arguments and errors as for `stream`.
         """
-        return _join(self.stream(batches, num_patches, description))
+        return _join(self.stream(batches, num_patches, description, check))
 
     def stream(
-        self, batches: tf.data.Dataset, num_patches: int, description: str
+        self,
+        batches: tf.data.Dataset,
+        num_patches: int,
+        description: str,
+        check: Callable[[], None] | None = None,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields `row`, `label` (int64) and `logit` (float32) of each batch.
 
@@ -67,6 +75,7 @@ class Predictor:
                 the replicas can share evenly.
             num_patches: How many there are, for the progress bar.
             description: For the progress bar.
+            check: Called before each batch is given; what it raises ends them.
 
         Raises:
             FloatingPointError: a logit is not finite.
@@ -79,6 +88,8 @@ class Predictor:
                 _check_finite(found["logit"], description)
                 num_done += len(found["row"])
                 bar.advance_to(num_done)
+                if check:
+                    check()
                 yield found
 
     def _gather(self, outputs: pipeline.Batch) -> dict[str, np.ndarray]:

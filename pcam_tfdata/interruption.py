@@ -23,7 +23,6 @@ class Signals:
     def __init__(self) -> None:
         self._pending: int | None = None
         self._has_come = False
-        self._is_immediate = False
         self._handlers: dict[int, object] = {}
 
     @property
@@ -57,25 +56,12 @@ class Signals:
         if self._pending is not None:
             raise Interrupted
 
-    @contextlib.contextmanager
-    def immediate(self) -> Iterator[None]:
-        """Lets a signal raise `Interrupted` at once, wherever the job is."""
-        self._is_immediate = True
-        try:
-            self.check()
-            yield
-        finally:
-            self._is_immediate = False
-
     def _note(self, number: int, frame: object) -> None:
         if self._has_come:
             self._restore()
             signal.raise_signal(number)
         self._has_come = True
         self._pending = number
-        if self._is_immediate:
-            self._is_immediate = False
-            raise Interrupted
 
     def _restore(self) -> None:
         _set_handlers(self._handlers)

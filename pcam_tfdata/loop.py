@@ -298,8 +298,7 @@ class Loop:
         found = None
         # If a signal ends it here, the other workers do not know that yet.
         with contextlib.suppress(interruption.Interrupted):
-            with session.signals.immediate():
-                found = self._validator.predict()
+            found = self._validator.predict(session.signals.check)
         self._agree(session)
         session.signals.check()
         return self._validator.score(found)

@@ -1,5 +1,7 @@
 """Scores of a network on all validation patches, of which workers share each batch."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -35,16 +37,19 @@ class Validator:
         )
         self._places = portion.places_of_all(self._num_patches, batch_size)
 
-    def predict(self) -> dict[str, np.ndarray]:
+    def predict(self, check: Callable[[], None]) -> dict[str, np.ndarray]:
         """Returns what the network says of this worker's patches.
 
         It waits for no other worker.
+
+        Args:
+            check: Called after each batch; what it raises ends them.
 
         Raises:
             FloatingPointError: a logit is not finite.
         """
         return self._predictor.predict(
-            self._batches, self._num_patches, "validation"
+            self._batches, self._num_patches, "validation", check
         )
 
     def score(self, found: dict[str, np.ndarray]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from pcam_tfdata import convert, manifest, shards, tables, verify
 from pcam_tfdata.sources import listing
 
 NUM_PATCHES = 1200
-DEADLINE = 60
+DEADLINE = 180
 
 
 @pytest.fixture(scope="module")

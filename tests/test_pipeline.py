@@ -290,7 +290,7 @@ def test_process_may_end_in_the_middle_of_an_epoch(records_dir, input):
     )
     for _ in range(2):
         process = loaded.Process(program)
-        outputs = process.communicate(timeout=60)
+        outputs = process.communicate(timeout=300)
         assert process.returncode == 0, outputs
 
 

@@ -97,12 +97,35 @@ def batches(
 
 
 def stop(records_dir, run_dir, folder, number) -> loaded.Process:
-    """Starts the job and sends it a signal once a few shards are done."""
-    process = loaded.start(*job(records_dir, run_dir, folder))
-    while process.poll() is None and len(list_parts(folder)) < 3:
-        time.sleep(0.001)
-    process.send_signal(number)
-    return process
+    """Starts the job and sends it a signal once a few shards are done.
+
+    It is made to stand still first. If it was too far by then, another begins.
+    """
+    for _ in range(9):
+        process = loaded.start(*job(records_dir, run_dir, folder))
+        while process.poll() is None and len(list_parts(folder)) < 3:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGSTOP)
+        while process.poll() is None and not stands_still(process):
+            time.sleep(0.001)
+        if 3 <= len(list_parts(folder)) < num_shards(records_dir) - 3:
+            process.send_signal(number)
+            if number != signal.SIGSTOP:
+                process.send_signal(signal.SIGCONT)
+            return process
+        process.send_signal(signal.SIGCONT)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
+        (folder / "submission.csv").unlink()
+    pytest.fail("the job was always done before the signal")
+
+
+def stands_still(process: loaded.Process) -> bool:
+    try:
+        stat = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
+    except FileNotFoundError:  # It has ended.
+        return False
+    return stat.rpartition(")")[2].split()[0] == "T"
 
 
 def list_parts(folder) -> list[pathlib.Path]:

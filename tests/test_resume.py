@@ -15,6 +15,7 @@ import pytest
 from pcam_tfdata import (
     bad_steps,
     checkpoints,
+    inference,
     pipeline,
     run_files,
     train,
@@ -283,6 +284,28 @@ def test_callbacks_keep_what_they_remember(records_dir, tmp_path):
     rows = (tmp_path / "a" / run_files.HISTORY).read_text().splitlines()
     rates = {line.split(",")[2] for line in rows[1:]}
     assert len(rates) > 2
+
+
+def test_signal_ends_a_validation_after_its_batch(
+    records_dir, tmp_path, monkeypatch
+):
+    train.train(options_for(records_dir, tmp_path / "a"))
+    check, batches = inference._check_finite, []
+
+    def check_and_count(logit, description):
+        if description == "validation" and not batches:
+            signal.raise_signal(signal.SIGINT)
+        batches.append(len(logit))
+        check(logit, description)
+
+    monkeypatch.setattr(inference, "_check_finite", check_and_count)
+    options = options_for(records_dir, tmp_path / "b")
+    with pytest.raises(KeyboardInterrupt):
+        train.train(options)
+    assert len(batches) == 1
+    train.train(options)
+    assert len(batches) > 3  # There are several of them.
+    check_same_end(tmp_path / "a", tmp_path / "b")
 
 
 class StopTraining(keras.callbacks.Callback):

@@ -41,6 +41,9 @@ _KINDS = {
 }
 # Set, it shows where an error came from.
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
+# A signal whose exception Python dropped comes again: soon where Python told us,
+# and later where it may have been dropped without a word.
+_SOON_SECONDS = 0.1
 _REPEAT_SECONDS = 10
 _HELP_FLAGS = ("--help", "-help", "-h", "help")
 
@@ -72,13 +75,14 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     except (flags.Error, app.UsageError) as error:
         _fail(2, f"pcam {command}: {_one_line(error)}")
     except Exception as error:
+        cause = type(error.__cause__)
+        if cause in _SIGNALS:  # Python 3.11 wraps what __set_name__ raises.
+            _end_by_signal(command, cause)
         if os.environ.get(_TRACEBACK_VARIABLE) or not _is_told(error):
             raise
         _end(1, _message(error))
-    except KeyboardInterrupt:
-        _end(130, f"pcam {command}: interrupted.")
-    except _Terminated:
-        _end(143, f"pcam {command}: terminated.")
+    except tuple(_SIGNALS) as error:
+        _end_by_signal(command, type(error))
 
 
 def _parse(
@@ -120,6 +124,7 @@ def _prepare_process() -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _repeat_dropped
 
 
 def _print_commands(file: object) -> None:
@@ -155,23 +160,42 @@ class _Terminated(BaseException):
     """SIGTERM came."""
 
 
-def _terminate(*_: object) -> None:
-    """Raises; once more later, if Python has dropped it.
+_SIGNALS = {
+    KeyboardInterrupt: (signal.SIGINT, "interrupted"),
+    _Terminated: (signal.SIGTERM, "terminated"),
+}
 
-    So it does while it collects garbage, and in a finalizer.
-    """
-    signal.signal(signal.SIGALRM, _terminate_again)
-    signal.alarm(_REPEAT_SECONDS)
+
+def _terminate(*_: object) -> None:
+    _repeat(_Terminated, _REPEAT_SECONDS)
     raise _Terminated
 
 
-def _terminate_again(*_: object) -> None:
-    error = sys.exception()
-    while error is not None:
-        if isinstance(error, _Terminated):
-            return  # Somebody is tidying up because of it.
-        error = error.__context__
-    signal.raise_signal(signal.SIGTERM)  # It may have another handler by now.
+def _repeat_dropped(dropped: "sys.UnraisableHookArgs") -> None:
+    """Lets a signal come again that met Python in a finalizer or a callback.
+
+    What is raised there is dropped, and by default printed with a traceback.
+    """
+    if dropped.exc_type in _SIGNALS:
+        _repeat(dropped.exc_type, _SOON_SECONDS)
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _repeat(kind: type[BaseException], seconds: float) -> None:
+    """Lets a signal come again, unless somebody is tidying up for it by then."""
+
+    def come_again(*_: object) -> None:
+        error = sys.exception()
+        while error is not None:
+            if isinstance(error, kind):
+                return
+            error = error.__context__
+        number, _ = _SIGNALS[kind]
+        signal.raise_signal(number)  # It may have another handler by now.
+
+    signal.signal(signal.SIGALRM, come_again)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _message(error: Exception) -> str:
@@ -206,6 +230,11 @@ def _end(code: int, message: str) -> NoReturn:
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(code)
+
+
+def _end_by_signal(command: str, kind: type[BaseException]) -> NoReturn:
+    number, how = _SIGNALS[kind]
+    _end(128 + number, f"pcam {command}: {how}.")
 
 
 def _fail(code: int, message: str) -> NoReturn:
