@@ -195,15 +195,65 @@ def hash_file(path: str) -> str:
 
 def _check(manifest: Manifest) -> None:
     """Refuses contents that nothing else could be computed from."""
-    if not manifest.splits:
-        raise KeyError("splits")
+    _require(manifest.splits, "splits")
+    _require(_is_table(manifest.options, object), "options")
+    _require(_is_table(manifest.versions, str), "versions")
+    _require(_is_table(manifest.file_sha256, str), "file_sha256")
     for split in manifest.splits:
-        if split.layout != records.layout(labeled=split.labeled):
-            raise KeyError(f"layout of {split.name}")
-        for shard in split.shards:
-            for count in (shard.num_records, shard.num_bytes):
-                if not isinstance(count, int) or count < 0:
-                    raise KeyError(f"size of {shard.name}")
+        _check_split(split)
+    shards = [shard.name for split in manifest.splits for shard in split.shards]
+    for what, names in (
+        ("name of a split", [split.name for split in manifest.splits]),
+        ("name of a shard", shards),
+        ("name of a file", manifest.file_sha256),
+    ):
+        are_plain = all(
+            name == os.path.basename(name) and name not in ("", ".", "..")
+            for name in names
+        )
+        _require(are_plain and len(set(names)) == len(names), what)
+
+
+def _check_split(split: Split) -> None:
+    labels = ("0", "1") if split.labeled else (str(schema.UNLABELED),)
+    counts = split.class_counts
+    _require(isinstance(split.name, str), "name of a split")
+    _require(isinstance(split.labeled, bool), f"labels of {split.name}")
+    layout = records.layout(labeled=split.labeled)
+    _require(split.layout == layout, f"layout of {split.name}")
+    for shard in split.shards:
+        _require(isinstance(shard.name, str), "name of a shard")
+        _require(isinstance(shard.sha256, str), f"sha256 of {shard.name}")
+        for count in (shard.num_records, shard.num_bytes):
+            _require(_is_count(count), f"size of {shard.name}")
+    is_sum = (
+        _is_table(counts, int)
+        and sorted(counts) == sorted(labels)
+        and all(map(_is_count, counts.values()))
+        and sum(counts.values()) == split.num_records
+    )
+    _require(is_sum, f"class_counts of {split.name}")
+    for values in (split.channel_mean, split.channel_std):
+        are_pixels = len(values) == schema.IMAGE_SHAPE[-1] and all(
+            type(value) in (int, float) and 0 <= value <= 255
+            for value in values
+        )
+        _require(are_pixels, f"statistics of {split.name}")
+
+
+def _is_table(found: object, kind: type) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(value, kind) for value in found.values()
+    )
+
+
+def _is_count(found: object) -> bool:
+    return type(found) is int and 0 <= found < 1 << 63  # True is an int.
+
+
+def _require(is_right: object, what: str) -> None:
+    if not is_right:
+        raise KeyError(what)
 
 
 def _write_json(records_dir: str, name: str, content: object) -> None:
