@@ -107,11 +107,15 @@ def list_names(folder: str) -> list[str]:
 
 
 def stamp(path: str) -> str:
-    """Returns what tells a file from others that had its name: size, time."""
+    """Returns what tells a file from others that had its name.
+
+    Its size and times; on a disk the time of its last change too, which no
+    program sets back.
+    """
     if is_remote(path):
         return remote.stamp(path)
     status = os.stat(path)
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def read_bytes(path: str, start: int, num_bytes: int) -> bytes:

@@ -20,6 +20,9 @@ FEATURES_FILE = "features.json"
 MANIFEST_FILE = "manifest.json"
 SIDECAR_FILE = "patches.csv"
 SKIPPED_FILE = "skipped.csv"
+FILES = (
+    DATASET_INFO_FILE, FEATURES_FILE, MANIFEST_FILE, SIDECAR_FILE, SKIPPED_FILE,
+)  # fmt: skip
 SIDECAR_COLUMNS = (
     "row", "split", "shard", "id", "label", "slide", "source_name", "x", "y",
 )  # fmt: skip

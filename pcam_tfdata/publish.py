@@ -16,6 +16,7 @@ from pcam_tfdata import (
     records,
     replacement,
     schema,
+    sharding,
     tables,
 )
 
@@ -29,13 +30,15 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
 
     Raises:
         FileExistsError: finished records are there and `overwrite` is false, or
-            other things are; or the folder cannot be renamed over.
+            other things are, or where they would be moved to; or the folder
+            cannot be renamed over.
         ValueError: a folder to write cannot be named so.
     """
     if files.is_remote(output_dir):
         _check_remote(output_dir)
         _check_content(output_dir, overwrite=overwrite)
         return
+    _check_replaced(locate_replaced(output_dir))
     if not os.path.exists(output_dir):
         return
     if not os.path.isdir(output_dir):
@@ -87,6 +90,20 @@ def _check_content(output_dir: str, *, overwrite: bool) -> None:
             f" ({foreign[0]}), expected none, an empty one or finished records."
             " Choose another --output_dir."
         )
+
+
+def _check_replaced(folder: str) -> None:
+    """Refuses what `_rename` would remove, unless a killed job left it."""
+    if files.holds_others(folder, _is_of_records):
+        raise FileExistsError(
+            f"{folder}: found something other than records that were being"
+            " replaced, expected to remove them. Move it away, or choose another"
+            " --output_dir."
+        )
+
+
+def _is_of_records(name: str) -> bool:
+    return name in manifest.FILES or sharding.is_shard_name(name)
 
 
 def _own_files(output_dir: str, content: set[str]) -> set[str]:

@@ -1,6 +1,7 @@
 """Arithmetic of splits and shards: which patch goes where. Pure, no I/O."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +33,11 @@ def shard_bounds(num_records: int, num_shards: int) -> list[int]:
 def shard_name(split: str, shard: int, num_shards: int) -> str:
     """Returns the file name of a shard, as TFDS expects it."""
     return f"pcam-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
+
+
+def is_shard_name(name: str) -> bool:
+    """Returns whether `shard_name` gives such a name."""
+    return re.fullmatch(r"pcam-.+\.tfrecord-\d{5,}-of-\d{5,}", name) is not None
 
 
 def shuffle_names(

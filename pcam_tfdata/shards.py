@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Iterator
 
@@ -16,6 +18,7 @@ from pcam_tfdata import (
     manifest,
     records,
     schema,
+    versions,
     workers,
 )
 from pcam_tfdata.sources import listing
@@ -43,8 +46,9 @@ class ShardTask:
     def fingerprint(self) -> str:
         """Returns what the shard depends on, as a hash."""
         patches = self.patches
+        bytes_read = patches.images.identify(are_hashed=self.ids is not None)
         digest = hashlib.sha256(
-            f"{self.split} {patches.images.identify()}".encode()
+            f"{self.split} {bytes_read} {_name_code()}".encode()
         )
         for column in (
             self.ids,
@@ -57,6 +61,12 @@ class ShardTask:
             digest.update(kind.encode())
             digest.update(b"" if column is None else column.tobytes())
         return digest.hexdigest()
+
+
+@functools.cache
+def _name_code() -> str:
+    """Returns the versions of what decodes and writes."""
+    return json.dumps(versions.of_conversion())
 
 
 def write_shard(task: ShardTask) -> journal.ShardResult:

@@ -253,15 +253,23 @@ def test_finished_output_is_not_overwritten(kaggle_tree, records_dir):
     assert sorted(os.listdir(records_dir)) == before
 
 
-def test_other_folder_is_not_overwritten(kaggle_tree, tmp_path):
-    precious = tmp_path / "precious"
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ("", "found a folder with other files"),
+        (".incomplete", "found something other than an unfinished conversion"),
+        (".replaced", "found something other than records that were"),
+    ],
+)
+def test_other_folder_is_not_overwritten(kaggle_tree, tmp_path, ending, told):
+    precious = tmp_path / f"records{ending}"
     precious.mkdir()
     (precious / "thesis.tex").write_text("x")
     refused(
-        1, "found a folder with other files", "convert_to_tfrecords",
-        f"--input_dir={kaggle_tree}", f"--output_dir={precious}",
-        "--overwrite",
+        1, told, "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={tmp_path / 'records'}", "--overwrite",
     )  # fmt: skip
+    assert sorted(os.listdir(tmp_path)) == ["kaggle", precious.name]
     assert os.listdir(precious) == ["thesis.tex"]
 
 

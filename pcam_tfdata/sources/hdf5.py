@@ -10,10 +10,11 @@ SPLIT is train, valid or test; mask and meta may be missing.
 
 import contextlib
 import gzip
+import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import h5py
 import numpy as np
@@ -43,16 +44,21 @@ class Rows:
         x_path: Of the file of pixels.
         mask_path: Of that of masks, or None.
         rows: int64 [num_patches].
-        stamp: What tells the files from others of their names.
+        stamps: What tells these files, and that of labels, from others: path
+            and `files.stamp`.
     """
 
     def __init__(
-        self, x_path: str, mask_path: str | None, rows: np.ndarray, stamp: str
+        self,
+        x_path: str,
+        mask_path: str | None,
+        rows: np.ndarray,
+        stamps: Mapping[str, str],
     ) -> None:
         self._x_path = x_path
         self._mask_path = mask_path
         self._rows = rows
-        self._stamp = stamp
+        self._stamps = stamps
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -60,21 +66,38 @@ class Rows:
     def take(self, rows: np.ndarray | slice) -> "Rows":
         """See `listing.Images.take`."""
         chosen = self._rows[rows]
-        return Rows(self._x_path, self._mask_path, chosen, self._stamp)
+        return Rows(self._x_path, self._mask_path, chosen, self._stamps)
 
     def locate(self, row: int) -> str:
         """Returns a file and the row in it."""
         return f"{self._x_path}: row {self._rows[row]}"
 
-    def identify(self) -> str:
-        """Returns names, sizes and times of the files."""
-        return self._stamp
+    def identify(self, *, are_hashed: bool) -> str:
+        """Returns sizes and times of the files; masks are in no hash."""
+        return "\n".join(self._stamps.values())
 
     def read(self) -> Iterator[listing.Pixels]:
         """See `listing.Images.read`; a block of rows at a time.
 
         Rows that follow each other in the file are read fastest.
+
+        Raises:
+            RuntimeError: a file is not what it was when patches were listed.
         """
+        self._check_unchanged()
+        yield from self._read()
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        for path, stamp in self._stamps.items():
+            if files.stamp(path) != stamp:
+                raise RuntimeError(
+                    f"{path}: found another file than when the conversion"
+                    " began, expected it to stay. Run the same command again"
+                    " once it does."
+                )
+
+    def _read(self) -> Iterator[listing.Pixels]:
         with contextlib.ExitStack() as stack:
             images = stack.enter_context(_open_file(self._x_path))["x"]
             masks = None
@@ -125,7 +148,12 @@ def _list_split(
     x_path, mask_path = (
         _unpack(options, f"{theirs}_{part}.h5") for part in ("x", "mask")
     )
-    labels = _read_labels(options, theirs)
+    y_path = _find_labels(options, theirs)
+    # Before anything is read of them.
+    stamps = {
+        path: files.stamp(path) for path in (x_path, mask_path, y_path) if path
+    }
+    labels = _read_labels(y_path)
     num_patches = len(labels)
     _check(x_path, "x", (num_patches, *schema.IMAGE_SHAPE))
     if mask_path is None:
@@ -137,15 +165,11 @@ def _list_split(
         _check(mask_path, "mask", (num_patches, size, size, 1))
     slides, coordinates = _read_meta(options, theirs, num_patches)
     names = [f"{ours}_{row}" for row in range(num_patches)]
-    stamp = " ".join(
-        _stamp(options.input_dir, f"{theirs}_{part}.h5")
-        for part in ("x", "mask")
-    )
     return listing.Listing(
         split=ours,
         labels=labels,
         names=name_columns.to_array(names),
-        images=Rows(x_path, mask_path, np.arange(num_patches), stamp),
+        images=Rows(x_path, mask_path, np.arange(num_patches), stamps),
         slides=slides,
         coordinates=coordinates,
     )
@@ -172,11 +196,14 @@ def _unpack(options: sources.SourceOptions, name: str) -> str | None:
     found = _find(options.input_dir, name)
     if found is None or not found.endswith(".gz"):
         return found
-    path = os.path.join(options.unpacked_dir, _PREFIX + name)
+    # Of another file of this name, a killed job may have left what was in it.
+    source = hashlib.sha256(f"{found} {files.stamp(found)}".encode())
+    folder = os.path.join(options.unpacked_dir, source.hexdigest()[:16])
+    path = os.path.join(folder, _PREFIX + name)
     if files.is_file(path):
         return path
     _logger.info("%s: unpacking.", found)
-    files.make_folder(options.unpacked_dir)
+    files.make_folder(folder)
     try:
         with (
             files.open_file(found, "rb") as file,
@@ -191,14 +218,7 @@ def _unpack(options: sources.SourceOptions, name: str) -> str | None:
     return path
 
 
-def _stamp(input_dir: str, name: str) -> str:
-    path = _find(input_dir, name)
-    if path is None:
-        return "-"
-    return f"{os.path.basename(path)} {files.stamp(path)}"
-
-
-def _read_labels(options: sources.SourceOptions, theirs: str) -> np.ndarray:
+def _find_labels(options: sources.SourceOptions, theirs: str) -> str:
     name = f"{theirs}_y.h5"
     path = _unpack(options, name)
     if path is None:
@@ -206,6 +226,10 @@ def _read_labels(options: sources.SourceOptions, theirs: str) -> np.ndarray:
             f"{os.path.join(options.input_dir, _PREFIX + name)}: not found,"
             " expected the labels beside the pixels. Fetch it."
         )
+    return path
+
+
+def _read_labels(path: str) -> np.ndarray:
     with _open(path, "y") as dataset:
         labels = dataset[:].reshape(-1)
     if not np.isin(labels, (schema.NEGATIVE, schema.POSITIVE)).all():

@@ -1,6 +1,7 @@
 """What every kind of source hands to the converter: columns, no pixels yet."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Protocol
@@ -39,8 +40,13 @@ class Images(Protocol):
     def locate(self, row: int) -> str:
         """Returns where a patch is, for messages."""
 
-    def identify(self) -> str:
-        """Returns what tells these bytes from others of the same names."""
+    def identify(self, *, are_hashed: bool) -> str:
+        """Returns what tells these bytes from others of the same names.
+
+        Args:
+            are_hashed: Whether the SHA-1 of all pixels is known, and checked
+                when they are read: then only what is beside them counts.
+        """
 
     def read(self) -> Iterator[Pixels]:
         """Yields each patch in order; those that cannot be used too.
@@ -117,9 +123,14 @@ class ImageFiles:
         """Returns the path of a file."""
         return os.path.join(self.folder, self.files[row].decode())
 
-    def identify(self) -> str:
-        """Returns nothing: ids are hashes of the pixels, known before."""
-        return ""
+    def identify(self, *, are_hashed: bool) -> str:
+        """Returns a hash of sizes and times; nothing where pixels are hashed."""
+        if are_hashed:
+            return ""
+        digest = hashlib.sha256()
+        for path in list_paths(self):
+            digest.update(f"{files.stamp(path)}\n".encode())
+        return digest.hexdigest()
 
     def read(self) -> Iterator[Pixels]:
         """See `Images.read`."""

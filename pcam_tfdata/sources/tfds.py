@@ -43,11 +43,14 @@ class Rows:
         """Returns the folder, split and row of a patch."""
         return f"{self._folder}: {self._split}, row {self._rows[row]}"
 
-    def identify(self) -> str:
-        """Returns name, version and size of the dataset."""
+    def identify(self, *, are_hashed: bool) -> str:
+        """Returns name and version of the dataset, size and times of its files."""
         info = _open(self._folder).info
-        size = info.splits[self._split].num_bytes
-        return f"{info.full_name} {self._split} {size}"
+        found = [info.full_name, self._split]
+        for path in info.splits[self._split].filepaths:
+            status = _import_tensorflow().io.gfile.stat(path)
+            found.append(f"{status.length} {status.mtime_nsec}")
+        return " ".join(found)
 
     def read(self) -> Iterator[listing.Pixels]:
         """See `listing.Images.read`."""
@@ -116,11 +119,17 @@ def _open(folder: str) -> Any:
 
 
 def _import() -> ModuleType:
-    import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    tf.config.set_visible_devices([], "GPU")  # Its workers share the machine.
+    _import_tensorflow()
     return tfds
+
+
+def _import_tensorflow() -> ModuleType:
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # Its workers share the machine.
+    return tf
 
 
 def _find_features(folder: str, info: Any) -> tuple[str, str | None]:
