@@ -17,7 +17,8 @@ class Signals:
 
     A context manager. On leaving it by `Interrupted`, the signal takes the way
     that it would have taken without it. A second signal takes that way at once.
-    Without effect outside of the main thread, where Python has no handlers.
+    Without effect on signals that are ignored, and outside of the main thread,
+    where Python has no handlers.
     """
 
     def __init__(self) -> None:
@@ -31,10 +32,7 @@ class Signals:
         return signal.Signals(self._pending).name
 
     def __enter__(self) -> "Signals":
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {
-                number: signal.signal(number, self._note) for number in SIGNALS
-            }
+        self._handlers = _replace_handlers(self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -105,18 +103,28 @@ def put_off() -> Iterator[None]:
 def handled_by(handler: object) -> Iterator[dict[int, object]]:
     """Gives Ctrl-C and SIGTERM another handler.
 
-    Without effect outside of the main thread, where Python has no handlers.
+    Without effect on signals that are ignored, and outside of the main thread,
+    where Python has no handlers.
 
     Yields:
         The handlers that were there, by number; none without effect.
     """
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = _replace_handlers(handler)
     try:
         yield before
     finally:
         _set_handlers(before)
+
+
+def _replace_handlers(handler: object) -> dict[int, object]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    # A shell has the jobs that it puts into the background ignore Ctrl-C.
+    return {
+        number: signal.signal(number, handler)
+        for number in SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
 
 
 def _set_handlers(handlers: dict[int, object]) -> None:

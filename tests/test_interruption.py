@@ -37,3 +37,20 @@ def test_calls_that_nothing_disturbs_leave_no_trace():
     with interruption.put_off():
         pass
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture
+def deaf():
+    """This process ignores Ctrl-C, as one that a shell runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_signal_that_is_ignored_stays_so(deaf):
+    with interruption.Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        signals.check()
+    with interruption.handled_by(lambda *_: pytest.fail("it came")):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
