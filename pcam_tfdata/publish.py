@@ -4,7 +4,7 @@ import itertools
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -161,12 +161,14 @@ def write_folder(
     names = [shard.name for split in made.splits for shard in split.shards]
     rows = itertools.count()
     path = os.path.join(folder, manifest.SIDECAR_FILE)
-    with files.open_whole(path) as sidecar:
+    with files.open_whole(path, newline="") as sidecar:
         sidecar.write(",".join(manifest.SIDECAR_COLUMNS) + "\n")
         for name in names:
             part_path = os.path.join(folder, f"{name}.csv")
-            with files.open_file(part_path, encoding="utf-8") as part:
-                sidecar.writelines(f"{next(rows)},{line}" for line in part)
+            with files.open_file(
+                part_path, encoding="utf-8", newline=""
+            ) as part:
+                sidecar.writelines(_number_rows(part, rows))
     path = os.path.join(folder, manifest.SKIPPED_FILE)
     files.remove(path)  # One may be there, of a killed job that skipped some.
     if skipped:
@@ -174,6 +176,17 @@ def write_folder(
         rows = [(fault.name, fault.reason) for fault in skipped]
         tables.write_csv(path, ("name", "reason"), rows)
     return manifest.write(folder, made)
+
+
+def _number_rows(lines: Iterable[str], numbers: Iterator[int]) -> Iterator[str]:
+    """Yields lines of CSV with a number before each row.
+
+    A quoted field may hold a line's end: a row starts where no quote is open.
+    """
+    is_quoted = False
+    for line in lines:
+        yield line if is_quoted else f"{next(numbers)},{line}"
+        is_quoted ^= line.count('"') % 2 == 1
 
 
 def put_into_place(

@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from pcam_tfdata import faults, files, schema, sharding, sources
-from pcam_tfdata.sources import image_folder, listing
+from pcam_tfdata.sources import image_folder, listing, plain_names
 
 DEALT = "train"
 _LABELS = (schema.NEGATIVE, schema.POSITIVE)
@@ -37,6 +37,12 @@ def list_patches(
             f"--class_folders: found {','.join(options.class_folders)!r},"
             " expected two names, of label 0 and of label 1, as in 0,1."
         )
+    for name in options.class_folders:
+        if not name.isprintable():
+            raise ValueError(
+                f"--class_folders: found {plain_names.show(name)}, expected"
+                " names of letters that print. Rename the folder."
+            )
     if not files.is_folder(options.input_dir):
         raise FileNotFoundError(
             f"{options.input_dir}: not found, expected a folder of images. Check"

@@ -19,20 +19,12 @@ from collections.abc import Iterator, Mapping
 import h5py
 import numpy as np
 
-from pcam_tfdata import (
-    faults,
-    files,
-    name_columns,
-    schema,
-    sources,
-    tables,
-)
-from pcam_tfdata.sources import listing
+from pcam_tfdata import faults, files, name_columns, schema, sources
+from pcam_tfdata.sources import listing, slide_meta
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _PREFIX = "camelyonpatch_level_2_split_"
 _READ_PATCHES = 256
-_META_COLUMNS = ("wsi", "coord_x", "coord_y")
 
 _logger = logging.getLogger(__name__)
 
@@ -280,18 +272,4 @@ def _read_meta(
     if not files.is_file(path):
         _logger.info("%s: not there, so slides are not known.", path)
         return None, None
-    rows = tables.read_csv(path, _META_COLUMNS)
-    if len(rows) != num_patches:
-        raise ValueError(
-            f"{path}: found {len(rows):,} rows, expected {num_patches:,}."
-            " Fetch it again."
-        )
-    slides, x, y = zip(*rows, strict=True)
-    try:
-        coordinates = np.array([x, y]).astype(np.float64).astype(np.int64).T
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: found coordinates that are no numbers ({error}). Fetch it"
-            " again."
-        ) from error
-    return name_columns.to_array(slides), coordinates
+    return slide_meta.read(path, num_patches)

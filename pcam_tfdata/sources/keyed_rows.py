@@ -191,8 +191,8 @@ class _Block:
 
     def _unfit(self, row: int) -> str:
         return (
-            f"found id {plain_names.show(self._ids[row])}, expected a plain name"
-            f" without path separators, of at most {plain_names.MAX_BYTES} bytes."
+            f"found id {plain_names.show(self._ids[row])}, expected"
+            f" {plain_names.EXPECTED}."
         )
 
     def _long(self, row: int) -> str:

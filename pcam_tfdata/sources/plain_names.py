@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 MAX_BYTES = 255  # Longer names no file system in use can hold.
+EXPECTED = f"a plain name without path separators, of at most {MAX_BYTES} bytes"
 _NO_NAMES = frozenset(("", ".", ".."))
 _MAX_SHOWN = 60
 
@@ -39,7 +40,7 @@ def find_unfit(texts: Sequence[str]) -> list[int]:
     ]
 
 
-def show(text: str) -> str:
+def show(text: str | bytes) -> str:
     """Returns a quoted text for an error, cut if it is long."""
     cut = repr(text[:_MAX_SHOWN])
     return cut if len(text) <= _MAX_SHOWN else f"{cut} and more"

@@ -4,14 +4,14 @@ TensorFlow reads it, so it is imported here, and in the workers.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from pcam_tfdata import faults, name_columns, schema, sources
-from pcam_tfdata.sources import listing
+from pcam_tfdata.sources import listing, plain_names
 
 
 class Rows:
@@ -71,7 +71,8 @@ def list_patches(
     else SPLIT_ROW.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or none of patches.
+        FileNotFoundError, ValueError: there is none, or none of patches, or
+            an id is no plain name.
         ModuleNotFoundError: tensorflow_datasets is not installed.
     """
     info = _open(options.input_dir).info
@@ -94,15 +95,28 @@ def _list_split(
     labels = np.full(num_patches, schema.UNLABELED, np.int8)
     if label is not None:
         labels = np.array([example[label] for example in examples], np.int8)
-    names = [example["id"] for example in examples if "id" in example]
-    if len(set(names)) != num_patches:
-        names = [f"{split}_{row}" for row in range(num_patches)]
+    ids = [example["id"] for example in examples if "id" in example]
+    if len(set(ids)) == num_patches:
+        _check_ids(f"{folder}: {split}", ids)
+    else:
+        ids = [f"{split}_{row}" for row in range(num_patches)]
     return listing.Listing(
         split=split,
         labels=labels,
-        names=name_columns.to_array(names),
+        names=name_columns.to_array(ids),
         images=Rows(folder, split, np.arange(num_patches), image),
     )
+
+
+def _check_ids(where: str, ids: Sequence[bytes]) -> None:
+    # What is no UTF-8 becomes characters that do not print.
+    texts = [patch_id.decode(errors="surrogateescape") for patch_id in ids]
+    for row in plain_names.find_unfit(texts)[:1]:
+        raise ValueError(
+            f"{where}, row {row}: found id {plain_names.show(ids[row])},"
+            f" expected {plain_names.EXPECTED}, in UTF-8. Prepare the dataset"
+            " with other ids, or without."
+        )
 
 
 @functools.cache

@@ -1,0 +1,121 @@
+"""Sources that are not what they should be: each fault is told in one line."""
+
+import csv
+import io
+import itertools
+import pathlib
+
+import h5py
+import numpy as np
+import pytest
+from conftest import make_clouds
+
+from pcam_tfdata import convert, manifest, publish
+
+PREFIX = "camelyonpatch_level_2_split_train_"
+NUM_PATCHES = 20
+META = "coord_x,coord_y,wsi\n"
+
+
+def run(source, input_dir, **options) -> manifest.Manifest:
+    output_dir = input_dir.parent / "records"
+    return convert.convert(
+        convert.ConvertOptions(
+            str(input_dir), str(output_dir), source=source, num_workers=1,
+            **options,
+        )
+    )  # fmt: skip
+
+
+def refused(source, input_dir, **options) -> str:
+    """Returns the line that refuses a source."""
+    with pytest.raises((ValueError, FileNotFoundError)) as raised:
+        run(source, input_dir, **options)
+    assert not (input_dir.parent / "records").exists()
+    line = str(raised.value)
+    assert line.isprintable(), "one line"
+    return line
+
+
+# The official files.
+
+
+@pytest.fixture
+def official(tmp_path) -> pathlib.Path:
+    folder = tmp_path / "pcam"
+    folder.mkdir()
+    write_h5(folder, "x", make_clouds(NUM_PATCHES))
+    write_h5(folder, "y", np.arange(NUM_PATCHES).reshape(-1, 1, 1, 1) % 2)
+    return folder
+
+
+def write_h5(folder, name, values) -> None:
+    with h5py.File(folder / f"{PREFIX}{name}.h5", "w") as file:
+        file.create_dataset(name, data=values.astype(np.uint8))
+
+
+def write_meta(folder, *rows) -> None:
+    """Writes rows, the last one again and again."""
+    rows = [*rows, *rows[-1:] * (NUM_PATCHES - len(rows))]
+    (folder / f"{PREFIX}meta.csv").write_text(META + "\n".join(rows))
+
+
+@pytest.mark.parametrize(
+    ("slide", "found"),
+    [
+        ('"a\nb"', r"'a\nb'"),
+        ('"a\rb"', r"'a\rb'"),
+        ("a\0b", r"'a\x00b'"),
+        ("a/b", "'a/b'"),
+    ],
+    ids=["newline", "return", "NUL", "path"],
+)
+def test_slide_that_is_no_plain_name_is_refused(official, slide, found):
+    write_meta(official, "1,2,", f"1,2,{slide}")
+    line = refused("hdf5", official)
+    assert f"meta.csv: row 1: found wsi {found}, expected a plain" in line
+
+
+@pytest.mark.parametrize(
+    "number", ["nan", "inf", "-inf", "1e30", "1.7", "", "one"]
+)
+@pytest.mark.parametrize("column", ["coord_x", "coord_y"])
+def test_coordinate_that_is_no_whole_number_is_refused(
+    official, number, column
+):
+    bad = f"{number},2,a" if column == "coord_x" else f"1,{number},a"
+    write_meta(official, "1,2,a", "3,4,a", bad)
+    line = refused("hdf5", official)
+    expected = f"row 2: found {column} {number!r}, expected a whole number"
+    assert f"meta.csv: {expected}" in line
+
+
+def test_coordinates_may_be_written_as_floats(official):
+    write_meta(official, "-1.0,2e3,a", "3,98304,")
+    run("hdf5", official)
+    with open(official.parent / "records" / "patches.csv", newline="") as file:
+        rows = [(r["x"], r["y"], r["slide"]) for r in csv.DictReader(file)]
+    assert rows[:2] == [("-1", "2000", "a"), ("3", "98304", "")]
+
+
+# Class folders.
+
+
+def test_class_folder_that_does_not_print_is_refused(tmp_path):
+    for name in ("a\nb", "1"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+    line = refused("folder", tmp_path / "tree", class_folders=("a\nb", "1"))
+    assert line.startswith(r"--class_folders: found 'a\nb', expected")
+
+
+# The sidecar.
+
+
+def test_rows_are_numbered_not_lines():
+    rows = [("p", "a\nb", 'say "x"'), ("p", "c", ""), ("p", '"', "\r\nd")]
+    part = io.StringIO(newline="")
+    csv.writer(part, lineterminator="\n").writerows(rows)
+    part.seek(0)
+    numbered = publish._number_rows(part, itertools.count(5))
+    found = list(csv.reader(io.StringIO("".join(numbered), newline="")))
+    assert found == [[str(5 + k), *row] for k, row in enumerate(rows)]
