@@ -4,6 +4,8 @@ import csv
 import io
 import itertools
 import pathlib
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -106,6 +108,63 @@ def test_class_folder_that_does_not_print_is_refused(tmp_path):
         (tmp_path / "tree" / name).mkdir(parents=True)
     line = refused("folder", tmp_path / "tree", class_folders=("a\nb", "1"))
     assert line.startswith(r"--class_folders: found 'a\nb', expected")
+
+
+# TensorFlow datasets, made by their own builder.
+
+BUILDER = r"""
+import sys
+import numpy as np, tensorflow_datasets as tfds
+def examples(ids, labels):
+    for row, (patch_id, label) in enumerate(zip(ids, labels)):
+        image = np.full((96, 96, 3), row, np.uint8)
+        yield row, {"image": image, "label": label, "id": patch_id}
+ids, labels = [b"a", b"b", b"c"], [0, 1, 0]
+for name, ids, labels in (
+    ("newline", [b"a", b"b", b"c\nd"], labels),
+    ("nul", [b"a", b"a\0", b"a\0\0"], labels),
+    ("bytes", [b"\xff", b"b", b"c"], labels),
+    ("some_labels", ids, [0, 1, -1]),
+    ("first_without", ids, [-1, 1, 0]),
+    ("no_labels", ids, [-1, -1, -1]),
+):
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name, version="1.0.0", data_dir=sys.argv[1],
+        features=tfds.features.FeaturesDict({
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(96, 96, 3)),
+            "label": tfds.features.ClassLabel(num_classes=2)}),
+        split_datasets={"train": examples(ids, labels)})
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> pathlib.Path:
+    pytest.importorskip("tensorflow_datasets")
+    folder = tmp_path_factory.mktemp("prepared")
+    command = [sys.executable, "-c", BUILDER, str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("newline", r"row 2: found id b'c\nd', expected a plain name"),
+        ("nul", r"row 1: found id b'a\x00', expected a plain name"),
+        ("bytes", r"row 0: found id b'\xff', expected a plain name"),
+        ("some_labels", "row 2: found label -1, expected 0 or 1, or -1 in"),
+        ("first_without", "row 0: found label -1, expected 0 or 1, or -1 in"),
+        ("no_labels", "found no labelled patch that can be used"),
+    ],
+)
+def test_bad_tensorflow_dataset_is_named(prepared, tmp_path, name, found):
+    folder = tmp_path / name
+    folder.symlink_to(prepared / name / "1.0.0")
+    line = refused("tfds", folder)
+    assert line.startswith(f"{folder}: ") and found in line
+    if name != "no_labels":
+        assert f"{folder}: train, row" in line
 
 
 # The sidecar.

@@ -72,7 +72,7 @@ def list_patches(
 
     Raises:
         FileNotFoundError, ValueError: there is none, or none of patches, or
-            an id is no plain name.
+            an id is no plain name, or labels are there for some alone.
         ModuleNotFoundError: tensorflow_datasets is not installed.
     """
     info = _open(options.input_dir).info
@@ -92,9 +92,10 @@ def _list_split(
     wanted = [name for name in (label, "id") if name in readable]
     examples = list(_read(folder, split, wanted)) if wanted else []
     num_patches = _open(folder).info.splits[split].num_examples
-    labels = np.full(num_patches, schema.UNLABELED, np.int8)
+    labels = np.full(num_patches, schema.UNLABELED)
     if label is not None:
-        labels = np.array([example[label] for example in examples], np.int8)
+        labels = np.array([example[label] for example in examples])
+        _check_labels(f"{folder}: {split}", labels)
     ids = [example["id"] for example in examples if "id" in example]
     if len(set(ids)) == num_patches:
         _check_ids(f"{folder}: {split}", ids)
@@ -102,9 +103,21 @@ def _list_split(
         ids = [f"{split}_{row}" for row in range(num_patches)]
     return listing.Listing(
         split=split,
-        labels=labels,
+        labels=labels.astype(np.int8),
         names=name_columns.to_array(ids),
         images=Rows(folder, split, np.arange(num_patches), image),
+    )
+
+
+def _check_labels(where: str, labels: np.ndarray) -> None:
+    is_label = np.isin(labels, (schema.NEGATIVE, schema.POSITIVE))
+    if is_label.all() or (labels == schema.UNLABELED).all():
+        return
+    row = int(is_label.argmin())
+    raise ValueError(
+        f"{where}, row {row}: found label {labels[row]}, expected 0 or 1, or"
+        f" {schema.UNLABELED} in each row of the split. Prepare the dataset"
+        " with labels, or put those without one into a split of their own."
     )
 
 
