@@ -9,6 +9,7 @@ from pcam_tfdata import (
     faults,
     manifest,
     name_columns,
+    schema,
     sharding,
     shards,
     workers,
@@ -53,7 +54,8 @@ def hash_all(
         num_patches=sum(map(len, listings)),
         description="hash",
     )
-    hashes = np.concatenate([part for part, _ in parts])
+    none = np.array([], f"S{schema.ID_BYTES}")  # There may be no patch.
+    hashes = np.concatenate([none, *(part for part, _ in parts)])
     bad = [fault for _, part in parts for fault in part]
     ends = np.cumsum([len(patches) for patches in listings])
     by_listing = np.split(hashes, ends[:-1])
@@ -104,6 +106,8 @@ def _must_match(
     if check_ids != "auto":
         return check_ids == "always"
     names = [patches.names for patches in listings]
+    if not any(map(len, names)):
+        return False
     if any(map(np.any, map(np.equal, names, hashes))):
         return True
     _logger.info(

@@ -115,9 +115,10 @@ def are_hashes(names: np.ndarray) -> np.ndarray:
     Returns:
         bool [num_patches].
     """
-    if names.dtype.itemsize < schema.ID_BYTES:
+    width = names.dtype.itemsize
+    if width < schema.ID_BYTES:
         return np.zeros(len(names), bool)
-    letters = names.view(np.uint8).reshape(len(names), -1)
+    letters = names.view(np.uint8).reshape(len(names), width)
     found = np.ones(len(names), bool)
     for place, column in enumerate(letters.T):
         is_digit = (column >= ord("0")) & (column <= ord("9"))

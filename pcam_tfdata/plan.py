@@ -85,7 +85,8 @@ def plan_splits(
         shard_bytes: Largest size of a shard.
 
     Raises:
-        ValueError: there are fewer groups of patches than folds.
+        ValueError: there are fewer groups of patches than folds, or no patch
+            to deal.
     """
     splits = []
     for patches, patch_ids in zip(listings, ids, strict=True):
@@ -113,6 +114,11 @@ def _deal(
 ) -> dict[str, np.ndarray]:
     """Returns the rows of each fold, in order of id, then of name."""
     rows = _kept(patches, ids)
+    if not len(rows):
+        raise ValueError(
+            f"Split {patches.split}: found no patch that can be used, expected"
+            " at least one. Mend the source."
+        )
     names, labels, slides = patches.names, patches.labels, patches.slides
     if len(rows) < len(patches):
         ids, names, labels = ids[rows], names[rows], labels[rows]

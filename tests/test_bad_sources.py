@@ -10,9 +10,9 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from conftest import make_clouds
+from conftest import make_clouds, write_patches
 
-from pcam_tfdata import convert, manifest, publish
+from pcam_tfdata import convert, faults, manifest, publish
 
 PREFIX = "camelyonpatch_level_2_split_train_"
 NUM_PATCHES = 20
@@ -37,6 +37,52 @@ def refused(source, input_dir, **options) -> str:
     line = str(raised.value)
     assert line.isprintable(), "one line"
     return line
+
+
+# Kaggle's folder.
+
+
+@pytest.fixture
+def kaggle(tmp_path) -> tuple[pathlib.Path, list[str]]:
+    folder = tmp_path / "kaggle"
+    return folder, write_patches(folder / "train", make_clouds(3))
+
+
+def write_labels(folder, rows) -> None:
+    lines = ["id,label", *rows, ""]
+    (folder / "train_labels.csv").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("{}.tif,1", "found id {}.tif without a file"),
+        ("{},-1", "line 2: found label '-1' for {}"),
+        ("{},+1", "line 2: found label '+1' for {}"),
+        ("{},1,x", "line 2: found 3 fields for {}, expected 2"),
+    ],
+    ids=["suffix", "minus", "plus", "surplus"],
+)
+def test_reason_is_told_where_every_row_is_bad(kaggle, row, found):
+    folder, names = kaggle
+    write_labels(folder, map(row.format, names))
+    with pytest.raises(faults.BadInputError) as raised:
+        run("kaggle", folder)
+    assert found.format(names[0]) in raised.value.faults[0].reason
+    line = refused("kaggle", folder, on_bad_patch="skip")
+    assert line.startswith("Split train: found no patch that can be used")
+
+
+def test_table_of_a_header_alone_is_refused(kaggle):
+    folder, names = kaggle
+    write_labels(folder, [])
+    with pytest.raises(faults.BadInputError) as raised:
+        run("kaggle", folder)
+    assert "found a file without a row" in raised.value.faults[0].reason
+    for name in names:
+        (folder / "train" / f"{name}.tif").unlink()
+    line = refused("kaggle", folder)
+    assert line.startswith("Split train: found no patch that can be used")
 
 
 # The official files.
