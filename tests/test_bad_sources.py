@@ -1,6 +1,7 @@
 """Sources that are not what they should be: each fault is told in one line."""
 
 import csv
+import gzip
 import io
 import itertools
 import pathlib
@@ -144,6 +145,88 @@ def test_coordinates_may_be_written_as_floats(official):
     with open(official.parent / "records" / "patches.csv", newline="") as file:
         rows = [(r["x"], r["y"], r["slide"]) for r in csv.DictReader(file)]
     assert rows[:2] == [("-1", "2000", "a"), ("3", "98304", "")]
+
+
+def make_group(folder, name) -> None:
+    with h5py.File(folder / f"{PREFIX}{name}.h5", "w") as file:
+        file.create_group(name)
+
+
+def make_dataset(folder, name, values) -> None:
+    with h5py.File(folder / f"{PREFIX}{name}.h5", "w") as file:
+        file.create_dataset(name, data=values)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda f: make_group(f, "x"), "x.h5: found a group 'x', expected"),
+        (lambda f: make_group(f, "y"), "y.h5: found a group 'y', expected"),
+        (
+            lambda f: make_dataset(f, "y", np.zeros(NUM_PATCHES, [("a", "i4")])),
+            "y.h5: found y [('a', '<i4')](20,), expected a number for each",
+        ),
+        (
+            lambda f: make_dataset(f, "y", np.uint8(1)),
+            "y.h5: found y uint8(), expected a number for each of the 20",
+        ),
+        (
+            lambda f: make_dataset(f, "y", h5py.Empty("u1")),
+            "y.h5: found y uint8 without values, expected a number for each",
+        ),
+        (
+            lambda f: make_dataset(f, "x", h5py.Empty("u1")),
+            "x.h5: found x uint8 without values, expected uint8(0, 96, 96, 3)",
+        ),
+        (
+            lambda f: make_dataset(f, "y", np.zeros(19, np.uint8)),
+            "y.h5: found y uint8(19,), expected a number for each of the 20",
+        ),
+        (
+            lambda f: make_dataset(f, "y", np.zeros((20, 2), np.uint8)),
+            "y.h5: found y uint8(20, 2), expected a number for each of the 20",
+        ),
+        (
+            lambda f: make_dataset(f, "y", np.array([b"0"] * 20)),
+            "y.h5: found y |S1(20,), expected a number for each of the 20",
+        ),
+    ],
+    ids=[
+        "x group", "y group", "compound", "scalar", "empty", "x empty", "short",
+        "one-hot", "text",
+    ],
+)  # fmt: skip
+def test_file_that_is_at_fault_is_named(official, spoil, found):
+    spoil(official)
+    assert PREFIX + found in refused("hdf5", official)
+
+
+@pytest.mark.parametrize("name", ["x", "mask"])
+def test_damaged_chunk_is_named_by_file_and_rows(official, name):
+    path = official / f"{PREFIX}{name}.h5"
+    values = np.ones((NUM_PATCHES, 96, 96, 3 if name == "x" else 1), np.uint8)
+    with h5py.File(path, "w") as file:
+        made = file.create_dataset(
+            name, data=values, chunks=(1, *values.shape[1:]), compression="gzip"
+        )
+        chunk = made.id.get_chunk_info_by_coord((13, 0, 0, 0))
+    with open(path, "r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    line = refused("hdf5", official)
+    assert line.startswith(f"{path}: found rows among 0 to 19 that cannot be")
+
+
+def test_packed_meta_is_read(official):
+    write_meta(official, "1,2,a")
+    path = official / f"{PREFIX}meta.csv"
+    with gzip.open(f"{path}.gz", "wb") as packed:
+        packed.write(path.read_bytes())
+    path.unlink()
+    run("hdf5", official)
+    with open(official.parent / "records" / "patches.csv", newline="") as file:
+        rows = [(r["x"], r["y"], r["slide"]) for r in csv.DictReader(file)]
+    assert rows == [("1", "2", "a")] * NUM_PATCHES
 
 
 # Class folders.

@@ -182,7 +182,7 @@ def test_duplicates_stay_and_are_told(official, tmp_path, caplog):
         ),
         (
             lambda f: write_h5(f, "test_x", "x", np.zeros((6, 96, 96, 3))),
-            r"found x uint8\(6, 96, 96, 3\)",
+            r"test_y.h5: found y uint8\(7, 1, 1, 1\), .* 6 patches in x",
         ),
         (
             lambda f: f.joinpath(f"{PREFIX}test_meta.csv").write_text(

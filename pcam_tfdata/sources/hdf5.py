@@ -25,6 +25,7 @@ from pcam_tfdata.sources import listing, slide_meta
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _PREFIX = "camelyonpatch_level_2_split_"
 _READ_PATCHES = 256
+_NUMBERS = "biuf"  # Kinds of NumPy's types.
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Rows:
 
         Raises:
             RuntimeError: a file is not what it was when patches were listed.
+            ValueError: some of the rows cannot be read.
         """
         self._check_unchanged()
         yield from self._read()
@@ -97,12 +99,11 @@ class Rows:
                 masks = stack.enter_context(_open_file(self._mask_path))["mask"]
             for start in range(0, len(self), _READ_PATCHES):
                 rows = self._rows[start : start + _READ_PATCHES]
-                block = _read_rows(images, rows)
+                block = _read_rows(self._x_path, images, rows)
                 shares = np.full(len(rows), np.nan)
                 if masks is not None:
-                    center = _read_rows(masks, rows)[
-                        :, schema.CENTER, schema.CENTER
-                    ]
+                    mask = _read_rows(self._mask_path, masks, rows)
+                    center = mask[:, schema.CENTER, schema.CENTER]
                     shares = (center > 0).mean((1, 2, 3))
                 for image, share in zip(block, shares, strict=True):
                     yield listing.Pixels(image, float(share))
@@ -145,9 +146,9 @@ def _list_split(
     stamps = {
         path: files.stamp(path) for path in (x_path, mask_path, y_path) if path
     }
-    labels = _read_labels(y_path)
-    num_patches = len(labels)
+    num_patches = _count_rows(x_path, "x")
     _check(x_path, "x", (num_patches, *schema.IMAGE_SHAPE))
+    labels = _read_labels(y_path, num_patches)
     if mask_path is None:
         _logger.info(
             "%s: no mask, so no tumor_fraction.", os.path.basename(x_path)
@@ -167,11 +168,20 @@ def _list_split(
     )
 
 
-def _read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+def _read_rows(
+    path: str, dataset: h5py.Dataset, rows: np.ndarray
+) -> np.ndarray:
     first, last = int(rows[0]), int(rows[-1])
-    if last - first == len(rows) - 1 and (np.diff(rows) == 1).all():
-        return dataset[first : last + 1]
-    return np.stack([dataset[row] for row in rows])
+    try:
+        if last - first == len(rows) - 1 and (np.diff(rows) == 1).all():
+            return dataset[first : last + 1]
+        return np.stack([dataset[row] for row in rows])
+    except OSError as error:
+        raise ValueError(
+            f"{path}: found rows among {rows.min()} to"
+            f" {rows.max()} that cannot be read ({error}), expected whole ones."
+            " Fetch it again."
+        ) from error
 
 
 def _find(input_dir: str, name: str) -> str | None:
@@ -221,8 +231,14 @@ def _find_labels(options: sources.SourceOptions, theirs: str) -> str:
     return path
 
 
-def _read_labels(path: str) -> np.ndarray:
+def _read_labels(path: str, num_patches: int) -> np.ndarray:
     with _open(path, "y") as dataset:
+        is_column = bool(dataset.shape) and dataset.size == num_patches
+        if not is_column or dataset.dtype.kind not in _NUMBERS:
+            raise ValueError(
+                f"{path}: found y {_show(dataset)}, expected a number for each"
+                f" of the {num_patches:,} patches in x. Fetch both again."
+            )
         labels = dataset[:].reshape(-1)
     if not np.isin(labels, (schema.NEGATIVE, schema.POSITIVE)).all():
         raise ValueError(
@@ -232,9 +248,19 @@ def _read_labels(path: str) -> np.ndarray:
     return labels.astype(np.int8)
 
 
+def _count_rows(path: str, name: str) -> int:
+    with _open(path, name) as dataset:
+        return dataset.shape[0] if dataset.shape else 0
+
+
+def _show(dataset: h5py.Dataset) -> str:
+    shape = " without values" if dataset.shape is None else dataset.shape
+    return f"{dataset.dtype}{shape}"
+
+
 def _check(path: str, name: str, shape: tuple[int, ...]) -> None:
     with _open(path, name) as dataset:
-        found = f"{dataset.dtype}{dataset.shape}"
+        found = _show(dataset)
         expected = f"uint8{shape}"
     if found != expected:
         raise ValueError(
@@ -256,6 +282,11 @@ def _open_file(path: str) -> Iterator[h5py.File]:
 def _open(path: str, name: str) -> Iterator[h5py.Dataset]:
     try:
         with _open_file(path) as file:
+            if not isinstance(file[name], h5py.Dataset):
+                raise ValueError(
+                    f"{path}: found a group {name!r}, expected a dataset. Fetch"
+                    " it again."
+                )
             yield file[name]
     except (OSError, KeyError) as error:
         raise ValueError(
@@ -268,8 +299,12 @@ def _read_meta(
     options: sources.SourceOptions, theirs: str, num_patches: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Returns slide and coordinates of each patch; None where unknown."""
-    path = os.path.join(options.input_dir, f"{_PREFIX}{theirs}_meta.csv")
-    if not files.is_file(path):
-        _logger.info("%s: not there, so slides are not known.", path)
+    name = f"{theirs}_meta.csv"
+    path = _unpack(options, name)
+    if path is None:
+        _logger.info(
+            "%s: not there, so slides are not known.",
+            os.path.join(options.input_dir, _PREFIX + name),
+        )
         return None, None
     return slide_meta.read(path, num_patches)
