@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import make_clouds, write_patches
+from PIL import Image
 
 from pcam_tfdata import convert, faults, manifest, publish
 
@@ -237,6 +238,58 @@ def test_class_folder_that_does_not_print_is_refused(tmp_path):
         (tmp_path / "tree" / name).mkdir(parents=True)
     line = refused("folder", tmp_path / "tree", class_folders=("a\nb", "1"))
     assert line.startswith(r"--class_folders: found 'a\nb', expected")
+
+
+def write_images(folder, num_images=3) -> None:
+    folder.mkdir(parents=True)
+    seed = len(list(folder.parents[1].rglob("*")))  # None are alike.
+    for number, image in enumerate(make_clouds(num_images, seed)):
+        Image.fromarray(image).save(folder / f"p{number}.png")
+
+
+@pytest.mark.parametrize("names", [("0", "0/"), ("0", "./0"), ("0", "link")])
+def test_classes_that_are_one_folder_are_refused(tmp_path, names):
+    tree = tmp_path / "tree"
+    write_images(tree / "0")
+    (tree / "link").symlink_to("0")
+    line = refused("folder", tree, class_folders=names)
+    assert line.startswith(f"--class_folders: found '{','.join(names)}', exp")
+
+
+@pytest.mark.parametrize(
+    ("root", "aside", "told"),
+    [
+        ("", "2/p.png", "/: left aside 1 folders (2), since only what is in 0"),
+        ("train", "train/2/p.png", "/train/: left aside 1 folders (2), since"),
+        ("train", "train/p.png", "/train/: left aside 1 files (p.png), since"),
+        ("", "test/p.png", "/: left aside 1 folders (test), since"),
+        ("train", "p.png", "/: left aside 1 files (p.png), since only what is"),
+    ],
+    ids=["class", "class in split", "in split", "test", "beside splits"],
+)
+def test_what_is_left_aside_is_told(tmp_path, caplog, root, aside, told):
+    tree = tmp_path / "tree"
+    for name in "01":
+        write_images(tree / root / name)
+    (tree / ".hidden").touch()
+    run("folder", tree, num_folds=2)
+    assert "left aside" not in caplog.text
+    (tree / aside).parent.mkdir(exist_ok=True)
+    (tree / aside).touch()
+    run("folder", tree, num_folds=2, overwrite=True)
+    assert caplog.text.count("left aside") == 1
+    assert f"Warning: {tree}{told}" in caplog.text
+
+
+def test_left_aside_names_are_few_and_in_one_line(tmp_path, caplog):
+    tree = tmp_path / "tree"
+    for name in "01":
+        write_images(tree / name)
+    for number in range(1_200):
+        (tree / f"{number:04}\n.png").touch()
+    run("folder", tree, num_folds=2)
+    told = r"left aside 1,200 files (0000\n.png, 0001\n.png, 0002\n.png, ...)"
+    assert told in caplog.text
 
 
 # TensorFlow datasets, made by their own builder.
