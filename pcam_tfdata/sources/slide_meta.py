@@ -59,8 +59,8 @@ def _to_numbers(path: str, column: str, texts: Sequence[str]) -> np.ndarray:
         row = int(is_bad.argmax())
         raise ValueError(
             f"{path}: row {row}: found {column} {plain_names.show(texts[row])},"
-            " expected a whole number of pixels. Mend the row or fetch the file"
-            " again."
+            " expected a whole number of pixels, at most 2^53. Mend the row or"
+            " fetch the file again."
         )
     return numbers.astype(np.int64)
 
