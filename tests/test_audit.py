@@ -69,7 +69,12 @@ def write_official(root: pathlib.Path, **splits: np.ndarray) -> str:
 
 def darken(image: np.ndarray) -> np.ndarray:
     """Half as dense again."""
-    return (255 * (image / 255) ** 1.5).round().astype(np.uint8)
+    return restain(image, 1.5)
+
+
+def restain(image: np.ndarray, strength: float) -> np.ndarray:
+    """So many times as dense."""
+    return (255 * (image / 255) ** strength).round().astype(np.uint8)
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -203,6 +208,23 @@ def test_nothing_is_found_where_nothing_is_wrong(patches, tmp_path):
     told = text.format_audit(job.summarize(audit))
     assert "Not found: equal pixels across splits" in told
     assert "LEAK" not in told
+    assert "Not compared" not in told
+
+
+def test_pairs_of_a_crowd_that_are_left_out_are_told(patches, tmp_path):
+    crowd = [restain(patches[0], 0.8 + 0.01 * n) for n in range(40)]
+    train = [(image, n % 2) for n, image in enumerate(crowd[:34])]
+    audit = job.run(
+        job.AuditOptions(write_records(tmp_path, train, crowd[34:]))
+    )
+    summary = job.summarize(audit)
+    num_told = sum(f.count for f in audit.findings if "near" in f.kind)
+    num_left_out = summary["num_pairs_left_out"]
+    assert 0 < num_left_out <= 40 * 39 // 2 - num_told
+    told = text.format_audit(summary)
+    assert f"Not compared: at least {num_left_out:,} more pairs" in told
+    assert f"at least {found_of(audit, finding.NEAR_ACROSS).count:,} p" in told
+    assert not any("near dup" in kind for kind in summary["not_found"])
 
 
 def test_overlap_with_another_folder_is_a_leak(patches, planted_dir, tmp_path):

@@ -88,6 +88,26 @@ def test_crowd_of_equal_vectors_costs_neither_time_nor_memory():
     assert len(np.union1d(found.first, found.second)) == len(vectors)
 
 
+@pytest.mark.parametrize(("crowd", "is_told"), [(9, False), (10, True)])
+def test_search_tells_of_pairs_that_it_leaves_out(crowd, is_told):
+    rng = np.random.default_rng(5)
+    vectors = np.repeat(unit(rng.standard_normal((40, SIZE))), crowd, axis=0)
+    vectors = unit(vectors + 0.02 * rng.standard_normal(vectors.shape))
+    found = near_duplicates.find(vectors, least_similarity=0.9)
+    expected = [first for first, _ in brute_force(vectors, 0.9)]
+    expected = np.bincount(expected, minlength=len(vectors))
+    kept = np.bincount(found.first, minlength=len(vectors))
+    # At the least: never more than there are.
+    assert (kept + found.num_left_out <= expected).all()
+    assert found.num_left_out.any() == is_told == (expected > kept).any()
+
+
+def test_search_that_stops_early_tells_of_it():
+    vectors = unit(np.ones((3_000, SIZE)))
+    found = near_duplicates.find(vectors, least_similarity=0.9)
+    assert (found.num_left_out[:-20] > 0).all()
+
+
 def test_bits_differ_by_the_angle():
     vectors = make_vectors(2000, similarity=0.8, num_pairs=1000)
     bits = near_duplicates.hash_bits(vectors)

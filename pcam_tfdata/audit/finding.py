@@ -22,6 +22,7 @@ NEAR_WITHIN = "near_within_split"
 BLANK = "blank"
 STAIN_SHIFT = "stain_shift"
 CLASS_SHIFT = "class_shift"
+NEAR_KINDS = {NEAR_ACROSS, NEAR_OVERLAP, NEAR_WITHIN}
 KINDS = {
     EXACT_ACROSS: "equal pixels across splits",
     TEST_SET: "the test set with labels",

@@ -82,6 +82,8 @@ def _near_finding(
     pairs, verb = f"{num_pairs:,} pairs", "show"
     if num_pairs == 1:
         pairs, verb = "1 pair", "shows"
+    if found.num_left_out:
+        pairs = f"at least {pairs}"
     text = (
         f"{pairs} {where} {verb} the same tissue"
         f" ({_count_moves(found)}){apart}."

@@ -41,7 +41,8 @@ class Audit:
     Attributes:
         table: Every patch, numbered.
         findings: The gravest first.
-        num_left_out: Pairs that look alike but were too many to compare.
+        num_left_out: Pairs that look alike but were too many to compare, at
+            the least.
     """
 
     table: patch_tables.Table
@@ -92,10 +93,12 @@ def summarize(audit: Audit) -> dict[str, object]:
             `density`, `tissue`, and the largest shift from the other labelled
             splits: `shift`, null or its `measure`, `here`, `elsewhere`,
             `effect`.
-        num_pairs_left_out: Pairs that look alike but were too many to compare.
+        num_pairs_left_out: Pairs that look alike but were too many to compare:
+            at least so many. Where it is not 0, near duplicates are counted at
+            the least too, and kinds without any are not in `not_found`.
     """
     kinds = {f.kind for f in audit.findings}
-    looked_for = _looked_for(audit.table)
+    looked_for = _looked_for(audit)
     return {
         "leaks": audit.has_leaks,
         "folders": [_describe_folder(f) for f in audit.table.folders],
@@ -138,14 +141,14 @@ def _check_distinct(folders: list[str]) -> None:
         seen[real] = folder
 
 
-def _looked_for(table: patch_tables.Table) -> list[str]:
-    """Returns the kinds of findings that there could have been."""
-    kinds = list(finding.KINDS)
-    kinds.remove(finding.TEST_SET)  # Told only where it is.
-    if len(table.folders) == 1:
-        kinds.remove(finding.EXACT_OVERLAP)
-        kinds.remove(finding.NEAR_OVERLAP)
-    return kinds
+def _looked_for(audit: Audit) -> list[str]:
+    """Returns the kinds of findings that were looked for everywhere."""
+    passed_over = {finding.TEST_SET}  # Told only where it is.
+    if len(audit.table.folders) == 1:
+        passed_over |= {finding.EXACT_OVERLAP, finding.NEAR_OVERLAP}
+    if audit.num_left_out:
+        passed_over |= finding.NEAR_KINDS
+    return [kind for kind in finding.KINDS if kind not in passed_over]
 
 
 def _describe_folder(folder: patch_tables.Folder) -> dict[str, object]:

@@ -37,11 +37,17 @@ class Pairs(NamedTuple):
         first: int64 [num_pairs], place of a vector.
         second: int64 [num_pairs], of a later one.
         similarity: float32 [num_pairs], the product of both.
+        num_left_out: int64 [num_vectors], further later vectors that each is
+            known to be like: where thousands look the same there are more.
     """
 
     first: np.ndarray
     second: np.ndarray
     similarity: np.ndarray
+    num_left_out: np.ndarray
+
+
+_SomePairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def find(
@@ -61,15 +67,15 @@ def find(
     search = functools.partial(
         _find_in_sort, embeddings, packed, bits, least_similarity
     )
-    found = _no_pairs()
     num_vectors = len(embeddings)
+    found = _merge([_no_pairs()], num_vectors)
     with (
         concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
         progress.Progress(num_vectors, "search") as bar,
     ):
         parts = pool.map(search, choose_bits(num_vectors))
         for number, part in enumerate(parts, 1):
-            found = _merge([found, part], num_vectors)
+            found = _join(found, part)
             # Each sort is a share of the work on every vector.
             bar.advance_to(num_vectors * number // _NUM_SORTS)
     return found
@@ -133,7 +139,8 @@ def _find_in_sort(
                     embeddings, first[rows], second[rows], least_similarity
                 )
             )
-            num_pairs += len(parts[-1].first)
+            num_pairs += len(parts[-1][0])
+        # Then a vector at least has more pairs than are kept, and is told.
         if num_pairs > _MAX_PAIRS * len(embeddings):
             break
     return _merge(parts, len(embeddings))
@@ -160,7 +167,7 @@ def _compare(
     first: np.ndarray,
     second: np.ndarray,
     least_similarity: float,
-) -> Pairs:
+) -> _SomePairs:
     similarity = np.einsum(
         "ij,ij->i",
         embeddings[first].astype(np.float32),
@@ -168,12 +175,21 @@ def _compare(
     )
     kept = similarity >= least_similarity
     first, second = first[kept], second[kept]
-    return Pairs(
-        np.minimum(first, second), np.maximum(first, second), similarity[kept]
+    return (
+        np.minimum(first, second),
+        np.maximum(first, second),
+        similarity[kept],
     )
 
 
-def _merge(parts: list[Pairs], num_vectors: int) -> Pairs:
+def _join(found: Pairs, part: Pairs) -> Pairs:
+    # What two sorts leave out may be the same: the larger number is sure.
+    merged = _merge([found[:3], part[:3]], len(found.num_left_out))
+    numbers = [pairs.num_left_out for pairs in (merged, found, part)]
+    return merged._replace(num_left_out=np.maximum.reduce(numbers))
+
+
+def _merge(parts: list[_SomePairs], num_vectors: int) -> Pairs:
     """Returns the pairs of all parts, each once; the best where too many."""
     first, second, similarity = map(np.concatenate, zip(*parts, strict=True))
     _, places = np.unique(first * num_vectors + second, return_index=True)
@@ -182,12 +198,18 @@ def _merge(parts: list[Pairs], num_vectors: int) -> Pairs:
     order = np.lexsort((-similarity, first))
     ranks = np.arange(len(order)) - np.searchsorted(first, first[order])
     kept = np.sort(order[ranks < _MAX_PAIRS])
-    return Pairs(first[kept], second[kept], similarity[kept])
+    num_pairs = np.bincount(first, minlength=num_vectors)
+    return Pairs(
+        first[kept],
+        second[kept],
+        similarity[kept],
+        num_left_out=np.maximum(num_pairs - _MAX_PAIRS, 0),
+    )
 
 
-def _no_pairs() -> Pairs:
+def _no_pairs() -> _SomePairs:
     empty = np.zeros(0, np.int64)
-    return Pairs(empty, empty, np.zeros(0, np.float32))
+    return empty, empty, np.zeros(0, np.float32)
 
 
 def _blocks(places: np.ndarray) -> list[np.ndarray]:

@@ -31,7 +31,8 @@ class NearPairs:
         scores: float32 [num_pairs], correlation of the pixels that both have.
         moves: int64 [num_pairs], of the second patch, as in `alignment.turn`.
         shifts: int64 [num_pairs, 2], pixels down and to the right.
-        num_left_out: Candidates that were too many to look at.
+        num_left_out: Candidates that were too many to look at: so many are
+            known, where patches look alike in thousands there are more.
     """
 
     first: np.ndarray
@@ -63,6 +64,8 @@ def find(
         least_similarity=LEAST_SIMILARITY,
         num_threads=num_threads,
     )
+    is_own = table.folder[searched] == 0
+    num_cut = int(found.num_left_out[is_own].sum())
     first, second = searched[found.first], searched[found.second]
     kept = table.folder[first] == 0
     kept &= table.scanned.ids[first] != table.scanned.ids[second]
@@ -79,7 +82,7 @@ def find(
         scores=aligned.scores[order],
         moves=aligned.moves[order],
         shifts=aligned.shifts[order],
-        num_left_out=int(kept.sum()) - len(best),
+        num_left_out=num_cut + int(kept.sum()) - len(best),
     )
 
 

@@ -20,8 +20,9 @@ def format_audit(summary: dict[str, object]) -> str:
         lines += ["", f"Not found: {', '.join(summary['not_found'])}."]
     if summary["num_pairs_left_out"]:
         lines.append(
-            f"Not compared: {summary['num_pairs_left_out']:,} more pairs that"
-            " look alike; there are near duplicates among them."
+            f"Not compared: at least {summary['num_pairs_left_out']:,} more"
+            " pairs that look alike; there may be near duplicates of any kind"
+            " among them."
         )
     return "\n".join([*lines, "", *_split_lines(summary["splits"])]) + "\n"
 
