@@ -12,7 +12,7 @@ import pytest
 from conftest import make_clouds, run_pcam
 from PIL import Image
 
-from pcam_tfdata import convert, tables, tiff
+from pcam_tfdata import convert, manifest, tables, tiff
 from pcam_tfdata.audit import finding, job, shifts, text
 
 NUM_TRAIN, NUM_TEST = 60, 30
@@ -65,6 +65,21 @@ def write_official(root: pathlib.Path, **splits: np.ndarray) -> str:
         convert.ConvertOptions(str(root), output_dir, source="hdf5")
     )
     return output_dir
+
+
+def copy_records(
+    records_dir: str, target: pathlib.Path, change
+) -> pathlib.Path:
+    """Copies records and changes the rows of their sidecar, and its hash."""
+    shutil.copytree(records_dir, target)
+    path = target / "patches.csv"
+    with open(path, newline="") as file:
+        rows = change(list(csv.DictReader(file)))
+    tables.write_csv(str(path), list(rows[0]), [r.values() for r in rows])
+    content = json.loads((target / "manifest.json").read_text())
+    content["file_sha256"]["patches.csv"] = manifest.hash_file(str(path))
+    (target / "manifest.json").write_text(json.dumps(content))
+    return target
 
 
 def darken(image: np.ndarray) -> np.ndarray:
@@ -301,12 +316,105 @@ def test_folder_beside_itself_is_refused(records_dir):
 
 
 def test_sidecar_of_other_records_is_refused(planted_dir, tmp_path):
-    copy = pathlib.Path(shutil.copytree(planted_dir, tmp_path / "copy"))
-    lines = (copy / "patches.csv").read_text().splitlines(keepends=True)
-    (copy / "patches.csv").write_text("".join([lines[0], *lines[:0:-1]]))
+    copy = copy_records(planted_dir, tmp_path / "copy", lambda rows: rows[::-1])
     audit = job.run(job.AuditOptions(str(copy)))
     with pytest.raises(ValueError, match=r"patches.csv: found id .* in row"):
         job.summarize(audit)
+
+
+def test_slides_across_splits_are_a_leak(records_dir, tmp_path):
+    def mix(rows):
+        assert rows[0]["split"] == "fold0"
+        rows[0]["slide"] = next(
+            row["slide"] for row in rows if row["split"] == "fold1"
+        )
+        return rows
+
+    copy = copy_records(records_dir, tmp_path / "copy", mix)
+    audit = job.run(job.AuditOptions(str(copy)))
+    found = found_of(audit, finding.SLIDE_ACROSS)
+    with open(copy / "patches.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    slide = rows[0]["slide"]
+    num_patches = sum(row["slide"] == slide for row in rows)
+    assert (found.gravity, found.count) == (finding.LEAK, 1)
+    assert f"1, with {num_patches:,} patches" in found.text
+    assert found.where == {"fold0 - fold1": 1}
+    assert found.notes == [f"slide {slide}: fold0 1, fold1 {num_patches - 1:,}"]
+    told = text.format_audit(job.summarize(audit))
+    assert "LEAK: slides across splits" in told
+    assert f"e.g. fold0 row 0 {rows[0]['source_name'][:16]} of {slide}" in told
+
+
+def test_slides_of_one_split_or_of_none_are_no_leak(records_dir, tmp_path):
+    def name_test(rows):
+        for row in rows:
+            if row["split"] == "test":
+                row["slide"] = rows[0]["slide"]
+        return rows
+
+    # Patches of the test set have no labels to learn by heart.
+    with_slides = copy_records(records_dir, tmp_path / "copy", name_test)
+    for folder in (records_dir, str(with_slides)):
+        audit = job.run(job.AuditOptions(folder))
+        summary = job.summarize(audit)
+        assert finding.SLIDE_ACROSS not in [f.kind for f in audit.findings]
+        assert "slides across splits" in summary["not_found"]
+
+
+def test_unknown_slides_are_not_told_to_be_sound(planted):
+    assert not planted.table.slide.any()
+    assert "slides across splits" not in job.summarize(planted)["not_found"]
+
+
+def test_slides_in_another_folder_are_a_leak(records_dir, tmp_path):
+    def keep_one(rows):
+        for row in rows:
+            row["slide"] = row["slide"] and f"other {row['slide']}"
+        rows[-10]["slide"] = slide
+        return rows
+
+    with open(pathlib.Path(records_dir) / "patches.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    slide = rows[0]["slide"]
+    num_patches = sum(row["slide"] == slide for row in rows)
+    other = copy_records(records_dir, tmp_path / "copy", keep_one)
+    audit = job.run(job.AuditOptions(records_dir, (str(other),)))
+    found = found_of(audit, finding.SLIDE_OVERLAP)
+    assert (found.gravity, found.count) == (finding.LEAK, 1)
+    assert f"{num_patches} patches here and 1 there" in found.text
+    assert [audit.table.folder[n] for n in found.groups[0]] == [0, 1]
+    assert finding.SLIDE_ACROSS not in [f.kind for f in audit.findings]
+
+
+def cut(lines: list[str]) -> list[str]:
+    return lines[:-3]
+
+
+def change_label(lines: list[str]) -> list[str]:
+    return [*lines[:-1], lines[-1].replace(",-1,", ",1,")]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (cut, "patches.csv: found 94 rows, expected 97. Run pcam verify."),
+        (change_label, "patches.csv: found SHA-256 "),
+    ],
+    ids=["cut", "changed"],
+)
+def test_spoilt_sidecar_is_told_before_the_work(
+    planted_dir, tmp_path, spoil, found
+):
+    copy = pathlib.Path(shutil.copytree(planted_dir, tmp_path / "copy"))
+    lines = (copy / "patches.csv").read_text().splitlines(keepends=True)
+    assert spoil(lines) != lines
+    (copy / "patches.csv").write_text("".join(spoil(lines)))
+    result = run_pcam("audit", f"--records_dir={copy}")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert found in result.stderr
+    assert result.stderr.endswith("Run pcam verify.\n")
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 # The command.

@@ -16,6 +16,8 @@ TEST_SET = "test_set_with_labels"
 EXACT_OVERLAP = "exact_overlap"
 NEAR_ACROSS = "near_across_splits"
 NEAR_OVERLAP = "near_overlap"
+SLIDE_ACROSS = "slide_across_splits"
+SLIDE_OVERLAP = "slide_overlap"
 LABEL_CONFLICT = "label_conflict"
 EXACT_WITHIN = "exact_within_split"
 NEAR_WITHIN = "near_within_split"
@@ -23,12 +25,16 @@ BLANK = "blank"
 STAIN_SHIFT = "stain_shift"
 CLASS_SHIFT = "class_shift"
 NEAR_KINDS = {NEAR_ACROSS, NEAR_OVERLAP, NEAR_WITHIN}
+OVERLAP_KINDS = {EXACT_OVERLAP, NEAR_OVERLAP, SLIDE_OVERLAP}
+SLIDE_KINDS = {SLIDE_ACROSS, SLIDE_OVERLAP}
 KINDS = {
     EXACT_ACROSS: "equal pixels across splits",
     TEST_SET: "the test set with labels",
     EXACT_OVERLAP: "equal pixels in another folder",
     NEAR_ACROSS: "near duplicates across splits",
     NEAR_OVERLAP: "near duplicates in another folder",
+    SLIDE_ACROSS: "slides across splits",
+    SLIDE_OVERLAP: "slides in another folder",
     LABEL_CONFLICT: "equal pixels with different labels",
     EXACT_WITHIN: "equal pixels within a split",
     NEAR_WITHIN: "near duplicates within a split",
@@ -48,7 +54,8 @@ class Finding:
         count: Of what `text` counts first.
         text: One line for the user.
         where: How many, by pair of splits or by split.
-        groups: Numbers of the patches of each pair or group.
+        groups: Numbers of the patches of each pair or group; of a slide, one
+            patch of each split.
         notes: A remark on each group, or none at all.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.audit import alignment, equal, finding, shifts
+from pcam_tfdata.audit import alignment, equal, finding, shared_slides, shifts
 from pcam_tfdata.audit import pairs as near
 from pcam_tfdata.audit import table as tables
 
@@ -19,6 +19,7 @@ def find(
         [
             *equal.find(table),
             *_near(table, near_pairs),
+            *shared_slides.find(table),
             *_blanks(table),
             *_shifts(table),
         ]

@@ -115,7 +115,7 @@ def write(output_dir: str, audit: Audit, summary: dict[str, object]) -> None:
     """Writes audit.txt, audit.json, pairs.csv; each whole or not at all.
 
     `pairs.csv` has a row for each patch of each group of equal or similar
-    patches; a group has a `number` of its own among those of its `kind`.
+    patches, and of slides one of each split; a group has a `number` of its own among those of its `kind`.
     """
     os.makedirs(output_dir, exist_ok=True)
     files.write_text(
@@ -145,9 +145,11 @@ def _looked_for(audit: Audit) -> list[str]:
     """Returns the kinds of findings that were looked for everywhere."""
     passed_over = {finding.TEST_SET}  # Told only where it is.
     if len(audit.table.folders) == 1:
-        passed_over |= {finding.EXACT_OVERLAP, finding.NEAR_OVERLAP}
+        passed_over |= finding.OVERLAP_KINDS
     if audit.num_left_out:
         passed_over |= finding.NEAR_KINDS
+    if not audit.table.slide.any():
+        passed_over |= finding.SLIDE_KINDS
     return [kind for kind in finding.KINDS if kind not in passed_over]
 
 

@@ -1,15 +1,12 @@
 """All patches that an audit looks at, numbered through folders and splits."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pcam_tfdata import manifest, tables, workers
-from pcam_tfdata.audit import scan
-
-_SIDECAR_COLUMNS = ("split", "id", "label", "slide", "source_name")
+from pcam_tfdata import manifest, workers
+from pcam_tfdata.audit import scan, sidecar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +57,16 @@ class Table:
         folders: The one that is audited first.
         sections: Splits of all folders, in order.
         section: int64 [n], number of the section.
+        slide: int64 [n], place of its slide in `slide_names`.
+        slide_names: Of all folders; the first, "", is the unknown one.
         scanned: What was read of the patches.
     """
 
     folders: tuple[Folder, ...]
     sections: tuple[Section, ...]
     section: np.ndarray
+    slide: np.ndarray
+    slide_names: tuple[str, ...]
     scanned: scan.Scan
 
     @property
@@ -105,10 +106,13 @@ def read(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
     folders = tuple(Folder(path, manifest.read(path)) for path in records_dirs)
     sections = _sections(folders)
     sizes = [part.num_patches for part in sections]
+    slide, slide_names = _read_slides(folders)
     return Table(
         folders=folders,
         sections=tuple(sections),
         section=np.repeat(np.arange(len(sections)), sizes),
+        slide=slide,
+        slide_names=slide_names,
         scanned=scan.scan(pool, _shards(folders)),
     )
 
@@ -130,12 +134,24 @@ def locate(
     for folder in table.folders:
         after = first + folder.num_patches
         rows = {number - first for number in wanted if first <= number < after}
-        for row, found in _read_rows(folder.records_dir, rows):
+        for row, found in sidecar.read_rows(folder.records_dir, rows):
             number = first + row
             _check_id(table, number, folder.records_dir, row, found["id"])
             places[number] = found
         first = after
     return places
+
+
+def _read_slides(
+    folders: Sequence[Folder],
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns the slide of each patch, and the names of the slides."""
+    numbers = {"": 0}
+    slides = [
+        sidecar.read_slides(folder.records_dir, folder.content, numbers)
+        for folder in folders
+    ]
+    return np.concatenate(slides), tuple(numbers)
 
 
 def _shards(folders: Sequence[Folder]) -> list[scan.ShardFile]:
@@ -156,36 +172,12 @@ def _sections(folders: Sequence[Folder]) -> list[Section]:
     return sections
 
 
-def _read_rows(
-    records_dir: str, rows: set[int]
-) -> Iterable[tuple[int, dict[str, object]]]:
-    if not rows:
-        return
-    path = os.path.join(records_dir, manifest.SIDECAR_FILE)
-    for row, values in enumerate(tables.iterate_csv(path, _SIDECAR_COLUMNS)):
-        if row in rows:
-            found = dict(zip(_SIDECAR_COLUMNS, values, strict=True))
-            yield (
-                row,
-                {
-                    "records_dir": records_dir,
-                    "split": found["split"],
-                    "row": row,
-                    "id": found["id"],
-                    "label": int(found["label"]),
-                    "slide": found["slide"],
-                    "source_name": found["source_name"],
-                },
-            )
-
-
 def _check_id(
     table: Table, number: int, records_dir: str, row: int, found: object
 ) -> None:
     expected = table.scanned.ids[number].decode("ascii")
     if found != expected:
-        path = os.path.join(records_dir, manifest.SIDECAR_FILE)
         raise ValueError(
-            f"{path}: found id {found} in row {row}, expected {expected}, as in"
+            f"{sidecar.path_of(records_dir)}: found id {found} in row {row}, expected {expected}, as in"
             " the record. See pcam verify."
         )

@@ -46,7 +46,7 @@ def _finding_lines(found: dict[str, object]) -> list[str]:
         shown += [f"and {more:,} more"] if more else []
         lines.append(f"  {', '.join(shown)}")
     for example in found["examples"][:_NUM_SHOWN]:
-        patches = " = ".join(_patch(patch) for patch in example["patches"][:3])
+        patches = " | ".join(_patch(patch) for patch in example["patches"][:3])
         note = f" ({example['note']})" if example["note"] else ""
         lines.append(f"  e.g. {patches}{note}")
     return lines
