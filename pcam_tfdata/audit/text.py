@@ -1,9 +1,13 @@
 """An audit's summary as text and as JSON. Pure."""
 
 import json
+import re
 
 _NUM_SHOWN = 3
 _NUM_WHERE = 6
+_HASH = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")  # SHA-1, SHA-256.
+_HASH_LETTERS = 16
+_NAME_LETTERS = 32
 
 
 def format_json(summary: dict[str, object]) -> str:
@@ -54,11 +58,19 @@ def _finding_lines(found: dict[str, object]) -> list[str]:
 
 def _patch(patch: dict[str, object]) -> str:
     slide = f" of {patch['slide']}" if patch["slide"] else ""
-    name = patch["source_name"]
     return (
-        f"{patch['split']} row {patch['row']:,} {name[:16]}{slide}"
-        f" label {patch['label']}"
+        f"{patch['split']} row {patch['row']:,} {_shorten(patch['source_name'])}"
+        f"{slide} label {patch['label']}"
     )
+
+
+def _shorten(name: str) -> str:
+    """Returns the part of a name that tells it from others."""
+    if _HASH.fullmatch(name):
+        return name[:_HASH_LETTERS]
+    if len(name) <= _NAME_LETTERS:
+        return name
+    return f"...{name[-_NAME_LETTERS:]}"
 
 
 def _split_lines(splits: list[dict[str, object]]) -> list[str]:
