@@ -258,6 +258,44 @@ def test_overlap_with_another_folder_is_a_leak(patches, planted_dir, tmp_path):
     assert found_of(audit, finding.EXACT_OVERLAP).gravity == finding.LEAK
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (5 * "01234567", "0123456701234567"),
+        (8 * "89abcdef", "89abcdef89abcdef"),
+        ("train/1/patch000123.jpg", "train/1/patch000123.jpg"),
+        (
+            "train/1/clinic/2019/slide7/patch123.jpg",
+            ".../clinic/2019/slide7/patch123.jpg",
+        ),
+    ],
+    ids=["sha1", "sha256", "file", "long"],
+)
+def test_names_of_examples_tell_patches_apart(name, shown):
+    patch = {
+        "split": "fold0", "row": 7, "source_name": name, "slide": "",
+        "label": 1,
+    }  # fmt: skip
+    found = {
+        "gravity": finding.LEAK, "title": "", "text": "", "where": {},
+        "examples": [{"patches": [patch, patch], "note": ""}],
+    }  # fmt: skip
+    summary = {
+        "folders": [], "findings": [found], "not_found": [], "splits": [],
+        "num_pairs_left_out": 0,
+    }  # fmt: skip
+    one = f"fold0 row 7 {shown} label 1"
+    assert f"  e.g. {one} | {one}\n" in text.format_audit(summary)
+
+
+def test_folders_without_a_common_patch_are_no_test_set(patches, tmp_path):
+    images = [(image, n % 2) for n, image in enumerate(patches[:40])]
+    kaggle = write_records(tmp_path / "k", images, list(patches[40:48]))
+    official = write_official(tmp_path / "o", test=patches[57:70])
+    audit = job.run(job.AuditOptions(kaggle, (official,)))
+    assert finding.TEST_SET not in [f.kind for f in audit.findings]
+
+
 @pytest.mark.parametrize("official_first", [False, True])
 def test_official_test_set_beside_kaggles_is_named(
     patches, tmp_path, official_first
@@ -272,7 +310,8 @@ def test_official_test_set_beside_kaggles_is_named(
     found = audit.findings[0]
     assert found.kind == finding.TEST_SET
     assert found.count == 3
-    assert "is Kaggle's test set with labels" in found.text
+    name = "validation" if official_first else f"{official}:validation"
+    assert found.text.startswith(f"{name} is Kaggle's test set with labels")
     assert found.gravity == finding.LEAK
 
 

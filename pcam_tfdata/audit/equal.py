@@ -74,8 +74,6 @@ def _test_sets(
         kaggle, official = sides
         tests = _named(table, kaggle, (_KAGGLE_TEST,), labeled=False)
         labeled = _named(table, official, _OFFICIAL_SPLITS, labeled=True)
-        if not labeled:
-            continue
         shared = [
             pair
             for pair in (
@@ -84,9 +82,15 @@ def _test_sets(
             if finding.sections_of(table, pair) & tests
             and finding.sections_of(table, pair) & labeled
         ]
-        names = " and ".join(table.name(number) for number in sorted(labeled))
+        if not shared:
+            continue
+        matched = labeled & set.union(
+            *(finding.sections_of(table, pair) for pair in shared)
+        )
+        names = " and ".join(table.name(number) for number in sorted(matched))
+        verb = "is" if len(matched) == 1 else "are"
         text = (
-            f"{names} is Kaggle's test set with labels: {len(shared):,} of its"
+            f"{names} {verb} Kaggle's test set with labels: {len(shared):,} of its"
             f" patches are here. Train on it for no Kaggle submission, and"
             " on no Kaggle data to score on it."
         )
