@@ -84,7 +84,10 @@ def _measure_misses(
 
 
 def _meets(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns whether the search would compare a pair and keep it: bool [n]."""
+    """Returns whether the search would compare a pair and keep it: bool [n].
+
+    By its product, bits and sorts only: nothing is cut off as in a crowd.
+    """
     similar = (first * second).sum(axis=1) >= pairs.LEAST_SIMILARITY
     bits = near_duplicates.hash_bits(first) == near_duplicates.hash_bits(second)
     most = near_duplicates.most_bits(pairs.LEAST_SIMILARITY)
