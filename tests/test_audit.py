@@ -500,6 +500,7 @@ def test_command_fails_on_leaks_where_asked(planted_dir):
         (1, ["--records_dir={d}", "--other_records_dir={d}"], "same folder"),
         (1, ["--records_dir={d}", "--other_records_dir=no"], "not found"),
         (2, ["--records_dir={d}", "--output_dir={d}"], "a records folder"),
+        (2, ["--records_dir={d}", "--output_dir={d}/a/b"], "a records folder"),
         (2, ["--records_dir={d}", "--output_dir={d}/patches.csv"], "a file"),
         (2, ["--records_dir={d}", "--fail_on=all"], "--fail_on=all"),
         (2, ["--output_dir=x"], "--records_dir is missing"),

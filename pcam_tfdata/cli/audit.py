@@ -8,7 +8,7 @@ whatever it finds, but see --fail_on.
 
 import os
 
-from absl import app, flags
+from absl import flags
 
 from pcam_tfdata.cli import options
 
@@ -36,7 +36,10 @@ def run() -> int:
     from pcam_tfdata.audit import job, text
 
     output_dir = options.value("output_dir")
-    _check_output(output_dir)
+    if output_dir:
+        options.check_output(
+            output_dir, [options.value("records_dir"), *_other_dirs()]
+        )
     audit = job.run(
         job.AuditOptions(
             records_dir=options.value("records_dir"),
@@ -52,22 +55,6 @@ def run() -> int:
         page.draw(audit, summary, os.path.join(output_dir, _PAGE))
     print(text.format_audit(summary), end="")
     return int(_FAIL_ON.value == _LEAKS and audit.has_leaks)
-
-
-def _check_output(output_dir: str | None) -> None:
-    """Refuses what would fail after minutes of work."""
-    if not output_dir:
-        return
-    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
-        raise app.UsageError(
-            f"--output_dir={output_dir}: found a file, expected a folder."
-        )
-    records = (options.value("records_dir"), *_other_dirs())
-    if os.path.realpath(output_dir) in map(os.path.realpath, records):
-        raise app.UsageError(
-            f"--output_dir={output_dir}: found a records folder, expected one of"
-            " its own."
-        )
 
 
 def _other_dirs() -> tuple[str, ...]:

@@ -23,11 +23,11 @@ def run() -> None:
     """Writes the overview and prints it."""
     from pcam_tfdata import overview, report
 
-    summary = overview.summarize(options.value("records_dir"))
-    sample = overview.sample_patches(
-        options.value("records_dir"), _NUM_PATCHES, _SEED.value
-    )
+    records_dir = options.value("records_dir")
     output_dir = options.value("output_dir")
+    options.check_output(output_dir, [records_dir])
+    summary = overview.summarize(records_dir)
+    sample = overview.sample_patches(records_dir, _NUM_PATCHES, _SEED.value)
     overview.write_summary(output_dir, summary)
     report.plot_label_histogram(summary, os.path.join(output_dir, "labels.png"))
     report.plot_patches(

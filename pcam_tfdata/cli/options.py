@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from typing import TypeVar
 
-from absl import flags
+from absl import app, flags
 
-from pcam_tfdata import choices
+from pcam_tfdata import choices, files
 
 Options = TypeVar("Options")
 
@@ -70,3 +70,23 @@ def value(name: str) -> object:
     if isinstance(found, list):
         return list(map(os.path.expanduser, found))
     return os.path.expanduser(found) if isinstance(found, str) else found
+
+
+def check_output(output_dir: str, records_dirs: Sequence[str]) -> None:
+    """Refuses a place where files would spoil records, or cannot be put.
+
+    Args:
+        output_dir: Of --output_dir.
+        records_dirs: Folders that hold their own files only; see `pcam verify`.
+    """
+    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
+        raise app.UsageError(
+            f"--output_dir={output_dir}: found a file, expected a folder."
+        )
+    output = os.path.join(files.resolve(output_dir), "")
+    for records_dir in records_dirs:
+        if output.startswith(os.path.join(files.resolve(records_dir), "")):
+            raise app.UsageError(
+                f"--output_dir={output_dir}: found a records folder"
+                f" ({records_dir}), expected one outside of it."
+            )
