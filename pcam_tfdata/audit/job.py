@@ -115,7 +115,8 @@ def write(output_dir: str, audit: Audit, summary: dict[str, object]) -> None:
     """Writes audit.txt, audit.json, pairs.csv; each whole or not at all.
 
     `pairs.csv` has a row for each patch of each group of equal or similar
-    patches, and of slides one of each split; a group has a `number` of its own among those of its `kind`.
+    patches, and of slides one of each split; a group has a `number` of its own
+    among those of its `kind`.
     """
     os.makedirs(output_dir, exist_ok=True)
     files.write_text(

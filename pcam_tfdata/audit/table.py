@@ -178,6 +178,6 @@ def _check_id(
     expected = table.scanned.ids[number].decode("ascii")
     if found != expected:
         raise ValueError(
-            f"{sidecar.path_of(records_dir)}: found id {found} in row {row}, expected {expected}, as in"
-            " the record. See pcam verify."
+            f"{sidecar.path_of(records_dir)}: found id {found} in row {row},"
+            f" expected {expected}, as in the record. See pcam verify."
         )
