@@ -92,20 +92,17 @@ def _overlaps(table: tables.Table, shares: _Shares) -> list[finding.Finding]:
     own = shares.slide[shares.folder == 0]
     for other in range(1, len(table.folders)):
         both = np.intersect1d(own, shares.slide[shares.folder == other])
-        in_both = np.isin(shares.slide, both)
-        here = shares.select(in_both & (shares.folder == 0))
-        there = shares.select(in_both & (shares.folder == other))
         if not len(both):
             continue
-        groups, notes = _describe(
-            table,
-            shares.select(in_both & np.isin(shares.folder, (0, other))),
-        )
+        in_both = np.isin(shares.slide, both)
+        shared = shares.select(in_both & np.isin(shares.folder, (0, other)))
+        is_here = shared.folder == 0
+        groups, notes = _describe(table, shared)
         text = (
             f"Slides whose names are in {table.folders[other].records_dir} too:"
-            f" {len(both):,}, with {here.num_patches.sum():,} patches here and"
-            f" {there.num_patches.sum():,} there. Do not train on one and score"
-            " on the other."
+            f" {len(both):,}, with {shared.num_patches[is_here].sum():,} patches"
+            f" here and {shared.num_patches[~is_here].sum():,} there. Do not"
+            " train on one and score on the other."
         )
         where = finding.count_splits(table, groups, between_folders=True)
         found.append(
