@@ -259,10 +259,14 @@ def test_classes_that_are_one_folder_are_refused(tmp_path, names):
 @pytest.mark.parametrize(
     ("root", "aside", "told"),
     [
-        ("", "2/p.png", "/: left aside 1 folders (2), since only what is in 0"),
-        ("train", "train/2/p.png", "/train/: left aside 1 folders (2), since"),
+        (
+            "",
+            "2/p.png",
+            "/: left aside 1 folders (2/), since only what is in 0",
+        ),
+        ("train", "train/2/p.png", "/train/: left aside 1 folders (2/), since"),
         ("train", "train/p.png", "/train/: left aside 1 files (p.png), since"),
-        ("", "test/p.png", "/: left aside 1 folders (test), since"),
+        ("", "test/p.png", "/: left aside 1 folders (test/), since"),
         ("train", "p.png", "/: left aside 1 files (p.png), since only what is"),
     ],
     ids=["class", "class in split", "in split", "test", "beside splits"],

@@ -145,7 +145,7 @@ def _check_classes(options: sources.SourceOptions, split: str) -> None:
         raise _no_two_folders(names)
     read = {os.path.normpath(name).split(os.sep)[0] for name in names}
     folders, others = _list_entries(folder)
-    folders = [name for name in folders if name not in read]
+    folders = [f"{name}/" for name in folders if name not in read]
     _warn_of_aside(folder, folders, others, " and ".join(names))
 
 
