@@ -13,7 +13,15 @@ import pytest
 from conftest import run_pcam
 from PIL import Image
 
-from pcam_tfdata import convert, manifest, records, schema, synthetic, verify
+from pcam_tfdata import (
+    convert,
+    manifest,
+    records,
+    schema,
+    sources,
+    synthetic,
+    verify,
+)
 
 PREFIX = "camelyonpatch_level_2_split_"
 SIZES = {"train": 23, "valid": 9, "test": 7}
@@ -137,6 +145,21 @@ def test_gzipped_files_give_the_same_records(official, tmp_path):
     run("hdf5", official, tmp_path / "gz")
     assert hash_all(tmp_path / "plain") == hash_all(tmp_path / "gz")
     assert not (tmp_path / "gz.incomplete").exists()
+
+
+def test_damaged_gzip_is_named(official, tmp_path):
+    path = next(official.glob("*train_x.h5"))
+    sound = gzip.compress(path.read_bytes())
+    path.unlink()
+    options = sources.SourceOptions(
+        "hdf5", str(official), unpacked_dir=str(tmp_path / "unpacked")
+    )
+    for place in range(20, len(sound), len(sound) // 40):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << place % 8
+        pathlib.Path(f"{path}.gz").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"train_x.h5.gz: found no whole"):
+            sources.list_patches(options)
 
 
 def hash_all(folder) -> dict[str, str]:

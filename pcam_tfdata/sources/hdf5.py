@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 
 import h5py
@@ -213,7 +214,7 @@ def _unpack(options: sources.SourceOptions, name: str) -> str | None:
             files.open_whole(path, "wb") as unpacked,
         ):
             shutil.copyfileobj(packed, unpacked, 1 << 20)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
             f"{found}: found no whole gzip file ({error}). Fetch it again."
         ) from error
