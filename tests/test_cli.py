@@ -12,6 +12,7 @@ import time
 
 import loaded
 import pytest
+import standing
 from conftest import NUM_TEST, NUM_TRAIN, run_pcam
 
 from pcam_tfdata import records, run_files, tables
@@ -278,18 +279,17 @@ def test_killed_conversion_leaves_nothing_that_looks_finished(
 ):
     output_dir = tmp_path / "records"
     command = [
-        sys.executable, "-m", "pcam_tfdata", "convert_to_tfrecords",
-        f"--input_dir={kaggle_tree}", f"--output_dir={output_dir}",
+        "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+        f"--output_dir={output_dir}",
     ]  # fmt: skip
     incomplete = tmp_path / "records.incomplete"
-    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while killed.poll() is None and not incomplete.exists():
-        time.sleep(0.001)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    with standing.conversion(command, output_dir, 1) as killed:
+        standing.end(killed, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
     assert not output_dir.exists()
-    assert not (incomplete / "manifest.json").exists()
-    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert (incomplete / "records").is_dir()
+    assert not (incomplete / "records" / "manifest.json").exists()
+    assert run_pcam(*command).returncode == 0
     assert not incomplete.exists()
     assert run_pcam("verify", f"--records_dir={output_dir}").returncode == 0
 

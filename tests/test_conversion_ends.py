@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+import standing
 from conftest import enlarge, run_pcam, small_disk, write_patches
 
 from pcam_tfdata import convert, manifest, shards, tables, verify
@@ -85,12 +86,18 @@ def list_finished(output_dir) -> dict[str, int]:
     }
 
 
-def wait_for_shards(output_dir, process, number=1) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while len(list_finished(output_dir)) < number:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+def standing_job(tree, output_dir, num_shards, *more):
+    """Returns a context: a job that stands still with so many shards or more."""
+    arguments = [*flags(tree, output_dir), *more]
+    return standing.conversion(arguments, output_dir, num_shards)
+
+
+def kill_job(tree, output_dir, num_shards, *more) -> None:
+    """Has a job leave so many finished shards or more."""
+    with standing_job(tree, output_dir, num_shards, *more) as process:
+        standing.end(process, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert len(list_finished(output_dir)) >= num_shards
 
 
 def finish(tree, output_dir, undisturbed) -> str:
@@ -126,10 +133,7 @@ def test_killed_jobs_end_as_an_undisturbed_one(
 
 def test_finished_shards_are_kept(tree, tmp_path, undisturbed):
     output_dir = tmp_path / "records"
-    process = start(tree, output_dir, start_new_session=True)
-    wait_for_shards(output_dir, process, 5)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_job(tree, output_dir, 5)
     left = list_finished(output_dir)
     assert "going on from what is finished" in finish(
         tree, output_dir, undisturbed
@@ -142,10 +146,7 @@ def test_finished_shards_are_kept(tree, tmp_path, undisturbed):
 @pytest.mark.parametrize("part", ["", ".csv", ".journal"])
 def test_damaged_shards_are_written_again(tree, tmp_path, undisturbed, part):
     output_dir = tmp_path / "records"
-    process = start(tree, output_dir, start_new_session=True)
-    wait_for_shards(output_dir, process, 2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_job(tree, output_dir, 2)
     name = min(list_finished(output_dir)).removesuffix(".journal")
     path = pathlib.Path(f"{output_dir}.incomplete/records/{name}{part}")
     content = bytearray(path.read_bytes())
@@ -156,46 +157,35 @@ def test_damaged_shards_are_written_again(tree, tmp_path, undisturbed, part):
 
 def test_job_with_other_flags_keeps_nothing_wrong(tree, tmp_path, undisturbed):
     output_dir = tmp_path / "records"
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "pcam_tfdata", *flags(tree, output_dir),
-            "--seed=1",
-        ],
-        start_new_session=True,
-    )  # fmt: skip
-    wait_for_shards(output_dir, process, 3)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_job(tree, output_dir, 3, "--seed=1")
     finish(tree, output_dir, undisturbed)
 
 
 def test_overwrite_begins_anew(tree, tmp_path):
     output_dir = tmp_path / "records"
-    process = start(tree, output_dir, start_new_session=True)
-    wait_for_shards(output_dir, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_job(tree, output_dir, 1)
     result = run_pcam(*flags(tree, output_dir), "--overwrite")
     assert result.returncode == 0
     assert "going on" not in result.stderr
 
 
-def test_killed_worker_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
-    output_dir = tmp_path / "records"
-    process = start(tree, output_dir)
-    wait_for_shards(output_dir, process, 2)
+def list_workers(process) -> list[int]:
+    """Returns the processes of its workers; skips where nobody tells them."""
     children = f"/proc/{process.pid}/task/{process.pid}/children"
     if not os.path.exists(children):
-        process.kill()
-        process.communicate()
         pytest.skip("this system does not tell the children of a process")
-    workers = [
+    return [
         int(child)
         for child in pathlib.Path(children).read_text().split()
         if "spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_text()
     ]
-    os.kill(workers[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=DEADLINE)
+
+
+def test_killed_worker_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
+    output_dir = tmp_path / "records"
+    with standing_job(tree, output_dir, 2) as process:
+        os.kill(list_workers(process)[0], signal.SIGKILL)
+        output = standing.end(process, signal.SIGCONT)
     assert process.returncode == 1, output
     assert "A worker process was killed" in output
     assert "Traceback" not in output
@@ -206,10 +196,8 @@ def test_killed_worker_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_job_goes_on(tree, tmp_path, undisturbed, number):
     output_dir = tmp_path / "records"
-    process = start(tree, output_dir, start_new_session=True)
-    wait_for_shards(output_dir, process, 2)
-    os.killpg(process.pid, number)
-    output, _ = process.communicate(timeout=DEADLINE)
+    with standing_job(tree, output_dir, 2) as process:
+        output = standing.end(process, number)
     assert process.returncode == 128 + number, output
     assert "Traceback" not in output
     finish(tree, output_dir, undisturbed)
@@ -217,14 +205,11 @@ def test_interrupted_job_goes_on(tree, tmp_path, undisturbed, number):
 
 def test_second_job_on_one_output_is_refused(tree, tmp_path, undisturbed):
     output_dir = tmp_path / "records"
-    first = start(tree, output_dir)
-    wait_for_shards(output_dir, first)
-    os.kill(first.pid, signal.SIGSTOP)
-    second = run_pcam(*flags(tree, output_dir))
+    with standing_job(tree, output_dir, 1) as first:
+        second = run_pcam(*flags(tree, output_dir))
+        output = standing.end(first, signal.SIGCONT)
     assert second.returncode == 1
     assert f"process {first.pid} is converting to this output" in second.stderr
-    os.kill(first.pid, signal.SIGCONT)
-    output, _ = first.communicate(timeout=DEADLINE)
     assert first.returncode == 0, output
     assert hash_all(output_dir) == hash_all(undisturbed)
 
