@@ -7,8 +7,10 @@ server, so each command starts it afresh.
 """
 
 import atexit
+import contextlib
 import functools
 import os
+import pathlib
 import select
 import signal
 import socket
@@ -67,11 +69,20 @@ class Process:
     def send_signal(self, number: int) -> None:
         """Sends a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # It ends now.
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Sends SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+    def stands_still(self) -> bool:
+        """Returns whether it was stopped; not once it has ended."""
+        try:
+            stat = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return stat.rpartition(")")[2].split()[0] == "T"
 
     def _receive(self) -> bytes:
         found = self._status.recv(32)

@@ -1,10 +1,12 @@
 """Runs that are killed, interrupted or damaged end as undisturbed ones."""
 
+import contextlib
 import json
 import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 
 import conftest
 import keras
@@ -35,11 +37,59 @@ FLAGS = (
 )  # fmt: skip
 
 
+def arguments_of(records_dir, run_dir, flags) -> list[str]:
+    places = [f"--records_dir={records_dir}", f"--run_dir={run_dir}"]
+    return ["train", *places, *flags]
+
+
 def start_training(records_dir, run_dir, *flags) -> loaded.Process:
     return loaded.start(
-        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}", *flags,
-        together=True,
-    )  # fmt: skip
+        *arguments_of(records_dir, run_dir, flags), together=True
+    )
+
+
+# Stops before a step, the whole process or the loop alone: the thread that
+# writes checkpoints then ends what it does.
+STAND = {
+    "process": "os.kill(os.getpid(), signal.SIGSTOP)",
+    "loop": "time.sleep(3600)",
+}
+STANDING = """
+import os, signal, time
+from pcam_tfdata import trainer
+from pcam_tfdata.cli import main
+
+left = iter(range({num_steps}, -1, -1))
+run_steps = trainer.Trainer.run_steps
+
+def stand_or_run(*given):
+    if next(left, None) == 0:
+        {stand}
+    return run_steps(*given)
+
+trainer.Trainer.run_steps = stand_or_run
+main.run({arguments!r})
+"""
+
+
+@contextlib.contextmanager
+def standing_after(
+    num_steps, records_dir, run_dir, flags, stand="loop"
+) -> Iterator[loaded.Process]:
+    """Yields training that goes no further than so many steps from its start.
+
+    However late a test on a busy machine looks, it is not done by then.
+    """
+    program = STANDING.format(
+        num_steps=num_steps,
+        stand=STAND[stand],
+        arguments=arguments_of(records_dir, run_dir, flags),
+    )
+    process = loaded.Process(program, together=True)
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 def list_checkpoints(run_dir) -> list[str]:
@@ -47,9 +97,9 @@ def list_checkpoints(run_dir) -> list[str]:
     return sorted(map(str, folder.glob("*.npz")))
 
 
-def wait_for_checkpoint(process, run_dir, before=()) -> None:
+def wait_until(condition, process) -> None:
     deadline = time.monotonic() + DEADLINE
-    while list_checkpoints(run_dir) == list(before):
+    while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -114,16 +164,19 @@ def test_killed_seed_cnn_ends_as_an_undisturbed_one(records_dir, tmp_path):
 
 
 def kill_five_times(records_dir, run_dir, flags) -> None:
-    """Kills a run at random moments, then lets it end."""
+    """Kills a run of 72 steps at random moments, then lets it end."""
     draw = random.Random(0)
     places = []
     for _ in range(5):
         before = list_checkpoints(run_dir)
-        process = start_training(records_dir, run_dir, *flags)
-        wait_for_checkpoint(process, run_dir, before)
-        time.sleep(draw.uniform(0, 1.5))
-        process.kill()
+        with standing_after(13, records_dir, run_dir, flags) as process:
+            wait_until(
+                lambda before=before: list_checkpoints(run_dir) != before,
+                process,
+            )
+            time.sleep(draw.uniform(0, 1.5))
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
         state = json.loads(str(last_arrays(run_dir)["state"]))
         places.append((state["step"], state["sums"][2]))
     finish(records_dir, run_dir, *flags)
@@ -144,14 +197,16 @@ def test_signal_leaves_a_checkpoint(
     run_dir = tmp_path / "run"
     # None but at the ends of epochs; so the signal's own is seen.
     flags = [*FLAGS, "--checkpoint_every_seconds=1000"]
-    process = start_training(records_dir, run_dir, *flags)
-    wait_for_checkpoint(process, run_dir)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=DEADLINE)
+    with standing_after(9, records_dir, run_dir, flags, "process") as process:
+        wait_until(process.stands_still, process)
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == code, output
     lines = output.splitlines()
     assert lines[-1] == f"pcam train: {told}"
     step = json.loads(str(last_arrays(run_dir)["state"]))["step"]
+    assert step == 10  # In mid-epoch.
     assert lines[-2].startswith(
         f"{signal.Signals(number).name}: there is a checkpoint after step {step};"
     )
@@ -190,11 +245,8 @@ def test_cut_checkpoint_makes_the_run_go_on_from_the_one_before(
     records_dir, tmp_path, undisturbed
 ):
     run_dir = tmp_path / "run"
-    process = start_training(records_dir, run_dir, *FLAGS)
-    while len(list_checkpoints(run_dir)) < 3:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.kill()
+    with standing_after(30, records_dir, run_dir, FLAGS) as process:
+        wait_until(lambda: len(list_checkpoints(run_dir)) >= 3, process)
     process.communicate()
     newest = list_checkpoints(run_dir)[-1]
     os.truncate(newest, os.path.getsize(newest) // 2)
@@ -208,7 +260,7 @@ def test_second_process_is_refused_while_the_first_trains(
 ):
     run_dir = tmp_path / "run"
     first = start_training(records_dir, run_dir, *FLAGS, "--epochs=1000")
-    wait_for_checkpoint(first, run_dir)
+    wait_until(lambda: list_checkpoints(run_dir), first)
     for more in ((), ("--restart",)):
         second = start_training(records_dir, run_dir, *FLAGS, *more)
         output, _ = second.communicate(timeout=DEADLINE)
@@ -222,7 +274,9 @@ def test_second_process_is_refused_while_the_first_trains(
 
 
 def options_for(records_dir, run_dir, **changes) -> train_options.TrainOptions:
-    defaults = {"model": "small_cnn", "batch_size": 8, "epochs": 2}
+    defaults = {
+        "model": "small_cnn", "batch_size": 8, "epochs": 2, "input": "mmap",
+    }  # fmt: skip
     return train_options.TrainOptions(
         records_dir=records_dir, run_dir=str(run_dir), **(defaults | changes)
     )

@@ -30,7 +30,7 @@ def mirrored(devices) -> tf.distribute.Strategy:
 
 
 def options_for(records_dir, **changes) -> train_options.TrainOptions:
-    defaults = {"model": "small_cnn", "batch_size": 16}
+    defaults = {"model": "small_cnn", "batch_size": 16, "input": "mmap"}
     return train_options.TrainOptions(
         records_dir=records_dir, **(defaults | changes)
     )
