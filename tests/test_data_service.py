@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -125,6 +126,18 @@ def small_steps(monkeypatch):
     monkeypatch.setattr(passes, "_LOST_SECONDS", 4.0)
 
 
+def change_clock(monkeypatch, *, ahead: float = 0, rate: float = 1) -> None:
+    """Has readers take silences for longer than they are, from now on.
+
+    So they may be patient for as long as a busy machine needs.
+    """
+    now = time.monotonic()
+    clock = types.SimpleNamespace(
+        monotonic=lambda: now + ahead + rate * (time.monotonic() - now)
+    )
+    monkeypatch.setattr(silence, "time", clock)
+
+
 def source(records_dir, servers, **options) -> pipeline.Source:
     return pipeline.Source(
         records_dir, FOLDS, data_service=f"grpc://{servers['address']}",
@@ -175,16 +188,20 @@ def test_resumed_run_begins_a_new_pass(records_dir, servers):
 
 
 def test_silent_workers_end_the_reader_with_a_line(
-    records_dir, servers, small_steps
+    records_dir, servers, small_steps, monkeypatch
 ):
-    hasty = source(records_dir, servers, data_service_timeout_seconds=2)
-    patches = pipeline.open_patches(hasty)
+    monkeypatch.setattr(passes, "_LOST_SECONDS", DEADLINE / 2)
+    patient = source(
+        records_dir, servers, data_service_timeout_seconds=DEADLINE
+    )
+    patches = pipeline.open_patches(patient)
     batches = patches.train_batches(
         batch_size=12, seed=0, first_step=0, num_steps=9
     ).as_numpy_iterator()
     next(batches)
     for name in ("a", "b"):
         servers[name].process.send_signal(signal.SIGSTOP)
+    change_clock(monkeypatch, rate=DEADLINE / 2)
     try:
         with (
             pytest.raises(silence.ServiceError) as error,
@@ -194,7 +211,7 @@ def test_silent_workers_end_the_reader_with_a_line(
     finally:
         for name in ("a", "b"):
             servers[name].process.send_signal(signal.SIGCONT)
-    told = "(--worker_address) no worker sends patches, for 2 s"
+    told = "(--worker_address) no worker sends patches, for 180 s"
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -476,13 +493,15 @@ def test_workers_that_find_other_records_end_training(
     name = "pcam-fold1.tfrecord-00001-of-00003"
     for place in places:
         spoil(place / name)
-    hasty = source(path, servers, data_service_timeout_seconds=4)
-    patches = pipeline.open_patches(hasty)
+    # Of what is lost the reader has to become sure first, by waiting.
+    seconds = 20 if spoil == shorten else DEADLINE
+    patient = source(path, servers, data_service_timeout_seconds=seconds)
+    patches = pipeline.open_patches(patient)
     with (
         pytest.raises(silence.ServiceError, match=told) as error,
         pipeline.damage_named(patches),
     ):
-        list(batches_of(hasty, 1))
+        list(batches_of(patient, 1))
     assert "\n" not in str(error.value)
     if spoil != shorten:
         assert name in str(error.value)
@@ -512,8 +531,11 @@ def test_worker_that_dies_before_its_first_patches_is_made_good(
         os.mkfifo(shard)
     monkeypatch.setattr(streamed, "NUM_OPEN_FILES", len(shards))
     servers["a"].kill()
-    slow = source(path, servers, data_service_timeout_seconds=40)
-    batches = batches_of(slow, 1)
+    timeout_seconds = 2 * DEADLINE
+    patient = source(
+        path, servers, data_service_timeout_seconds=timeout_seconds
+    )
+    batches = batches_of(patient, 1)
     with (
         caplog.at_level(logging.WARNING),
         concurrent.futures.ThreadPoolExecutor(1) as pool,
@@ -522,6 +544,7 @@ def test_worker_that_dies_before_its_first_patches_is_made_good(
         wait_until_it_opens(servers["b"], len(shards))
         servers["b"].kill()
         servers["a"] = servers["a"].again()  # All were dealt out to the other.
+        change_clock(monkeypatch, ahead=timeout_seconds / 2)
         rows = first.result()["row"].tolist()
     for batch in batches:
         rows += batch["row"].tolist()
