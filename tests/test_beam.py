@@ -333,9 +333,12 @@ def start(tree, output_dir, *more: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def wait_until(condition, seconds: float = DEADLINE) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition, process: subprocess.Popen | None = None) -> None:
+    """Waits for what a process does that must not end before."""
+    deadline = time.monotonic() + DEADLINE
     while not condition():
+        if process is not None:
+            assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -387,7 +390,7 @@ def test_killed_driver_takes_its_workers_along_and_goes_on(
 ):
     output_dir = tmp_path / "records"
     process = start(large_tree, output_dir)
-    wait_until(lambda: len(list_finished(output_dir)) > 3)
+    wait_until(lambda: len(list_finished(output_dir)) > 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not list_workers(process))
@@ -401,7 +404,7 @@ def test_job_that_waits_for_a_killed_worker_goes_on(
     # Beam's local runner waits for ever; engines give the task to another one.
     output_dir = tmp_path / "records"
     process = start(large_tree, output_dir)
-    wait_until(lambda: len(list_finished(output_dir)) > 3)
+    wait_until(lambda: len(list_finished(output_dir)) > 3, process)
     os.kill(list_workers(process)[-1], signal.SIGKILL)
     os.kill(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=DEADLINE)
@@ -414,7 +417,7 @@ def test_job_that_waits_for_a_killed_worker_goes_on(
 def test_interrupted_job_goes_on(large_tree, tmp_path, large_local, number):
     output_dir = tmp_path / "records"
     process = start(large_tree, output_dir)
-    wait_until(lambda: len(list_finished(output_dir)) > 3)
+    wait_until(lambda: len(list_finished(output_dir)) > 3, process)
     os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 128 + number, output
@@ -426,7 +429,7 @@ def test_driver_that_ends_while_workers_start_takes_them_along(
     large_tree, tmp_path
 ):
     process = start(large_tree, tmp_path / "records")
-    wait_until(lambda: list_workers(process))
+    wait_until(lambda: list_workers(process), process)
     os.kill(process.pid, signal.SIGTERM)
     # They would keep its stdout open.
     output, _ = process.communicate(timeout=30)
@@ -438,7 +441,7 @@ def test_driver_that_ends_while_workers_start_takes_them_along(
 def test_other_plan_begins_in_a_folder_of_its_own(large_tree, tmp_path):
     output_dir = tmp_path / "records"
     process = start(large_tree, output_dir)
-    wait_until(lambda: len(list_finished(output_dir)) > 3)
+    wait_until(lambda: len(list_finished(output_dir)) > 3, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     (before,) = {path.parent for path in list_finished(output_dir)}

@@ -267,9 +267,13 @@ def test_interrupted_it_leaves_nothing(kaggle_tree, tmp_path):
         start_new_session=True,
         env=variables,
     )  # fmt: skip
-    told = ""
-    while "round 1" not in told:
-        told = process.stderr.readline()
+    told = []
+    for line in iter(process.stderr.readline, ""):
+        told.append(line)
+        if "round 1" in line:
+            break
+    else:
+        pytest.fail("".join(told))
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
     assert process.stderr.read() == "pcam benchmark: interrupted.\n"
     assert process.wait() == 130
