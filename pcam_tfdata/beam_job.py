@@ -105,15 +105,23 @@ def _run_here(pipeline: Any) -> str:
     except Exception:
         raise  # Beam has ended its workers.
     except BaseException:
+        _start_no_more()
         _kill_workers(others)
         raise
+
+
+def _start_no_more() -> None:
+    """Holds, to the end of this process, the lock that Beam starts workers under."""
+    from apache_beam.runners.portability.fn_api_runner import worker_handlers
+
+    worker_handlers.SUBPROCESS_LOCK.acquire()
 
 
 def _kill_workers(spared: set[int]) -> None:
     """Kills the processes below this one, but for some.
 
     Those that are about to start would wait for this process for two minutes
-    before they saw that it is gone, and a thread of Beam may start one more.
+    before they saw that it is gone.
     """
     seen = set(spared)
     while found := _list_descendants(os.getpid()) - seen:

@@ -320,10 +320,13 @@ def list_finished(output_dir) -> list[pathlib.Path]:
     return sorted(folder.glob("records-*/*.journal"))
 
 
-def start(tree, output_dir, *more: str) -> subprocess.Popen:
+def start(
+    tree, output_dir, *more: str, program: str | None = None
+) -> subprocess.Popen:
+    ours = ("-c", program) if program else ("-m", "pcam_tfdata")
     return subprocess.Popen(
         [
-            sys.executable, "-m", "pcam_tfdata",
+            sys.executable, *ours,
             *flags(tree, output_dir, *on_beam(), *more),
         ],
         stdout=subprocess.PIPE,
@@ -425,10 +428,31 @@ def test_interrupted_job_goes_on(large_tree, tmp_path, large_local, number):
     go_on(large_tree, output_dir, large_local)
 
 
+# A second worker starts while the job tidies up because of a signal.
+SLOW_STARTS = """
+import subprocess, sys, time
+from pcam_tfdata import files
+from pcam_tfdata.cli import main
+
+class SlowPopen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        time.sleep(1)
+        super().__init__(*arguments, **options)
+
+def remove_slowly(path):
+    time.sleep(2)
+    remove_folder(path)
+
+subprocess.Popen = SlowPopen
+files.remove_folder, remove_folder = remove_slowly, files.remove_folder
+main.run(sys.argv[1:])
+"""
+
+
 def test_driver_that_ends_while_workers_start_takes_them_along(
     large_tree, tmp_path
 ):
-    process = start(large_tree, tmp_path / "records")
+    process = start(large_tree, tmp_path / "records", program=SLOW_STARTS)
     wait_until(lambda: list_workers(process), process)
     os.kill(process.pid, signal.SIGTERM)
     # They would keep its stdout open.
