@@ -96,6 +96,14 @@ def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
     return not os.path.isdir(path) or not all(map(is_own, list_names(path)))
 
 
+def is_within(path: str, folder: str) -> bool:
+    """Returns whether a path is a folder's, or of something in it.
+
+    Both are as `resolve` gives them.
+    """
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))
+
+
 def list_names(folder: str) -> list[str]:
     """Returns the names in a folder; of a bucket, none if it is not there."""
     if _is_for_tensorflow(folder):

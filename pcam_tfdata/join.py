@@ -113,15 +113,11 @@ def _check_paths(records_dirs: Sequence[str], output_dir: str) -> None:
     )
     for part in map(os.path.realpath, records_dirs):
         for place in places:
-            if _is_within(part, place) or _is_within(place, part):
+            if files.is_within(part, place) or files.is_within(place, part):
                 raise ValueError(
                     f"--output_dir: found {output_dir}, which would be written"
                     f" over {part} or into it, expected a folder elsewhere."
                 )
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return os.path.commonpath([path, folder]) == folder
 
 
 def _read_parts(records_dirs: Sequence[str]) -> list[_Part]:

@@ -1,7 +1,6 @@
 """Sources that are not what they should be: each fault is told in one line."""
 
 import csv
-import gzip
 import io
 import itertools
 import pathlib
@@ -11,12 +10,13 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import source_files
 from conftest import make_clouds, write_patches
 from PIL import Image
 
 from pcam_tfdata import convert, faults, manifest, publish
 
-PREFIX = "camelyonpatch_level_2_split_train_"
+PREFIX = f"{source_files.PREFIX}train_"
 NUM_PATCHES = 20
 META = "coord_x,coord_y,wsi\n"
 
@@ -100,8 +100,7 @@ def official(tmp_path) -> pathlib.Path:
 
 
 def write_h5(folder, name, values) -> None:
-    with h5py.File(folder / f"{PREFIX}{name}.h5", "w") as file:
-        file.create_dataset(name, data=values.astype(np.uint8))
+    source_files.write_h5(folder, f"train_{name}", name, values)
 
 
 def write_meta(folder, *rows) -> None:
@@ -220,10 +219,7 @@ def test_damaged_chunk_is_named_by_file_and_rows(official, name):
 
 def test_packed_meta_is_read(official):
     write_meta(official, "1,2,a")
-    path = official / f"{PREFIX}meta.csv"
-    with gzip.open(f"{path}.gz", "wb") as packed:
-        packed.write(path.read_bytes())
-    path.unlink()
+    source_files.pack(official / f"{PREFIX}meta.csv")
     run("hdf5", official)
     with open(official.parent / "records" / "patches.csv", newline="") as file:
         rows = [(r["x"], r["y"], r["slide"]) for r in csv.DictReader(file)]

@@ -1,6 +1,5 @@
 """A job that goes on after its source was changed mixes nothing old in."""
 
-import gzip
 import os
 import pathlib
 import subprocess
@@ -8,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-import test_sources
 from PIL import Image
+from source_files import pack, read_split, write_h5
 
 from pcam_tfdata import (
     convert,
@@ -35,11 +34,10 @@ def write_official(folder, patches, start, *, packed=False) -> None:
     folder.mkdir(exist_ok=True)
     rows = slice(start, start + NUM_PATCHES)
     label = patches.label[rows].reshape(-1, 1, 1, 1)
-    test_sources.write_h5(folder, "train_x", "x", patches.image[rows])
-    test_sources.write_h5(folder, "train_y", "y", label)
+    write_h5(folder, "train_x", "x", patches.image[rows])
+    write_h5(folder, "train_y", "y", label)
     for path in folder.glob("*.h5") if packed else ():
-        pathlib.Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
-        path.unlink()
+        pack(path)
 
 
 def write_packed(folder, patches, start) -> None:
@@ -133,7 +131,7 @@ def test_source_that_was_replaced_is_read_anew(
     stop(monkeypatch, kind, source, output_dir)
     write(source, patches, NUM_PATCHES)
     run(kind, source, output_dir)
-    images, _, _ = test_sources.read_split(output_dir, "train")
+    images, _, _ = read_split(output_dir, "train")
     assert sorted(map(schema.hash_pixels, images)) == sorted(
         map(schema.hash_pixels, patches.image[NUM_PATCHES:])
     )

@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 from conftest import run_pcam
 from PIL import Image
+from source_files import PREFIX, pack, read_split, write_h5
 
 from pcam_tfdata import (
     convert,
     manifest,
-    records,
     schema,
     sources,
     synthetic,
     verify,
 )
 
-PREFIX = "camelyonpatch_level_2_split_"
 SIZES = {"train": 23, "valid": 9, "test": 7}
 
 
@@ -33,27 +32,6 @@ def run(source, input_dir, output_dir, **options) -> manifest.Manifest:
         convert.ConvertOptions(
             str(input_dir), str(output_dir), source=source, **options
         )
-    )
-
-
-def read_split(records_dir, name):
-    """Returns images, labels and tumor fractions in order."""
-    (split,) = manifest.read(str(records_dir)).select([name])
-    layout = split.layout
-    found = [
-        records.map_shard(
-            str(records_dir / shard.name), shard.num_records, layout
-        )
-        for shard in split.shards
-    ]
-    rows = np.concatenate(found)
-    start = layout.tumor_fraction_offset
-    fraction = np.ascontiguousarray(rows[:, start : start + 4])
-    labels = np.where(split.labeled, rows[:, layout.label_offset], -1)
-    return (
-        np.concatenate([records.view_images(part, layout) for part in found]),
-        labels.astype(int),
-        fraction.view("<f4")[:, 0],
     )
 
 
@@ -95,13 +73,6 @@ def write_split(folder, split, patches, size, seed) -> None:
             file.write(f"{row},{row * 7},{row * 5},0,0,slide_{row % 3}\n")
 
 
-def write_h5(folder, part, name, values) -> None:
-    with h5py.File(folder / f"{PREFIX}{part}.h5", "w") as file:
-        file.create_dataset(
-            name, data=values.astype(np.uint8), chunks=True, compression="gzip"
-        )
-
-
 def read_h5(folder, part, name):
     with h5py.File(folder / f"{PREFIX}{part}.h5") as file:
         return file[name][:]
@@ -139,9 +110,7 @@ def test_meta_gives_slides_and_coordinates(official, tmp_path):
 def test_gzipped_files_give_the_same_records(official, tmp_path):
     run("hdf5", official, tmp_path / "plain")
     for path in official.glob("*.h5"):
-        with open(path, "rb") as file, gzip.open(f"{path}.gz", "wb") as packed:
-            shutil.copyfileobj(file, packed)
-        path.unlink()
+        pack(path)
     run("hdf5", official, tmp_path / "gz")
     assert hash_all(tmp_path / "plain") == hash_all(tmp_path / "gz")
     assert not (tmp_path / "gz.incomplete").exists()

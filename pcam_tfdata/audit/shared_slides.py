@@ -68,23 +68,11 @@ def _across(table: tables.Table, shares: _Shares) -> list[finding.Finding]:
     shared = own.select(np.isin(own.slide, slides[num_splits > 1]))
     if not len(shared.slide):
         return []
-    groups, notes = _describe(table, shared)
     text = (
-        f"Slides of several splits: {len(groups):,}, with"
+        f"Slides of several splits: {len(np.unique(shared.slide)):,}, with"
         f" {shared.num_patches.sum():,} patches."
     )
-    where = finding.count_splits(table, groups)
-    return [
-        finding.Finding(
-            finding.SLIDE_ACROSS,
-            finding.LEAK,
-            len(groups),
-            text,
-            where,
-            groups,
-            notes,
-        )
-    ]
+    return [_leak(table, finding.SLIDE_ACROSS, shared, text)]
 
 
 def _overlaps(table: tables.Table, shares: _Shares) -> list[finding.Finding]:
@@ -94,29 +82,35 @@ def _overlaps(table: tables.Table, shares: _Shares) -> list[finding.Finding]:
         both = np.intersect1d(own, shares.slide[shares.folder == other])
         if not len(both):
             continue
-        in_both = np.isin(shares.slide, both)
-        shared = shares.select(in_both & np.isin(shares.folder, (0, other)))
-        is_here = shared.folder == 0
-        groups, notes = _describe(table, shared)
+        shared = shares.select(
+            np.isin(shares.slide, both) & np.isin(shares.folder, (0, other))
+        )
+        num_here = shared.num_patches[shared.folder == 0].sum()
+        num_there = shared.num_patches[shared.folder == other].sum()
         text = (
             f"Slides whose names are in {table.folders[other].records_dir} too:"
-            f" {len(both):,}, with {shared.num_patches[is_here].sum():,} patches"
-            f" here and {shared.num_patches[~is_here].sum():,} there. Do not"
-            " train on one and score on the other."
+            f" {len(both):,}, with {num_here:,} patches here and"
+            f" {num_there:,} there. Do not train on one and score on the other."
         )
-        where = finding.count_splits(table, groups, between_folders=True)
-        found.append(
-            finding.Finding(
-                finding.SLIDE_OVERLAP,
-                finding.LEAK,
-                len(groups),
-                text,
-                where,
-                groups,
-                notes,
-            )
-        )
+        found.append(_leak(table, finding.SLIDE_OVERLAP, shared, text))
     return found
+
+
+def _leak(
+    table: tables.Table, kind: str, shares: _Shares, text: str
+) -> finding.Finding:
+    groups, notes = _describe(table, shares)
+    return finding.Finding(
+        kind=kind,
+        gravity=finding.LEAK,
+        count=len(groups),
+        text=text,
+        where=finding.count_splits(
+            table, groups, between_folders=kind == finding.SLIDE_OVERLAP
+        ),
+        groups=groups,
+        notes=notes,
+    )
 
 
 def _describe(

@@ -83,9 +83,9 @@ def check_output(output_dir: str, records_dirs: Sequence[str]) -> None:
         raise app.UsageError(
             f"--output_dir={output_dir}: found a file, expected a folder."
         )
-    output = os.path.join(files.resolve(output_dir), "")
+    output = files.resolve(output_dir)
     for records_dir in records_dirs:
-        if output.startswith(os.path.join(files.resolve(records_dir), "")):
+        if files.is_within(output, files.resolve(records_dir)):
             raise app.UsageError(
                 f"--output_dir={output_dir}: found a records folder"
                 f" ({records_dir}), expected one outside of it."
