@@ -23,7 +23,8 @@ class OptimizerOptions:
             highest one of a schedule.
         schedule: One of `choices.SCHEDULES`. `cosine` falls to 0 at the last
             step.
-        warmup_steps: Of `cosine`, in which it rises from 0.
+        warmup_steps: Steps in which the learning rate rises linearly from 0 to
+            `learning_rate`, before the schedule begins (Goyal et al. 2017).
         num_steps: Of the whole run.
         weight_decay: Share of a weight, times the learning rate, that a step
             takes away (Loshchilov & Hutter 2019); None for the optimizer's own.
@@ -55,16 +56,15 @@ def build(options: OptimizerOptions) -> keras.Optimizer:
 def _learning_rate(
     options: OptimizerOptions,
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    rate, warmup_steps = options.learning_rate, options.warmup_steps
+    schedules = keras.optimizers.schedules
+    if options.schedule == "constant" and not warmup_steps:
+        return rate
     if options.schedule == "constant":
-        return options.learning_rate
-    num_steps = max(1, options.num_steps - options.warmup_steps)
-    if not options.warmup_steps:
-        return keras.optimizers.schedules.CosineDecay(
-            options.learning_rate, num_steps
-        )
-    return keras.optimizers.schedules.CosineDecay(
-        0.0,
-        num_steps,
-        warmup_target=options.learning_rate,
-        warmup_steps=options.warmup_steps,
+        return schedules.PolynomialDecay(0.0, warmup_steps, rate)
+    num_steps = max(1, options.num_steps - warmup_steps)
+    if not warmup_steps:
+        return schedules.CosineDecay(rate, num_steps)
+    return schedules.CosineDecay(
+        0.0, num_steps, warmup_target=rate, warmup_steps=warmup_steps
     )

@@ -182,11 +182,6 @@ def check(options: TrainOptions, num_replicas: int) -> None:
             to take instead.
     """
     _check_batch_size(options, num_replicas)
-    if options.warmup_steps and options.schedule == "constant":
-        raise ValueError(
-            "--warmup_steps: found it with --schedule=constant, expected"
-            " --schedule=cosine."
-        )
     num_patches = options.training().count_patches()
     num_steps = last_step(options.epochs, num_patches, options.batch_size)
     if options.warmup_steps >= num_steps:

@@ -326,6 +326,15 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert machine.learning_rate == pytest.approx(0, abs=1e-7)
 
 
+def test_warm_up_needs_no_schedule():
+    machine = make(ONE(), linear, rate=0.5, more={"warmup_steps": 4})
+    rates = []
+    for step, batch in enumerate(make_batches(7)):
+        rates.append(machine.learning_rate)
+        run(machine, ONE(), [batch], first=step)
+    np.testing.assert_allclose(rates, [0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+
+
 def test_weight_decay_spares_biases():
     machine = make(ONE(), linear, name="sgd", more={"weight_decay": 0.5})
     kernel, bias = machine.model.trainable_variables

@@ -52,7 +52,10 @@ flags.DEFINE_enum(
     "Of the learning rate; cosine falls to 0 at the last step.",
 )
 flags.DEFINE_integer(
-    "warmup_steps", 0, "In which cosine rises from 0.", lower_bound=0
+    "warmup_steps",
+    0,
+    "First steps, in which the learning rate rises from 0.",
+    lower_bound=0,
 )
 flags.DEFINE_float(
     "weight_decay",
