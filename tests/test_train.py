@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import make_clouds
 
 from pcam_tfdata import (
     checkpoints,
@@ -253,6 +254,21 @@ def test_every_choice_exists():
 
 def test_small_cnn_is_small():
     assert models.build("small_cnn").count_params() < 200_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_hidden_unit_of_small_cnn_dies(seed):
+    strategy.reset_keras("float32", seed)
+    model = models.build("small_cnn")
+    images = make_clouds(32)
+    # Ten times the rate of the demo, from the first step on.
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    )
+    model.fit(images, np.arange(32) % 2, batch_size=32, epochs=20, verbose=0)
+    hidden = keras.Model(model.input, model.layers[-2].output)
+    assert (hidden(images, training=True).numpy().max(0) > 0).all()
 
 
 class Recorder(keras.callbacks.Callback):
