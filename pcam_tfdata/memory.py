@@ -1,7 +1,6 @@
-"""What the machine has to spare: memory of its own, and of its GPUs."""
+"""What the machine has to spare of its main memory."""
 
 import os
-import subprocess
 
 _CGROUP_DIR = "/sys/fs/cgroup"
 # Limit, use, and the keys in memory.stat of what the kernel can drop: pages of
@@ -14,8 +13,6 @@ _CGROUP_FILES = (
         ("total_inactive_file", "total_active_file"),
     ),
 )
-_MEBIBYTE = 1 << 20
-_SECONDS = 10
 
 
 def free_memory() -> int | None:
@@ -26,29 +23,6 @@ def free_memory() -> int | None:
     """
     known = [_available(), *map(_free_in_group, _groups())]
     return min((found for found in known if found is not None), default=None)
-
-
-def free_gpu_memory() -> list[int] | None:
-    """Returns the free bytes of each NVIDIA GPU, or None if not known.
-
-    They are those of the machine, in the order of the driver: some may not be
-    visible to this process.
-    """
-    try:
-        found = subprocess.run(
-            [
-                "nvidia-smi",
-                "--query-gpu=memory.free",
-                "--format=csv,noheader,nounits",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=True,
-        )
-        return [int(line) * _MEBIBYTE for line in found.stdout.split()] or None
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
 
 
 def _available() -> int | None:

@@ -140,12 +140,6 @@ def read_manifest_sha256(run_dir: str) -> str:
     return starts[0]["manifest_sha256"]
 
 
-def read_input(run_dir: str) -> str | None:
-    """Returns the way in that a run took when it last started, if it did."""
-    starts = _read_starts(os.path.join(run_dir, ENVIRONMENT))
-    return starts[-1]["input"] if starts else None
-
-
 def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:
     """Adds a start of the run: versions, machine, git commit and `facts`."""
     path = os.path.join(run_dir, ENVIRONMENT)

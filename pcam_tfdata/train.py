@@ -137,12 +137,12 @@ def _open_patches(
 ) -> tuple[pipeline.Patches, pipeline.Patches]:
     """Returns those to train on and those to score.
 
-    The chief finds the way in, and all workers take it: orders may differ.
+    All workers take the chief's way in: records on a disk and in a bucket would
+    have two orders.
     """
     devices = strategy.list_devices(distribution)
     training = None
     if group.is_chief:
-        options = _settle_input(options)
         training = pipeline.open_patches(options.training(), devices)
     if group.count > 1:
         kind = training.input if group.is_chief else ""
@@ -171,19 +171,6 @@ def _list_common(
         "precision": strategy.resolve_precision(options.precision),
         "XLA": strategy.resolve_xla(options.xla),
     }
-
-
-def _settle_input(
-    options: train_options.TrainOptions,
-) -> train_options.TrainOptions:
-    """Returns options in which a resumed run keeps its way in.
-
-    The machine may be busier than it was, and `auto` choose another order.
-    """
-    if options.input != "auto" or options.restart:
-        return options
-    before = run_files.read_input(options.run_dir)
-    return dataclasses.replace(options, input=before or "auto")
 
 
 def _list_facts(

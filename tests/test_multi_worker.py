@@ -30,7 +30,7 @@ FLAGS = (
     f"--batch_size={BATCH_SIZE}", "--epochs=16", "--optimizer=sgd",
     "--learning_rate=0.01", "--augment=d4", "--steps_per_loop=1",
     "--keep_checkpoints=100",
-    "--input=mmap",  # `auto` may choose another order on a busy machine.
+    "--input=mmap",
 )  # fmt: skip
 MULTI_WORKER = ("--strategy=multi_worker", "--allow_cpu")
 

@@ -33,7 +33,7 @@ FLAGS = (
     "--optimizer=adamw", "--schedule=cosine", "--warmup_steps=5",
     "--ema_decay=0.9", "--early_stopping_patience=50",
     "--checkpoint_every_seconds=0", "--steps_per_loop=1",
-    "--input=mmap",  # `auto` may choose another order on a busy machine.
+    "--input=mmap",
 )  # fmt: skip
 
 
@@ -290,6 +290,18 @@ def test_more_epochs_go_on_from_a_finished_run(records_dir, tmp_path):
     assert "--epochs=4\n" in (tmp_path / "b" / "flags.txt").read_text()
     with pytest.raises(ValueError, match="differs in --epochs"):
         train.train(options_for(records_dir, tmp_path / "b", epochs=3))
+
+
+def test_run_that_auto_once_streamed_is_told_how_to_go_on(
+    records_dir, tmp_path
+):
+    train.train(options_for(records_dir, tmp_path, epochs=1, input="stream"))
+    flags = tmp_path / "flags.txt"
+    flags.write_text(flags.read_text().replace("input=stream", "input=auto"))
+    with pytest.raises(ValueError, match=r"other order.* Pass --input=stream"):
+        train.train(options_for(records_dir, tmp_path, input="auto"))
+    found = train.train(options_for(records_dir, tmp_path, input="stream"))
+    assert found["epoch"] == 2
 
 
 def test_schedule_takes_no_more_epochs(records_dir, tmp_path):

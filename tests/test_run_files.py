@@ -100,7 +100,6 @@ def test_damaged_environment_is_named_and_restarted(run_dir, content):
     path.write_bytes(content)
     for read in (
         lambda: open_with(run_dir),
-        lambda: run_files.read_input(str(run_dir)),
         lambda: run_files.read_manifest_sha256(str(run_dir)),
         lambda: run_files.write_environment(str(run_dir), FACTS),
     ):
@@ -110,7 +109,7 @@ def test_damaged_environment_is_named_and_restarted(run_dir, content):
     assert path.read_bytes() == content
     open_with(run_dir, restart=True)
     run_files.write_environment(str(run_dir), FACTS)
-    assert run_files.read_input(str(run_dir)) == "mmap"
+    open_with(run_dir)
 
 
 def test_half_a_checkpoint_is_none(run_dir):

@@ -20,8 +20,8 @@ def define_input() -> None:
         "input",
         "auto",
         choices.INPUTS,
-        "mmap: gathered from shards on a fast disk; stream: read in order, from"
-        " anywhere; device: held by each GPU; auto: chosen, and said why.",
+        "mmap: gathered from shards on a disk; stream: read in order, from"
+        " anywhere; device: held by each GPU; auto: mmap, and stream for a URL.",
     )
     flags.DEFINE_integer(
         "input_threads",

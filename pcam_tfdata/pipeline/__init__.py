@@ -17,7 +17,8 @@ Three ways in give it. `mmap` maps the shards and gathers each batch: the page
 cache is its cache. `stream` reads them as TFRecords, for disks and networks that
 are slow at random access: it shuffles within a buffer, and its first_step costs
 reading up to there. `device` holds all patches on each replica and gathers
-there. `mmap` and `device` give the same batches; `auto` plans from the machine.
+there. `mmap` and `device` give the same batches. `auto` is `mmap` for a folder
+and `stream` for a URL.
 
 A tf.data service can read for `stream`, on other hosts. Then the order is never
 the same twice, and first_step costs nothing.
@@ -282,13 +283,9 @@ def _plan(
             ),
             cache_in_memory=source.cache == "memory",
             is_remote=planning.is_remote(selected),
-        ),
-        planning.Machine(
-            free_memory=memory.free_memory(),
-            free_device_memory=memory.free_gpu_memory() if gpus else None,
             num_cpu_replicas=0 if gpus else max(1, len(devices)),
         ),
-        lambda: planning.probe(selected),
+        memory.free_memory(),
     )
 
 

@@ -29,6 +29,9 @@ class ResidentPatches:
         devices: Of the replicas, in their order.
         num_threads: Of the pipeline; 0 for TensorFlow's own.
 
+    Raises:
+        ValueError: a device has no room for the patches.
+
     Attributes:
         input: Its name among `choices.INPUTS`.
         selection: Which patches.
@@ -55,8 +58,7 @@ class ResidentPatches:
         for start, end in zip(self._starts, self._starts[1:], strict=False):
             words = self._read(mapped_patches, start, end)
             for tensors, device in zip(self._tensors, devices, strict=True):
-                with tf.device(device):
-                    tensors.append(tf.identity(tf.constant(words)))
+                tensors.append(_place(words, device))
 
     @property
     def num_patches(self) -> int:
@@ -138,6 +140,21 @@ class ResidentPatches:
                 image[part.start - start : part.stop - start],
             )
         return image.reshape(-1, schema.IMAGE_BYTES).view(_WORD)
+
+
+def _place(words: np.ndarray, device: str) -> tf.Tensor:
+    """Returns patches as words, int64 [num_patches, 3456], on a device."""
+    try:
+        with tf.device(device):
+            return tf.identity(tf.constant(words))
+    # The second is what a copy to a full GPU ends in.
+    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError) as error:
+        raise ValueError(
+            f"--input=device: found no room on {device} for"
+            f" {words.nbytes / (1 << 20):,.0f} MiB of patches"
+            f" ({' '.join(str(error.message).split())[:200]}), expected enough"
+            " for all. Take mmap."
+        ) from error
 
 
 def _split_starts(selected: selection.Selection) -> list[int]:
