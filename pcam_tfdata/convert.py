@@ -9,7 +9,7 @@ finished.
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from pcam_tfdata import (
     plan,
     publish,
     remote,
+    schema,
     shards,
     sources,
     versions,
@@ -33,6 +34,9 @@ from pcam_tfdata import (
 from pcam_tfdata.sources import listing
 
 MEGABYTE = 1_000_000
+# Labels that may contradict the masks, as an annotator's slip; an exchanged or
+# inverted file of labels has far more.
+MAX_CONTRADICTIONS = 5
 _BEAM = "beam"
 
 _logger = logging.getLogger(__name__)
@@ -57,6 +61,8 @@ class ConvertOptions:
         check_ids: `auto`, `always` or `never`: whether an id must be the SHA-1
             of its pixels. With `auto`, it must as soon as one id is.
         on_bad_patch: `fail`, or `skip` to leave out what cannot be used.
+        on_label_mismatch: `fail`, or `warn` to keep any number of labels that
+            contradict what the source says of tumor in the centre.
         overwrite: Replaces a finished output, and drops an unfinished one.
         runner: `local`, or `beam` for Apache Beam.
         beam_options: Of `beam`: flags of Beam's own, as on a command line.
@@ -74,6 +80,7 @@ class ConvertOptions:
     seed: int = 0
     check_ids: str = "auto"
     on_bad_patch: str = "fail"
+    on_label_mismatch: str = "fail"
     overwrite: bool = False
     runner: str = "local"
     beam_options: str = ""
@@ -162,6 +169,7 @@ def _fill(
         ids, more = _settle_ids(pool, listings, found, options)
         found += more
         _fail_or_go_on(found, options)
+        _check_center_tumor(listings, options)
         splits = plan.plan_splits(
             listings,
             ids,
@@ -226,6 +234,50 @@ def _fail_or_go_on(
         raise faults.BadInputError(found)
 
 
+def _check_center_tumor(
+    listings: Sequence[listing.Listing], options: ConvertOptions
+) -> None:
+    """Judges labels by what the source says in a table beside them."""
+    counts = {
+        patches.split: schema.find_contradictions(
+            patches.labels, patches.center_tumor
+        ).sum()
+        for patches in listings
+        if patches.center_tumor is not None
+    }
+    _judge_labels(counts, "center_tumor_patch in the meta file", options)
+
+
+def _judge_labels(
+    counts: Mapping[str, int], what: str, options: ConvertOptions
+) -> None:
+    """Warns of labels that contradict something; refuses more than a few.
+
+    Args:
+        counts: Of these labels, by split.
+        what: What they contradict.
+        options: Of the conversion.
+    """
+    total = sum(counts.values())
+    if not total:
+        return
+    places = ", ".join(f"{name} {n:,}" for name, n in counts.items() if n)
+    told = (
+        f"{options.input_dir}: found {total:,} labels that contradict {what}"
+        f" ({places})"
+    )
+    if total > MAX_CONTRADICTIONS and options.on_label_mismatch == "fail":
+        raise ValueError(
+            f"{told}, expected {MAX_CONTRADICTIONS} at most. Look whether the"
+            " labels of two splits, or 0 and 1, are exchanged, and mend them; or"
+            " pass --on_label_mismatch=warn to keep them."
+        )
+    _logger.warning(
+        "Warning: %s. They are kept; pcam audit lists those against masks.",
+        told,
+    )
+
+
 def _write(
     pool: workers.Pool,
     splits: Sequence[plan.SplitPlan],
@@ -242,14 +294,23 @@ def _write(
     late = [fault for result in results for fault in result.faults]
     _fail_or_go_on(late, options)
     ends = np.cumsum([split.num_shards for split in splits])
+    of_split = {
+        split.name: results[end - split.num_shards : end]
+        for split, end in zip(splits, ends, strict=True)
+    }
+    counts = {
+        name: sum(result.num_contradictions for result in parts)
+        for name, parts in of_split.items()
+    }
+    _judge_labels(counts, "the masks", options)
     made = manifest.Manifest(
         splits=tuple(
             publish.describe_split(
                 split.name,
                 labeled=split.patches.labeled,
-                results=results[end - split.num_shards : end],
+                results=of_split[split.name],
             )
-            for split, end in zip(splits, ends, strict=True)
+            for split in splits
         ),
         options=_lasting(options, splits),
         versions=versions.of_conversion(),

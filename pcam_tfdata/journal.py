@@ -27,12 +27,14 @@ class ShardResult:
         channel_sums: int64 [2, 3]: over all pixels, of the values of each
             channel and of their squares. Integers, so that they add up to the
             same in any order.
+        num_contradictions: Labels that `schema.find_contradictions` finds.
         faults: Patches left out.
     """
 
     shard: manifest.Shard
     label_counts: np.ndarray
     channel_sums: np.ndarray
+    num_contradictions: int
     faults: list[faults.Fault]
 
 
@@ -50,6 +52,7 @@ def write(path: str, fingerprint: str, result: ShardResult) -> None:
         "shard": dataclasses.asdict(result.shard),
         "label_counts": result.label_counts.tolist(),
         "channel_sums": result.channel_sums.tolist(),
+        "num_contradictions": result.num_contradictions,
         "faults": [dataclasses.astuple(fault) for fault in result.faults],
     }
     text = json.dumps(content)
@@ -74,6 +77,7 @@ def read(path: str, fingerprint: str) -> ShardResult | None:
             shard=manifest.Shard(**content["shard"]),
             label_counts=np.array(content["label_counts"], np.int64),
             channel_sums=np.array(content["channel_sums"], np.int64),
+            num_contradictions=int(content["num_contradictions"]),
             faults=[faults.Fault(*fault) for fault in content["faults"]],
         )
         is_sound = (

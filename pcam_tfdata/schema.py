@@ -40,3 +40,17 @@ def hash_pixels(image: np.ndarray) -> str:
 def is_hash(name: str) -> bool:
     """Returns whether `name` is written as a SHA-1: 40 lower-case hex digits."""
     return len(name) == ID_BYTES and not name.strip("0123456789abcdef")
+
+
+def find_contradictions(
+    labels: np.ndarray, tumor_fractions: np.ndarray
+) -> np.ndarray:
+    """Returns which labels contradict the tumor in the centre: bool [n].
+
+    Args:
+        labels: int [n]; -1, no label, contradicts nothing.
+        tumor_fractions: float [n], share of tumor pixels in the centre; NaN,
+            not known, is contradicted by nothing.
+    """
+    is_known = (labels != UNLABELED) & ~np.isnan(tumor_fractions)
+    return is_known & ((labels == POSITIVE) != (tumor_fractions > 0))

@@ -133,7 +133,7 @@ def _write(task: ShardTask) -> journal.ShardResult:
                 block.ids, block.images, labels, block.tumor_fractions
             )
             file.write(written)
-            tally.add(written, block.images, labels)
+            tally.add(written, block, labels)
             rows.writerows(_sidecar_rows(task, block))
     shard = manifest.Shard(
         name=os.path.basename(task.path),
@@ -142,7 +142,11 @@ def _write(task: ShardTask) -> journal.ShardResult:
         sha256=tally.digest.hexdigest(),
     )
     return journal.ShardResult(
-        shard, tally.label_counts, tally.channel_sums, found
+        shard,
+        tally.label_counts,
+        tally.channel_sums,
+        tally.num_contradictions,
+        found,
     )
 
 
@@ -154,15 +158,18 @@ class _Tally:
         self.num_bytes = 0
         self.label_counts = np.zeros(3, np.int64)
         self.channel_sums = np.zeros((2, schema.NUM_CHANNELS), np.int64)
+        self.num_contradictions = 0
 
     def add(
-        self, block: np.ndarray, images: np.ndarray, labels: np.ndarray
+        self, written: np.ndarray, block: "_Block", labels: np.ndarray
     ) -> None:
         """Adds the records of a block."""
-        self.digest.update(block)
-        self.num_bytes += block.nbytes
+        self.digest.update(written)
+        self.num_bytes += written.nbytes
         self.label_counts += np.bincount(labels % 3, minlength=3)
-        self.channel_sums += _sum_channels(images)
+        self.channel_sums += _sum_channels(block.images)
+        contradicts = schema.find_contradictions(labels, block.tumor_fractions)
+        self.num_contradictions += int(contradicts.sum())
 
 
 @dataclasses.dataclass(frozen=True)

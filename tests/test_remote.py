@@ -228,12 +228,12 @@ def test_folder_source_in_a_bucket(store, bucket, tmp_path):
 def test_hdf5_source_in_a_bucket(store, bucket, tmp_path, packed, runner):
     folder = tmp_path / "official"
     folder.mkdir()
-    draw = np.random.default_rng(0)
+    label = np.random.default_rng(0).integers(0, 2, (20, 1, 1, 1), np.uint8)
     prefix = folder / "camelyonpatch_level_2_split_train"
     for name, key, values in (
         ("x", "x", make_clouds(20)),
-        ("y", "y", draw.integers(0, 2, (20, 1, 1, 1), np.uint8)),
-        ("mask", "mask", draw.integers(0, 2, (20, 96, 96, 1), np.uint8)),
+        ("y", "y", label),
+        ("mask", "mask", label * np.ones((20, 96, 96, 1), np.uint8)),
     ):
         with h5py.File(f"{prefix}_{name}.h5", "w") as file:
             file[key] = values

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pcam_tfdata import (
     synthetic,
     verify,
 )
+from pcam_tfdata.audit import finding, job
 
 SIZES = {"train": 23, "valid": 9, "test": 7}
 
@@ -70,7 +72,8 @@ def write_split(folder, split, patches, size, seed) -> None:
     with open(folder / f"{PREFIX}{split}_meta.csv", "w") as file:
         file.write(",coord_y,coord_x,tumor_patch,center_tumor_patch,wsi\n")
         for row in range(size):
-            file.write(f"{row},{row * 7},{row * 5},0,0,slide_{row % 3}\n")
+            place, is_tumor = f"{row},{row * 7},{row * 5}", bool(label[row])
+            file.write(f"{place},True,{is_tumor},slide_{row % 3}\n")
 
 
 def read_h5(folder, part, name):
@@ -105,6 +108,90 @@ def test_meta_gives_slides_and_coordinates(official, tmp_path):
         ("slide_0", "0", "0"), ("slide_1", "5", "7"), ("slide_2", "10", "14"),
         ("slide_0", "15", "21"),
     ]  # fmt: skip
+
+
+def change_labels(official, split, num_changed) -> None:
+    labels = read_h5(official, f"{split}_y", "y")
+    labels[:num_changed] = 1 - labels[:num_changed]
+    write_h5(official, f"{split}_y", "y", labels)
+
+
+@pytest.mark.parametrize(
+    ("removed", "named"),
+    [("meta", "the masks"), ("mask", "center_tumor_patch in the meta file")],
+)
+def test_labels_that_contradict_what_is_beside_them_are_refused(
+    official, tmp_path, caplog, removed, named
+):
+    for path in official.glob(f"*_{removed}.*"):
+        path.unlink()
+    change_labels(official, "train", 4)
+    change_labels(official, "test", 3)
+    told = f"found 7 labels that contradict {named} (train 4, test 3)"
+    with pytest.raises(ValueError, match=re.escape(told)) as caught:
+        run("hdf5", official, tmp_path / "records")
+    assert "--on_label_mismatch=warn" in str(caught.value)
+    assert not (tmp_path / "records").exists()
+    run("hdf5", official, tmp_path / "records", on_label_mismatch="warn")
+    assert told in caplog.text
+    assert verify.verify(str(tmp_path / "records"), num_workers=1) == []
+
+
+def test_exchanged_labels_are_refused(official, patches, tmp_path):
+    """Those of validation and test, which are of one size."""
+    write_split(official, "test", patches, SIZES["valid"], 0)
+    paths = [official / f"{PREFIX}{part}_y.h5" for part in ("valid", "test")]
+    change_labels(official, "test", SIZES["valid"])
+    with h5py.File(official / f"{PREFIX}test_mask.h5", "a") as file:
+        has_tumor = read_h5(official, "test_y", "y").reshape(-1, 1, 1, 1)
+        file["mask"][:] = np.broadcast_to(has_tumor, file["mask"].shape)
+    without_meta(official)
+    run("hdf5", official, tmp_path / "sound")
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, reversed(contents), strict=True):
+        path.write_bytes(content)
+    told = "found 18 labels that contradict the masks (validation 9, test 9)"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        run("hdf5", official, tmp_path / "records")
+
+
+def test_few_contradictions_are_told_and_kept(official, tmp_path, caplog):
+    change_labels(official, "valid", 5)
+    run("hdf5", official, tmp_path / "records")
+    told = "found 5 labels that contradict {} (validation 5)"
+    assert told.format("the masks") in caplog.text
+    assert told.format("center_tumor_patch in the meta file") in caplog.text
+    audit = job.run(job.AuditOptions(str(tmp_path / "records"), num_workers=1))
+    (found,) = (f for f in audit.findings if f.kind == finding.MASK_CONFLICT)
+    assert (found.gravity, found.where) == (finding.CONFLICT, {"validation": 5})
+    assert found.text.startswith("5 of 39 labels contradict")
+    first = 23  # Rows of train.
+    assert [n for (n,) in found.groups] == list(range(first, first + 5))
+
+
+def test_labels_that_fit_are_not_told(official, tmp_path, caplog):
+    run("hdf5", official, tmp_path / "records")
+    assert "contradict" not in caplog.text
+    audit = job.run(job.AuditOptions(str(tmp_path / "records"), num_workers=1))
+    kinds = {found.kind for found in audit.findings}
+    assert finding.MASK_CONFLICT not in kinds
+    title = finding.KINDS[finding.MASK_CONFLICT]
+    assert title in job.summarize(audit)["not_found"]
+
+
+def test_killed_conversion_still_counts_contradictions(official, tmp_path):
+    remaining = tmp_path / "records.incomplete" / "records"
+    change_labels(official, "train", 6)
+    for _ in range(2):  # The second finds all shards finished.
+        with pytest.raises(ValueError, match="found 6 labels that contradict"):
+            run("hdf5", without_meta(official), tmp_path / "records")
+        assert list(remaining.glob("*.journal"))
+
+
+def without_meta(official) -> pathlib.Path:
+    for path in official.glob("*_meta.csv"):
+        path.unlink()
+    return official
 
 
 def test_gzipped_files_give_the_same_records(official, tmp_path):

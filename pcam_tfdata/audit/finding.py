@@ -19,6 +19,7 @@ NEAR_OVERLAP = "near_overlap"
 SLIDE_ACROSS = "slide_across_splits"
 SLIDE_OVERLAP = "slide_overlap"
 LABEL_CONFLICT = "label_conflict"
+MASK_CONFLICT = "mask_conflict"
 EXACT_WITHIN = "exact_within_split"
 NEAR_WITHIN = "near_within_split"
 BLANK = "blank"
@@ -36,6 +37,7 @@ KINDS = {
     SLIDE_ACROSS: "slides across splits",
     SLIDE_OVERLAP: "slides in another folder",
     LABEL_CONFLICT: "equal pixels with different labels",
+    MASK_CONFLICT: "labels that contradict the tumor fraction",
     EXACT_WITHIN: "equal pixels within a split",
     NEAR_WITHIN: "near duplicates within a split",
     BLANK: "nearly blank patches",

@@ -20,6 +20,7 @@ def find(
             *equal.find(table),
             *_near(table, near_pairs),
             *shared_slides.find(table),
+            *_mask_conflicts(table),
             *_blanks(table),
             *_shifts(table),
         ]
@@ -121,6 +122,34 @@ def _count_moves(found: near.NearPairs) -> str:
         for name, chosen in parts.items()
         if chosen.any()
     )
+
+
+def _mask_conflicts(table: tables.Table) -> list[finding.Finding]:
+    """Returns that labels say otherwise than the masks that records were made from."""
+    labels = table.scanned.labels
+    fractions = table.scanned.tumor_fractions
+    own = table.folder == 0
+    is_known = own & (labels >= 0) & ~np.isnan(fractions)
+    numbers = np.flatnonzero(
+        own & schema.find_contradictions(labels, fractions)
+    )
+    if not len(numbers):
+        return []
+    num_positive = int((labels[numbers] == schema.POSITIVE).sum())
+    text = (
+        f"{len(numbers):,} of {is_known.sum():,} labels contradict the tumor"
+        f" fraction of their record; label 1 without tumor in the centre:"
+        f" {num_positive:,}, label 0 with some: {len(numbers) - num_positive:,}."
+    )
+    groups = [[number] for number in numbers.tolist()]
+    notes = [f"tumor fraction {fractions[number]:.4f}" for number in numbers]
+    where = finding.count_splits(table, groups)
+    return [
+        finding.Finding(
+            finding.MASK_CONFLICT, finding.CONFLICT, len(groups), text, where,
+            groups, notes,
+        )
+    ]  # fmt: skip
 
 
 def _blanks(table: tables.Table) -> list[finding.Finding]:

@@ -115,8 +115,9 @@ def write(output_dir: str, audit: Audit, summary: dict[str, object]) -> None:
     """Writes audit.txt, audit.json, pairs.csv; each whole or not at all.
 
     `pairs.csv` has a row for each patch of each group of equal or similar
-    patches, and of slides one of each split; a group has a `number` of its own
-    among those of its `kind`.
+    patches, of slides one of each split, and for each label that contradicts
+    its tumor fraction; a group has a `number` of its own among those of its
+    `kind`.
     """
     os.makedirs(output_dir, exist_ok=True)
     files.write_text(
@@ -147,6 +148,8 @@ def _looked_for(audit: Audit) -> list[str]:
     passed_over = {finding.TEST_SET}  # Told only where it is.
     if len(audit.table.folders) == 1:
         passed_over |= finding.OVERLAP_KINDS
+    if np.isnan(audit.table.scanned.tumor_fractions).all():
+        passed_over.add(finding.MASK_CONFLICT)
     if audit.num_left_out:
         passed_over |= finding.NEAR_KINDS
     if not audit.table.slide.any():

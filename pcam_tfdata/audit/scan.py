@@ -47,12 +47,14 @@ class Scan:
     Attributes:
         ids: S40 [n].
         labels: int8 [n]: 0, 1, or -1.
+        tumor_fractions: float32 [n]; NaN where not known.
         statistics: Of each.
         embeddings: float16 [n, perceptual.EMBEDDING_SIZE].
     """
 
     ids: np.ndarray
     labels: np.ndarray
+    tumor_fractions: np.ndarray
     statistics: patch_statistics.Statistics
     embeddings: np.ndarray
 
@@ -103,6 +105,9 @@ def scan(pool: workers.Workers, shards: Sequence[ShardFile]) -> Scan:
     return Scan(
         ids=np.concatenate([part.ids for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
+        tumor_fractions=np.concatenate(
+            [part.tumor_fractions for part in parts]
+        ),
         statistics=patch_statistics.join([part.statistics for part in parts]),
         embeddings=np.concatenate([part.embeddings for part in parts]),
     )
@@ -123,8 +128,11 @@ def scan_piece(piece: Piece) -> Scan:
         embeddings.append(looks.astype(np.float16))
         workers.count_done(len(block))
     return Scan(
-        ids=_read_ids(mapped, layout),
+        ids=_read_column(mapped, layout.id_offset, f"S{schema.ID_BYTES}"),
         labels=_read_labels(mapped, piece.shard),
+        tumor_fractions=_read_column(
+            mapped, layout.tumor_fraction_offset, "<f4"
+        ),
         statistics=patch_statistics.join(statistics),
         embeddings=np.concatenate(embeddings),
     )
@@ -215,10 +223,10 @@ def _locate(shards: Sequence[ShardFile], patches: np.ndarray) -> np.ndarray:
     return np.stack([numbers, patches - bounds[numbers]], axis=1)
 
 
-def _read_ids(mapped: np.ndarray, layout: records.Layout) -> np.ndarray:
-    start = layout.id_offset
-    digits = mapped[:, start : start + schema.ID_BYTES]
-    return np.ascontiguousarray(digits).view(f"S{schema.ID_BYTES}").ravel()
+def _read_column(mapped: np.ndarray, start: int, dtype: str) -> np.ndarray:
+    """Returns what stands at a byte of each record: dtype [n]."""
+    end = start + np.dtype(dtype).itemsize
+    return np.ascontiguousarray(mapped[:, start:end]).view(dtype).ravel()
 
 
 def _read_labels(mapped: np.ndarray, shard: ShardFile) -> np.ndarray:

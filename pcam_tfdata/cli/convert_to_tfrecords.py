@@ -69,6 +69,13 @@ flags.DEFINE_enum(
     "What to do with patches that cannot be used; skip lists them in"
     " skipped.csv.",
 )
+flags.DEFINE_enum(
+    "on_label_mismatch",
+    "fail",
+    ["fail", "warn"],
+    "What to do where more than 5 labels contradict the masks or the meta file"
+    " of hdf5; warn keeps them.",
+)
 flags.DEFINE_bool(
     "overwrite", False, "Replace a finished output, drop an unfinished one."
 )

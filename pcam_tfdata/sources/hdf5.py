@@ -20,13 +20,15 @@ from collections.abc import Iterator, Mapping
 import h5py
 import numpy as np
 
-from pcam_tfdata import faults, files, name_columns, schema, sources
+from pcam_tfdata import faults, files, name_columns, schema, sources, tables
 from pcam_tfdata.sources import listing, slide_meta
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _PREFIX = "camelyonpatch_level_2_split_"
 _READ_PATCHES = 256
 _NUMBERS = "biuf"  # Kinds of NumPy's types.
+_CENTER_TUMOR = "center_tumor_patch"
+_TRUTH = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 
 _logger = logging.getLogger(__name__)
 
@@ -157,15 +159,14 @@ def _list_split(
     else:
         size = schema.PATCH_SIZE
         _check(mask_path, "mask", (num_patches, size, size, 1))
-    slides, coordinates = _read_meta(options, theirs, num_patches)
+    meta = _read_meta(options, theirs, num_patches)
     names = [f"{ours}_{row}" for row in range(num_patches)]
     return listing.Listing(
         split=ours,
         labels=labels,
         names=name_columns.to_array(names),
         images=Rows(x_path, mask_path, np.arange(num_patches), stamps),
-        slides=slides,
-        coordinates=coordinates,
+        **meta,
     )
 
 
@@ -298,8 +299,8 @@ def _open(path: str, name: str) -> Iterator[h5py.Dataset]:
 
 def _read_meta(
     options: sources.SourceOptions, theirs: str, num_patches: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Returns slide and coordinates of each patch; None where unknown."""
+) -> dict[str, np.ndarray | None]:
+    """Returns the columns of a listing that the meta file tells, as far as it does."""
     name = f"{theirs}_meta.csv"
     path = _unpack(options, name)
     if path is None:
@@ -307,5 +308,19 @@ def _read_meta(
             "%s: not there, so slides are not known.",
             os.path.join(options.input_dir, _PREFIX + name),
         )
-        return None, None
-    return slide_meta.read(path, num_patches)
+        return {}
+    slides, coordinates = slide_meta.read(path, num_patches)
+    return {
+        "slides": slides,
+        "coordinates": coordinates,
+        "center_tumor": _read_center_tumor(path, num_patches),
+    }
+
+
+def _read_center_tumor(path: str, num_patches: int) -> np.ndarray | None:
+    """Returns `listing.Listing.center_tumor` of a meta file."""
+    if _CENTER_TUMOR not in tables.read_header(path):
+        return None
+    rows = tables.iterate_csv(path, (_CENTER_TUMOR,))
+    values = (_TRUTH.get(text.lower(), np.nan) for (text,) in rows)
+    return np.fromiter(values, np.float32, num_patches)

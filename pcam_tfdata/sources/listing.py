@@ -67,6 +67,9 @@ class Listing:
         images: Where the pixels are.
         slides: bytes [num_patches]: the slide of each, or None.
         coordinates: int64 [num_patches, 2]: x and y on the slide, or None.
+        center_tumor: float32 [num_patches]: 1 where the source says, beside
+            the label, that the centre holds tumor, 0 where it says that it does
+            not, NaN where it says nothing; or None.
         is_dealt: Whether it is dealt into folds; if not it stays as it is, in
             its order.
     """
@@ -77,6 +80,7 @@ class Listing:
     images: Images
     slides: np.ndarray | None = None
     coordinates: np.ndarray | None = None
+    center_tumor: np.ndarray | None = None
     is_dealt: bool = False
 
     def __len__(self) -> int:
@@ -93,7 +97,13 @@ class Listing:
             name: None
             if (column := getattr(self, name)) is None
             else column[rows]
-            for name in ("labels", "names", "slides", "coordinates")
+            for name in (
+                "labels",
+                "names",
+                "slides",
+                "coordinates",
+                "center_tumor",
+            )
         }
         return dataclasses.replace(
             self, images=self.images.take(rows), **columns
