@@ -1,7 +1,8 @@
 """Several records folders become one: of a site each, or of a year.
 
 A conversion plans all of its patches in memory. Parts that were converted by
-themselves are joined shard by shard, so memory holds one patch's row.
+themselves are joined shard by shard, so memory holds one patch's row, and at the
+end eight bytes of each patch's id.
 """
 
 import collections
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pcam_tfdata import (
+    duplicates,
     faults,
     files,
     manifest,
@@ -89,7 +91,10 @@ def join(
     ) as place:
         publish.check_output(output_dir, overwrite=overwrite)
         made, split_slides = _fill(place.records_dir, parts, planned, made)
+        shared = duplicates.describe(place.records_dir)
         publish.put_into_place(place.records_dir, output_dir, made)
+    for line in shared:
+        _logger.warning("Warning: %s", line)
     _warn(split_slides)
     return made
 

@@ -1,5 +1,6 @@
 """Records folders that become one."""
 
+import collections
 import logging
 import os
 import pathlib
@@ -153,10 +154,47 @@ def test_slide_in_several_splits_is_told(
     )  # fmt: skip
     with caplog.at_level(logging.WARNING):
         join.join([records_dir, str(tmp_path / "part")], str(tmp_path / "all"))
-    (told,) = (r.getMessage() for r in caplog.records)
-    assert "slides are in several splits" in told
+    assert "slides are in several splits" in caplog.text
     whole = manifest.read(str(tmp_path / "all"))
     assert whole.options["grouped_by_slide"] is False
+
+
+def write_part(root: pathlib.Path, train, test, **options) -> str:
+    """Converts patches, dealt into two folds."""
+    names = write_patches(root / "train", train)
+    write_patches(root / "test", test)
+    rows = [(name, place % 2) for place, name in enumerate(names)]
+    tables.write_csv(str(root / "train_labels.csv"), ("id", "label"), rows)
+    output_dir = f"{root}_records"
+    convert.convert(
+        convert.ConvertOptions(str(root), output_dir, num_folds=2, **options)
+    )
+    return output_dir
+
+
+def test_patches_that_parts_share_are_told(tmp_path, caplog):
+    clouds = make_clouds(32)
+    parts = [
+        write_part(tmp_path / "a", clouds[:20], clouds[30:]),
+        write_part(tmp_path / "b", clouds[12:30], clouds[30:], seed=5),
+    ]
+    splits_of = collections.defaultdict(list)
+    for part in parts:
+        path = f"{part}/{manifest.SIDECAR_FILE}"
+        for split, patch_id in tables.read_csv(path, ("split", "id")):
+            splits_of[patch_id].append(split)
+    num_across = sum(
+        len(splits) for splits in splits_of.values() if len(set(splits)) > 1
+    )
+    assert num_across  # Seeds deal the 8 patches otherwise.
+    with caplog.at_level(logging.WARNING):
+        join.join(parts, str(tmp_path / "all"))
+    for told in (
+        "8 patches of train have the pixels of another one there.",
+        "2 patches of test have the pixels of another one there.",
+        f"the pixels of {num_across} train patches are in several folds:",
+    ):
+        assert told in caplog.text
 
 
 def test_command_joins_and_replaces(parts, tmp_path):
@@ -305,7 +343,7 @@ def test_parts_of_links_without_slides(kaggle_tree, tmp_path, caplog):
             (parts[-1] / path.name).symlink_to(path)
     caplog.clear()
     join.join(list(map(str, parts)), str(tmp_path / "all"))
-    assert not caplog.records
+    assert "slides are in several splits" not in caplog.text
     shards = list((tmp_path / "all").glob("*tfrecord*"))
     assert shards and not any(path.is_symlink() for path in shards)
     assert verify.verify(str(tmp_path / "all")) == []
