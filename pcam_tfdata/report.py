@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import pandas
 from matplotlib import figure, patches, ticker
 from sklearn import metrics
 
 from pcam_tfdata import files, schema
-
-matplotlib.use("Agg")
 
 _TRAIN_COLOR = "#7a7a7a"
 _VALIDATION_COLOR = "#b1307f"

@@ -5,15 +5,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
+from matplotlib import axes as plots
 from matplotlib import figure
 
 from pcam_tfdata import files, schema
 from pcam_tfdata.audit import finding, job, scan, shifts
 from pcam_tfdata.audit import table as tables
-
-matplotlib.use("Agg")
 
 _PAIR_KINDS = (
     finding.NEAR_ACROSS,
@@ -170,7 +168,7 @@ def _draw_distributions(part: figure.SubFigure, table: tables.Table) -> None:
 
 
 def _draw_curves(
-    axes: matplotlib.axes.Axes,
+    axes: plots.Axes,
     values: np.ndarray,
     sections: Sequence[tables.Section],
 ) -> None:
@@ -192,7 +190,7 @@ def _draw_curves(
 
 
 def _draw_classes(
-    axes: matplotlib.axes.Axes,
+    axes: plots.Axes,
     table: tables.Table,
     sections: Sequence[tables.Section],
 ) -> None:
