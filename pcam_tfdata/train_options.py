@@ -136,8 +136,8 @@ def settle_splits(options: TrainOptions) -> TrainOptions:
 
     Raises:
         FileNotFoundError: there are no records.
-        ValueError: a split is unknown, without labels, or on both sides, or the
-            validation lacks a class.
+        ValueError: a split is unknown, without labels, or on both sides, none
+            is left to train on, or the validation lacks a class.
     """
     content = manifest.read(options.records_dir)
     validation = content.select(options.validation_splits)
@@ -146,6 +146,13 @@ def settle_splits(options: TrainOptions) -> TrainOptions:
         for split in content.splits
         if split.labeled and split not in validation
     ]
+    if not names:
+        raise ValueError(
+            f"--train_splits: found no labelled split in {options.records_dir}"
+            f" beside {', '.join(options.validation_splits)}, which is validated"
+            " on, expected one to train on. Convert again, into two folds or"
+            " more."
+        )
     training = content.select(names)
     shared = set(names) & set(options.validation_splits)
     if shared:

@@ -21,6 +21,7 @@ from pcam_tfdata import (
     schema,
     tables,
     tiff,
+    train_options,
     verify,
 )
 
@@ -309,6 +310,16 @@ def test_overwrite_replaces_a_finished_output(kaggle_tree, tmp_path):
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["kaggle", "records"]
     assert verify.verify(str(tmp_path / "records"), num_workers=1) == []
+
+
+def test_one_fold_alone_leaves_nothing_to_train_on(kaggle_tree, tmp_path):
+    run(kaggle_tree, tmp_path / "records", num_folds=1)
+    options = train_options.TrainOptions(
+        str(tmp_path / "records"), str(tmp_path / "run")
+    )
+    told = r"found no labelled split in .* beside fold0, which is validated"
+    with pytest.raises(ValueError, match=told):
+        train_options.settle_splits(options)
 
 
 def test_conversion_imports_no_tensorflow():
