@@ -91,9 +91,12 @@ def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
     """
     if is_remote(path):
         return not all(map(is_own, list_names(path)))
-    if not os.path.lexists(path):
-        return False
-    return not os.path.isdir(path) or not all(map(is_own, list_names(path)))
+    try:
+        return not all(map(is_own, os.listdir(path)))
+    except NotADirectoryError:
+        return True
+    except FileNotFoundError:
+        return os.path.islink(path)  # To nothing; else it has just gone.
 
 
 def is_within(path: str, folder: str) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from typing import IO
@@ -39,8 +40,7 @@ def hold(
     """
     deadline = time.monotonic() + wait_seconds
     while True:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "a+", encoding="utf-8") as file:
+        with _open(path) as file:
             try:
                 _lock(file, path, what, advice, is_shared)
             except RuntimeError:
@@ -56,6 +56,28 @@ def hold(
             file.flush()
             yield
             return
+
+
+def _open(path: str) -> IO:
+    """Opens a file, made with its folder; a holder that ends may remove both."""
+    folder = os.path.dirname(path)
+    while True:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            return open(path, "a+", encoding="utf-8")
+        except FileNotFoundError:
+            if os.path.islink(path):  # To a place where nothing can be made.
+                raise
+        except FileExistsError:
+            if not _is_folder_or_gone(folder):
+                raise
+
+
+def _is_folder_or_gone(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def _lock(file: IO, path: str, what: str, advice: str, is_shared: bool) -> None:
