@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +19,27 @@ from typing import IO, Any
 
 _BLOCK_FILES = 256  # Asked for at a time; fsspec has 128 requests under way.
 _NUM_CHANGES = 16  # Copies, or removals, under way at a time.
+# What packages call that which changes with the bytes of a file.
+_OF_STATE = (
+    "size", "ETag", "etag", "md5Hash", "content_md5", "generation",
+    "LastModified", "last_modified", "updated", "mtime", "modified", "created",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is in a folder; an `os.DirEntry` as far as it goes."""
+    """What is in a folder; an `os.DirEntry` as far as it goes.
+
+    Attributes:
+        name: Within the folder.
+        has_bytes: Whether it is a file.
+        stamp: 64 bits that tell it from others that had its name: of its size,
+            time and hash, as far as the listing tells them.
+    """
 
     name: bytes
     has_bytes: bool
+    stamp: int
 
     def is_file(self, *, follow_symlinks: bool = True) -> bool:
         """Returns whether it is a file."""
@@ -140,7 +154,11 @@ def scan(path: str | bytes) -> Iterator[Iterator[Entry]]:
         found = system.ls(place, detail=True)
     own = place.rstrip("/")
     yield (
-        Entry(name.rpartition("/")[2].encode(), entry["type"] != "directory")
+        Entry(
+            name.rpartition("/")[2].encode(),
+            entry["type"] != "directory",
+            _hash_state(entry),
+        )
         for entry in found
         # Some stores hold an empty object that stands for the folder.
         if (name := entry["name"].rstrip("/")) != own
@@ -225,6 +243,13 @@ def _describe(path: str) -> dict[str, Any] | None:
             return system.info(place)
     except FileNotFoundError:
         return None
+
+
+def _hash_state(entry: dict[str, Any]) -> int:
+    """Returns a hash of what a listing tells of the state of a file."""
+    state = [str(entry[key]) for key in _OF_STATE if key in entry]
+    digest = hashlib.blake2b("\n".join(state).encode(), digest_size=8)
+    return int.from_bytes(digest.digest())
 
 
 def _read_block(

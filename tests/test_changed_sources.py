@@ -13,6 +13,7 @@ from source_files import pack, read_split, write_h5
 from pcam_tfdata import (
     convert,
     manifest,
+    plan,
     publish,
     schema,
     shards,
@@ -167,6 +168,47 @@ def test_shard_depends_on_what_decodes_it(monkeypatch):
         )
         assert task.fingerprint() != before
     shards._name_code.cache_clear()
+
+
+def plan_of_bucket(url: str) -> tuple[str, list[str]]:
+    """Returns the fingerprints of a plan over class folders, and of its shards."""
+    listings, _ = sources.list_patches(sources.SourceOptions("folder", url))
+    splits = plan.plan_splits(
+        listings, [None] * len(listings), num_folds=2, seed=0, shard_bytes=90000
+    )
+    tasks = [task for split in splits for task in split.list_tasks("")]
+    return plan.fingerprint(splits), [task.fingerprint() for task in tasks]
+
+
+def test_plan_of_a_bucket_takes_what_its_listing_tells(monkeypatch):
+    """To ask for each file would take hours of a large bucket."""
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    for number in range(12):
+        path = f"/plan/train/{number % 2}/p{number}.png"
+        store.pipe(path, b"image")
+
+    def refuse(self, path, **_):
+        raise AssertionError(f"{path} was asked for by itself")
+
+    whole, parts = plan_of_bucket("memory://plan")
+    with monkeypatch.context() as patch:
+        info = type(store).info
+        patch.setattr(type(store), "modified", refuse)
+        patch.setattr(
+            type(store),
+            "info",
+            lambda self, path, **options: (
+                refuse(self, path)
+                if path.endswith(".png")
+                else info(self, path, **options)
+            ),
+        )
+        assert plan_of_bucket("memory://plan") == (whole, parts)
+    assert len(set(parts)) == len(parts) > 3
+    store.pipe("/plan/train/1/p7.png", b"other")  # Of the same size.
+    changed, parts_after = plan_of_bucket("memory://plan")
+    assert changed != whole
+    assert len(set(parts) - set(parts_after)) == 1
 
 
 @pytest.mark.parametrize("part", ["x", "y"])

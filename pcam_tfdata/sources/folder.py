@@ -108,7 +108,7 @@ def _list_split(
         ]
     else:
         parts = [(theirs, schema.UNLABELED)]
-    names, labels, found = [], [], []
+    names, labels, stamps, found = [], [], [], []
     for part, label in parts:
         listed = image_folder.list_files(
             os.path.join(options.input_dir, part),
@@ -117,14 +117,20 @@ def _list_split(
         prefix = np.array(os.path.join(part, "").encode())
         names.append(np.strings.add(prefix, listed.files))
         labels.append(np.full(len(listed.files), label, np.int8))
+        stamps.append(listed.stamps)
         found += listed.faults
     all_names = np.concatenate(names)
     order = sharding.shuffle_names(all_names, _ORDER_SEED)
+    is_stamped = files.is_remote(options.input_dir)
     made = listing.Listing(
         split=ours,
         labels=np.concatenate(labels)[order],
         names=all_names[order],
-        images=listing.ImageFiles(options.input_dir, all_names[order]),
+        images=listing.ImageFiles(
+            options.input_dir,
+            all_names[order],
+            np.concatenate(stamps)[order] if is_stamped else None,
+        ),
         is_dealt=not theirs,
     )
     return made, found

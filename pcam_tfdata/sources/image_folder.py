@@ -5,6 +5,7 @@ and its files are not asked for one by one: what kind each is stands in the
 folder itself on the file systems in use. Hidden files (`.name`) are passed over.
 """
 
+import array
 import collections
 import contextlib
 import dataclasses
@@ -47,6 +48,8 @@ class FolderListing:
             relative paths such as `a/b.tif`.
         names: S [num_files], `files` without their suffix, each once. A name of
             40 hex digits is in lower case, as in `label_table`.
+        stamps: uint64 [num_files], in a bucket: what the listing says of the
+            state of each file, see `remote.Entry`; None on a disk.
         bad_names: S, sorted, each once: names of what cannot be used. A row of
             such a name is not a row without a file.
         faults: By kind, then by file: at most 1,000 of a kind, and a fault
@@ -57,6 +60,7 @@ class FolderListing:
     folder: str
     files: np.ndarray
     names: np.ndarray
+    stamps: np.ndarray | None
     bad_names: np.ndarray
     faults: list[faults.Fault]
     num_faults: int
@@ -87,8 +91,12 @@ def list_files(
         OSError: a folder is not there, or cannot be read.
     """
     walk = _Walk(folder, recursive=recursive, follow_symlinks=follow_symlinks)
-    files = name_columns.join(list(walk.iterate_files()))
-    files.sort()
+    files, stamps = name_columns.join(list(walk.iterate_files())), None
+    if walk.is_remote:
+        order = name_columns.argsort(files)
+        files, stamps = files[order], np.array(walk.stamps, np.uint64)[order]
+    else:
+        files.sort()
     stems = name_columns.lower_hashes(_stems(files))
     log = fault_log.FaultLog(folder)
     is_second = _find_seconds(folder, files, stems, log)
@@ -98,6 +106,7 @@ def list_files(
         folder=folder,
         files=files[~is_second] if is_second.any() else files,
         names=stems[~is_second] if is_second.any() else stems,
+        stamps=None if stamps is None else stamps[~is_second],
         bad_names=np.unique(
             name_columns.lower_hashes(np.array([*bad, b""], np.bytes_))
         )[1:],
@@ -111,18 +120,21 @@ class _Walk:
 
     Attributes:
         odd: Relative paths of what cannot be used, by what it is.
+        is_remote: Whether it is in a bucket.
+        stamps: There, of the files in the order in which they came.
     """
 
     def __init__(
         self, folder: str, *, recursive: bool, follow_symlinks: bool
     ) -> None:
         self._folder = os.fsencode(folder)
-        is_remote = files.is_remote(folder)
-        self._scan = remote.scan if is_remote else os.scandir
+        self.is_remote = files.is_remote(folder)
+        self._scan = remote.scan if self.is_remote else os.scandir
         self._recursive = recursive
         # A bucket has none.
-        self._follow_symlinks = follow_symlinks and not is_remote
+        self._follow_symlinks = follow_symlinks and not self.is_remote
         self.odd: dict[str, list[bytes]] = collections.defaultdict(list)
+        self.stamps = array.array("Q")
 
     def iterate_files(self) -> Iterator[np.ndarray]:
         """Yields relative paths of files, S, in no certain order."""
@@ -164,6 +176,8 @@ class _Walk:
         for place, entry in enumerate(block):
             kind = _UNFIT if place in unfit else self._kind(entry)
             found[kind].append(prefix + entry.name)
+            if self.is_remote and kind == _FILE:
+                self.stamps.append(entry.stamp)
         files = found.pop(_FILE, [])
         if self._recursive:
             self._folders += found.pop(_FOLDER, [])

@@ -116,18 +116,28 @@ class ImageFiles:
     Args:
         folder: Of the files.
         files: bytes [num_patches], their paths within it.
+        stamps: uint64 [num_patches], what is known of the state of each file
+            since it was listed; None where the disk is asked. In a bucket each
+            question takes its time.
     """
 
-    def __init__(self, folder: str, files: np.ndarray) -> None:
+    def __init__(
+        self,
+        folder: str,
+        files: np.ndarray,
+        stamps: np.ndarray | None = None,
+    ) -> None:
         self.folder = folder
         self.files = files
+        self.stamps = stamps
 
     def __len__(self) -> int:
         return len(self.files)
 
     def take(self, rows: np.ndarray | slice) -> "ImageFiles":
         """See `Images.take`."""
-        return ImageFiles(self.folder, self.files[rows])
+        stamps = None if self.stamps is None else self.stamps[rows]
+        return ImageFiles(self.folder, self.files[rows], stamps)
 
     def locate(self, row: int) -> str:
         """Returns the path of a file."""
@@ -137,6 +147,8 @@ class ImageFiles:
         """Returns a hash of sizes and times; nothing where pixels are hashed."""
         if are_hashed:
             return ""
+        if self.stamps is not None:
+            return hashlib.sha256(self.stamps.tobytes()).hexdigest()
         digest = hashlib.sha256()
         for path in list_paths(self):
             digest.update(f"{files.stamp(path)}\n".encode())
