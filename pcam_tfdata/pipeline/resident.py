@@ -16,6 +16,8 @@ from pcam_tfdata.pipeline import batches, mapped, order, selection
 _WORD = np.dtype(np.int64)
 _WORDS = schema.IMAGE_BYTES // _WORD.itemsize
 _READ_PATCHES = 1024
+# What TensorFlow says where a copy to a GPU finds no room.
+_FULL = "Dst tensor is not initialized"
 
 
 class ResidentPatches:
@@ -147,13 +149,15 @@ def _place(words: np.ndarray, device: str) -> tf.Tensor:
     try:
         with tf.device(device):
             return tf.identity(tf.constant(words))
-    # The second is what a copy to a full GPU ends in.
-    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError) as error:
+    except tf.errors.OpError as error:
+        told = " ".join(str(error.message).split())
+        is_full = isinstance(error, tf.errors.ResourceExhaustedError)
+        if not is_full and _FULL not in told:
+            raise
         raise ValueError(
             f"--input=device: found no room on {device} for"
-            f" {words.nbytes / (1 << 20):,.0f} MiB of patches"
-            f" ({' '.join(str(error.message).split())[:200]}), expected enough"
-            " for all. Take mmap."
+            f" {words.nbytes / (1 << 20):,.0f} MiB of patches ({told[:200]}),"
+            " expected enough for all. Take mmap."
         ) from error
 
 
