@@ -80,6 +80,15 @@ def test_gpus_of_others_refuse_nothing(records_dir, tmp_path, monkeypatch):
     assert pipeline.open_patches(source, ["/GPU:0"]).plan == "device, as asked"
 
 
+def fail_to_place(records_dir, monkeypatch, error: Exception) -> None:
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(resident.tf, "identity", refuse)
+    source = pipeline.Source(records_dir, ("fold0",), "device")
+    pipeline.open_patches(source, ["/CPU:0"])
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -89,14 +98,15 @@ def test_gpus_of_others_refuse_nothing(records_dir, tmp_path, monkeypatch):
     ids=lambda error: type(error).__name__,
 )
 def test_full_device_ends_in_a_line(records_dir, monkeypatch, error):
-    def refuse(_):
-        raise error
-
-    monkeypatch.setattr(resident.tf, "identity", refuse)
-    source = pipeline.Source(records_dir, ("fold0",), "device")
     with pytest.raises(ValueError, match="found no room on /CPU:0") as caught:
-        pipeline.open_patches(source, ["/CPU:0"])
+        fail_to_place(records_dir, monkeypatch, error)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_broken_device_is_not_called_full(records_dir, monkeypatch):
+    error = tf.errors.InternalError(None, None, "the driver has gone")
+    with pytest.raises(tf.errors.InternalError):
+        fail_to_place(records_dir, monkeypatch, error)
 
 
 @pytest.mark.skipif(
