@@ -171,7 +171,7 @@ def test_shard_depends_on_what_decodes_it(monkeypatch):
 
 
 def plan_of_bucket(url: str) -> tuple[str, list[str]]:
-    """Returns the fingerprints of a plan over class folders, and of its shards."""
+    """Returns the fingerprints of a plan, and those of its shards."""
     listings, _ = sources.list_patches(sources.SourceOptions("folder", url))
     splits = plan.plan_splits(
         listings, [None] * len(listings), num_folds=2, seed=0, shard_bytes=90000

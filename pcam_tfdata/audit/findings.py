@@ -125,7 +125,7 @@ def _count_moves(found: near.NearPairs) -> str:
 
 
 def _mask_conflicts(table: tables.Table) -> list[finding.Finding]:
-    """Returns that labels say otherwise than the masks that records were made from."""
+    """Returns which labels say otherwise than the masks did."""
     labels = table.scanned.labels
     fractions = table.scanned.tumor_fractions
     own = table.folder == 0

@@ -300,7 +300,7 @@ def _open(path: str, name: str) -> Iterator[h5py.Dataset]:
 def _read_meta(
     options: sources.SourceOptions, theirs: str, num_patches: int
 ) -> dict[str, np.ndarray | None]:
-    """Returns the columns of a listing that the meta file tells, as far as it does."""
+    """Returns the columns of a listing that the meta file tells."""
     name = f"{theirs}_meta.csv"
     path = _unpack(options, name)
     if path is None:
