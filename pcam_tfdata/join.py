@@ -1,8 +1,8 @@
 """Several records folders become one: of a site each, or of a year.
 
 A conversion plans all of its patches in memory. Parts that were converted by
-themselves are joined shard by shard, so memory holds one patch's row, and at the
-end eight bytes of each patch's id.
+themselves are joined shard by shard, so memory holds one patch's row, and at
+the end eight bytes of each patch's id.
 """
 
 import collections

@@ -59,7 +59,7 @@ def hold(
 
 
 def _open(path: str) -> IO:
-    """Opens a file, made with its folder; a holder that ends may remove both."""
+    """Opens a file, made with its folder: one that ends may remove both."""
     folder = os.path.dirname(path)
     while True:
         try:

@@ -2,8 +2,8 @@
 
 Prints what it found, the gravest first. With --output_dir it also writes
 audit.txt, audit.json, pairs.csv (every group of equal or similar patches, the
-slides of several splits, and labels that contradict their mask) and audit.png, a
-page of pictures. Exits with 0 whatever it finds, but see --fail_on.
+slides of several splits, and labels that contradict their mask) and audit.png,
+a page of pictures. Exits with 0 whatever it finds, but see --fail_on.
 """
 
 import os

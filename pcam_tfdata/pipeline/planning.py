@@ -1,4 +1,4 @@
-"""Which way in: as asked, or from where the records are; and if memory has room."""
+"""Which way in, as asked or by where the records are; and if there is room."""
 
 import dataclasses
 
