@@ -209,7 +209,7 @@ class Trainer:
         # Of one type, so that workers can send them as one.
         *gradients, loss = context.all_reduce(
             tf.distribute.ReduceOp.SUM,
-            [*gradients, tf.cast(part[0], tf.float32)],
+            [*gradients, tf.cast(part[0], self.model.variable_dtype)],
         )
         is_finite = tf.math.is_finite(loss)
         if not self._scales_loss:  # Overflow is then no fault, see there.
@@ -243,7 +243,9 @@ class Trainer:
         if num_parts == 1:
             return self._differentiate(image, label)
         size = image.shape[0] // num_parts
-        gradients = [tf.zeros(v.shape) for v in self.model.trainable_variables]
+        gradients = [
+            tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables
+        ]
         sums = tf.zeros([3], tf.float64)
         # Unrolled: batch normalization cannot look at all replicas in a loop.
         for place in range(num_parts):
@@ -258,12 +260,15 @@ class Trainer:
         self, image: tf.Tensor, label: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns gradients, of the loss scale's size, and sums."""
-        label = tf.cast(label, tf.float32)
-        negative_weight, positive_weight = self.recipe.class_weights
+        dtype = self.model.variable_dtype
+        label = tf.cast(label, dtype)
+        negative_weight, positive_weight = (
+            tf.constant(weight, dtype) for weight in self.recipe.class_weights
+        )
         weight = tf.where(label > 0.5, positive_weight, negative_weight)
         with tf.GradientTape() as tape:
             logit = self.model(image, training=True)[:, 0]
-            logit = tf.cast(logit, tf.float32)
+            logit = tf.cast(logit, dtype)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logit)
             loss_sum = tf.reduce_sum(losses * weight)
             scaled = loss_sum / self.recipe.batch_size * self._loss_scale()

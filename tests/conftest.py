@@ -20,6 +20,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 NUM_TRAIN, NUM_TEST, NUM_SLIDES = 60, 7, 8
+# What a patch's probability may depend on the batch that it is in: half of the
+# digits of float32. A processor takes other instructions for another size, and
+# so sums in another order. A sum of n products is then off by n * eps of them
+# at most, which n = 2,896 would take for this; the longest one has 12,800, and
+# the errors of so many do not all have one sign.
+HALF_OF_FLOAT32 = float(np.sqrt(np.finfo(np.float32).eps))
 
 
 @pytest.fixture

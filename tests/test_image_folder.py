@@ -255,25 +255,28 @@ def test_a_folder_is_listed_once_and_no_file_is_asked_for(
 
 
 LIST_AND_MEASURE = """
-import resource, sys, time
+import os, resource, sys, time
 from pcam_tfdata.sources import image_folder
+start = time.process_time()
+assert all(entry.is_file() for entry in os.scandir(sys.argv[1]))
+plain = time.process_time() - start
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.process_time()
 found = image_folder.list_files(sys.argv[1])
 seconds = time.process_time() - start
 more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(len(found.files), found.num_faults, round(seconds, 2), more // 1024)
+print(len(found.files), found.num_faults, seconds / plain, more // 1024)
 """
 
 
 @pytest.mark.long
-def test_folder_of_kaggles_size_is_listed_in_a_second_or_two(tmp_path):
+def test_folder_of_kaggles_size_is_listed_in_times_of_a_plain_scan(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(220_025):
         os.close(os.open(tmp_path / f"{rng.bytes(20).hex()}.tif", os.O_CREAT))
-    num_files, num_faults, seconds, megabytes = conftest.measure_alone(
+    num_files, num_faults, ratio, megabytes = conftest.measure_alone(
         LIST_AND_MEASURE, tmp_path
     )
     assert (num_files, num_faults) == ("220025", "0")
-    assert float(seconds) < 4
+    assert float(ratio) < 20
     assert float(megabytes) < 150

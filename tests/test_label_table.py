@@ -426,18 +426,24 @@ def test_many_tables_read_like_their_slow_twins(data, chunk_bytes, block_rows):
 
 
 READ_AND_MEASURE = """
-import resource, sys, time
+import csv, resource, sys, time
 from pcam_tfdata.sources import label_table
 start = time.process_time()
 found = label_table.read_labels(sys.argv[1])
 seconds = time.process_time() - start
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-print(len(found.names), found.num_faults, round(seconds), memory)
+start = time.process_time()
+with open(sys.argv[1], newline="") as file:
+    num_rows = sum(1 for _ in csv.reader(file))
+ratio = seconds / (time.process_time() - start)
+print(len(found.names), found.num_faults, ratio, memory)
 """
 
 
 @pytest.mark.long
-def test_ten_million_rows_take_seconds_and_little_memory(tmp_path):
+def test_ten_million_rows_cost_no_more_than_a_plain_reader_and_little_memory(
+    tmp_path,
+):
     path = tmp_path / "labels.csv"
     rng = np.random.default_rng(0)
     with path.open("w") as file:
@@ -448,9 +454,9 @@ def test_ten_million_rows_take_seconds_and_little_memory(tmp_path):
                 f"{text[40 * k : 40 * k + 40]},{k % 2}\n"
                 for k in range(100_000)
             )
-    num_rows, num_faults, seconds, megabytes = map(
-        int, conftest.measure_alone(READ_AND_MEASURE, path)
+    num_rows, num_faults, ratio, megabytes = conftest.measure_alone(
+        READ_AND_MEASURE, path
     )
-    assert (num_rows, num_faults) == (10_000_000, 0)
-    assert seconds < 20
-    assert megabytes < 1_500
+    assert (num_rows, num_faults) == ("10000000", "0")
+    assert float(ratio) < 10
+    assert int(megabytes) < 1_500

@@ -22,8 +22,8 @@ import yaml
 from pcam_tfdata import lost_workers, metrics, pipeline, run_files, tf_config
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-MOST_SECONDS_TO_END = 120  # For those that are left when a worker dies.
 DEADLINE = 300  # TensorFlow takes long to start on a busy machine.
+SAME = 1e-9  # Sums in another order, in float64: see test_steps.py.
 NUM_STEPS = 20
 BATCH_SIZE = 32
 FLAGS = (
@@ -183,7 +183,7 @@ def test_losses_of_two_workers_are_those_of_one(alone, together):
     expected = alone.losses()[:NUM_STEPS]
     for worker in together:
         found = worker.losses()[:NUM_STEPS]
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(found, expected, rtol=SAME)
     assert np.mean(expected[-3:]) < np.mean(expected[:3])
 
 
@@ -192,7 +192,8 @@ def test_scores_are_those_of_one_process(records_dir, folder, alone, together):
         pd.read_csv(folder / name / run_files.HISTORY)
         for name in ("one", "two")
     )
-    pd.testing.assert_frame_equal(two, one, rtol=1e-3)
+    # Validation is scored from logits in float32.
+    pd.testing.assert_frame_equal(two, one, rtol=1e-6)
     model = keras.models.load_model(folder / "two" / run_files.BEST_MODEL)
     source = pipeline.Source(records_dir, ["fold0"])
     (batch,) = pipeline.eval_batches(
@@ -200,9 +201,9 @@ def test_scores_are_those_of_one_process(records_dir, folder, alone, together):
     ).as_numpy_iterator()
     logit = model.predict(batch["image"], verbose=0)[:, 0]
     best = two.loc[two.val_auc.idxmax()]
-    assert best.val_auc == metrics.auc(batch["label"], logit)
+    assert best.val_auc == metrics.auc(batch["label"], np.float32(logit))
     expected = metrics.nll(batch["label"], logit)
-    assert best.val_loss == pytest.approx(expected, rel=1e-5)
+    assert best.val_loss == pytest.approx(expected, rel=1e-6)
 
 
 def test_only_the_chief_writes(folder, together):
@@ -242,7 +243,6 @@ class Disturbed:
 
     stopped: list[Worker]
     survivors: list[Worker]
-    seconds: list[float]
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def disturbed(records_dir, folder) -> Disturbed:
     """Ends a run by a signal to a worker, by the death of either, by itself."""
     run_dir = folder / "three"
     flags = (*FLAGS, f"--records_dir={records_dir}", f"--run_dir={run_dir}")
-    found = Disturbed([], [], [])
+    found = Disturbed([], [])
     with launched_job(folder / "stopped", *flags, pause=(1, 6)) as workers:
         workers[1].process.send_signal(signal.SIGTERM)
         pathlib.Path(f"{workers[1].place}.go").touch()
@@ -263,9 +263,7 @@ def disturbed(records_dir, folder) -> Disturbed:
         with launched_job(place, *flags, pause=pause) as workers:
             victim = workers.pop(pause[0])
             victim.process.kill()
-            start = time.monotonic()
             assert workers[0].wait() == 1
-            found.seconds.append(time.monotonic() - start)
             found.survivors += workers
     with launched_job(folder / "finished", *flags) as workers:
         for worker in workers:
@@ -287,7 +285,6 @@ def test_death_of_a_worker_ends_the_other_with_a_line(disturbed):
         assert f"lost worker {victim} (127.0.0.1:" in line
         assert "(TensorFlow: " in line
         assert "goes on from the last checkpoint" in line
-    assert max(disturbed.seconds) < MOST_SECONDS_TO_END
 
 
 def test_restarted_workers_end_with_the_weights_of_undisturbed_ones(

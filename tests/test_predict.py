@@ -10,7 +10,7 @@ import time
 import loaded
 import numpy as np
 import pytest
-from conftest import run_pcam
+from conftest import HALF_OF_FLOAT32, run_pcam
 
 from pcam_tfdata import (
     locks,
@@ -167,7 +167,7 @@ def test_replicas_and_remainders_change_nothing(
         [float(label) for _, label in found],
         [float(label) for _, label in rows],
         rtol=0,
-        atol=1e-6,
+        atol=HALF_OF_FLOAT32,
     )
 
 
@@ -188,7 +188,9 @@ def test_replicas_evaluate_alike(records_dir, run_dir, tmp_path):
         "--batch_size=7",
     )  # fmt: skip
     assert len(one) > 0
-    np.testing.assert_allclose(three, one, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        three, one, rtol=HALF_OF_FLOAT32, atol=HALF_OF_FLOAT32
+    )
 
 
 def test_killed_job_goes_on(records_dir, run_dir, killed_copy, undisturbed):

@@ -282,6 +282,7 @@ def options_for(records_dir, run_dir, **changes) -> train_options.TrainOptions:
     )
 
 
+@pytest.mark.numeric
 def test_more_epochs_go_on_from_a_finished_run(records_dir, tmp_path):
     train.train(options_for(records_dir, tmp_path / "a", epochs=4))
     train.train(options_for(records_dir, tmp_path / "b", epochs=2))

@@ -130,7 +130,11 @@ def test_an_evaluated_run_has_its_scores(trained, records_dir, tmp_path):
     assert result.returncode == 0, result.stderr
     scores = json.loads((folder / run_files.METRICS_JSON).read_text())
     row = row_of(folder)
-    assert row["eval_auc"] == scores["auc"] == row["val_auc"]
+    assert row["eval_auc"] == scores["auc"]
+    # Batches have another size here: a pair that is nearly tied may turn.
+    negatives, positives = map(sum, scores["confusion_matrix"])
+    pair = 1 / (negatives * positives)
+    assert row["val_auc"] == pytest.approx(scores["auc"], abs=pair)
     assert row["eval_brier"] == scores["brier"]
     assert row["eval_splits"] == "fold0"
     result = run_pcam("runs", f"--runs_dir={folder}", "--columns=run,eval_auc")

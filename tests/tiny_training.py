@@ -1,5 +1,6 @@
 """`pcam` with a tiny network, which notes what its steps see and lose.
 
+It computes in float64, so that one way to compute is told from another.
 NOTES.log gets what it prints; NOTES.images the SHA-1 of every patch that a step
 gets, 20 bytes each, after augmentation; NOTES.losses a line with the loss of every
 step. Before the step of TINY_PAUSE in the environment it makes NOTES.paused and
@@ -7,6 +8,7 @@ waits for NOTES.go. TINY_CLOCK makes the time of the loop run so many times as f
 TINY_STOP ends training after that epoch, by a callback.
 """
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -46,6 +48,10 @@ def prepare(notes: str) -> None:
         images.write(b"".join(hashes))
 
     class Listening(trainer.Trainer):
+        def __init__(self, distribution, build, recipe, fill):
+            recipe = dataclasses.replace(recipe, precision="float64")
+            super().__init__(distribution, build, recipe, fill)
+
         def _differentiate(self, image, label):
             with tf.control_dependencies(
                 [tf.numpy_function(note, [image], [])]

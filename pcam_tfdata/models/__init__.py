@@ -11,7 +11,8 @@ def build(name: str) -> keras.Model:
     """Returns a new network, one of `choices.MODELS`, in the global policy.
 
     Its input is uint8 [B, 96, 96, 3]; its output, of a layer called `logit`, is
-    float32 [B, 1], the log odds of label 1. Weights and dropout follow from
+    [B, 1], the log odds of label 1, in float32 as the weights are (in float64
+    under that policy). Weights and dropout follow from
     `keras.utils.set_random_seed`.
     """
     return _BUILDERS[name]()

@@ -21,5 +21,6 @@ def build() -> keras.Model:
     for units in _UNITS:
         x = keras.layers.Dense(units, activation="relu")(x)
         x = keras.layers.Dropout(_DROPOUT)(x)
-    logit = keras.layers.Dense(1, dtype="float32", name="logit")(x)
+    dtype = keras.config.dtype_policy().variable_dtype
+    logit = keras.layers.Dense(1, dtype=dtype, name="logit")(x)
     return keras.Model(image, logit, name="seed_cnn")

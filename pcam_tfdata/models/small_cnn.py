@@ -34,7 +34,8 @@ def build() -> keras.Model:
     )
     x = keras.layers.BatchNormalization(momentum=0.9)(x)
     x = keras.layers.Activation("relu")(x)
-    logit = keras.layers.Dense(1, dtype="float32", name="logit")(x)
+    dtype = keras.config.dtype_policy().variable_dtype
+    logit = keras.layers.Dense(1, dtype=dtype, name="logit")(x)
     return keras.Model(image, logit, name="small_cnn")
 
 

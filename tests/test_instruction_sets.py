@@ -1,0 +1,35 @@
+"""What depends on rounding holds with the instructions of other processors.
+
+oneDNN, which computes for TensorFlow on x86, takes other kernels for each set of
+instructions. Told to leave out the newer ones, it rounds like an older processor.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ONEDNN_MAX_CPU_ISA", "AVX2"),
+        ("ONEDNN_MAX_CPU_ISA", "SSE41"),
+        ("TF_ENABLE_ONEDNN_OPTS", "0"),
+    ],
+)
+def test_numeric_tests_pass_with_other_instructions(name, value, tmp_path):
+    root = pathlib.Path(__file__).parents[1]
+    result = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-m", "numeric", "-p", "no:xdist",
+            "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'tests'}",
+        ],
+        cwd=root,
+        env=os.environ | {name: value},
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
