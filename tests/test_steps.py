@@ -32,11 +32,6 @@ RECIPES = pytest.mark.parametrize(
 )
 
 
-OPTIMIZERS = pytest.mark.parametrize(
-    ("name", "rate"), [("sgd", 0.1), ("adam", 0.001)], ids=["sgd", "adam"]
-)
-
-
 def mirror(devices) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(
         devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
@@ -212,7 +207,7 @@ def check_replicas_train_as_one(distributions, build, batches, **recipe):
     assert largest_difference(start, found[0][1:]) > 1e5 * SAME
 
 
-@OPTIMIZERS
+@pytest.mark.parametrize(("name", "rate"), [("sgd", 0.1), ("adam", 0.001)])
 def test_replicas_train_a_normalized_network_as_one(several, name, rate):
     check_replicas_train_as_one(
         (ONE(), several),
@@ -227,14 +222,15 @@ def test_replicas_train_a_normalized_network_as_one(several, name, rate):
 
 
 @pytest.mark.parametrize(
-    ("model", "num_steps"),
+    ("model", "num_steps", "name", "rate"),
     [
-        ("small_cnn", 20),
-        ("seed_cnn", 2),
-        pytest.param("seed_cnn", 20, marks=pytest.mark.long),
+        ("small_cnn", 20, "sgd", 0.1),
+        ("small_cnn", 20, "adam", 0.001),
+        ("seed_cnn", 2, "adam", 0.001),
+        pytest.param("seed_cnn", 20, "sgd", 0.1, marks=pytest.mark.long),
+        pytest.param("seed_cnn", 20, "adam", 0.001, marks=pytest.mark.long),
     ],
 )
-@OPTIMIZERS
 def test_replicas_train_a_network_as_one(
     four_virtual_devices, model, num_steps, name, rate
 ):
