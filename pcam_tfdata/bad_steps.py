@@ -79,5 +79,5 @@ def _write_batch(
         num_steps=step + 1,
     )
     batch = next(batches.as_numpy_iterator())
-    with files.open_whole(path, "wb") as file:
+    with files.open_whole(path, "wb", sync=True) as file:
         np.savez(file, step=step, **batch)

@@ -32,12 +32,13 @@ PREDICTIONS = "predictions.csv"
 SLIDES = "slides.csv"
 ROC_PLOT = "roc.png"
 CONFUSION_PLOT = "confusion.png"
-_OWNED = (
+_MADE = (
     BAD_BATCH, BEST_MODEL, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT,
     HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
     METRICS_TEXT, PREDICTIONS, ROC_PLOT, SLIDES, TENSORBOARD, TIMING,
-    f"{FLAGS}{files.INCOMPLETE}", f"{ENVIRONMENT}{files.INCOMPLETE}",
 )  # fmt: skip
+# A process that was killed leaves what it was writing.
+_OWNED = (*_MADE, *(f"{name}{files.INCOMPLETE}" for name in (*_MADE, FLAGS)))
 # What may change between a run and its resumption: where things are, and how
 # they get to the network if in the same order, which is looked at by itself.
 _FREE = (

@@ -104,8 +104,9 @@ class Trainer:
     ) -> tuple[tf.Tensor, int, bool]:
         """Runs steps in one call of TensorFlow.
 
-        It ends early with a step whose loss, or whose gradient where no loss
-        scale takes care of that, is not finite. Such a step changes no weight.
+        It ends early with a step whose loss or gradient is not finite. Such a
+        step changes no weight. With a loss scale a gradient counts only where
+        the scale is below 1, for until then overflow is what lowers it.
 
         Args:
             batches: Of `strategy.distribute`.
@@ -211,9 +212,10 @@ class Trainer:
             tf.distribute.ReduceOp.SUM,
             [*gradients, tf.cast(part[0], self.model.variable_dtype)],
         )
-        is_finite = tf.math.is_finite(loss)
-        if not self._scales_loss:  # Overflow is then no fault, see there.
-            is_finite &= _all_finite(gradients)
+        are_sound = _all_finite(gradients)
+        if self._scales_loss:
+            are_sound |= self._loss_scale() >= 1
+        is_finite = tf.math.is_finite(loss) & are_sound
         return gradients, part, is_finite
 
     def _apply(self, gradients: Sequence[tf.Tensor]) -> None:

@@ -1,6 +1,7 @@
 """Runs that are killed, interrupted or damaged end as undisturbed ones."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -13,13 +14,16 @@ import keras
 import loaded
 import numpy as np
 import pytest
+import test_steps
 
 from pcam_tfdata import (
     bad_steps,
     checkpoints,
     inference,
+    models,
     pipeline,
     run_files,
+    strategy,
     train,
     train_options,
 )
@@ -447,3 +451,62 @@ def test_loss_that_is_no_number(records_dir, tmp_path, caplog, on_nan, cache):
         (batch,) = ds.as_numpy_iterator()
         for name, part in batch.items():
             np.testing.assert_array_equal(bad[name], part)
+
+
+@pytest.mark.parametrize(
+    ("on_nan", "told"),
+    [
+        (
+            "stop",
+            "in step 16, .* and loss scale 0.5; its batch is in .* --on_nan",
+        ),
+        ("skip", "in step 36, .* 20 such steps were left out before"),
+    ],
+)
+def test_gradients_that_overflow_for_ever_end_the_run(
+    records_dir, tmp_path, monkeypatch, on_nan, told
+):
+    monkeypatch.setattr(
+        models, "build", lambda name: test_steps.steep(float("inf"), 96)
+    )
+    options = options_for(
+        records_dir, tmp_path, precision="mixed_float16", on_nan=on_nan,
+        epochs=50,
+    )  # fmt: skip
+    with pytest.raises(FloatingPointError, match=told):
+        train.train(options)
+    strategy.reset_keras("float32", 0)
+
+
+KILLED_IN_BAD_BATCH = """
+import os, signal
+import numpy as np
+from pcam_tfdata import train, train_options
+
+savez = np.savez
+
+def write_half(file, **arrays):
+    if {name!r} in file.name:
+        file.write(b"half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    savez(file, **arrays)
+
+np.savez = write_half
+train.train(train_options.TrainOptions(**{options!r}))
+"""
+
+
+def test_a_kill_leaves_no_half_of_a_bad_batch(records_dir, tmp_path):
+    options = options_for(
+        records_dir, tmp_path, optimizer="sgd", learning_rate=1e30
+    )
+    program = KILLED_IN_BAD_BATCH.format(
+        name=run_files.BAD_BATCH, options=dataclasses.asdict(options)
+    )
+    process = loaded.Process(program, together=True)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == -signal.SIGKILL, output
+    assert not (tmp_path / run_files.BAD_BATCH).exists()
+    train.train(options_for(records_dir, tmp_path, epochs=1, restart=True))
+    assert not [n for n in os.listdir(tmp_path) if run_files.BAD_BATCH in n]

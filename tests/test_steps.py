@@ -496,3 +496,55 @@ def test_both_networks_step_augmented_in_parts():
         machine = trainer.Trainer(ONE(), build, recipe)
         _, is_finite = run(machine, ONE(), [batch])
         assert is_finite
+
+
+class Steep(keras.layers.Layer):
+    """Leaves values alone, and multiplies their gradient."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        @tf.custom_gradient
+        def pass_on(x):
+            return tf.identity(x), lambda gradient: gradient * self.factor
+
+        return pass_on(x)
+
+
+def steep(factor, size=6) -> keras.Model:
+    """A tiny network whose gradients are too large by a factor."""
+    image = keras.Input((size, size, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, Steep(factor)(keras.layers.Dense(1)(x)))
+
+
+def test_a_gradient_that_overflows_at_any_scale_is_a_fault(two):
+    for distribution in (ONE(), two):
+        machine = make(
+            distribution,
+            lambda: steep(float("inf")),
+            precision="mixed_float16",
+        )
+        before = weights_of(machine)
+        batches = make_batches(17)
+        # From 2^15 the scale is halved 16 times, the last time below 1.
+        losses, all_finite = run(machine, distribution, batches[:16])
+        assert (len(losses), all_finite) == (16, True)
+        assert machine.loss_scale == 0.5
+        _, is_finite = run(machine, distribution, batches[16:], first=16)
+        assert not is_finite
+        assert machine.loss_scale == 0.5
+        for old, new in zip(before, weights_of(machine), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_a_gradient_that_a_lower_scale_bears_is_none():
+    # A logit's gradient is 1 / (2 * 16) or so: times 2^8 it is 8.
+    machine = make(ONE(), lambda: steep(2.0**8), precision="mixed_float16")
+    before = weights_of(machine)
+    _, all_finite = run(machine, ONE(), make_batches(17))
+    assert all_finite
+    assert 1 <= machine.loss_scale < 2**15
+    assert largest_difference(before, weights_of(machine)) > 0
