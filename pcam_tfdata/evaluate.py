@@ -10,6 +10,7 @@ import numpy as np
 
 from pcam_tfdata import (
     bootstrap,
+    dead_network,
     files,
     inference,
     manifest,
@@ -69,7 +70,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
         The scores, see `metrics.score`, with `splits` and `model`; and
         `intervals`, `resampled`, `num_resamples` and
         `num_one_class_resamples` of `bootstrap.Intervals`, with `num_slides`
-        (None where a slide is unknown).
+        (None where a slide is unknown); and `warnings`, a list of sentences.
 
     Raises:
         FileNotFoundError, ValueError: model, records or splits are not there.
@@ -105,6 +106,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     scores = {"splits": list(splits), "model": flags["model"]} | _score(
         options, found, slide
     )
+    scores["warnings"] = _list_warnings(found)
+    for warning in scores["warnings"]:
+        _logger.warning("Warning: %s", warning)
     _write(output_dir, scores, found)
     _write_slides(output_dir, found, slide, options.threshold)
     return scores
@@ -130,6 +134,19 @@ def _score(
         "num_resamples": intervals.num_resamples,
         "num_one_class_resamples": intervals.num_one_class,
     }
+
+
+def _list_warnings(found: dict[str, np.ndarray]) -> list[str]:
+    label, logit = found["label"], found["logit"]
+    death = dead_network.find_reason(
+        label,
+        logit,
+        loss=metrics.nll(label, logit),
+        entropy=dead_network.label_entropy(np.bincount(label, minlength=2)),
+    )
+    if death is None:
+        return []
+    return [f"found a dead network: {death}. {dead_network.REMEDY}"]
 
 
 def _check_splits(

@@ -22,6 +22,7 @@ from pcam_tfdata import (
     callback_state,
     checkpoints,
     cluster,
+    dead_network,
     event_files,
     interruption,
     pipeline,
@@ -100,6 +101,9 @@ class Loop:
         self._validator = validator.Validator(
             validation, stepped.model, distribution, options.batch_size, group
         )
+        self._labels = (
+            train_options.count_labels(options), stepped.recipe.class_weights,
+        )  # fmt: skip
         folder = os.path.join(options.run_dir, run_files.CHECKPOINTS)
         self.state = self._restore(folder)
         self._checkpoints = checkpoints.Writer(
@@ -215,10 +219,11 @@ class Loop:
         trained = time.monotonic()
         with self._trainer.averaged():
             events.on_test_begin()
-            scores = self._validate(session)
+            label, logit = self._validate(session)
+            scores = self._validator.score(label, logit)
             events.on_test_end(scores)
             scores = self._logs() | {f"val_{k}": v for k, v in scores.items()}
-            self._note(scores)
+            self._note(scores, self._find_death(label, logit))
         seconds = time.monotonic() - trained
         events.on_epoch_end(state.epoch - 1, scores)
         self._agree(session)
@@ -294,16 +299,35 @@ class Loop:
         seen = seen or math.nan
         return {"loss": loss / seen, "accuracy": right / seen}
 
-    def _validate(self, session: _Session) -> dict[str, float]:
+    def _validate(self, session: _Session) -> tuple[np.ndarray, np.ndarray]:
+        """Returns labels and logits of all validation patches."""
         found = None
         # If a signal ends it here, the other workers do not know that yet.
         with contextlib.suppress(interruption.Interrupted):
             found = self._validator.predict(session.signals.check)
         self._agree(session)
         session.signals.check()
-        return self._validator.score(found)
+        return self._validator.gather(found)
 
-    def _note(self, scores: dict[str, float]) -> None:
+    def _find_death(self, label: np.ndarray, logit: np.ndarray) -> str | None:
+        """Returns why the network is dead; None where it is not."""
+        loss = self._logs()["loss"]
+        is_learning = dead_network.is_learning(
+            loss,
+            [row["loss"] for row in self.state.history],
+            dead_network.untrained_loss(*self._labels),
+        )
+        return dead_network.find_reason(
+            label,
+            logit,
+            loss=loss,
+            entropy=dead_network.label_entropy(*self._labels),
+            # A warm-up is meant to begin slowly.
+            is_learning=is_learning
+            or self.state.step <= self._options.warmup_steps,
+        )
+
+    def _note(self, scores: dict[str, float], death: str | None) -> None:
         """Notes the scores of an epoch, and keeps the model if it is the best."""
         state, options = self.state, self._options
         row = {"epoch": state.epoch + 1, "step": state.step}
@@ -316,11 +340,17 @@ class Loop:
             options.epochs,
             ", ".join(f"{name} {value:.4f}" for name, value in scores.items()),
         )
+        if death and self._group.is_chief:
+            _logger.warning(
+                "Warning: epoch %d: found a dead network: %s. %s",
+                row["epoch"], death, dead_network.TRAIN_REMEDY,
+            )  # fmt: skip
         if scores["val_auc"] > state.best_auc:
             state.best_auc, state.best_epoch = scores["val_auc"], row["epoch"]
             if self._group.is_chief:
                 self._save_model()
-        state.history.append(row | scores)
+        dead = {run_files.IS_DEAD: int(death is not None)}
+        state.history.append(row | scores | dead)
         state.epoch += 1
         state.sums = [0.0] * 3
 

@@ -120,6 +120,7 @@ class Writer:
             map(done.read, self._shards),
             sample=self._sample,
             threshold=self._options.threshold,
+            allow_equal=self._options.allow_equal_probabilities,
         )
         return self._num_patches
 

@@ -164,6 +164,7 @@ def _predict_folder(options: predict_options.PredictOptions) -> int:
         [found["logit"]],
         sample=sample,
         threshold=options.threshold,
+        allow_equal=options.allow_equal_probabilities,
     )
     return len(names)
 

@@ -26,6 +26,7 @@ class PredictOptions:
         allow_cpu: See `strategy.make_strategy`.
         threshold: None for probabilities; else labels 0 and 1, where a
             probability at or above it gives 1.
+        allow_equal_probabilities: No line warns where all are equal.
         sample_submission: A CSV whose ids, in order, the output must have.
         restart: Drops the parts that a killed job left.
         shard_range: `a:b`: only shards a to b - 1 of the split, whose parts
@@ -44,6 +45,7 @@ class PredictOptions:
     num_virtual_devices: int = 0
     allow_cpu: bool = False
     threshold: float | None = None
+    allow_equal_probabilities: bool = False
     sample_submission: str | None = None
     restart: bool = False
     shard_range: str | None = None

@@ -23,6 +23,7 @@ CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
 FLAGS = "flags.txt"
 HISTORY = "history.csv"
+IS_DEAD = "is_dead"  # In the history: 1 for an epoch that a dead network ends.
 HISTORY_PLOT = "history.png"
 TIMING = "timing.csv"
 TENSORBOARD = "tensorboard"
@@ -174,8 +175,10 @@ def write_history(run_dir: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes the scores of every epoch; no wall-clock value is among them."""
     path = os.path.join(run_dir, HISTORY)
     if rows:
+        # Rows of a run that older code began may lack a column.
+        columns = list({name: None for row in rows for name in row})
         tables.write_csv(
-            path, list(rows[0]), [list(row.values()) for row in rows]
+            path, columns, [list(map(row.get, columns)) for row in rows]
         )
     elif os.path.exists(path):
         os.remove(path)

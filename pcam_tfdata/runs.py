@@ -34,7 +34,8 @@ class Run:
 
     Attributes:
         name: Path, from the folder in which runs were looked for.
-        progress: `state`, `epoch` and `best_epoch`, that of the best val_auc.
+        progress: `state`, `epoch` and `best_epoch`, that of the best val_auc;
+            `dead_epochs` where the network was dead after some, as "2 of 3".
         validation: `val_auc` and the other `val_` scores of the best epoch.
         evaluated: What `pcam evaluate` found, as `eval_` and its name.
         training: What else is known of the best epoch, as `train_` and its
@@ -145,11 +146,14 @@ def _read_history(run: Run, path: str) -> None:
     if best is None:
         return
     run.progress["best_epoch"] = best["epoch"]
+    num_dead = sum(row.get(run_files.IS_DEAD) == 1 for row in rows)
+    if num_dead:
+        run.progress["dead_epochs"] = f"{num_dead} of {len(rows)}"
     run.validation[BEST_SCORE] = best[BEST_SCORE]
     for name, value in best.items():
         if name.startswith("val_"):
             run.validation[name] = value
-        elif name != "epoch":
+        elif name not in ("epoch", run_files.IS_DEAD):
             run.training[f"train_{name}"] = value
 
 

@@ -2,13 +2,16 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from pcam_tfdata import metrics, tables
+from pcam_tfdata import dead_network, metrics, tables
 
 _CHUNK = 1 << 16
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +76,12 @@ def write(
     *,
     sample: Sample | None,
     threshold: float | None,
+    allow_equal: bool = False,
 ) -> None:
     """Writes a CSV of `id,label`, whole or not at all.
+
+    A line warns of probabilities that are all equal, also where they become
+    labels.
 
     Args:
         path: Where to.
@@ -83,13 +90,41 @@ def write(
         sample: Which rows; None for those of the patches.
         threshold: None for probabilities; else labels 0 and 1, where a
             probability at or above it gives 1.
+        allow_equal: No line warns of equal probabilities.
     """
     if sample is not None:
         patches = map(_to_text, sample.names)
         logits = [np.concatenate(list(logits))[sample.places]]
-    labels = (_to_labels(part, threshold) for part in logits)
+    ends = []
+    labels = (_to_labels(part, threshold) for part in _note_ends(logits, ends))
     rows = zip(patches, itertools.chain.from_iterable(labels), strict=True)
     tables.write_csv(path, ("id", "label"), rows)
+    if not allow_equal:
+        _warn_if_equal(path, ends)
+
+
+def _note_ends(
+    parts: Iterable[np.ndarray], ends: list[tuple[float, float, int]]
+) -> Iterator[np.ndarray]:
+    """Yields parts, and notes least and largest logit and the length of each."""
+    for part in parts:
+        if len(part):
+            ends.append((float(part.min()), float(part.max()), len(part)))
+        yield part
+
+
+def _warn_if_equal(path: str, ends: Sequence[tuple[float, float, int]]) -> None:
+    lows, highs, sizes = zip(*ends, strict=True) if ends else ((), (), ())
+    if sum(sizes) < 2:
+        return
+    low, high = metrics.to_probability([min(lows), max(highs)]).tolist()
+    if low == high or dead_network.are_equal(min(lows), max(highs)):
+        _logger.warning(
+            "Warning: %s: found all %s probabilities equal, %.6g, which ranks no"
+            " patch above another. %s Pass --allow_equal_probabilities where"
+            " they may be.",
+            path, f"{sum(sizes):,}", high, dead_network.REMEDY,
+        )  # fmt: skip
 
 
 def _to_array(names: Iterable[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from pcam_tfdata import (
     cluster,
+    dead_network,
     loop,
     manifest,
     models,
@@ -105,6 +106,12 @@ def _train(
                 if group.is_chief:
                     run_files.remove_input_cache(options.run_dir)
     state = run.state
+    death = dead_network.summarize(state.history, state.best_epoch)
+    if death and group.is_chief:
+        _logger.warning(
+            "Warning: %s: %s. %s",
+            options.run_dir, death, dead_network.TRAIN_REMEDY,
+        )  # fmt: skip
     return {
         "epoch": state.epoch,
         "step": state.step,

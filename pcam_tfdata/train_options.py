@@ -256,12 +256,18 @@ def resolve_class_weights(options: TrainOptions) -> tuple[float, float]:
     return negative, positive
 
 
-def _balance(options: TrainOptions) -> tuple[float, float]:
+def count_labels(options: TrainOptions) -> tuple[int, int]:
+    """Returns how many training patches have label 0, and how many label 1."""
     content = manifest.read(options.records_dir)
     counts = [0, 0]
     for split in content.select(options.train_splits):
         for label in (schema.NEGATIVE, schema.POSITIVE):
             counts[label] += split.class_counts[str(label)]
+    return counts[0], counts[1]
+
+
+def _balance(options: TrainOptions) -> tuple[float, float]:
+    counts = count_labels(options)
     if not all(counts):
         raise ValueError(
             "--class_weights=balanced: found training patches of one label"

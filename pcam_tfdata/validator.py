@@ -52,12 +52,17 @@ class Validator:
             self._batches, self._num_patches, "validation", check
         )
 
-    def score(self, found: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns `loss`, `accuracy` and `auc`, from what each worker found."""
+    def gather(
+        self, found: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns labels (int64) and logits (float32) of all workers' patches."""
         whole = np.zeros((2, self._num_patches))
         whole[:, self._places] = found["label"], found["logit"]
         label, logit = self._group.sum(whole)
-        label, logit = label.astype(np.int64), logit.astype(np.float32)
+        return label.astype(np.int64), logit.astype(np.float32)
+
+    def score(self, label: np.ndarray, logit: np.ndarray) -> dict[str, float]:
+        """Returns `loss`, `accuracy` and `auc` of all patches."""
         scores = {
             "loss": metrics.nll(label, logit),
             "accuracy": float(np.mean((logit > 0) == (label > 0))),

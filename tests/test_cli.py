@@ -620,7 +620,7 @@ def test_run_keeps_its_record(run_dir):
     header = tables.read_header(str(run_dir / "history.csv"))
     assert header == [
         "epoch", "step", "learning_rate", "loss", "accuracy", "val_loss",
-        "val_accuracy", "val_auc",
+        "val_accuracy", "val_auc", "is_dead",
     ]  # fmt: skip
 
 

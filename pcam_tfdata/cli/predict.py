@@ -34,6 +34,12 @@ flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1,
 )
+flags.DEFINE_bool(
+    "allow_equal_probabilities",
+    False,
+    "Do not warn where all probabilities are equal, as a network that learned"
+    " nothing gives them.",
+)
 flags.DEFINE_string(
     "sample_submission",
     None,
