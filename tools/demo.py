@@ -16,6 +16,8 @@ _FLAGFILE = os.path.relpath(_ROOT / "configs" / "demo.flags")
 # train and one validates, so that the training is short whatever is there.
 _FOLD_PATCHES = 1000
 _TRAIN_SPLITS = "fold1,fold2,fold3,fold4"
+# Of its own patches, which every network that learns at all tells apart.
+_LEAST_AUC = 0.9
 
 
 def main() -> None:
@@ -74,6 +76,24 @@ def main() -> None:
         "\n  overview/        counts, label histogram and sample patches"
         f"\n  run/             the trained network, its curves and scores: AUC {scores['auc']:.4f} on fold0"
         f"\n  submission.csv   {_count_rows(submission):,} probabilities in the order of sample_submission.csv"
+    )
+    _check_auc(scores["auc"], data)
+
+
+def _check_auc(auc: float, data: str) -> None:
+    """Ends with exit code 1 where a network fails on the demo's own patches."""
+    if auc >= _LEAST_AUC:
+        return
+    found = f"AUC {auc:.4f} on fold0 of {data or 'patches made up here'}"
+    if not data:
+        sys.exit(
+            f"make demo: found {found}, expected at least {_LEAST_AUC}: the"
+            " network did not learn. Please report it, with the processor."
+        )
+    print(
+        f"Warning: found {found}, below {_LEAST_AUC}: train for longer, as"
+        " configs/seed_cnn.flags does.",
+        file=sys.stderr,
     )
 
 
