@@ -118,3 +118,10 @@ def test_half_a_checkpoint_is_none(run_dir):
     (folder / "step-000000033.npz.incomplete").write_text("half")
     open_with(run_dir, epochs=7)
     assert not folder.exists()
+
+
+def test_a_history_that_older_code_began_gets_new_columns(run_dir):
+    rows = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "new": 1}]
+    run_files.write_history(str(run_dir), rows)
+    text = (run_dir / run_files.HISTORY).read_text()
+    assert text == "epoch,loss,new\n1,0.5,\n2,0.25,1\n"
