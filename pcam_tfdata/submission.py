@@ -95,26 +95,30 @@ def write(
     if sample is not None:
         patches = map(_to_text, sample.names)
         logits = [np.concatenate(list(logits))[sample.places]]
-    ends = []
-    labels = (_to_labels(part, threshold) for part in _note_ends(logits, ends))
+    ranges = []
+    labels = (
+        _to_labels(part, threshold) for part in _note_ranges(logits, ranges)
+    )
     rows = zip(patches, itertools.chain.from_iterable(labels), strict=True)
     tables.write_csv(path, ("id", "label"), rows)
     if not allow_equal:
-        _warn_if_equal(path, ends)
+        _warn_if_equal(path, ranges)
 
 
-def _note_ends(
-    parts: Iterable[np.ndarray], ends: list[tuple[float, float, int]]
+def _note_ranges(
+    parts: Iterable[np.ndarray], ranges: list[tuple[float, float, int]]
 ) -> Iterator[np.ndarray]:
     """Yields parts, and notes least and largest logit and the length of each."""
     for part in parts:
         if len(part):
-            ends.append((float(part.min()), float(part.max()), len(part)))
+            ranges.append((float(part.min()), float(part.max()), len(part)))
         yield part
 
 
-def _warn_if_equal(path: str, ends: Sequence[tuple[float, float, int]]) -> None:
-    lows, highs, sizes = zip(*ends, strict=True) if ends else ((), (), ())
+def _warn_if_equal(
+    path: str, ranges: Sequence[tuple[float, float, int]]
+) -> None:
+    lows, highs, sizes = zip(*ranges, strict=True) if ranges else ((), (), ())
     if sum(sizes) < 2:
         return
     low, high = metrics.to_probability([min(lows), max(highs)]).tolist()
