@@ -1,33 +1,21 @@
 """What a run needs to go on where it stopped, in one file a checkpoint.
 
-A NumPy .npz archive: the variables of model and optimizer in their order, and a
-JSON text with all else. The archive holds CRCs, so a file that was cut short is
-found out. The list is explicit because a Keras or tf.train checkpoint of a model
-leaves out the state of Dropout's seed generators.
+`run_state` says what is in it. The list of variables is explicit because a Keras
+or tf.train checkpoint of a model leaves out the state of Dropout's seed
+generators.
 """
 
 import concurrent.futures
 import json
 import logging
 import os
-import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import files
-
-_NAME = re.compile(r"step-(\d{9})\.npz")
-_STATE = "state"
-# What reading an archive with flipped bits, or cut short, raises.
-_DAMAGES = (
-    EOFError, KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile,
-    zlib.error,
-)  # fmt: skip
+from pcam_tfdata import files, run_state
 
 _logger = logging.getLogger(__name__)
 
@@ -104,21 +92,30 @@ def restore_latest(
 ) -> dict[str, object] | None:
     """Assigns the newest sound checkpoint; returns its state.
 
-    A damaged one is passed over with a line. None where there is no checkpoint.
+    One whose content is damaged is passed over with a line. None where there is
+    no checkpoint.
 
     Raises:
-        ValueError: its variables are not those of this network.
+        OSError: a checkpoint cannot be read. It may be sound, so none before it
+            is taken in its place.
+        ValueError: all of them are damaged, or the variables are not those of
+            this network.
     """
-    for _, path in reversed(_list(folder)):
+    found = run_state.list_checkpoints(folder)
+    for _, path in reversed(found):
         try:
-            with np.load(path) as arrays:
-                values = {name: arrays[name] for name in arrays.files}
-            state = json.loads(str(values.pop(_STATE)))
-        except _DAMAGES as error:
-            _logger.warning("%s: damaged (%s), passed over.", path, error)
+            values, state = run_state.read_checkpoint(path)
+        except ValueError as error:
+            _logger.warning("%s, passed over.", error)
             continue
-        _assign(path, list(values.values()), variables)
+        _assign(path, values, variables)
         return state
+    if found:
+        raise ValueError(
+            f"{folder}: found {len(found)} checkpoints, all of them damaged,"
+            " expected a sound one to go on from. Put one back from a copy, or"
+            " pass --restart to begin anew."
+        )
     return None
 
 
@@ -129,10 +126,11 @@ def _write(
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{step:09d}.npz")
     with files.open_whole(path, "wb", sync=True) as file:
-        np.savez(file, **arrays, **{_STATE: np.array(state)})
+        np.savez(file, **arrays, **{run_state.STATE: np.array(state)})
     # Later ones are damaged: the run went on from before them.
-    kept = [path for number, path in _list(folder) if number <= step][-keep:]
-    for _, old in _list(folder):
+    there = run_state.list_checkpoints(folder)
+    kept = [path for number, path in there if number <= step][-keep:]
+    for _, old in there:
         if old not in kept:
             os.remove(old)
 
@@ -158,15 +156,3 @@ def _assign(
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def _list(folder: str) -> list[tuple[int, str]]:
-    """Returns (step, path) of the checkpoints, oldest first."""
-    if not os.path.isdir(folder):
-        return []
-    matches = [_NAME.fullmatch(name) for name in os.listdir(folder)]
-    return sorted(
-        (int(match.group(1)), os.path.join(folder, match.group()))
-        for match in matches
-        if match
-    )

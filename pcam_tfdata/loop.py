@@ -229,6 +229,9 @@ class Loop:
         self._agree(session)
         state.is_stopped = self._trainer.model.stop_training
         self._save(session)
+        if state.epoch == 1:
+            # A history says from now on that there is a checkpoint.
+            self._checkpoints.wait()
         if self._group.is_chief:
             run_files.write_history(self._options.run_dir, state.history)
             if session.board is not None:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-from pcam_tfdata import files, locks, tables, versions
+from pcam_tfdata import files, locks, run_state, tables, versions
 
 BEST_MODEL = "best.keras"
 # Keras wants the ending, so it is the beginning that differs.
@@ -79,8 +79,11 @@ def open_run(
     facts: Mapping[str, object],
     *,
     restart: bool,
+    defaults: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes the flags of a run, or checks that it is the same run.
+    """Writes the flags of a new run, or checks that it is the same run.
+
+    Of a run that goes on nothing is changed: its checkpoint is yet to be read.
 
     Args:
         run_dir: Its folder, locked.
@@ -88,20 +91,29 @@ def open_run(
         facts: What flags do not tell: `manifest_sha256`, `order`, `input` and
             `precision`.
         restart: Removes what an earlier run left there.
+        defaults: Of `flags`: what a run had whose file lacks one of them,
+            because it is older than the flag.
 
     Raises:
+        OSError: the folder cannot be read.
         ValueError: the folder is that of a run with other flags, on other data,
-            in another order or precision, or of a damaged one. Nothing is
-            changed then.
+            in another order or precision, or of one that is damaged or has lost
+            its checkpoints. Nothing is changed then.
     """
     os.makedirs(run_dir, exist_ok=True)
-    path = os.path.join(run_dir, FLAGS)
     if restart or not _has_begun(run_dir):
         _remove_run(run_dir)
-    else:
-        _refuse_other_run(path, flags)
-        _refuse_other_facts(os.path.join(run_dir, ENVIRONMENT), facts)
-    files.write_text(path, "".join(f"{line}\n" for line in _flag_lines(flags)))
+        write_flags(run_dir, flags)
+        return
+    _refuse_other_run(os.path.join(run_dir, FLAGS), flags, defaults or {})
+    _refuse_lost_checkpoints(run_dir)
+    _refuse_other_facts(os.path.join(run_dir, ENVIRONMENT), facts)
+
+
+def write_flags(run_dir: str, flags: Mapping[str, object]) -> None:
+    """Writes the flags of a run as a flagfile."""
+    lines = "".join(f"{line}\n" for line in _flag_lines(flags))
+    files.write_text(os.path.join(run_dir, FLAGS), lines)
 
 
 def find_model(run_dir: str) -> str:
@@ -224,20 +236,40 @@ def _check_folder(run_dir: str) -> None:
 def _has_begun(run_dir: str) -> bool:
     """Returns whether there is anything of a run that could be lost."""
     folder = os.path.join(run_dir, CHECKPOINTS)
-    has_checkpoint = os.path.isdir(folder) and any(
-        name.endswith(".npz") for name in os.listdir(folder)
+    has_checkpoint = bool(run_state.list_checkpoints(folder))
+    return has_checkpoint or not {BEST_MODEL, HISTORY}.isdisjoint(
+        os.listdir(run_dir)
     )
-    return has_checkpoint or os.path.exists(os.path.join(run_dir, BEST_MODEL))
 
 
-def _refuse_other_run(path: str, flags: Mapping[str, object]) -> None:
-    if not os.path.isfile(path):
+def _refuse_lost_checkpoints(run_dir: str) -> None:
+    """Refuses a run that has been through an epoch, and so had a checkpoint."""
+    folder = os.path.join(run_dir, CHECKPOINTS)
+    if run_state.list_checkpoints(folder):
+        return
+    if HISTORY in os.listdir(run_dir):
+        raise ValueError(
+            f"{folder}: found no checkpoint, expected those of the run that"
+            f" {HISTORY} tells of. Put them back from a copy, or pass --restart"
+            " to begin anew."
+        )
+
+
+def _refuse_other_run(
+    path: str, flags: Mapping[str, object], defaults: Mapping[str, object]
+) -> None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            before = {line.strip() for line in file}
+    except FileNotFoundError as error:
         raise ValueError(
             f"{path}: not found, expected it beside the checkpoints of a run."
             " Pass --restart to begin anew."
-        )
-    with open(path, encoding="utf-8") as file:
-        before = {line.strip() for line in file}
+        ) from error
+    known = set(map(_flag_name, before))
+    before |= {
+        line for line in _flag_lines(defaults) if _flag_name(line) not in known
+    }
     now = set(_flag_lines(flags))
     if _only_goes_further(before, now):
         return
@@ -286,7 +318,10 @@ def _order_remedy(
 
 
 def _read_starts(path: str) -> list[dict[str, object]]:
-    return _parse_starts(path, _FACTS) if os.path.isfile(path) else []
+    try:
+        return _parse_starts(path, _FACTS)
+    except FileNotFoundError:
+        return []
 
 
 def _parse_starts(path: str, names: Sequence[str]) -> list[dict[str, object]]:

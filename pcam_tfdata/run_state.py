@@ -1,6 +1,27 @@
-"""How far a run has come."""
+"""How far a run has come, and the checkpoints that say so, without TensorFlow.
+
+A checkpoint is a NumPy .npz archive: the variables of model and optimizer in
+their order, and a JSON text with the state. The archive holds CRCs, so a file
+that was cut short is found out.
+"""
 
 import dataclasses
+import io
+import json
+import os
+import re
+import zipfile
+import zlib
+
+import numpy as np
+
+STATE = "state"  # The name of the JSON text among the variables.
+_NAME = re.compile(r"step-(\d{9})\.npz")
+# What an archive with flipped bits, or cut short, raises once its bytes are
+# read. No OSError: that a file cannot be read now says nothing of its content.
+_DAMAGES = (
+    EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -28,3 +49,45 @@ class State:
     is_stopped: bool = False
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     callbacks: list[dict[str, object]] = dataclasses.field(default_factory=list)
+
+
+def list_checkpoints(folder: str) -> list[tuple[int, str]]:
+    """Returns (step, path) of the checkpoints of a run, oldest first.
+
+    None where there is no such folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    matches = [_NAME.fullmatch(name) for name in names]
+    return sorted(
+        (int(match.group(1)), os.path.join(folder, match.group()))
+        for match in matches
+        if match
+    )
+
+
+def read_checkpoint(path: str) -> tuple[list[np.ndarray], dict[str, object]]:
+    """Returns the variables of a checkpoint, in their order, and its state.
+
+    Raises:
+        OSError: the file cannot be read; `filename` is its path.
+        ValueError: its content is damaged.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:  # One of reading names no file.
+        error.filename = path
+        raise
+    try:
+        with np.load(io.BytesIO(content)) as arrays:
+            values = {name: arrays[name] for name in arrays.files}
+        state = json.loads(str(values.pop(STATE)))
+    except _DAMAGES as error:
+        raise ValueError(f"{path}: damaged ({error})") from error
+    return list(values.values()), state

@@ -131,9 +131,16 @@ def _hold_run(
         yield
         return
     with run_files.lock_run(options.run_dir):
-        flags = dataclasses.asdict(options)
-        restart = flags.pop("restart")
-        run_files.open_run(options.run_dir, flags, facts, restart=restart)
+        flags = _list_flags(options)
+        # A dataclass keeps the defaults of its fields as attributes.
+        defaults = {n: getattr(type(options), n, None) for n in flags}
+        run_files.open_run(
+            options.run_dir,
+            flags,
+            facts,
+            restart=options.restart,
+            defaults=defaults,
+        )
         yield
 
 
@@ -178,6 +185,13 @@ def _list_common(
         "precision": strategy.resolve_precision(options.precision),
         "XLA": strategy.resolve_xla(options.xla),
     }
+
+
+def _list_flags(options: train_options.TrainOptions) -> dict[str, object]:
+    """Returns the flags that make a run what it is."""
+    flags = dataclasses.asdict(options)
+    del flags["restart"]
+    return flags
 
 
 def _list_facts(
@@ -255,7 +269,8 @@ def _note_environment(
     stepped: trainer.Trainer,
     facts: Mapping[str, object],
 ) -> None:
-    """Notes in the run's folder what computes where."""
+    """Notes in the run's folder what computes where, and by which flags."""
+    run_files.write_flags(options.run_dir, _list_flags(options))
     run_files.write_environment(
         options.run_dir,
         {

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -233,9 +235,12 @@ def test_damaged_checkpoints_are_passed_over_and_later_ones_dropped(tmp_path):
         place = draw.randrange(len(damaged))
         damaged[place] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
-        state = checkpoints.restore_latest(folder, [variable])
-        assert state in (None, {"step": 80})  # Some bits say nothing.
-        num_passed_over += state is None
+        try:  # Some bits say nothing.
+            state = checkpoints.restore_latest(folder, [variable])
+            assert state == {"step": 80}
+        except ValueError as error:
+            assert "found 1 checkpoints, all of them damaged" in str(error)
+            num_passed_over += 1
     assert num_passed_over > 200
     (tmp_path / "checkpoints" / "step-000000079.npz.incomplete").write_text("x")
     path.write_bytes(sound[:500])
@@ -307,6 +312,157 @@ def test_run_that_auto_once_streamed_is_told_how_to_go_on(
         train.train(options_for(records_dir, tmp_path, input="auto"))
     found = train.train(options_for(records_dir, tmp_path, input="stream"))
     assert found["epoch"] == 2
+
+
+@pytest.fixture(scope="module")
+def stopped_once(records_dir, tmp_path_factory):
+    """A run that was interrupted in its second epoch."""
+    run_dir = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train.train(
+            options_for(records_dir, run_dir, steps_per_loop=1), [StopAfter(8)]
+        )
+    assert len(list_checkpoints(run_dir)) == 2
+    return run_dir
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """The same, for a test that spoils it."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
+
+
+def go_on(records_dir, run_dir, *more):
+    return loaded.run(
+        *arguments_of(records_dir, run_dir, ("--model=small_cnn",)),
+        "--batch_size=8", "--epochs=2", "--input=mmap", *more,
+    )  # fmt: skip
+
+
+def content_of(run_dir) -> dict[str, object]:
+    """Returns what a run holds, beside the lock."""
+    return {
+        str(path.relative_to(run_dir)): os.readlink(path)
+        if path.is_symlink()
+        else path.is_file() and path.read_bytes()
+        for path in run_dir.rglob("*")
+        if path.name != run_files.LOCK
+    }
+
+
+def make_folder(path) -> None:
+    path.mkdir()
+
+
+def link_to_itself(path) -> None:
+    path.symlink_to(path.name)
+
+
+def link_to_nothing(path) -> None:
+    path.symlink_to("nothing")
+
+
+def link_to_unreadable_memory(path) -> None:
+    path.symlink_to("/proc/self/mem")  # It opens; its first byte is an EIO.
+
+
+@pytest.mark.parametrize(
+    ("spoil", "num_spoiled"),
+    [
+        (make_folder, 2),
+        (link_to_itself, 2),
+        (link_to_nothing, 2),
+        (link_to_unreadable_memory, 2),
+        (link_to_unreadable_memory, 1),  # The one before could be read.
+    ],
+)
+def test_checkpoint_that_cannot_be_read_ends_the_job(
+    records_dir, stopped, spoil, num_spoiled
+):
+    spoiled = list(map(pathlib.Path, list_checkpoints(stopped)))[-num_spoiled:]
+    for path in spoiled:
+        path.unlink()
+        spoil(path)
+    before = content_of(stopped)
+    result = go_on(records_dir, stopped)
+    assert result.returncode == 1
+    (told,) = result.stderr.splitlines()
+    assert told.startswith(f"{spoiled[-1]}: ")
+    assert content_of(stopped) == before
+
+
+def test_folder_of_checkpoints_that_cannot_be_read_ends_the_job(
+    records_dir, stopped
+):
+    folder = stopped / run_files.CHECKPOINTS
+    folder.rename(stopped / "kept")
+    link_to_itself(folder)
+    before = content_of(stopped)
+    result = go_on(records_dir, stopped)
+    assert result.returncode == 1
+    (told,) = result.stderr.splitlines()
+    assert told.startswith(f"{folder}: Too many levels of symbolic links")
+    assert content_of(stopped) == before
+
+
+def cut_all(folder) -> None:
+    for path in folder.iterdir():
+        os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (cut_all, "found 2 checkpoints, all of them damaged"),
+        (shutil.rmtree, "found no checkpoint, expected those of the run"),
+    ],
+    ids=["damaged", "lost"],
+)
+def test_run_that_had_checkpoints_begins_anew_only_when_told(
+    records_dir, stopped, spoil, found
+):
+    spoil(stopped / run_files.CHECKPOINTS)
+    before = content_of(stopped)
+    result = go_on(records_dir, stopped)
+    assert result.returncode == 1
+    told = result.stderr.splitlines()[-1]
+    assert found in told and "--restart to begin anew" in told
+    assert "Traceback" not in result.stderr
+    assert content_of(stopped) == before
+    assert go_on(records_dir, stopped, "--restart").returncode == 0
+
+
+def test_history_tells_of_epochs_that_have_a_checkpoint(
+    records_dir, tmp_path, monkeypatch
+):
+    write, write_history = checkpoints._write, run_files.write_history
+
+    def write_slowly(*given):
+        time.sleep(1)
+        write(*given)
+
+    def check_and_write(run_dir, rows):
+        assert not rows or list_checkpoints(tmp_path)
+        write_history(run_dir, rows)
+
+    monkeypatch.setattr(checkpoints, "_write", write_slowly)
+    monkeypatch.setattr(run_files, "write_history", check_and_write)
+    train.train(options_for(records_dir, tmp_path))
+
+
+def test_flag_that_came_later_is_taken_to_have_had_its_default(
+    records_dir, stopped
+):
+    path = stopped / run_files.FLAGS
+    lines = path.read_text().splitlines(keepends=True)
+    assert "--clip_norm=0.0\n" in lines
+    path.write_text("".join(n for n in lines if "--clip_norm" not in n))
+    refused = go_on(records_dir, stopped, "--clip_norm=1")
+    assert refused.returncode == 1
+    assert "differs in --clip_norm (it had --clip_norm=0.0)" in refused.stderr
+    result = go_on(records_dir, stopped)
+    assert result.returncode == 0, result.stderr
+    assert "Resuming after epoch 1, at step 8." in result.stderr
 
 
 def test_schedule_takes_no_more_epochs(records_dir, tmp_path):
