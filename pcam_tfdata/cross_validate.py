@@ -20,6 +20,13 @@ from pcam_tfdata import files, manifest, metrics, run_files, tables
 OUT_OF_FOLD = "out_of_fold.csv"
 SUMMARY = "cross_validation.json"
 _COLUMN = max(map(len, metrics.NAMES)) + 2
+# `pcam` in a process that ends when this one does, by SIGKILL too: it would go on
+# to hold the GPU and the lock.
+_PROGRAM = (
+    "from pcam_tfdata import workers; workers.end_with_writer_of_stdin();"
+    " from pcam_tfdata.cli import main; main.run()"
+)
+_Row = tuple[int, int, float, str]  # Row in the sidecar, label, logit, fold.
 
 _logger = logging.getLogger(__name__)
 
@@ -59,10 +66,13 @@ def cross_validate(options: CrossValidateOptions) -> dict[str, object]:
     """
     folds = _settle_folds(options)
     os.makedirs(options.run_dir, exist_ok=True)
+    rows = []
     for number, fold in enumerate(folds):
         _logger.info("%s (%d of %d):", fold, number + 1, len(folds))
-        _run_fold(options, fold, [other for other in folds if other != fold])
-    found = _summarize(options, folds)
+        others = [other for other in folds if other != fold]
+        rows += _run_fold(options, fold, others)
+    _write_out_of_fold(options, rows)
+    found = _summarize(folds, rows)
     path = os.path.join(options.run_dir, SUMMARY)
     files.write_text(path, json.dumps(found, indent=1) + "\n")
     return found
@@ -105,7 +115,8 @@ def _settle_folds(options: CrossValidateOptions) -> list[str]:
 
 def _run_fold(
     options: CrossValidateOptions, fold: str, others: Sequence[str]
-) -> None:
+) -> list[_Row]:
+    """Returns what the network of a fold says of its patches."""
     run_dir = os.path.join(options.run_dir, fold)
     folders = (f"--records_dir={options.records_dir}", f"--run_dir={run_dir}")
     _call(
@@ -115,30 +126,59 @@ def _run_fold(
         f"--validation_splits={fold}",
         *options.train_flags,
     )
-    if not _is_scored(run_dir):
+    if not _is_scored(options, fold):
         _call("evaluate", *folders)
+    if not _is_scored(options, fold):
+        raise RuntimeError(
+            f"{run_dir}: found scores of another network or other patches,"
+            f" expected those of {fold}. Does another process write there? Run"
+            " again."
+        )
+    path = os.path.join(run_dir, run_files.PREDICTIONS)
+    return [
+        (int(row), int(label), float(logit), fold)
+        for row, label, logit in tables.read_csv(
+            path, ("row", "label", "logit")
+        )
+    ]
 
 
-def _is_scored(run_dir: str) -> bool:
-    model = run_files.find_model(run_dir)
-    scores = os.path.join(run_dir, run_files.METRICS_JSON)
-    return os.path.isfile(scores) and (
-        os.path.getmtime(scores) > os.path.getmtime(model)
-    )
+def _is_scored(options: CrossValidateOptions, fold: str) -> bool:
+    """Returns whether the best network of a fold has scored that fold alone.
+
+    An evaluation of other splits may have been put there, or the network may
+    have been trained on since.
+    """
+    run_dir = os.path.join(options.run_dir, fold)
+    predictions = os.path.join(run_dir, run_files.PREDICTIONS)
+    try:
+        path = os.path.join(run_dir, run_files.METRICS_JSON)
+        with open(path, encoding="utf-8") as file:
+            scores = json.load(file)
+        model, records = run_files.find_model(run_dir), options.records_dir
+        return scores["splits"] == [fold] and (
+            scores["model_sha256"] == manifest.hash_file(model)
+            and scores["manifest_sha256"] == manifest.hash_manifest(records)
+            and scores["predictions_sha256"] == manifest.hash_file(predictions)
+        )
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _call(command: str, *arguments: str) -> None:
     """Runs a command; a signal is handed on, so that it makes its checkpoint."""
-    program = [sys.executable, "-m", "pcam_tfdata", command, *arguments]
+    program = [sys.executable, "-c", _PROGRAM, command, *arguments]
     # A session of its own: Ctrl-C on a terminal would come twice.
-    child = subprocess.Popen(program, start_new_session=True)
-    try:
-        code = child.wait()
-    except BaseException as error:
-        is_interrupt = isinstance(error, KeyboardInterrupt)
-        child.send_signal(signal.SIGINT if is_interrupt else signal.SIGTERM)
-        child.wait()
-        raise
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, start_new_session=True
+    ) as child:
+        try:
+            code = child.wait()
+        except BaseException as error:
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            child.send_signal(signal.SIGINT if is_interrupt else signal.SIGTERM)
+            child.wait()
+            raise
     if code:
         raise RuntimeError(
             f"pcam {command} ended with exit code {code}, expected 0. Mend what"
@@ -146,24 +186,14 @@ def _call(command: str, *arguments: str) -> None:
         )
 
 
-def _summarize(
-    options: CrossValidateOptions, folds: Sequence[str]
-) -> dict[str, object]:
-    scores, rows = {}, []
-    for fold in folds:
-        run_dir = os.path.join(options.run_dir, fold)
-        path = os.path.join(run_dir, run_files.METRICS_JSON)
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        scores[fold] = {name: content[name] for name in metrics.NAMES}
-        path = os.path.join(run_dir, run_files.PREDICTIONS)
-        rows += [
-            (int(row), int(label), float(logit), fold)
-            for row, label, logit in tables.read_csv(
-                path, ("row", "label", "logit")
-            )
-        ]
-    _write_out_of_fold(options, rows)
+def _summarize(folds: Sequence[str], rows: Sequence[_Row]) -> dict[str, object]:
+    scores = {}
+    for name in folds:
+        _, label, logit, _ = zip(
+            *(row for row in rows if row[-1] == name), strict=True
+        )
+        found = metrics.score(np.array(label), np.array(logit))
+        scores[name] = {key: found[key] for key in metrics.NAMES}
     table = np.array([list(found.values()) for found in scores.values()])
     _, label, logit, _ = zip(*rows, strict=True)
     return {
@@ -177,7 +207,7 @@ def _summarize(
 
 
 def _write_out_of_fold(
-    options: CrossValidateOptions, rows: Sequence[tuple[int, int, float, str]]
+    options: CrossValidateOptions, rows: Sequence[_Row]
 ) -> None:
     sidecar = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
     names = [name for (name,) in tables.read_csv(sidecar, ("source_name",))]

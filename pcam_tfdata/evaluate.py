@@ -17,6 +17,7 @@ from pcam_tfdata import (
     metrics,
     pipeline,
     run_files,
+    runs,
     scores_text,
     slides,
     strategy,
@@ -42,7 +43,9 @@ class EvaluateOptions:
         strategy: One of `choices.STRATEGIES`.
         num_virtual_devices: See `strategy.make_strategy`.
         allow_cpu: See `strategy.make_strategy`.
-        output_dir: Where the files go; None for `run_dir`.
+        output_dir: Where the files go; None for `run_dir`, where the run's
+            validation splits of its own records are scored, and else for a
+            folder of these splits in its `evaluations`.
         num_resamples: Bootstrap resamples behind the intervals; 0 for none.
     """
 
@@ -60,25 +63,60 @@ class EvaluateOptions:
     num_resamples: int = 1000
 
 
-def evaluate(options: EvaluateOptions) -> dict[str, object]:
-    """Scores a run's best model on every patch of some splits, each once.
-
-    Writes `metrics.json`, the same as text, `predictions.csv` (row, label,
-    logit) and, where the slide of every patch is known, `slides.csv`.
-
-    Returns:
-        The scores, see `metrics.score`, with `splits` and `model`; and
-        `intervals`, `resampled`, `num_resamples` and
-        `num_one_class_resamples` of `bootstrap.Intervals`, with `num_slides`
-        (None where a slide is unknown); and `warnings`, a list of sentences.
+def settle(options: EvaluateOptions) -> EvaluateOptions:
+    """Returns options with `splits` and `output_dir` filled in.
 
     Raises:
         FileNotFoundError, ValueError: model, records or splits are not there.
     """
+    run_files.find_model(options.run_dir)
+    own_splits = _read_splits(options.run_dir, "validation_splits")
+    splits = options.splits or own_splits
+    if not splits:
+        raise ValueError(
+            f"--splits: found none, and no {run_files.FLAGS} in"
+            f" {options.run_dir} that tells the run's validation splits,"
+            " expected labelled splits of the records. Pass --splits."
+        )
+    _check_splits(options.records_dir, splits)
+    output_dir = options.output_dir
+    if not output_dir:
+        output_dir = options.run_dir
+        sha256 = manifest.hash_manifest(options.records_dir)
+        is_own = sha256 == run_files.read_manifest_sha256(options.run_dir)
+        if not is_own or set(splits) != set(own_splits):
+            name = "+".join(sorted(splits)) + f"@{sha256[:8]}" * (not is_own)
+            output_dir = os.path.join(output_dir, run_files.EVALUATIONS, name)
+            _logger.info(
+                "Scores of %s go to %s.", ", ".join(splits), output_dir
+            )
+    return dataclasses.replace(
+        options, splits=tuple(splits), output_dir=output_dir
+    )
+
+
+def evaluate(options: EvaluateOptions) -> dict[str, object]:
+    """Scores a run's best model on every patch of some splits, each once.
+
+    Writes `predictions.csv` (row, label, logit), `metrics.json`, the same as
+    text, and, where the slide of every patch is known, `slides.csv`.
+
+    Returns:
+        `model`, `splits`, `records_dir`; `model_sha256` and `manifest_sha256`,
+        of the network's file and the records'; `warnings`, why the scores may
+        say little. The scores, see `metrics.score`; and `intervals`,
+        `resampled`, `num_resamples` and `num_one_class_resamples` of
+        `bootstrap.Intervals`, with `num_slides` (None where a slide is
+        unknown).
+
+    Raises:
+        FileNotFoundError, ValueError: model, records or splits are not there.
+    """
+    options = settle(options)
     model_path = run_files.find_model(options.run_dir)
-    flags = run_files.read_flags(options.run_dir)
-    splits = options.splits or flags["validation_splits"].split(",")
-    _check_splits(options, splits, flags["train_splits"].split(","))
+    warnings = _list_warnings(options)
+    for warning in warnings:
+        _logger.warning("Warning: %s", warning)
     # Before the network runs: it may take an hour.
     slide_of_row = slides.read_slides(options.records_dir)
     distribution = strategy.make_strategy(
@@ -89,28 +127,35 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     patches = inference.open_patches(
         pipeline.Source(
             options.records_dir,
-            splits,
+            options.splits,
             options.input,
             input_threads=options.input_threads,
         ),
         strategy.list_devices(distribution),
     )
-    output_dir = options.output_dir or options.run_dir
-    os.makedirs(output_dir, exist_ok=True)
+    os.makedirs(options.output_dir, exist_ok=True)
+    flags = run_files.read_flags(options.run_dir)
+    subject = {
+        "model": flags.get("model", "network"),
+        "splits": list(options.splits),
+        "records_dir": options.records_dir,
+        "model_sha256": manifest.hash_file(model_path),
+        "manifest_sha256": manifest.hash_manifest(options.records_dir),
+        "warnings": warnings,
+    }
     found = inference.predict_all(
         patches, model_path, distribution, options.batch_size, "evaluate"
     )
     slide = slide_of_row[found["row"]]
     if (slide == "").any():
         slide = None
-    scores = {"splits": list(splits), "model": flags["model"]} | _score(
-        options, found, slide
-    )
-    scores["warnings"] = _list_warnings(found)
-    for warning in scores["warnings"]:
-        _logger.warning("Warning: %s", warning)
-    _write(output_dir, scores, found)
-    _write_slides(output_dir, found, slide, options.threshold)
+    scores = subject | _score(options, found, slide)
+    death = _find_death(found)
+    if death is not None:
+        _logger.warning("Warning: %s", death)
+        scores["warnings"] = [*warnings, death]
+    _write(options.output_dir, scores, found)
+    _write_slides(options.output_dir, found, slide, options.threshold)
     return scores
 
 
@@ -136,56 +181,76 @@ def _score(
     }
 
 
-def _list_warnings(found: dict[str, np.ndarray]) -> list[str]:
+def _find_death(found: dict[str, np.ndarray]) -> str | None:
+    """Returns why the network is dead, a sentence; None where it is not."""
     label, logit = found["label"], found["logit"]
-    death = dead_network.find_reason(
+    reason = dead_network.find_reason(
         label,
         logit,
         loss=metrics.nll(label, logit),
         entropy=dead_network.label_entropy(np.bincount(label, minlength=2)),
     )
-    if death is None:
-        return []
-    return [f"found a dead network: {death}. {dead_network.REMEDY}"]
+    if reason is None:
+        return None
+    return f"found a dead network: {reason}. {dead_network.REMEDY}"
 
 
-def _check_splits(
-    options: EvaluateOptions, splits: Sequence[str], train_splits: Sequence[str]
-) -> None:
-    selected = manifest.read(options.records_dir).select(splits)
+def _read_splits(run_dir: str, name: str) -> list[str]:
+    text = run_files.read_flags(run_dir).get(name, "")
+    return text.split(",") if text else []
+
+
+def _check_splits(records_dir: str, splits: Sequence[str]) -> None:
+    selected = manifest.read(records_dir).select(splits)
     unlabeled = [split.name for split in selected if not split.labeled]
     if unlabeled:
         raise ValueError(
             f"--splits: found {', '.join(unlabeled)}, without labels, expected"
             " labelled splits."
         )
-    if manifest.hash_manifest(
-        options.records_dir
-    ) != run_files.read_manifest_sha256(options.run_dir):
-        _logger.warning(
-            "Warning: the network was trained on other records than these, so"
-            " any split may hold patches that it was trained on."
+
+
+def _list_warnings(options: EvaluateOptions) -> list[str]:
+    """Returns why the scores may say little of new patches, a sentence each."""
+    warnings = []
+    trained = run_files.read_manifest_sha256(options.run_dir)
+    if trained is None:
+        warnings.append(
+            "no file of the run tells on which records the network was trained,"
+            " so any split may hold patches that it was trained on."
         )
-    seen = sorted(set(splits) & set(train_splits))
-    if seen:
-        _logger.warning(
-            "Warning: the network was trained on %s: these scores say nothing"
-            " of new patches.",
-            ", ".join(seen),
+    elif trained != manifest.hash_manifest(options.records_dir):
+        warnings.append(
+            "the network was trained on other records than these, so any split"
+            " may hold patches that it was trained on."
         )
+    train_splits = _read_splits(options.run_dir, "train_splits")
+    if seen := sorted(set(options.splits) & set(train_splits)):
+        warnings.append(
+            f"the network was trained on {', '.join(seen)}: these scores say"
+            " nothing of new patches."
+        )
+    if state := runs.find_unfinished(options.run_dir):
+        warnings.append(
+            f"the run has not finished ({state}): its network may yet change."
+        )
+    return warnings
 
 
 def _write(
     output_dir: str, scores: dict[str, object], found: dict[str, np.ndarray]
 ) -> None:
     columns = ("row", "label", "logit")
+    path = os.path.join(output_dir, run_files.PREDICTIONS)
     tables.write_csv(
-        os.path.join(output_dir, run_files.PREDICTIONS),
+        path,
         columns,
         zip(*(found[name].tolist() for name in columns), strict=True),
     )
+    # So that nobody takes the predictions of another evaluation for these.
+    content = scores | {"predictions_sha256": manifest.hash_file(path)}
     for name, text in (
-        (run_files.METRICS_JSON, json.dumps(scores, indent=1) + "\n"),
+        (run_files.METRICS_JSON, json.dumps(content, indent=1) + "\n"),
         (run_files.METRICS_TEXT, scores_text.format_scores(scores)),
     ):
         files.write_text(os.path.join(output_dir, name), text)

@@ -21,6 +21,7 @@ LOCK = "lock"
 BAD_BATCH = "bad_batch.npz"
 CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
+EVALUATIONS = "evaluations"
 FLAGS = "flags.txt"
 HISTORY = "history.csv"
 IS_DEAD = "is_dead"  # In the history: 1 for an epoch that a dead network ends.
@@ -35,7 +36,7 @@ ROC_PLOT = "roc.png"
 CONFUSION_PLOT = "confusion.png"
 _MADE = (
     BAD_BATCH, BEST_MODEL, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT,
-    HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
+    EVALUATIONS, HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
     METRICS_TEXT, PREDICTIONS, ROC_PLOT, SLIDES, TENSORBOARD, TIMING,
 )  # fmt: skip
 # A process that was killed leaves what it was writing.
@@ -132,9 +133,13 @@ def find_model(run_dir: str) -> str:
 
 
 def read_flags(run_dir: str) -> dict[str, str]:
-    """Returns the flags of a run, as text."""
-    with open(os.path.join(run_dir, FLAGS), encoding="utf-8") as file:
-        pairs = [line.strip().removeprefix("--").split("=", 1) for line in file]
+    """Returns the flags of a run, as text; none where no file tells them."""
+    try:
+        with open(os.path.join(run_dir, FLAGS), encoding="utf-8") as file:
+            lines = list(file)
+    except FileNotFoundError:
+        return {}
+    pairs = [line.strip().removeprefix("--").split("=", 1) for line in lines]
     found = {pair[0]: pair[-1] for pair in pairs if pair[0]}
     missing = {"model", "train_splits", "validation_splits"} - found.keys()
     if missing:
@@ -145,13 +150,13 @@ def read_flags(run_dir: str) -> dict[str, str]:
     return found
 
 
-def read_manifest_sha256(run_dir: str) -> str:
-    """Returns the hash of the records that a run was trained on."""
-    # Runs of long ago tell no order.
-    starts = _parse_starts(
-        os.path.join(run_dir, ENVIRONMENT), ("manifest_sha256",)
-    )
-    return starts[0]["manifest_sha256"]
+def read_manifest_sha256(run_dir: str) -> str | None:
+    """Returns the hash of the records of a run; None where no file tells it."""
+    path = os.path.join(run_dir, ENVIRONMENT)
+    try:  # Runs of long ago tell no order.
+        return _parse_starts(path, ("manifest_sha256",))[0]["manifest_sha256"]
+    except FileNotFoundError:
+        return None
 
 
 def write_environment(run_dir: str, facts: Mapping[str, object]) -> None:

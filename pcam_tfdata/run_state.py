@@ -5,6 +5,7 @@ their order, and a JSON text with the state. The archive holds CRCs, so a file
 that was cut short is found out.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -91,3 +92,17 @@ def read_checkpoint(path: str) -> tuple[list[np.ndarray], dict[str, object]]:
     except _DAMAGES as error:
         raise ValueError(f"{path}: damaged ({error})") from error
     return list(values.values()), state
+
+
+def is_stopped(folder: str) -> bool:
+    """Returns whether a callback ended a run before its last epoch.
+
+    The newest checkpoint that can be read says so; False where none can.
+    """
+    unreadable = (OSError, TypeError, *_DAMAGES)
+    with contextlib.suppress(OSError):
+        for _, path in reversed(list_checkpoints(folder)):
+            # Of its arrays, only the state is read.
+            with contextlib.suppress(*unreadable), np.load(path) as arrays:
+                return json.loads(str(arrays[STATE]))["is_stopped"]
+    return False

@@ -18,7 +18,7 @@ _DETAILS = (
 )  # fmt: skip
 # Where a table is too wide these go, in this order, after the lesser scores.
 _DISPENSABLE = ("commit", "started_at", "dataset", runs.SPEED)
-_KEPT_SCORES = (runs.BEST_SCORE, "eval_auc")
+_KEPT_SCORES = (runs.BEST_SCORE, "eval_auc", "eval_mark")
 _HASH_LETTERS, _COMMIT_LETTERS, _MINUTE_LETTERS = 8, 7, 16
 _MOST_LETTERS = 40
 _GAP = "  "
@@ -97,7 +97,8 @@ def fit(table: Table, width: int) -> list[str]:
     lesser = [
         name
         for name in table.shown
-        if name.startswith(("eval_", "val_")) and name not in _KEPT_SCORES
+        if name.startswith(("eval_", "val_"))
+        and name.partition(":")[0] not in _KEPT_SCORES
     ]
     # Those of `pcam evaluate` stand behind the others: they go before them.
     dispensable = [*reversed(lesser), *_DISPENSABLE]
@@ -152,6 +153,9 @@ def _is_shown(column: str, rows: Sequence[Row]) -> bool:
         return True
     if column in _DETAILS or column.startswith("train_"):
         return False
+    name, colon, _ = column.partition(":")
+    if colon and name not in _KEPT_SCORES:
+        return False  # Of an evaluation that is not the run's own.
     return any(_has(row, column) for row in rows)
 
 

@@ -5,6 +5,7 @@ once.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -12,13 +13,15 @@ import os
 import statistics
 from collections.abc import Callable
 
-from pcam_tfdata import run_files
+from pcam_tfdata import manifest, run_files, run_state
 
 BEST_SCORE = "val_auc"
 SPEED = "patches/s"
+_STALE = "stale"
 # Folders inside a run's that hold no run.
 _PASSED_OVER = (
-    run_files.CHECKPOINTS, run_files.INPUT_CACHE, run_files.TENSORBOARD,
+    run_files.CHECKPOINTS, run_files.EVALUATIONS, run_files.INPUT_CACHE,
+    run_files.TENSORBOARD,
 )  # fmt: skip
 # What reading JSON of any other form than that of a run may raise.
 _OTHER_FORM = (
@@ -37,7 +40,12 @@ class Run:
         progress: `state`, `epoch` and `best_epoch`, that of the best val_auc;
             `dead_epochs` where the network was dead after some, as "2 of 3".
         validation: `val_auc` and the other `val_` scores of the best epoch.
-        evaluated: What `pcam evaluate` found, as `eval_` and its name.
+        evaluated: What `pcam evaluate` found, as `eval_` and its name; of
+            splits or records that are not those of the run's own validation,
+            with a colon and the name of their folder behind. `eval_mark` says
+            what is wrong with scores: `stale`, of an earlier network; of `other
+            records` than the run's; of splits that it was `trained on`;
+            `unverified`, of a network that cannot be told.
         training: What else is known of the best epoch, as `train_` and its
             name; median of the epochs' training patches a second.
         origin: Data, code and machine.
@@ -97,24 +105,55 @@ def find_runs(runs_dir: str) -> list[str]:
 
 def read_run(run_dir: str, name: str) -> Run:
     """Returns what is known of a run; a damaged file is noted, not an error."""
+    run = _read_training(run_dir, name)
+    # Last: what is known of the run says whether they are its scores.
+    read = functools.partial(_read_metrics, run_dir)
+    _read_or_note(run, run_dir, run_files.METRICS_JSON, read)
+    for folder in _list_evaluations(run_dir):
+        path = os.path.join(folder, run_files.METRICS_JSON)
+        _read_or_note(run, run_dir, path, read)
+    return run
+
+
+def find_unfinished(run_dir: str) -> str | None:
+    """Returns how far a run came that is to go on, such as `epoch 2 of 20`.
+
+    None of a run that has finished, and where its files do not tell.
+    """
+    run = _read_training(run_dir, run_dir)
+    state = run.progress["state"]
+    is_told = "epochs" in run.flags and state.startswith("epoch")
+    return state if is_told else None
+
+
+def _read_training(run_dir: str, name: str) -> Run:
     run = Run(name)
     for file_name, read in (
         (run_files.FLAGS, _read_flags),
         (run_files.HISTORY, _read_history),
-        (run_files.METRICS_JSON, _read_metrics),
         (run_files.TIMING, _read_timing),
         (run_files.ENVIRONMENT, _read_environment),
     ):
-        if os.path.lexists(os.path.join(run_dir, file_name)):
-            _read_or_note(run, run_dir, file_name, read)
-    run.progress = {"state": _state(run)} | run.progress
+        _read_or_note(run, run_dir, file_name, read)
+    run.progress = {"state": _state(run, run_dir)} | run.progress
     return run
+
+
+def _list_evaluations(run_dir: str) -> list[str]:
+    """Returns the folders of evaluations in a run's, from there."""
+    try:
+        names = os.listdir(os.path.join(run_dir, run_files.EVALUATIONS))
+    except OSError:
+        return []
+    return [os.path.join(run_files.EVALUATIONS, name) for name in sorted(names)]
 
 
 def _read_or_note(
     run: Run, run_dir: str, name: str, read: Callable[[Run, str], None]
 ) -> None:
     path = os.path.join(run_dir, name)
+    if not os.path.lexists(path):
+        return
     try:
         read(run, path)
     except OSError as error:
@@ -157,11 +196,35 @@ def _read_history(run: Run, path: str) -> None:
             run.training[f"train_{name}"] = value
 
 
-def _read_metrics(run: Run, path: str) -> None:
+def _read_metrics(run_dir: str, run: Run, path: str) -> None:
     scores = _read_json(path)
-    found = {"auc": None, "splits": ",".join(scores["splits"])}
+    found = {"auc": None, "mark": _mark(run_dir, run, scores)}
+    found["splits"] = ",".join(scores["splits"])
     found |= {name: n for name, n in scores.items() if _is_number(n)}
-    run.evaluated = {f"eval_{name}": value for name, value in found.items()}
+    name = os.path.relpath(path, run_dir)
+    evaluation = os.path.basename(os.path.dirname(name))
+    of = f":{evaluation}" if evaluation else ""
+    run.evaluated |= {f"eval_{key}{of}": n for key, n in found.items()}
+    if _STALE in found["mark"]:
+        run.notes.append(
+            f"{name}: scores of an earlier {run_files.BEST_MODEL}, evaluate"
+            " again"
+        )
+
+
+def _mark(run_dir: str, run: Run, scores: dict[str, object]) -> str:
+    """Returns what is wrong with scores, in a few words; none if nothing is."""
+    path = os.path.join(run_dir, run_files.BEST_MODEL)
+    model = manifest.hash_file(path) if os.path.isfile(path) else None
+    scored, dataset = scores.get("model_sha256"), run.origin.get("dataset")
+    train_splits = run.flags.get("train_splits", "").split(",")
+    marks = {
+        "unverified": None in (model, scored),
+        _STALE: None not in (model, scored) and model != scored,
+        "other records": scores.get("manifest_sha256", dataset) != dataset,
+        "trained on": set(scores["splits"]) & set(train_splits),
+    }
+    return ", ".join(mark for mark, is_so in marks.items() if is_so)
 
 
 def _read_timing(run: Run, path: str) -> None:
@@ -229,7 +292,7 @@ def _is_number(value: object) -> bool:
     return is_number and not math.isnan(value)
 
 
-def _state(run: Run) -> str:
+def _state(run: Run, run_dir: str) -> str:
     """Returns how far a run has come, as far as its files can be read."""
     if any(note.startswith(run_files.HISTORY) for note in run.notes):
         return "unknown"
@@ -237,6 +300,9 @@ def _state(run: Run) -> str:
     if not epoch and not run.origin:
         return "not begun"
     if epochs.isdecimal() and epoch >= int(epochs):
+        return "finished"
+    # Early stopping ends a run for good.
+    if run_state.is_stopped(os.path.join(run_dir, run_files.CHECKPOINTS)):
         return "finished"
     return f"epoch {epoch} of {epochs}"
 

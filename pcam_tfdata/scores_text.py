@@ -22,7 +22,11 @@ _CLASS_COLUMNS = ("precision", "recall", "f1-score", "support")
 def format_scores(scores: dict[str, object]) -> str:
     """Returns what `evaluate.evaluate` found as a page of text."""
     parts = (
-        [_head(scores)],
+        [_head(scores), *_subject(scores)],
+        [
+            textwrap.fill(f"Warning: {warning}", _LINE_WIDTH)
+            for warning in scores.get("warnings", ())
+        ],
         _table(scores),
         [textwrap.fill(note, _LINE_WIDTH) for note in _notes(scores)],
         _confusion_matrix(scores),
@@ -40,6 +44,15 @@ def _head(scores: dict[str, object]) -> str:
         f" {scores['num_patches']:,} patches{slides}, threshold"
         f" {scores['threshold']}"
     )
+
+
+def _subject(scores: dict[str, object]) -> Iterator[str]:
+    """Yields which network was scored, and on which records."""
+    if "model_sha256" in scores:
+        yield (
+            f"Network {scores['model_sha256'][:8]}, records"
+            f" {scores['manifest_sha256'][:8]} of {scores['records_dir']}"
+        )
 
 
 def _table(scores: dict[str, object]) -> list[str]:

@@ -180,6 +180,19 @@ def deaf_to_signals() -> Iterator[None]:
             signal.raise_signal(number)
 
 
+def end_with_writer_of_stdin() -> None:
+    """Has this process end once its stdin is at its end.
+
+    That of a pipe into which a parent writes nothing, however the parent ends.
+    """
+
+    def wait_and_end() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
+
+
 def _start_worker(num_done: Any) -> None:
     global _num_done
     _num_done = num_done

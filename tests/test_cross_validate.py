@@ -1,13 +1,16 @@
 """Every fold is validated on by a network that did not see it."""
 
 import csv
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import loaded
 import pytest
 from conftest import NUM_TRAIN, run_pcam
 
@@ -89,17 +92,127 @@ def test_again_it_trains_nothing(records_dir, done):
     assert before == after
 
 
+@pytest.fixture
+def copied(done, tmp_path):
+    """The runs, for a test that spoils them."""
+    return shutil.copytree(done[0], tmp_path / "runs")
+
+
+def test_scores_of_patches_trained_on_are_not_counted(
+    records_dir, done, copied
+):
+    """Whatever was evaluated in between, and wherever its files were put."""
+    expected = read_json(copied / cross_validate.SUMMARY)
+    probabilities = (copied / cross_validate.OUT_OF_FOLD).read_bytes()
+    run_dir = copied / "fold0"
+    for more in ([], [f"--output_dir={run_dir}"]):
+        result = loaded.run(
+            "evaluate", f"--records_dir={records_dir}",
+            f"--run_dir={run_dir}", "--splits=fold1", *more,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    assert read_json(run_dir / run_files.METRICS_JSON)["splits"] == ["fold1"]
+    again = run_pcam(*command(records_dir, copied))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[-8:] == done[1].stdout.splitlines()[-8:]
+    assert read_json(copied / cross_validate.SUMMARY) == expected
+    assert (copied / cross_validate.OUT_OF_FOLD).read_bytes() == probabilities
+
+
+def replace_network(fold_dir) -> None:
+    shutil.copy(fold_dir.parent / "fold1" / run_files.BEST_MODEL, fold_dir)
+
+
+def replace_predictions(fold_dir) -> None:
+    shutil.copy(fold_dir.parent / "fold1" / run_files.PREDICTIONS, fold_dir)
+
+
+def change_scores(**changes):
+    def change(fold_dir) -> None:
+        path = fold_dir / run_files.METRICS_JSON
+        scores = read_json(path) | changes
+        scores = {name: n for name, n in scores.items() if n is not None}
+        path.write_text(json.dumps(scores))
+
+    return change
+
+
+def cut_scores(fold_dir) -> None:
+    os.truncate(fold_dir / run_files.METRICS_JSON, 20)
+
+
+def lose_predictions(fold_dir) -> None:
+    (fold_dir / run_files.PREDICTIONS).unlink()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        replace_network,
+        replace_predictions,
+        lose_predictions,
+        cut_scores,
+        change_scores(splits=["fold0", "fold1"]),
+        change_scores(manifest_sha256="of other records"),
+        change_scores(model_sha256=None),  # As they were written before.
+    ],
+    ids=["network", "predictions", "lost", "cut", "splits", "records", "old"],
+)
+def test_only_scores_of_this_network_on_its_own_fold_are_taken(
+    records_dir, copied, spoil
+):
+    options = cross_validate.CrossValidateOptions(records_dir, str(copied))
+    for fold in FOLDS:
+        assert cross_validate._is_scored(options, fold)
+    spoil(copied / "fold0")
+    assert not cross_validate._is_scored(options, "fold0")
+    assert cross_validate._is_scored(options, "fold1")
+
+
+def is_free(lock) -> bool:
+    """Returns whether no process holds the lock of a run."""
+    with open(lock, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_killed_command_takes_its_training_along(records_dir, tmp_path):
+    run_dir = tmp_path / "runs"
+    program = [sys.executable, "-m", "pcam_tfdata"]
+    program += command(records_dir, run_dir, "--epochs=100000")
+    process = subprocess.Popen(program, stderr=subprocess.DEVNULL)
+    lock = run_dir / "fold0" / run_files.LOCK
+    folder = run_dir / "fold0" / run_files.CHECKPOINTS
+    wait_until(lambda: list(folder.glob("*.npz")), process)
+    child = int(lock.read_text())
+    assert not is_free(lock)
+    process.kill()
+    process.wait()
+    try:
+        wait_until(lambda: is_free(lock))
+    finally:
+        if not is_free(lock):
+            os.kill(child, signal.SIGKILL)
+
+
+def wait_until(condition, process=None) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process is None or process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_signal_reaches_the_run_which_goes_on_later(records_dir, tmp_path):
     run_dir = tmp_path / "runs"
     program = [sys.executable, "-m", "pcam_tfdata"]
     program += command(records_dir, run_dir, "--epochs=1000")
     process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
     folder = run_dir / "fold0" / run_files.CHECKPOINTS
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("*.npz")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: list(folder.glob("*.npz")), process)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 143, told

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import loaded
+import numpy as np
 import pytest
 from conftest import run_pcam
 
@@ -259,6 +260,36 @@ def test_the_best_epoch_is_the_first_of_the_best_auc(tmp_path):
 )
 def test_state_says_how_far_a_run_came(tmp_path, aucs, state):
     assert row_of(write_run(tmp_path / "run", aucs))["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("is_stopped", "state"),
+    [(True, "finished"), (False, "epoch 2 of 3"), (None, "epoch 2 of 3")],
+    ids=["stopped early", "interrupted", "damaged"],
+)
+def test_a_run_that_stopped_early_has_finished(tmp_path, is_stopped, state):
+    run_dir = write_run(tmp_path / "run", (0.5, 0.75))
+    folder = run_dir / run_files.CHECKPOINTS
+    folder.mkdir()
+    np.savez(folder / "step-000000003.npz", state=json.dumps({"step": 3}))
+    newest = folder / "step-000000004.npz"
+    np.savez(newest, state=json.dumps({"is_stopped": bool(is_stopped)}))
+    if is_stopped is None:
+        cut(newest)
+    row = row_of(run_dir)
+    assert (row["state"], row["note"]) == (state, "")
+
+
+def test_scores_without_hashes_are_shown_as_unverified(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / run_files.BEST_MODEL).write_text("weights")
+    path = run_dir / run_files.METRICS_JSON
+    path.write_text(json.dumps({"splits": ["fold0"], "auc": 0.5}))
+    row = row_of(run_dir)
+    assert (row["eval_auc"], row["eval_mark"]) == (0.5, "unverified")
+    assert row["note"] == ""
+    path.write_text(json.dumps({"splits": ["fold2"], "auc": 0.5}))
+    assert row_of(run_dir)["eval_mark"] == "unverified, trained on"
 
 
 def test_a_run_of_flags_alone_has_not_begun(tmp_path):

@@ -1,7 +1,9 @@
 """Scores the best model of a run, exactly.
 
 Writes metrics.json, metrics.txt, predictions.csv, roc.png and confusion.png;
-slides.csv, the scores of each slide, where slides are known.
+slides.csv, the scores of each slide, where slides are known. The run's folder
+has those of its validation splits; its folder evaluations/SPLITS those of
+others, and with @ and their hash those of other records.
 """
 
 import os
@@ -33,7 +35,9 @@ flags.DEFINE_integer(
 options.define_input()
 options.define_devices()
 flags.DEFINE_string(
-    "output_dir", None, "Where the files go. Default: the run's folder."
+    "output_dir",
+    None,
+    "Where the files go. Default: the run's folder, or one in it: see above.",
 )
 flags.DEFINE_integer(
     "num_resamples",
@@ -49,8 +53,9 @@ def run() -> None:
     with quiet.imports():
         from pcam_tfdata import evaluate, report, run_files, scores_text
     evaluated = options.from_flags(evaluate.EvaluateOptions)
+    evaluated = evaluate.settle(evaluated)
     scores = evaluate.evaluate(evaluated)
-    output_dir = evaluated.output_dir or evaluated.run_dir
+    output_dir = evaluated.output_dir
     roc_path = os.path.join(output_dir, run_files.ROC_PLOT)
     if scores["auc"] is not None:
         predictions = os.path.join(output_dir, run_files.PREDICTIONS)

@@ -2,6 +2,8 @@
 
 A line for each run: how far it came, the scores of its best epoch, what `pcam
 evaluate` found, speed, data and code, and the flags in which the runs differ.
+eval_mark tells scores of an earlier network (stale), of other records than the
+run's, and of splits that it was trained on.
 """
 
 import shutil
