@@ -181,9 +181,10 @@ def deaf_to_signals() -> Iterator[None]:
 
 
 def end_with_writer_of_stdin() -> None:
-    """Has this process end once its stdin is at its end.
+    """Has this process end when its parent does, however that ends.
 
-    That of a pipe into which a parent writes nothing, however the parent ends.
+    Stdin is the end of a pipe whose other end the parent holds; nothing is
+    written into it.
     """
 
     def wait_and_end() -> None:
