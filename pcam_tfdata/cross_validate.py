@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcam_tfdata import files, manifest, metrics, run_files, tables
+from pcam_tfdata import files, manifest, metrics, outputs, run_files, tables
 
 OUT_OF_FOLD = "out_of_fold.csv"
 SUMMARY = "cross_validation.json"
@@ -65,6 +65,7 @@ def cross_validate(options: CrossValidateOptions) -> dict[str, object]:
         RuntimeError: a run failed, and has said why.
     """
     folds = _settle_folds(options)
+    outputs.check_folder(options.run_dir, "--run_dir")
     os.makedirs(options.run_dir, exist_ok=True)
     rows = []
     for number, fold in enumerate(folds):
@@ -209,6 +210,7 @@ def _summarize(folds: Sequence[str], rows: Sequence[_Row]) -> dict[str, object]:
 def _write_out_of_fold(
     options: CrossValidateOptions, rows: Sequence[_Row]
 ) -> None:
+    manifest.check_sidecar(options.records_dir)
     sidecar = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
     names = [name for (name,) in tables.read_csv(sidecar, ("source_name",))]
     probability = metrics.to_probability(np.array([row[2] for row in rows]))

@@ -15,6 +15,7 @@ from pcam_tfdata import (
     inference,
     manifest,
     metrics,
+    outputs,
     pipeline,
     run_files,
     runs,
@@ -117,6 +118,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     warnings = _list_warnings(options)
     for warning in warnings:
         _logger.warning("Warning: %s", warning)
+    _check_output(options)
     # Before the network runs: it may take an hour.
     slide_of_row = slides.read_slides(options.records_dir)
     distribution = strategy.make_strategy(
@@ -157,6 +159,15 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     _write(options.output_dir, scores, found)
     _write_slides(options.output_dir, found, slide, options.threshold)
     return scores
+
+
+def _check_output(options: EvaluateOptions) -> None:
+    """Refuses a folder where the scores would take the place of others."""
+    chosen = options.output_dir
+    if chosen and files.resolve(chosen) != files.resolve(options.run_dir):
+        outputs.check_folder(
+            chosen, "--output_dir", file=run_files.METRICS_JSON
+        )
 
 
 def _score(

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -99,6 +100,20 @@ def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
         return os.path.islink(path)  # To nothing; else it has just gone.
 
 
+def is_stream(path: str) -> bool:
+    """Returns whether what is there can only be written to, not replaced.
+
+    A pipe, a terminal, a device, or a file without a name that is open as
+    `/dev/stdout`; links are followed.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    is_named = os.path.exists(os.path.realpath(path))
+    return not stat.S_ISDIR(mode) and not (stat.S_ISREG(mode) and is_named)
+
+
 def is_within(path: str, folder: str) -> bool:
     """Returns whether a path is a folder's, or of something in it.
 
@@ -158,10 +173,12 @@ def open_whole(
 ) -> Iterator[IO]:
     """Opens a file to write that is at `path` once it is whole; text is UTF-8.
 
-    After an error nothing of it is left, and what was there before stays.
+    After an error nothing of it is left, and what was there before stays; an
+    existing file gives its owner and mode to the new one.
 
     Args:
-        path: Where.
+        path: Where. Of a link, what it points at is written; a pipe or a device
+            is written to as it is, see `is_stream`.
         mode: `w` or `wb`.
         sync: Whether it must be on the disk before it has its name, so that a
             failure of power leaves no file that is shorter.
@@ -178,10 +195,16 @@ def open_whole(
         with remote.open_whole(path, mode, **options) as file:
             yield file
         return
+    if is_stream(path):
+        with open(path, mode, **options) as file:
+            yield file
+        return
+    path = os.path.realpath(path)
     attempt = f".{secrets.token_hex(4)}" if is_shared else ""
     temporary = f"{path}{attempt}{INCOMPLETE}"
     try:
         with open(temporary, mode, **options) as file:
+            _copy_mode(path, file.fileno())
             yield file
             if sync:
                 file.flush()
@@ -194,6 +217,17 @@ def open_whole(
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = path
         raise
+
+
+def _copy_mode(path: str, descriptor: int) -> None:
+    """Gives an open file the owner and the mode of another, as far as may be."""
+    if not os.path.exists(path):
+        return
+    status = os.stat(path)
+    with contextlib.suppress(OSError):  # Others' files; and disks without.
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def write_text(path: str, text: str, *, is_shared: bool = False) -> None:

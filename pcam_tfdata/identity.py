@@ -111,8 +111,8 @@ def _must_match(
     if any(map(np.any, map(np.equal, names, hashes))):
         return True
     _logger.info(
-        "No id is the SHA-1 of its pixels: the records get hashes for ids, %s"
-        " keeps the source's names.",
+        "No id is the SHA-1 of its pixels, so that is not asked of any: records"
+        " have hashes for ids, and the source's names in %s.",
         manifest.SIDECAR_FILE,
     )
     num_hashes = sum(

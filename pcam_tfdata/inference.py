@@ -8,11 +8,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import interruption, pipeline, progress, strategy
+from pcam_tfdata import interruption, pipeline, progress, schema, strategy
 
 # Calls whose results nobody has asked for yet. A GPU computes them while Python
 # takes the results of the one before.
 _CALLS_AHEAD = 2
+# Of Keras' layers and operations, in lower case: those that are an activation,
+# and those that leave values as they are.
+_ACTIVATIONS = {name.replace("_", "") for name in dir(keras.activations)}
+_PASSING = (
+    "activation", "cast", "dropout", "flatten", "identity", "reshape", "squeeze",
+)  # fmt: skip
 
 _logger = logging.getLogger(__name__)
 
@@ -186,7 +192,8 @@ def load(
     """Returns a predictor of a `.keras` file; arguments as for `Predictor`.
 
     Raises:
-        ValueError: the file is damaged or holds no such network.
+        ValueError: the file is damaged, or its network does not take such
+            patches or gives no logit.
     """
     try:
         with distribution.scope():
@@ -196,7 +203,61 @@ def load(
             f"{path}: found no network that Keras can load"
             f" ({' '.join(str(error).split())[:200]}). Train again."
         ) from error
+    _check_network(path, model)
     return Predictor(model, distribution, fill)
+
+
+def _check_network(path: str, model: keras.Model) -> None:
+    """Refuses a network that does not take patches, or gives no logit."""
+    for what, tensors, dtype, shape in (
+        ("takes", model.inputs or (), "uint8", (None, *schema.IMAGE_SHAPE)),
+        ("gives", model.outputs or (), "float", (None, 1)),
+    ):
+        found = ", ".join(f"{t.dtype}{list(t.shape)}" for t in tensors)
+        if len(tensors) != 1 or not _fits(tensors[0], dtype, shape):
+            raise ValueError(
+                f"{path}: found a network that {what} {found}, expected"
+                f" {dtype}{list(shape)}. Choose the --run_dir of a network that"
+                " takes patches as they are and gives a logit."
+            )
+    activation = _find_activation(model)
+    if activation != "linear":
+        raise ValueError(
+            f"{path}: found a network that ends in {activation}, expected a"
+            " logit, before any activation. Save it without its last one, or"
+            " choose another --run_dir."
+        )
+
+
+def _fits(
+    tensor: keras.KerasTensor, dtype: str, shape: Sequence[int | None]
+) -> bool:
+    sizes = tensor.shape
+    return (
+        tensor.dtype.startswith(dtype)
+        and len(sizes) == len(shape)
+        and all(a in (None, b) for a, b in zip(sizes, shape, strict=True))
+    )
+
+
+def _find_activation(model: keras.Model) -> str:
+    """Returns the name of what a network's last values went through.
+
+    Layers that leave values as they are, are passed over.
+    """
+    # A Sequential has layers alone; both are in the order of computation.
+    for operation in reversed(getattr(model, "operations", model.layers)):
+        if isinstance(operation, keras.Model):
+            return _find_activation(operation)
+        name = type(operation).__name__.lower()
+        function = getattr(operation, "activation", None)
+        if function is not None and function is not keras.activations.linear:
+            return getattr(function, "__name__", str(function))
+        if name in _ACTIVATIONS:
+            return name
+        if name not in _PASSING:
+            return "linear"
+    return "linear"
 
 
 def _run_ahead(

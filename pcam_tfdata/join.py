@@ -173,12 +173,7 @@ def _check_part(part: _Part, pieces: Sequence[_Piece]) -> None:
             f" {','.join(manifest.SIDECAR_COLUMNS)}. Convert again with this"
             " version."
         )
-    expected = part.content.file_sha256.get(manifest.SIDECAR_FILE)
-    if manifest.hash_file(path) != expected:
-        raise ValueError(
-            f"{path}: found another file than the manifest names. Run pcam"
-            " verify on its folder."
-        )
+    manifest.check_sidecar(part.folder)
     for piece in pieces:
         size = files.size(piece.path)
         if size != piece.shard.num_bytes:

@@ -149,6 +149,31 @@ def list_files(manifest: Manifest) -> set[str]:
     return {MANIFEST_FILE, SKIPPED_FILE, *manifest.file_sha256, *shards}
 
 
+def is_records_folder(folder: str) -> bool:
+    """Returns whether a folder on a disk has the files of a records folder."""
+    return all(
+        os.path.isfile(os.path.join(folder, name))
+        for name in (MANIFEST_FILE, SIDECAR_FILE)
+    )
+
+
+def check_sidecar(records_dir: str) -> None:
+    """Refuses a sidecar that is not the one the manifest names.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or another file.
+    """
+    path = os.path.join(records_dir, SIDECAR_FILE)
+    expected = read(records_dir).file_sha256.get(SIDECAR_FILE)
+    found = hash_file(path)
+    if found != expected:
+        raise ValueError(
+            f"{path}: found SHA-256 {found}, expected {expected}, that of the"
+            " manifest: its rows may not be those of the records. Run pcam"
+            " verify."
+        )
+
+
 def read(records_dir: str) -> Manifest:
     """Returns what `records_dir` holds.
 

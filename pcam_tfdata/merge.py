@@ -31,7 +31,7 @@ def merge(options: predict_options.PredictOptions) -> int:
             another model or other records, or the sample does not fit them.
         RuntimeError: a process is writing parts.
     """
-    predict_options.check_output(options.output_csv)
+    predict_options.check_output(options, stays_in_parts=True)
     shards = selection.select(options.records_dir, [options.split]).shards
     with open_parts(options, shards) as done:
         return Writer(options, shards).write(done)
@@ -143,6 +143,7 @@ def _check_sidecar(
             f"{path}: found {num_names:,} rows of {options.split}, expected"
             f" {num_patches:,}. Convert again."
         )
+    manifest.check_sidecar(options.records_dir)
 
 
 def read_sample(

@@ -30,6 +30,7 @@ def summarize(records_dir: str) -> dict[str, object]:
         FileNotFoundError, ValueError: it is no records folder.
     """
     content = manifest.read(records_dir)
+    manifest.check_sidecar(records_dir)
     path = os.path.join(records_dir, manifest.SIDECAR_FILE)
     with files.open_file(path, "rb") as file:
         rows = pandas.read_csv(

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import re
-import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -23,6 +23,7 @@ _JOB = "job.json"
 _LOCK = "lock"
 _ENDING = ".logits"
 _DROP_SECONDS = 2  # Far more than `_drop_idle_job` has the lock.
+_POLL_SECONDS = 0.05
 _LOGIT = np.dtype("<f4")
 # A job, the lock, a part, and what a killed process was writing, maybe under a
 # name of its own.
@@ -189,15 +190,19 @@ def _drop_idle_job(folder: str, job: Mapping[str, str]) -> None:
 
 
 def _note_job_once(folder: str, job: Mapping[str, str]) -> None:
-    """Notes the job of a folder, if none is noted: the first of several does."""
+    """Notes the job of a folder, if none is noted: the first of several does.
+
+    Others wait until its file is whole. Nothing but making a file that must be
+    new is asked of the file system: many have no links.
+    """
     path = os.path.join(folder, _JOB)
-    own = f"{path}.{socket.gethostname()}-{os.getpid()}"
-    files.write_text(own, _job_text(job))
     try:
-        with contextlib.suppress(FileExistsError):
-            os.link(own, path)
-    finally:
-        os.remove(own)
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(_job_text(job))
+    except FileExistsError:
+        deadline = time.monotonic() + _DROP_SECONDS
+        while not _read_job(folder) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
 
 def _check_job(folder: str, job: Mapping[str, str]) -> None:
@@ -225,12 +230,17 @@ def _refuse_other_job(folder: str, job: Mapping[str, str]) -> None:
 
 def _list_differing(folder: str, job: Mapping[str, str]) -> list[str]:
     """Returns in what a job differs from that of a folder; if none, in all."""
+    found = _read_job(folder)
+    return [name for name in job if found.get(name) != job[name]]
+
+
+def _read_job(folder: str) -> dict[str, object]:
+    """Returns the job of a folder; nothing if none is noted, or not whole."""
     try:
         with open(os.path.join(folder, _JOB), encoding="utf-8") as file:
-            found = dict(json.load(file))
+            return dict(json.load(file))
     except (OSError, ValueError, TypeError):
-        found = {}
-    return [name for name in job if found.get(name) != job[name]]
+        return {}
 
 
 def _refuse_foreign(folder: str) -> None:

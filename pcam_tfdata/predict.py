@@ -6,12 +6,19 @@ with the shards that are missing. Memory holds the logits of a shard, whatever
 the number of patches; names are read when the CSV is written.
 """
 
+import contextlib
 import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import (
     faults,
+    files,
+    identity,
     inference,
     merge,
     name_columns,
@@ -21,6 +28,7 @@ from pcam_tfdata import (
     run_files,
     strategy,
     submission,
+    workers,
 )
 from pcam_tfdata.sources import kaggle, listing
 
@@ -77,7 +85,9 @@ def _open(
 ) -> tuple[tf.distribute.Strategy, pipeline.Patches]:
     """Returns what computes, and the patches of a split of the records."""
     run_files.find_model(options.run_dir)
-    predict_options.check_output(options.output_csv)
+    predict_options.check_output(
+        options, stays_in_parts=options.shard_range is not None
+    )
     distribution = _make_strategy(options)
     patches = inference.open_patches(
         pipeline.Source(
@@ -105,13 +115,26 @@ def _predict_records(options: predict_options.PredictOptions) -> int:
     distribution, patches = _open(options)
     shards = patches.selection.shards
     job = merge.describe_job(options)
-    with parts.open_folder(
-        options.parts_dir, job, restart=options.restart
-    ) as done:
+    with _open_parts(options, job) as done:
         writer = merge.Writer(options, shards)
         every = slice(0, len(shards))
         _predict_missing(options, distribution, patches, every, done)
         return writer.write(done)
+
+
+@contextlib.contextmanager
+def _open_parts(
+    options: predict_options.PredictOptions, job: Mapping[str, str]
+) -> Iterator[parts.Parts]:
+    """Opens the folder of the parts; of a pipe or a device, one of no name."""
+    folder = options.parts_dir
+    with contextlib.ExitStack() as stack:
+        if files.is_stream(options.output_csv):
+            temporary = stack.enter_context(tempfile.TemporaryDirectory())
+            folder = os.path.join(temporary, "parts")
+        yield stack.enter_context(
+            parts.open_folder(folder, job, restart=options.restart)
+        )
 
 
 def _predict_missing(
@@ -147,21 +170,23 @@ def _predict_missing(
 
 def _predict_folder(options: predict_options.PredictOptions) -> int:
     model_path = run_files.find_model(options.run_dir)
-    predict_options.check_output(options.output_csv)
+    predict_options.check_output(options)
     distribution = _make_strategy(options)
-    listed = _list_folder(options)
+    listed = _list_usable(options)
     names = name_columns.to_text(listed.names)
     sample = merge.read_sample(options, names)
     patches = pipeline.ImageFiles(listing.list_paths(listed.images))
-    found = inference.predict_all(
+    logits = []
+    for batch in inference.stream_all(
         patches, model_path, distribution, options.batch_size, "predict"
-    )
-    if patches.faults:
-        raise faults.BadInputError(patches.faults)
+    ):
+        if patches.faults:  # A file has changed since it was checked.
+            raise faults.BadInputError(patches.faults)
+        logits.append(batch["logit"])
     submission.write(
         options.output_csv,
         names,
-        [found["logit"]],
+        logits,
         sample=sample,
         threshold=options.threshold,
         allow_equal=options.allow_equal_probabilities,
@@ -169,21 +194,54 @@ def _predict_folder(options: predict_options.PredictOptions) -> int:
     return len(names)
 
 
-def _list_folder(options: predict_options.PredictOptions) -> listing.Listing:
-    if options.split == kaggle.TEST:
-        patches, found = kaggle.list_test(options.input_dir)
-    elif options.split == kaggle.TRAIN:
-        patches, found = kaggle.list_train(options.input_dir)
-    else:
+def _list_usable(options: predict_options.PredictOptions) -> listing.Listing:
+    """Returns the patches of a folder that can be used; all files are read."""
+    patches, found = _list_folder(options)
+    check_ids = options.check_ids
+    if check_ids == "auto" and _others_are_hashed(options):
+        check_ids = "always"
+    (hashes,), bad = identity.hash_all(workers.Threads(), [patches], check_ids)
+    found += bad
+    if found and options.on_bad_patch == "fail":
+        raise faults.BadInputError(found)
+    if found:
+        _logger.warning(
+            "%s\nWarning: patches with these faults are left out of %s.",
+            faults.BadInputError(found), options.output_csv,
+        )  # fmt: skip
+    usable = patches.take(np.flatnonzero(hashes != b""))
+    if not len(usable):
+        raise ValueError(
+            f"{options.input_dir}: found no {options.split} patch that can be"
+            " used, expected at least one. Check --input_dir."
+        )
+    return usable
+
+
+def _list_folder(
+    options: predict_options.PredictOptions,
+) -> tuple[listing.Listing, list[faults.Fault]]:
+    if options.split not in (kaggle.TEST, kaggle.TRAIN):
         raise ValueError(
             f"--split: found {options.split!r}, expected {kaggle.TEST} or"
             f" {kaggle.TRAIN} with --input_dir."
         )
-    if found:
-        raise faults.BadInputError(found)
-    if not len(patches):
-        raise ValueError(
-            f"{options.input_dir}: found no {options.split} patch, expected at"
-            " least one. Check --input_dir."
-        )
-    return patches
+    is_test = options.split == kaggle.TEST
+    list_split = kaggle.list_test if is_test else kaggle.list_train
+    return list_split(
+        options.input_dir, follow_symlinks=options.follow_symlinks
+    )
+
+
+def _others_are_hashed(options: predict_options.PredictOptions) -> bool:
+    """Returns whether names of the other split are the SHA-1 of the pixels.
+
+    A conversion of the folder would then ask it of both splits.
+    """
+    is_test = options.split == kaggle.TEST
+    others = kaggle.list_files(
+        options.input_dir,
+        kaggle.TRAIN if is_test else kaggle.TEST,
+        follow_symlinks=options.follow_symlinks,
+    )
+    return identity.names_are_hashes([others], "auto")

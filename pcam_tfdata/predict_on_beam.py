@@ -29,7 +29,7 @@ def predict_records(
         FileNotFoundError, ValueError, RuntimeError: as in `predict.predict`, or
             Beam refuses the flags, or fails.
     """
-    predict_options.check_output(options.output_csv)
+    predict_options.check_output(options, stays_in_parts=True)
     merge.describe_job(options)  # What is not there is told at once.
     options = dataclasses.replace(
         options,

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import re
 
+from pcam_tfdata import files, outputs
+
 _RANGE = re.compile(r"(\d+):(\d+)")
 
 
@@ -29,6 +31,10 @@ class PredictOptions:
         allow_equal_probabilities: No line warns where all are equal.
         sample_submission: A CSV whose ids, in order, the output must have.
         restart: Drops the parts that a killed job left.
+        follow_symlinks: Of a folder: whether links among its files are followed.
+        check_ids: Of a folder: see `convert.ConvertOptions`.
+        on_bad_patch: Of a folder: `fail`, or `skip` to leave out what cannot be
+            used.
         shard_range: `a:b`: only shards a to b - 1 of the split, whose parts
             stay until all are there and `merge` writes the CSV.
     """
@@ -48,6 +54,9 @@ class PredictOptions:
     allow_equal_probabilities: bool = False
     sample_submission: str | None = None
     restart: bool = False
+    follow_symlinks: bool = False
+    check_ids: str = "auto"
+    on_bad_patch: str = "fail"
     shard_range: str | None = None
 
     @property
@@ -56,22 +65,32 @@ class PredictOptions:
         return f"{self.output_csv}.parts"
 
 
-def check_output(output_csv: str) -> None:
-    """Refuses a path where no file can be written.
+def check_output(
+    options: PredictOptions, *, stays_in_parts: bool = False
+) -> None:
+    """Refuses a path where the CSV cannot be written, or must not be.
+
+    Args:
+        options: Of the prediction.
+        stays_in_parts: Whether the parts outlive this process, beside the CSV.
 
     Raises:
-        FileExistsError, FileNotFoundError: it cannot.
+        FileExistsError, FileNotFoundError, ValueError: it is such a path.
     """
-    folder = os.path.dirname(output_csv) or "."
-    if os.path.isdir(output_csv):
+    inputs = [options.sample_submission]
+    if options.input_dir is not None:
+        inputs.append(os.path.join(options.input_dir, options.split))
+    outputs.check_file(
+        options.output_csv,
+        "--output_csv",
+        suffixes=outputs.CSV,
+        inputs=[path for path in inputs if path is not None],
+    )
+    if stays_in_parts and files.is_stream(options.output_csv):
         raise FileExistsError(
-            f"{output_csv}: found a folder, expected a file to write. Check"
-            " --output_csv."
-        )
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise FileNotFoundError(
-            f"{output_csv}: found no folder {folder} that can be written in."
-            " Check --output_csv."
+            f"--output_csv={options.output_csv}: found no plain file, expected"
+            " one or none: the parts of a prediction lie beside it. Choose"
+            " another --output_csv."
         )
 
 

@@ -13,6 +13,7 @@ from pcam_tfdata import (
     files,
     journal,
     manifest,
+    outputs,
     records,
     replacement,
     schema,
@@ -38,6 +39,7 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
         _check_remote(output_dir)
         _check_content(output_dir, overwrite=overwrite)
         return
+    outputs.check_new(output_dir, "--output_dir")
     _check_replaced(locate_replaced(output_dir))
     if not os.path.exists(output_dir):
         return

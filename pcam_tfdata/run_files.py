@@ -117,6 +117,13 @@ def write_flags(run_dir: str, flags: Mapping[str, object]) -> None:
     files.write_text(os.path.join(run_dir, FLAGS), lines)
 
 
+def owns(folder: str, name: str) -> bool:
+    """Returns whether a folder is that of a run, and the name one of its own."""
+    return name in {*_OWNED, FLAGS, LOCK} and os.path.isfile(
+        os.path.join(folder, FLAGS)
+    )
+
+
 def find_model(run_dir: str) -> str:
     """Returns the path of a run's best model.
 

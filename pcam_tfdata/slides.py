@@ -33,6 +33,7 @@ def read_slides(records_dir: str) -> np.ndarray:
             f" {num_records - 1:,} in order, one for each record. Copy the file"
             " again or convert again."
         )
+    manifest.check_sidecar(records_dir)
     return np.array([slide for _, slide in rows])
 
 

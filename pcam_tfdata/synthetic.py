@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcam_tfdata import schema, tables, tiff, tissue, workers
+from pcam_tfdata import outputs, schema, tables, tiff, tissue, workers
 
 _PATCHES_PER_SLIDE = 64
 _MIN_SLIDES = 8  # Enough for five folds that keep slides whole.
@@ -110,6 +110,7 @@ def write_kaggle_tree(
     _check_at_least("num_workers", num_workers, 0)
     output_dir = os.path.realpath(output_dir)
     slides = _plan_slides(num_train, num_test, seed)
+    outputs.check_new(output_dir, "--output_dir")
     _check_vacant(output_dir)
     incomplete_dir = _start_tree(output_dir + ".incomplete")
     try:

@@ -16,6 +16,7 @@ from pcam_tfdata import (
     manifest,
     models,
     optimizers,
+    outputs,
     pipeline,
     run_files,
     strategy,
@@ -60,6 +61,7 @@ def train(
         LostWorkerError: another worker ended, or cannot be reached.
         FloatingPointError: the loss or a gradient is no longer finite.
     """
+    outputs.check_new(options.run_dir, "--run_dir")
     job = tf_config.find_job(options.strategy)
     distribution = strategy.make_strategy(
         options.strategy,

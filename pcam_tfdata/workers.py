@@ -51,6 +51,29 @@ class Pool(Protocol):
         """Returns `function(task)` for each task, in order."""
 
 
+class Threads:
+    """A pool of threads, for tasks that read files: they start at once."""
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Iterable[Any],
+        *,
+        num_patches: int,
+        description: str,
+    ) -> list[Any]:
+        """Returns `function(task)` for each task, in order; see `Workers.map`."""
+        waiting, results = list(tasks), []
+        with (
+            progress.Progress(num_patches, description) as bar,
+            concurrent.futures.ThreadPoolExecutor(count_cores()) as pool,
+        ):
+            for result in pool.map(function, waiting):
+                results.append(result)
+                bar.advance_to(num_patches * len(results) // len(waiting))
+        return results
+
+
 class Workers:
     """A pool of processes. A context manager.
 

@@ -1,10 +1,13 @@
 """Files that appear whole or not at all."""
 
+import contextlib
 import errno
 import os
+import stat
 
 import pytest
 import tensorflow as tf
+from conftest import make_device
 
 from pcam_tfdata import files, manifest, remote
 
@@ -40,6 +43,67 @@ def test_writers_at_the_same_time_do_not_meet(tmp_path):
     with open(path) as file:
         assert file.read() == "a" * 10
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_link_is_written_through_whole_or_not_at_all(
+    tmp_path, is_there, is_shared
+):
+    target, link = tmp_path / "data" / "target", tmp_path / "link"
+    target.parent.mkdir()
+    link.symlink_to("data/target")
+    if is_there:
+        target.write_text("before")
+    fail(str(link), ValueError("halfway"), is_shared=is_shared)
+    assert os.listdir(target.parent) == ["target"] * is_there
+    with files.open_whole(str(link), is_shared=is_shared) as file:
+        file.write("after")
+    assert os.readlink(link) == "data/target"
+    assert target.read_text() == "after"
+    assert sorted(os.listdir(tmp_path)) == ["data", "link"]
+    assert os.listdir(target.parent) == ["target"]
+
+
+def test_existing_file_keeps_mode_and_owner(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    path.chmod(0o640)
+    with contextlib.suppress(PermissionError):
+        os.chown(path, 12345, 12345)
+    before = path.stat()
+    files.write_text(str(path), "after")
+    after = path.stat()
+    assert path.read_text() == "after"
+    assert stat.S_IMODE(after.st_mode) == 0o640
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+
+
+def test_pipe_is_written_to_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    files.write_text(str(pipe), "a,b\n")
+    assert os.read(reader, 100) == b"a,b\n"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_device_is_written_to_and_stays(tmp_path):
+    device = make_device(tmp_path / "device", stat.S_IFCHR, 1, 3)
+    files.write_text(str(device), "lost")
+    assert stat.S_ISCHR(device.lstat().st_mode)
+    assert os.listdir(tmp_path) == ["device"]
+
+
+def test_file_that_is_open_without_a_name_is_written_to(tmp_path):
+    path = tmp_path / "file"
+    with open(path, "w+") as opened:
+        path.unlink()
+        files.write_text(f"/proc/self/fd/{opened.fileno()}", "text")
+        assert opened.read() == "text"
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(

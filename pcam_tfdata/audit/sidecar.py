@@ -37,7 +37,7 @@ def read_slides(
         ),
         np.int64,
     )
-    _check(path, len(slides), content)
+    _check(records_dir, len(slides), content)
     return slides
 
 
@@ -65,17 +65,12 @@ def read_rows(
             )
 
 
-def _check(path: str, num_rows: int, content: manifest.Manifest) -> None:
+def _check(records_dir: str, num_rows: int, content: manifest.Manifest) -> None:
+    path = path_of(records_dir)
     num_records = sum(split.num_records for split in content.splits)
     if num_rows != num_records:
         raise ValueError(
             f"{path}: found {num_rows:,} rows, expected {num_records:,}. Run"
             " pcam verify."
         )
-    found = manifest.hash_file(path)
-    expected = content.file_sha256.get(manifest.SIDECAR_FILE)
-    if found != expected:
-        raise ValueError(
-            f"{path}: found SHA-256 {found}, expected {expected}. Run pcam"
-            " verify."
-        )
+    manifest.check_sidecar(records_dir)

@@ -2,6 +2,7 @@
 
 import os
 
+from pcam_tfdata import outputs
 from pcam_tfdata.benchmark import (
     benchmark_options,
     conversion,
@@ -30,7 +31,9 @@ def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
             are not usable.
     """
     if options.json_output is not None:
-        results.check_output(options.json_output)
+        outputs.check_file(
+            options.json_output, "--json_output", suffixes=outputs.JSON
+        )
     scratch_dir = options.scratch_dir
     if scratch_dir is not None and not os.path.isdir(scratch_dir):
         raise FileNotFoundError(

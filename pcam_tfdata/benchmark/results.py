@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -173,30 +172,6 @@ def format_report(report: Report) -> str:
     )
     lines = [machine, versions, parameters, "", report.table, *report.notes]
     return "\n".join(lines)
-
-
-def check_output(path: str) -> None:
-    """Refuses a place where `write_json` could not write.
-
-    Raises:
-        FileExistsError, FileNotFoundError: it is one.
-    """
-    if os.path.isdir(path):
-        raise FileExistsError(
-            f"{path}: found a folder, expected a file to write. Check"
-            " --json_output."
-        )
-    if os.path.lexists(path) and not os.path.isfile(path):
-        raise FileExistsError(
-            f"{path}: found no plain file, expected one or none. Check"
-            " --json_output."
-        )
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise FileNotFoundError(
-            f"{path}: found no folder {folder} that can be written in. Check"
-            " --json_output."
-        )
 
 
 def write_json(path: str, report: Report) -> None:

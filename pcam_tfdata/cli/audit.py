@@ -37,9 +37,7 @@ def run() -> int:
 
     output_dir = options.value("output_dir")
     if output_dir:
-        options.check_output(
-            output_dir, [options.value("records_dir"), *_other_dirs()]
-        )
+        options.check_output(output_dir)
     audit = job.run(
         job.AuditOptions(
             records_dir=options.value("records_dir"),

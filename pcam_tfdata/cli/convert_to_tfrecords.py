@@ -42,9 +42,6 @@ flags.DEFINE_list(
     ["0", "1"],
     "Of --source=folder: the folders of label 0 and of label 1.",
 )
-flags.DEFINE_bool(
-    "follow_symlinks", False, "Follow links among the files of the source."
-)
 flags.DEFINE_integer(
     "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
 )
@@ -56,19 +53,7 @@ flags.DEFINE_float(
     upper_bound=1e6,
 )
 flags.DEFINE_integer("seed", 0, "Another seed deals other folds.")
-flags.DEFINE_enum(
-    "check_ids",
-    "auto",
-    ["auto", "always", "never"],
-    "Whether an id must be the SHA-1 of its pixels; auto: as soon as one is.",
-)
-flags.DEFINE_enum(
-    "on_bad_patch",
-    "fail",
-    ["fail", "skip"],
-    "What to do with patches that cannot be used; skip lists them in"
-    " skipped.csv.",
-)
+options.define_checks("skip lists them in skipped.csv.")
 flags.DEFINE_enum(
     "on_label_mismatch",
     "fail",

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from absl import app, flags
 
-from pcam_tfdata import service_address
+from pcam_tfdata import outputs, service_address
 from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("role",)
@@ -64,6 +64,7 @@ def run() -> None:
     # What is wrong is said before TensorFlow is imported, which takes longer.
     if role == "dispatcher":
         work_dir = options.value("work_dir")
+        outputs.check_new(work_dir, "--work_dir")
         service_address.refuse_taken_port(port)
         with service_address.claim(work_dir):
             _servers().serve_dispatcher(port=port, work_dir=work_dir)

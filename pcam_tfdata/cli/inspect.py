@@ -25,7 +25,7 @@ def run() -> None:
 
     records_dir = options.value("records_dir")
     output_dir = options.value("output_dir")
-    options.check_output(output_dir, [records_dir])
+    options.check_output(output_dir)
     summary = overview.summarize(records_dir)
     sample = overview.sample_patches(records_dir, _NUM_PATCHES, _SEED.value)
     overview.write_summary(output_dir, summary)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from absl import app, flags
 
-from pcam_tfdata import choices, files
+from pcam_tfdata import choices, outputs
 
 Options = TypeVar("Options")
 
@@ -28,6 +28,30 @@ def define_input() -> None:
         0,
         "Threads that prepare batches. 0: as many as they can use.",
         lower_bound=0,
+    )
+
+
+def define_checks(skipping: str) -> None:
+    """Defines what the files of a source must be, and what becomes of others.
+
+    Args:
+        skipping: What --on_bad_patch=skip does, a sentence.
+    """
+    flags.DEFINE_bool(
+        "follow_symlinks", False, "Follow links among the files of the source."
+    )
+    flags.DEFINE_enum(
+        "check_ids",
+        "auto",
+        ["auto", "always", "never"],
+        "Whether an id must be the SHA-1 of its pixels; auto: as soon as one"
+        " is.",
+    )
+    flags.DEFINE_enum(
+        "on_bad_patch",
+        "fail",
+        ["fail", "skip"],
+        f"What to do with patches that cannot be used; {skipping}",
     )
 
 
@@ -72,21 +96,9 @@ def value(name: str) -> object:
     return os.path.expanduser(found) if isinstance(found, str) else found
 
 
-def check_output(output_dir: str, records_dirs: Sequence[str]) -> None:
-    """Refuses a place where files would spoil records, or cannot be put.
-
-    Args:
-        output_dir: Of --output_dir.
-        records_dirs: Folders that hold their own files only; see `pcam verify`.
-    """
-    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
-        raise app.UsageError(
-            f"--output_dir={output_dir}: found a file, expected a folder."
-        )
-    output = files.resolve(output_dir)
-    for records_dir in records_dirs:
-        if files.is_within(output, files.resolve(records_dir)):
-            raise app.UsageError(
-                f"--output_dir={output_dir}: found a records folder"
-                f" ({records_dir}), expected one outside of it."
-            )
+def check_output(output_dir: str) -> None:
+    """Refuses a place where files would spoil others, or cannot be put."""
+    try:
+        outputs.check_folder(output_dir, "--output_dir")
+    except FileExistsError as error:
+        raise app.UsageError(str(error)) from error

@@ -6,8 +6,11 @@ the same command again goes on with the others. With --shard_range any number of
 jobs do some shards each, and --merge writes the CSV.
 """
 
+import sys
+
 from absl import app, flags
 
+from pcam_tfdata import files
 from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("run_dir", "output_csv")
@@ -18,6 +21,7 @@ flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string(
     "input_dir", None, "Instead of records: Kaggle's folder, read as it is."
 )
+options.define_checks("skip leaves them out. With --input_dir.")
 flags.DEFINE_string("split", "test", "Split of the records or of the folder.")
 flags.DEFINE_integer(
     "batch_size",
@@ -71,6 +75,7 @@ def run() -> None:
         raise app.UsageError(
             "expected one of --records_dir and --input_dir, found both or none."
         )
+    _check_folder()
     _check_parts()
     _check_runner()
     with quiet.imports():
@@ -93,7 +98,19 @@ def run() -> None:
         )
     else:
         num_patches = predict.predict(predicted)
-    print(f"{predicted.output_csv}: {num_patches:,} patches.")
+    # A pipe may be stdout itself, where the CSV is.
+    file = sys.stderr if files.is_stream(predicted.output_csv) else sys.stdout
+    print(f"{predicted.output_csv}: {num_patches:,} patches.", file=file)
+
+
+def _check_folder() -> None:
+    for name in ("follow_symlinks", "check_ids", "on_bad_patch"):
+        if flags.FLAGS[name].present and options.value("input_dir") is None:
+            raise app.UsageError(
+                f"found --{name} with --records_dir, expected it with"
+                " --input_dir alone: the patches of records were checked when"
+                " they were converted."
+            )
 
 
 def _check_runner() -> None:
@@ -101,11 +118,17 @@ def _check_runner() -> None:
     if options.value("beam_options") and not on_beam:
         raise app.UsageError("found --beam_options, expected --runner=beam.")
     for other in ("shard_range", "merge", "input_dir", "restart"):
-        if on_beam and options.value(other):
+        if on_beam and _is_given(other):
             raise app.UsageError(
                 f"found --{other} with --runner=beam, expected neither: all of"
                 " a split of --records_dir is predicted there."
             )
+
+
+def _is_given(name: str) -> bool:
+    """Returns whether a flag has a value, which may be 0."""
+    value = options.value(name)
+    return value is not None and value is not False
 
 
 def _check_parts() -> None:
@@ -116,10 +139,7 @@ def _check_parts() -> None:
         ("merge", ("input_dir", "restart")),
     ):
         for other in others:
-            if options.value(flag) and options.value(other) not in (
-                None,
-                False,
-            ):
+            if options.value(flag) and _is_given(other):
                 raise app.UsageError(
                     f"found --{flag} with --{other}, expected one of them"
                     " alone: see --help."

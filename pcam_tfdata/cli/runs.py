@@ -12,7 +12,7 @@ import sys
 
 from absl import app, flags
 
-from pcam_tfdata import run_table, runs
+from pcam_tfdata import outputs, run_table, runs
 from pcam_tfdata.cli import options
 
 REQUIRED_FLAGS = ("runs_dir",)
@@ -36,11 +36,13 @@ flags.DEFINE_string(
 
 def run() -> None:
     """Prints the table, and writes it where --output_csv says."""
+    output_csv = options.value("output_csv")
+    if output_csv:
+        outputs.check_file(output_csv, "--output_csv", suffixes=outputs.CSV)
     table = run_table.make(runs.read_runs(options.value("runs_dir")))
     _check_columns("columns", _COLUMNS.value, table)
     _check_columns("sort_by", [_SORT_BY.value], table)
     table = run_table.sort(table, _SORT_BY.value, ascending=_ASCENDING.value)
-    output_csv = options.value("output_csv")
     if output_csv:
         run_table.write_csv(output_csv, table)
     _print(table)

@@ -93,6 +93,18 @@ def list_test(
     return _list_all(folder), list(folder.faults)
 
 
+def list_files(
+    input_dir: str, split: str, *, follow_symlinks: bool = False
+) -> listing.Listing:
+    """Returns all patches of a folder, in order of name and without labels.
+
+    Of a folder that is not there, none.
+    """
+    if not files.is_folder(os.path.join(input_dir, split)):
+        return _list_all(None)
+    return _list_all(_list_folder(input_dir, split, follow_symlinks))
+
+
 def _require(present: bool, path: str) -> None:
     if not present:
         raise FileNotFoundError(
