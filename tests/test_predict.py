@@ -1,5 +1,6 @@
 """Prediction: each patch once whatever the replicas, and a killed job goes on."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -331,6 +332,7 @@ def test_range_of_no_shards_is_refused(text):
     [
         ("--shard_range=0:1", "--merge"),
         ("--shard_range=0:1", "--threshold=0.5"),
+        ("--shard_range=0:1", "--threshold=0"),
         ("--shard_range=0:1", "--sample_submission=a.csv"),
         ("--shard_range=0:1", "--restart"),
         ("--merge", "--restart"),
@@ -341,6 +343,130 @@ def test_flags_of_parts_that_exclude_each_other(flags, tmp_path):
     result = loaded.run(*job("records", "run", tmp_path, *flags))
     assert result.returncode == 2
     assert "expected one of them alone" in result.stderr
+
+
+def test_flags_of_a_folder_are_refused_with_records(tmp_path):
+    for flag in ("on_bad_patch=fail", "check_ids=auto", "follow_symlinks"):
+        result = loaded.run(*job("records", "run", tmp_path, f"--{flag}"))
+        assert result.returncode == 2
+        assert "expected it with --input_dir alone" in result.stderr
+
+
+def test_csv_goes_where_a_link_leads(
+    records_dir, run_dir, undisturbed, tmp_path
+):
+    target, link = tmp_path / "target", tmp_path / "submission.csv"
+    target.mkdir()
+    link.symlink_to("target/s.csv")
+    result = loaded.run(*job(records_dir, run_dir, tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert os.readlink(link) == "target/s.csv"
+    assert (target / "s.csv").read_bytes() == undisturbed
+    assert sorted(os.listdir(tmp_path)) == ["submission.csv", "target"]
+
+
+def test_csv_goes_into_a_pipe(records_dir, run_dir, undisturbed, tmp_path):
+    pipe = tmp_path / "submission.csv"
+    os.mkfifo(pipe)
+    process = loaded.start(*job(records_dir, run_dir, tmp_path))
+    # Not open: a job that fails would leave its reader waiting.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    read = b""
+    while process.poll() is None:
+        read += read_some(reader)
+    read += read_some(reader)
+    os.close(reader)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert read == undisturbed
+    assert os.listdir(tmp_path) == ["submission.csv"]
+    assert pipe.is_fifo()
+
+
+def read_some(reader: int) -> bytes:
+    read = b""
+    with contextlib.suppress(BlockingIOError):  # There is a writer, at work.
+        while more := os.read(reader, 1 << 16):
+            read += more
+    return read
+
+
+def test_csv_goes_to_stdout_alone(records_dir, run_dir, undisturbed, tmp_path):
+    arguments = job(records_dir, run_dir, tmp_path)
+    result = run_pcam(*arguments, "--output_csv=/dev/stdout")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.encode() == undisturbed
+    assert f"/dev/stdout: {NUM_TEST} patches.\n" in result.stderr
+
+
+@pytest.mark.parametrize("flag", ["--shard_range=0:1", "--merge"])
+def test_parts_need_a_file_to_lie_beside(records_dir, run_dir, tmp_path, flag):
+    os.mkfifo(tmp_path / "submission.csv")
+    result = loaded.run(*job(records_dir, run_dir, tmp_path, flag))
+    assert result.returncode == 1
+    assert "found no plain file, expected one or none" in result.stderr
+    assert os.listdir(tmp_path) == ["submission.csv"]
+
+
+def test_sample_is_not_written_over(records_dir, run_dir, tmp_path):
+    sample = tmp_path / "submission.csv"
+    sample.write_text("id\n")
+    result = loaded.run(
+        *job(records_dir, run_dir, tmp_path, f"--sample_submission={sample}")
+    )
+    assert result.returncode == 1
+    assert f"found what this command reads ({sample})" in result.stderr
+    assert sample.read_text() == "id\n"
+
+
+def edit_sidecar(records_dir, tmp_path, change) -> str:
+    """Returns a copy of the records whose sidecar has rows in another order."""
+    copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "edited"))
+    lines = (copy / "patches.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    change(rows)
+    text = "".join(",".join(row) + "\n" for row in rows)
+    (copy / "patches.csv").write_text(text)
+    return str(copy)
+
+
+def exchange_names(rows) -> None:
+    rows[-1][6], rows[-2][6] = rows[-2][6], rows[-1][6]
+
+
+def change_slides(rows) -> None:
+    for row in rows[1:]:
+        row[5] = "all of one"
+
+
+@pytest.mark.parametrize("flag", ["--restart", "--merge"])
+def test_names_of_an_edited_sidecar_are_not_believed(
+    records_dir, run_dir, tmp_path, flag
+):
+    edited = edit_sidecar(records_dir, tmp_path, exchange_names)
+    output = tmp_path / "output"
+    output.mkdir()
+    if flag == "--merge":
+        every = f"--shard_range=0:{num_shards(edited)}"
+        result = loaded.run(*job(edited, run_dir, output, every))
+        assert result.returncode == 0, result.stderr
+    result = loaded.run(*job(edited, run_dir, output, flag))
+    assert result.returncode == 1
+    assert "patches.csv: found SHA-256" in result.stderr
+    assert "submission.csv" not in os.listdir(output)
+
+
+def test_slides_of_an_edited_sidecar_are_not_believed(
+    records_dir, run_dir, tmp_path
+):
+    edited = edit_sidecar(records_dir, tmp_path, change_slides)
+    result = loaded.run(
+        "evaluate", f"--records_dir={edited}", f"--run_dir={run_dir}",
+        f"--output_dir={tmp_path / 'scores'}",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "patches.csv: found SHA-256" in result.stderr
+    assert not (tmp_path / "scores").exists()
 
 
 def test_parts_are_shared_but_not_while_they_are_joined(folder):
@@ -369,6 +495,64 @@ def test_shared_folder_without_parts_takes_another_job(tmp_path):
         with pytest.raises(ValueError, match=r"differs in model\."):
             with parts.share_folder(path, one):
                 pass
+
+
+def test_sharing_asks_for_no_links(tmp_path, monkeypatch):
+    def refuse(*_, **__) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = str(tmp_path / PARTS)
+    with parts.share_folder(path, {"model": "a"}):
+        with parts.share_folder(path, {"model": "a"}):
+            assert sorted(os.listdir(path)) == ["job.json", "lock"]
+
+
+def test_of_jobs_that_begin_at_once_one_is_noted(tmp_path):
+    path = str(tmp_path / PARTS)
+    begin, end = threading.Barrier(8), threading.Barrier(8)
+    entered, refused = [], []
+
+    def share(model: str) -> None:
+        begin.wait(60)
+        try:
+            with parts.share_folder(path, {"model": model}):
+                entered.append(model)
+                end.wait(60)
+        except ValueError:
+            refused.append(model)
+            end.wait(60)
+
+    threads = [
+        threading.Thread(target=share, args=["ab"[number % 2]])
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(entered) in (["a"] * 4, ["b"] * 4)
+    assert len(refused) == 4
+
+
+def test_sharing_waits_until_a_job_is_noted_whole(tmp_path):
+    path = tmp_path / PARTS
+    is_shared = threading.Event()
+
+    def note() -> None:
+        lock = os.path.join(path, "lock")
+        with locks.hold(lock, "predicts", "Wait.", is_shared=True):
+            (path / "job.json").touch()
+            is_shared.set()
+            time.sleep(0.3)
+            (path / "job.json").write_text('{"model": "a"}')
+
+    thread = threading.Thread(target=note)
+    thread.start()
+    assert is_shared.wait(60)
+    with parts.share_folder(str(path), {"model": "a"}):
+        pass
+    thread.join()
 
 
 def test_sharing_waits_for_a_process_that_looks_into_the_folder(tmp_path):
