@@ -1,6 +1,7 @@
 """A network and batches to logits, each patch once."""
 
 import collections
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -118,8 +119,10 @@ def open_patches(
     """Returns patches that are to be read once, see `pipeline.open_patches`.
 
     `auto` does not take them onto the devices: that needs memory for all of
-    them, and saves nothing where each is used once.
+    them, and saves nothing where each is used once. `stream` needs no memory to
+    shuffle them.
     """
+    source = dataclasses.replace(source, shuffle_megabytes=0)
     is_asked_for = source.input == "device"
     return pipeline.open_patches(source, devices if is_asked_for else ())
 
@@ -299,6 +302,6 @@ def _check_finite(logit: np.ndarray, description: str) -> None:
     if num_bad:
         raise FloatingPointError(
             f"{description}: found a batch with {num_bad:,} logits that are no"
-            " finite numbers. The weights have diverged: train anew with a"
-            " lower --learning_rate."
+            " finite numbers. The weights have diverged: run pcam train anew"
+            " with a lower --learning_rate."
         )

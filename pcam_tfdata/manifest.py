@@ -293,7 +293,7 @@ def _read_json(path: str) -> dict[str, object]:
     if files.size(path) is None:
         raise FileNotFoundError(
             f"{path}: not found, expected a records folder made by"
-            " `pcam convert_to_tfrecords`. Check --records_dir."
+            " `pcam convert_to_tfrecords`. Check the path."
         )
     with files.open_file(path) as file:
         try:

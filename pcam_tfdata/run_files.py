@@ -349,7 +349,7 @@ def _parse_starts(path: str, names: Sequence[str]) -> list[dict[str, object]]:
             raise ValueError(
                 f"{path}: found no starts of a run ({type(error).__name__}:"
                 f" {error}), expected the JSON that `pcam train` writes. Put it"
-                " back from a copy, or train anew with --restart."
+                " back from a copy, or run pcam train anew with --restart."
             ) from error
 
 

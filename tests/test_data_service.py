@@ -211,7 +211,7 @@ def test_silent_workers_end_the_reader_with_a_line(
     finally:
         for name in ("a", "b"):
             servers[name].process.send_signal(signal.SIGCONT)
-    told = "(--worker_address) no worker sends patches, for 180 s"
+    told = "--worker_address) no worker sends patches, for 180 s"
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -4,9 +4,17 @@ import keras
 import pytest
 import tensorflow as tf
 
-from pcam_tfdata import inference, models
+from pcam_tfdata import inference, memory, models, pipeline
 
 SHAPE = (96, 96, 3)
+
+
+def test_patches_read_once_need_no_memory_to_shuffle(records_dir, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda: 1 << 10)
+    source = pipeline.Source(records_dir, ["test"], "stream")
+    with pytest.raises(ValueError, match="Lower --shuffle_megabytes"):
+        pipeline.open_patches(source)
+    assert inference.open_patches(source, ()).num_patches > 0
 
 
 def network(shape=SHAPE, dtype="uint8", units=1, activation=None, after=()):

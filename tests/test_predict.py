@@ -374,6 +374,7 @@ def test_csv_goes_into_a_pipe(records_dir, run_dir, undisturbed, tmp_path):
     read = b""
     while process.poll() is None:
         read += read_some(reader)
+        time.sleep(0.01)
     read += read_some(reader)
     os.close(reader)
     _, told = process.communicate(timeout=300)

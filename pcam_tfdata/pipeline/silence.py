@@ -85,7 +85,7 @@ class Listener:
         if is_answering:
             what = (
                 "its dispatcher answers, but from the addresses that workers gave"
-                " (--worker_address) no worker sends patches"
+                " (pcam data_service --worker_address) no worker sends patches"
             )
         told = f"tf.data service at {self._service.address}: {what}"
         if silent_seconds > self._service.timeout_seconds:

@@ -1,0 +1,221 @@
+"""Every `--flag` in a message is one of the command that prints it.
+
+What a command may print is found in the code: the strings of all functions that
+its module names, that these name, and so on. That a function is named does not
+mean that it says all that it can say: `UNSAID` holds what is known of that.
+"""
+
+import ast
+import collections
+import functools
+import pathlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import pcam_tfdata
+from pcam_tfdata.cli import main
+
+PACKAGE = "pcam_tfdata"
+ROOT = pathlib.Path(pcam_tfdata.__file__).parent
+FLAG = re.compile(r"(?<![\w-])--([a-z]\w+)")
+# `pcam COMMAND ... --flag` is advice to run another command.
+OF_ANOTHER = re.compile(r"pcam (\w+)[^.;]*?--([a-z]\w+)")
+DEFINITION = (ast.FunctionDef, ast.ClassDef)
+UNSAID = re.compile(
+    "|".join(
+        (
+            # Flags of other programs, and words for any flag.
+            r".* --(flink_master|format|query|flag|help)",
+            r"benchmark benchmark\.service\._serving .*",
+            # A benchmark converts what converts, writes into a new folder, and
+            # asks for nothing but one device.
+            r"benchmark (beam_\w+|convert|publish|workspace|workers)\..*",
+            r"benchmark (shard\w+|sources\.\w+|tiff|strategy)\..*",
+            r"benchmark pipeline\.planning\..* --input",
+            # Of several workers, a service, or the cache of training alone.
+            r"\w+ lost_workers\..* --worker_wait_seconds",
+            r"\w+ pipeline\._open_served --data_service",
+            r"\w+ pipeline\.open_patches --cache",
+            # Patches that are read once are neither shuffled nor cached.
+            r"\w+ pipeline\.planning\._stream_problem .*",
+            # Files are read by predict alone, and it reads no slides.
+            r"evaluate tiff\..* --on_bad_patch",
+            r"predict sources\.kaggle\._place --slide_csv",
+        )
+    )
+)
+
+Node = tuple[str, str]  # A module, and what it defines at its top.
+
+
+class Code:
+    """What a module defines at its top, and what each of that names."""
+
+    def __init__(self, module: str, path: pathlib.Path) -> None:
+        self.tree = ast.parse(path.read_text())
+        self.module = module
+        self.defined = collections.defaultdict(list)
+        for statement in self.tree.body:
+            for name in _names_of(statement):
+                self.defined[name].append(statement)
+        self.imported = collections.defaultdict(set)
+        for found in ast.walk(self.tree):
+            if isinstance(found, ast.ImportFrom) and (
+                found.module or ""
+            ).startswith(PACKAGE):
+                for alias in found.names:
+                    self.imported[alias.asname or alias.name].add(
+                        (found.module, alias.name)
+                    )
+
+
+def _names_of(statement: ast.stmt) -> list[str]:
+    if isinstance(statement, DEFINITION):
+        return [statement.name]
+    if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        targets = getattr(statement, "targets", None) or [statement.target]
+        names = [found for t in targets for found in ast.walk(t)]
+        return [found.id for found in names if isinstance(found, ast.Name)]
+    return []
+
+
+@functools.cache
+def read_code() -> dict[str, Code]:
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = [PACKAGE, *path.relative_to(ROOT).with_suffix("").parts]
+        if parts[-1] == "__init__":
+            parts.pop()
+        found[".".join(parts)] = Code(".".join(parts), path)
+    return found
+
+
+@functools.cache
+def resolve(module: str, name: str) -> list[Node]:
+    """Returns what a name stands for; a module has no name of its own."""
+    code = read_code()
+    found = [(f"{module}.{name}", "")] * (f"{module}.{name}" in code)
+    if module in code:
+        found += [(module, name)] * (name in code[module].defined)
+        for other in code[module].imported.get(name, ()):
+            if other != (module, name):  # A module that its package imports.
+                found += resolve(*other)
+    return found
+
+
+def resolve_all(module: str, part: ast.AST) -> list[Node]:
+    """Returns what `name`, `module.name` and the like stand for."""
+    if isinstance(part, ast.Name):
+        return resolve(module, part.id)
+    if not isinstance(part, ast.Attribute):
+        return []
+    return [
+        node
+        for other, name in resolve_all(module, part.value)
+        if not name
+        for node in resolve(other, part.attr)
+    ]
+
+
+def list_named(module: str, part: ast.AST) -> Iterator[Node]:
+    for found in ast.walk(part):
+        yield from resolve_all(module, found)
+
+
+def list_reached(command: str) -> set[Node]:
+    code = read_code()
+    module = f"{PACKAGE}.cli.{command}"
+    waiting = [(module, name) for name in code[module].defined]
+    waiting += list_named(module, code[module].tree)
+    reached = set()
+    while waiting:
+        module, name = node = waiting.pop()
+        if node in reached:
+            continue
+        reached.add(node)
+        for part in code[module].defined.get(name, ()):
+            waiting += list_named(module, part)
+    return reached
+
+
+def list_texts(part: ast.AST) -> Iterator[str]:
+    """Yields strings that are no docstrings, with {} for what is put in."""
+    passed = set()
+    for found in ast.walk(part):
+        if isinstance(found, (*DEFINITION, ast.Module)):
+            passed.add(id(getattr(found.body[0], "value", None)))
+        elif isinstance(found, ast.JoinedStr):
+            passed |= set(map(id, found.values))
+            yield "".join(
+                part.value if isinstance(part, ast.Constant) else "{}"
+                for part in found.values
+            )
+        elif (
+            isinstance(found, ast.Constant)
+            and isinstance(found.value, str)
+            and id(found) not in passed
+        ):
+            yield found.value
+
+
+@functools.cache
+def list_flags(command: str) -> set[str]:
+    """Returns the flags that a command's module, and what it names, defines."""
+    code = read_code()
+    parts, adopted = [code[f"{PACKAGE}.cli.{command}"].tree], set()
+    for module, name in list_reached(command):
+        parts += code[module].defined.get(name, ())
+        other = module.removeprefix(f"{PACKAGE}.cli.")
+        if not name and other in main.COMMANDS:
+            adopted |= list_flags(other)
+    return adopted | {
+        call.args[0].value
+        for part in parts
+        for call in ast.walk(part)
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", "").startswith("DEFINE_")
+    }
+
+
+def list_advice(command: str) -> Iterator[tuple[Node, str, str]]:
+    """Yields who says it, the command that is meant, and the flag."""
+    code = read_code()
+    for module, name in sorted(list_reached(command)):
+        for part in code[module].defined.get(name, ()):
+            for text in list_texts(part):
+                for other, flag in OF_ANOTHER.findall(text):
+                    yield (module, name), other, flag
+                for flag in FLAG.findall(OF_ANOTHER.sub("", text)):
+                    yield (module, name), command, flag
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_every_flag_in_a_message_is_one_of_the_command(command):
+    said = {
+        f"{command} {module.removeprefix(f'{PACKAGE}.')}.{name} --{flag}"
+        for (module, name), other, flag in list_advice(command)
+        if flag not in list_flags(other)
+    }
+    wrong = [line for line in said if not UNSAID.fullmatch(line)]
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        ("predict", "on_bad_patch"),
+        ("predict", "follow_symlinks"),
+        ("predict", "check_ids"),
+        ("predict", "output_csv"),
+        ("train", "run_dir"),
+        ("cross_validate", "folds"),
+        ("convert_to_tfrecords", "overwrite"),
+    ],
+)
+def test_advice_is_found_in_the_code(command, flag):
+    assert (command, flag) in {
+        (other, found) for _, other, found in list_advice(command)
+    }
+    assert flag in list_flags(command)
