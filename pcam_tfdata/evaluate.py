@@ -168,6 +168,20 @@ def _check_output(options: EvaluateOptions) -> None:
         outputs.check_folder(
             chosen, "--output_dir", file=run_files.METRICS_JSON
         )
+        _refuse_table_of_slides(os.path.join(chosen, run_files.SLIDES))
+
+
+def _refuse_table_of_slides(path: str) -> None:
+    """Refuses a file that has the name of an output and is none."""
+    if not os.path.isfile(path):
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        header = file.readline().strip()
+    if header != ",".join(slides.COLUMNS):
+        raise FileExistsError(
+            f"{path}: found columns {header[:80]!r}, expected no file or that of"
+            " an earlier evaluation. Choose another --output_dir."
+        )
 
 
 def _score(

@@ -15,7 +15,7 @@ import pytest
 import standing
 from conftest import HALF_OF_FLOAT32, NUM_TEST, NUM_TRAIN, run_pcam
 
-from pcam_tfdata import records, run_files, tables
+from pcam_tfdata import records, run_files, slides, tables
 from pcam_tfdata.cli import main
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -687,7 +687,8 @@ def test_scores_without_slides_are_said_to_be_optimistic(
         f"--output_dir={records_dir}",
     )  # fmt: skip
     scores_dir.mkdir()
-    (scores_dir / "slides.csv").write_text("of an earlier evaluation")
+    # Of an earlier evaluation.
+    (scores_dir / "slides.csv").write_text(",".join(slides.COLUMNS) + "\n")
 
     def evaluate(num_resamples):
         result = loaded.run(
@@ -705,6 +706,21 @@ def test_scores_without_slides_are_said_to_be_optimistic(
     without = evaluate(0)
     assert not any(without["intervals"].values())
     assert without["auc"] == scores["auc"]
+
+
+def test_table_of_slides_is_not_written_over(
+    records_dir, run_dir, kaggle_tree, tmp_path
+):
+    table = tmp_path / "slides.csv"
+    shutil.copy(kaggle_tree / "slides.csv", table)
+    before = table.read_bytes()
+    refused(
+        1, f"{table}: found columns 'id,wsi'", "evaluate",
+        f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    assert sorted(os.listdir(tmp_path)) == ["kaggle", "slides.csv"]
+    assert table.read_bytes() == before
 
 
 def test_damaged_sidecar_is_refused_before_the_network_runs(

@@ -199,7 +199,7 @@ def test_a_csv_that_cannot_be_written_is_told_in_one_line(tmp_path):
     result = run_pcam("runs", f"--runs_dir={tmp_path}", f"--output_csv={path}")
     assert (result.returncode, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
-    assert "No such file or directory" in line
+    assert "found no folder" in line
 
 
 @pytest.mark.parametrize("width", [80, 200])

@@ -16,7 +16,9 @@ from pcam_tfdata.cli import options, quiet
 REQUIRED_FLAGS = ("run_dir", "output_csv")
 
 flags.DEFINE_string("run_dir", None, "Folder of the run.")
-flags.DEFINE_string("output_csv", None, "File to write, whole or not at all.")
+flags.DEFINE_string(
+    "output_csv", None, "File to write, whole or not at all; or a pipe."
+)
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string(
     "input_dir", None, "Instead of records: Kaggle's folder, read as it is."
