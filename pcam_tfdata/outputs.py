@@ -42,10 +42,7 @@ def check_file(
     if files.is_remote(path):
         return
     if found := _find_no_file(path):
-        raise FileExistsError(
-            f"{flag}={path}: found {found}, expected a file to write. Choose"
-            f" another {flag}."
-        )
+        raise _taken(path, flag, found, "a file to write")
     if files.is_stream(path):
         return
     suffix = os.path.splitext(path)[1].lower()
@@ -58,9 +55,12 @@ def check_file(
     _check_folder_of(target, path, flag)
     for other in inputs:
         if files.is_within(target, os.path.realpath(other)):
-            raise _taken(path, flag, f"what this command reads ({other})")
+            found = f"what this command reads ({other})"
+            raise _taken(path, flag, found, "another file")
     if os.path.exists(target) and _TABLES.fullmatch(os.path.basename(target)):
-        raise _taken(path, flag, "a table of another kind")
+        raise _taken(
+            path, flag, "a table of another kind", "none or an earlier output"
+        )
     _refuse_owned(target, path, flag)
 
 
@@ -78,7 +78,7 @@ def check_folder(path: str, flag: str, *, file: str = "") -> None:
     if files.is_remote(path):
         return
     if os.path.exists(path) and not os.path.isdir(path):
-        raise _taken(path, flag, "a file")
+        raise _taken(path, flag, "a file", "a folder")
     if _is_of_kaggle(path):
         raise _taken(path, flag, "a folder of patches")
     _refuse_owned(os.path.join(os.path.realpath(path), file), path, flag)
@@ -142,8 +142,10 @@ def _is_of_kaggle(folder: str) -> bool:
     )
 
 
-def _taken(path: str, flag: str, found: str) -> FileExistsError:
+def _taken(
+    path: str, flag: str, found: str, expected: str = "a path outside of it"
+) -> FileExistsError:
     return FileExistsError(
-        f"{flag}={path}: found {found}, expected a place outside of it. Choose"
-        f" another {flag}."
+        f"{flag}={path}: found {found}, expected {expected}. Choose another"
+        f" {flag}."
     )
