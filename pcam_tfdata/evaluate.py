@@ -163,10 +163,12 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
 
 def _check_output(options: EvaluateOptions) -> None:
     """Refuses a folder where the scores would take the place of others."""
-    chosen = options.output_dir
-    if chosen and files.resolve(chosen) != files.resolve(options.run_dir):
+    chosen = files.resolve(options.output_dir)
+    run_dir = files.resolve(options.run_dir)
+    own = os.path.join(run_dir, run_files.EVALUATIONS)
+    if chosen != run_dir and not files.is_within(chosen, own):
         outputs.check_folder(
-            chosen, "--output_dir", file=run_files.METRICS_JSON
+            options.output_dir, "--output_dir", file=run_files.METRICS_JSON
         )
         _refuse_table_of_slides(os.path.join(chosen, run_files.SLIDES))
 
