@@ -1,6 +1,7 @@
 """Processes that share a list of tasks, and count the patches they have done.
 
-Processes start by spawning, so that they inherit no thread and no TensorFlow.
+Processes start by spawning, so that they inherit no thread and no TensorFlow, and
+without the program's `__main__`, so that a script needs no guard around it.
 They end when their parent does, however it ends.
 """
 
@@ -10,6 +11,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
@@ -19,6 +21,8 @@ from pcam_tfdata import interruption, progress
 
 _POLL_SECONDS = 0.2
 _TASKS_AHEAD = 2  # For each worker: none waits for its next task.
+_ORIGINS = ("__spec__", "__file__")  # By which Python finds a script again.
+_main_lock = threading.Lock()
 _num_done = None  # In a worker: the counter that it shares with its parent.
 
 
@@ -173,7 +177,8 @@ class Workers:
     def _submit(
         self, function: Callable[[Any], Any], task: Any
     ) -> concurrent.futures.Future:
-        with deaf_to_signals():  # Submitting is what starts workers.
+        # Submitting is what starts workers.
+        with deaf_to_signals(), without_main():
             return self._pool.submit(function, task)
 
 
@@ -215,6 +220,24 @@ def end_with_writer_of_stdin() -> None:
         os._exit(1)
 
     threading.Thread(target=wait_and_end, daemon=True).start()
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Has processes that start meanwhile not run the program's script again.
+
+    Python does that in each, for functions that the script may define. A script
+    without a guard would start its job once more there, and a program that came
+    from stdin is no file.
+    """
+    main = vars(sys.modules["__main__"])
+    with _main_lock:
+        hidden = {name: main[name] for name in _ORIGINS if name in main}
+        main.update(dict.fromkeys(hidden))
+        try:
+            yield
+        finally:
+            main.update(hidden)
 
 
 def _start_worker(num_done: Any) -> None:
