@@ -96,6 +96,7 @@ def settle(options: EvaluateOptions) -> EvaluateOptions:
     )
 
 
+@strategy.keras_settings()
 def evaluate(options: EvaluateOptions) -> dict[str, object]:
     """Scores a run's best model on every patch of some splits, each once.
 

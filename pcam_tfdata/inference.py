@@ -199,7 +199,8 @@ def load(
             patches or gives no logit.
     """
     try:
-        with distribution.scope():
+        # Layers that are loaded draw seeds, too.
+        with strategy.keras_settings(seed=0), distribution.scope():
             model = keras.models.load_model(path)
     except Exception as error:  # Keras raises anything on bad bytes.
         raise ValueError(

@@ -35,6 +35,7 @@ from pcam_tfdata.sources import kaggle, listing
 _logger = logging.getLogger(__name__)
 
 
+@strategy.keras_settings()
 def predict(options: predict_options.PredictOptions) -> int:
     """Writes a row `id,label` for every patch of a split; the ids are the
     source's own names.
@@ -54,6 +55,7 @@ def predict(options: predict_options.PredictOptions) -> int:
     return _predict_records(options)
 
 
+@strategy.keras_settings()
 def predict_range(options: predict_options.PredictOptions) -> int:
     """Writes the parts of some shards, which stay for `merge.merge`.
 

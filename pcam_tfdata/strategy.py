@@ -1,7 +1,9 @@
 """Devices and precision."""
 
+import contextlib
 import logging
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
@@ -38,6 +40,7 @@ def make_strategy(
 
     Raises:
         ValueError: several replicas find no GPU and were not allowed the CPU.
+        RuntimeError: the CPU is to be split, and TensorFlow has started.
         LostWorkerError: see `rendezvous.join`.
     """
     if num_virtual_devices and name == "multi_worker":
@@ -49,7 +52,9 @@ def make_strategy(
         _split_cpu(num_virtual_devices)
     gpus = tf.config.get_visible_devices("GPU")
     for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+        # A program that has used its GPUs has chosen how their memory grows.
+        with contextlib.suppress(RuntimeError, ValueError):
+            tf.config.experimental.set_memory_growth(gpu, True)
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy("/GPU:0" if gpus else "/CPU:0")
     if not gpus and not num_virtual_devices and not allow_cpu:
@@ -190,10 +195,52 @@ def describe_devices(strategy: tf.distribute.Strategy) -> list[str]:
     return lines
 
 
-def reset_keras(precision: str, seed: int) -> None:
-    """Sets Keras' global precision policy and its seeds."""
-    keras.config.set_dtype_policy(precision)
-    keras.utils.set_random_seed(seed)
+@contextlib.contextmanager
+def keras_settings(
+    precision: str = "float32", seed: int | None = None
+) -> Iterator[None]:
+    """Gives Keras the settings that networks are made and run with here.
+
+    A context manager, and so a decorator. Neither the user's `keras.json` nor
+    what the program has set changes what is computed within; afterwards all is
+    as the program had it.
+
+    Args:
+        precision: Policy of layers that are made within.
+        seed: Of their weights and of dropout; None for any.
+
+    Raises:
+        RuntimeError: Keras computes with something other than TensorFlow.
+    """
+    if keras.config.backend() != "tensorflow":
+        raise RuntimeError(
+            f"Keras: found the backend {keras.config.backend()!r}, expected"
+            " 'tensorflow'. Set KERAS_BACKEND=tensorflow in the environment"
+            " before Keras is imported."
+        )
+    before = (
+        keras.config.dtype_policy(),
+        keras.config.floatx(),
+        keras.config.image_data_format(),
+    )
+    draws = random.getstate()
+    try:
+        _set_keras(precision, "float32", "channels_last")
+        if seed is not None:
+            random.seed(seed)  # From here Keras draws the seeds of layers.
+        yield
+    finally:
+        _set_keras(*before)
+        if seed is not None:
+            random.setstate(draws)
+
+
+def _set_keras(
+    policy: str | keras.DTypePolicy, floatx: str, image_data_format: str
+) -> None:
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_floatx(floatx)
+    keras.config.set_image_data_format(image_data_format)
 
 
 def _first_replica(strategy: tf.distribute.Strategy) -> int:
@@ -211,11 +258,17 @@ def _first_replica(strategy: tf.distribute.Strategy) -> int:
 
 
 def _split_cpu(num_devices: int) -> None:
-    tf.config.set_visible_devices([], "GPU")
     (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices
-    )
+    parts = [tf.config.LogicalDeviceConfiguration()] * num_devices
+    try:
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.set_logical_device_configuration(cpu, parts)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"--num_virtual_devices={num_devices}: found TensorFlow started"
+            " with other devices, expected to split the CPU before its first"
+            " operation. Do this first in the program, or in another one."
+        ) from error
 
 
 def _compiles(device: str) -> bool:

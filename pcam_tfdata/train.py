@@ -32,6 +32,7 @@ _OWN = ("records_dir", "run_dir", "input_threads", "restart")
 _logger = logging.getLogger(__name__)
 
 
+@strategy.keras_settings()
 def train(
     options: train_options.TrainOptions,
     callbacks: Sequence[keras.callbacks.Callback] = (),

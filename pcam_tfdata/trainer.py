@@ -79,8 +79,8 @@ class Trainer:
         self.recipe = recipe
         self._fill = fill
         self._scales_loss = strategy.scales_loss(recipe.precision)
-        strategy.reset_keras(recipe.precision, recipe.seed)
-        with distribution.scope():
+        settings = strategy.keras_settings(recipe.precision, recipe.seed)
+        with settings, distribution.scope():
             self.model = build()
             self.optimizer = optimizers.build(recipe.optimizer)
             if self._scales_loss:

@@ -48,12 +48,6 @@ def several(four_virtual_devices, request) -> tf.distribute.Strategy:
     return mirror(four_virtual_devices[: request.param])
 
 
-@pytest.fixture(autouse=True)
-def _float32_again():
-    yield
-    strategy.reset_keras("float32", 0)
-
-
 class Recorder(keras.layers.Layer):
     """Keeps what comes by, of each replica."""
 

@@ -1,13 +1,31 @@
 """What stands around a process changes neither its work nor its result."""
 
+import json
+import os
+import pathlib
+import random
 import subprocess
 import sys
 
+import keras
+import loaded
+import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import run_pcam
 
 from pcam_tfdata import (
+    evaluate,
+    pipeline,
+    run_files,
+    strategy,
+    train,
+    train_options,
     verify,
 )
+
+FOLDS = tuple(f"fold{n}" for n in range(5))
+
 
 # Programs that use the package.
 
@@ -33,3 +51,116 @@ def test_program_without_a_main_guard_converts(kaggle_tree, tmp_path, way):
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{way != '-c'}\n"
     assert verify.verify(records_dir, num_workers=1) == []
+
+
+def read_settings() -> tuple[object, ...]:
+    """Returns what programs share with the package."""
+    return (
+        keras.config.dtype_policy().name,
+        keras.config.floatx(),
+        keras.config.image_data_format(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        tf.compat.v1.get_seed(0),
+    )
+
+
+@pytest.fixture
+def odd_keras():
+    """Keras as a program may have set it for work of its own."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float16")
+    keras.config.set_floatx("float16")
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_dtype_policy(before)
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+
+
+def options_of(records_dir, run_dir, **more) -> train_options.TrainOptions:
+    return train_options.TrainOptions(
+        records_dir, str(run_dir), model="small_cnn", batch_size=16, epochs=1,
+        schedule="cosine", input="stream", **more,
+    )  # fmt: skip
+
+
+def read_history(run_dir: pathlib.Path) -> bytes:
+    return (run_dir / run_files.HISTORY).read_bytes()
+
+
+def test_settings_of_a_program_and_of_its_runs_are_apart(
+    records_dir, tmp_path, odd_keras
+):
+    before = read_settings()
+    run_dir = tmp_path / "run"
+    train.train(options_of(records_dir, run_dir, precision="mixed_bfloat16"))
+    assert read_settings() == before
+    evaluate.evaluate(
+        evaluate.EvaluateOptions(records_dir, str(run_dir), num_resamples=0)
+    )
+    assert read_settings() == before
+    with pytest.raises(FloatingPointError):
+        train.train(
+            options_of(records_dir, tmp_path / "bad", learning_rate=1e30)
+        )
+    assert read_settings() == before
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+    tf.random.set_seed(5)
+    again = tmp_path / "again"
+    train.train(options_of(records_dir, again, precision="mixed_bfloat16"))
+    assert read_history(again) == read_history(run_dir)
+
+
+def test_settings_of_the_user_change_no_run(records_dir, tmp_path):
+    settings = {
+        "floatx": "float16", "epsilon": 0.5, "backend": "jax",
+        "image_data_format": "channels_first", "nnx_enabled": True,
+    }  # fmt: skip
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    odd = {"KERAS_HOME": str(tmp_path), "KERAS_NNX_ENABLED": "true"}
+    command = [
+        "train", f"--records_dir={records_dir}", "--model=small_cnn",
+        "--batch_size=16", "--epochs=1", "--schedule=cosine",
+    ]  # fmt: skip
+    first = tmp_path / "first"
+    result = run_pcam(
+        *command, f"--run_dir={first}",
+        env=os.environ | odd | {"KERAS_BACKEND": "torch"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    second = tmp_path / "second"
+    assert loaded.run(*command, f"--run_dir={second}").returncode == 0
+    assert read_history(first) == read_history(second)
+
+
+def test_other_backend_of_keras_is_refused(records_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="found the backend 'jax'"):
+        train.train(options_of(records_dir, tmp_path / "run"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_devices_cannot_be_split_once_tensorflow_has_started():
+    with pytest.raises(RuntimeError, match="--num_virtual_devices=3: found"):
+        strategy.make_strategy("mirrored", num_virtual_devices=3)
+
+
+def test_order_follows_from_its_own_seed_alone(records_dir):
+    def read_rows(global_seed: int) -> tuple[list[int], float]:
+        tf.random.set_seed(global_seed)
+        tf.random.uniform([])
+        ds = pipeline.train_batches(
+            pipeline.Source(records_dir, FOLDS, "stream"),
+            batch_size=60, seed=3, first_step=0, num_steps=1,
+        )  # fmt: skip
+        (batch,) = ds.as_numpy_iterator()
+        return batch["row"].tolist(), float(tf.random.uniform([]))
+
+    (rows, drawn), (other_rows, other_drawn) = read_rows(1), read_rows(2)
+    assert rows == other_rows
+    tf.random.set_seed(1)
+    assert drawn == [float(tf.random.uniform([])) for _ in range(2)][1]
+    assert other_drawn != drawn

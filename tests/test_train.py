@@ -138,12 +138,6 @@ def test_logit_is_as_exact_as_the_weights(model, precision, dtype):
     assert models.build(model).output.dtype == dtype
 
 
-@pytest.fixture(autouse=True)
-def _float32_again():
-    yield
-    strategy.reset_keras("float32", 0)
-
-
 def test_seed_cnn_has_the_notebooks_parameters():
     model = models.build("seed_cnn")
     assert model.count_params() == 3_411_521

@@ -85,8 +85,8 @@ def fit_on_one_batch(data: benchmark_options.Data, model: str) -> Iterator[int]:
     """
     batch = next(iter(feeds.train_batches(data, feeds.open_patches(data))))
     ds = feeds.repeat((batch["image"], batch["label"]))
-    strategy.reset_keras(strategy.resolve_precision("auto"), 0)
-    network = models.build(model)
+    with strategy.keras_settings(strategy.resolve_precision("auto"), 0):
+        network = models.build(model)
     network.compile(
         "adam",
         keras.losses.BinaryCrossentropy(from_logits=True),
@@ -178,8 +178,8 @@ def _call_over_and_over(
 
 def _make_predictor(model: str) -> inference.Predictor:
     distribution = strategy.make_strategy("one_device")
-    strategy.reset_keras(strategy.resolve_precision("auto"), 0)
-    with distribution.scope():
+    settings = strategy.keras_settings(strategy.resolve_precision("auto"), 0)
+    with settings, distribution.scope():
         network = models.build(model)
     return inference.Predictor(network, distribution)
 

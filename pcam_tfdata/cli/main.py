@@ -112,6 +112,13 @@ def _parse(
 def _prepare_process() -> None:
     # Before TensorFlow is imported: its start-up notes are not the user's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Keras as it comes, not as the user has set it for other work: `keras.json`
+    # is looked for where no file can be.
+    os.environ |= {
+        "KERAS_BACKEND": "tensorflow",
+        "KERAS_HOME": os.devnull,
+        "KERAS_NNX_ENABLED": "false",
+    }
     # A command that a signal ends leaves semaphores to multiprocessing's tracker,
     # which removes them, and would say so.
     os.environ.setdefault(

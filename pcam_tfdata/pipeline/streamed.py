@@ -5,12 +5,16 @@ memory holds. The order is that of shuffled files and a shuffle buffer; a batch
 holds patches that lie near each other more often than a permutation's would.
 """
 
+import contextlib
 import functools
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
+
+# TensorFlow has no public way to read the global seed.
+from tensorflow.python.eager import context as eager_context
 
 from pcam_tfdata import records, schema
 from pcam_tfdata.pipeline import batches, buffers, selection
@@ -78,7 +82,8 @@ class StreamedPatches:
     ) -> tf.data.Dataset:
         """See `pipeline.train_batches`."""
         size = portion.size(batch_size)
-        ds = self._read_shuffled(seed)
+        with _global_seed(seed):
+            ds = self._read_shuffled(seed)
         ds = ds.batch(size, drop_remainder=True)
         if portion != batches.WHOLE:  # The others are read and left.
             ds = ds.shard(portion.count, portion.index)
@@ -185,6 +190,21 @@ class StreamedPatches:
         return ds.map(
             parse, num_parallel_calls=self._num_threads or _NUM_PARSING
         )
+
+
+@contextlib.contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Gives TensorFlow a global seed, which decides on shuffling too.
+
+    What else the program draws with its own stays as it was.
+    """
+    context = eager_context.context()
+    before = context._seed
+    context._seed = seed
+    try:
+        yield
+    finally:
+        context._seed = before
 
 
 def _cut(
