@@ -200,7 +200,8 @@ def load(
     """
     try:
         # Layers that are loaded draw seeds, too.
-        with strategy.keras_settings(seed=0), distribution.scope():
+        settings = strategy.keras_settings(seed=0)
+        with interruption.put_off(), settings, distribution.scope():
             model = keras.models.load_model(path)
     except Exception as error:  # Keras raises anything on bad bytes.
         raise ValueError(

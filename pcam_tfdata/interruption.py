@@ -79,8 +79,9 @@ def end_process_at_once() -> Iterator[None]:
 def put_off() -> Iterator[None]:
     """Has a signal wait until a call has returned; a second one does not wait.
 
-    For calls of TensorFlow: one prediction in two hundred that a handler's
-    exception ended within them aborted with a damaged heap.
+    For calls of TensorFlow: what a handler raises within them may come out as
+    another error, and one prediction in two hundred that was ended so aborted
+    with a damaged heap.
     """
     came: list[int] = []
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from pcam_tfdata import (
     cluster,
     dead_network,
+    interruption,
     loop,
     manifest,
     models,
@@ -91,10 +92,11 @@ def _train(
     training, validation = _open_patches(options, distribution, group)
     facts = _list_facts(options, training)
     with _hold_run(options, facts, group):
-        stepped = _make_trainer(options, distribution, training)
-        run = loop.Loop(
-            options, distribution, stepped, training, validation, group
-        )
+        with interruption.put_off():
+            stepped = _make_trainer(options, distribution, training)
+            run = loop.Loop(
+                options, distribution, stepped, training, validation, group
+            )
         if run.is_finished():
             _logger.info("%s: finished before, nothing to do.", options.run_dir)
         else:

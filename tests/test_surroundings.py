@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from conftest import run_pcam
 
 from pcam_tfdata import (
     evaluate,
+    models,
     pipeline,
     run_files,
     strategy,
@@ -25,6 +27,25 @@ from pcam_tfdata import (
 )
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
+
+
+# Signals.
+
+
+def test_signal_waits_until_the_network_is_made(
+    records_dir, tmp_path, monkeypatch
+):
+    build, made = models.build, []
+
+    def build_interrupted(name):
+        signal.raise_signal(signal.SIGINT)
+        made.append(build(name))
+        return made[0]
+
+    monkeypatch.setattr(models, "build", build_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(options_of(records_dir, tmp_path / "run"))
+    assert made
 
 
 # Programs that use the package.
