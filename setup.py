@@ -53,5 +53,5 @@ setuptools.setup(
         # moto's server answers as S3 does.
         "dev-remote": ["flask", "flask-cors", "moto[s3]"],
     },
-    entry_points={"console_scripts": ["pcam = pcam_tfdata.cli.main:run"]},
+    entry_points={"console_scripts": ["pcam = pcam_tfdata.__main__:main.run"]},
 )

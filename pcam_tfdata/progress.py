@@ -32,7 +32,7 @@ class Progress:
             initial=done,
             desc=description,
             unit=" patches",
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr and sys.stderr.isatty()),
             leave=False,
             dynamic_ncols=True,
         )

@@ -473,7 +473,6 @@ def run():
         time.sleep(3)
         print("tidy", flush=True)
 
-main._REPEAT_SECONDS = 1
 verify.run = run
 main.run(["verify", "--records_dir=none"])
 """

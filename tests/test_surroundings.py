@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pcam_tfdata import (
     evaluate,
     models,
     pipeline,
+    progress,
     run_files,
     strategy,
     train,
@@ -26,10 +28,118 @@ from pcam_tfdata import (
     verify,
 )
 
+PCAM = (sys.executable, "-m", "pcam_tfdata")
 FOLDS = tuple(f"fold{n}" for n in range(5))
 
 
-# Signals.
+def run_in_shell(arguments, redirection: str) -> subprocess.CompletedProcess:
+    """Runs a command of `pcam` as a shell does that redirects its streams."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *PCAM, *arguments],
+        capture_output=True,
+        timeout=300,
+    )
+
+
+# Standard streams.
+
+
+@pytest.mark.parametrize(
+    "closed", ["2>&-", ">&-", "<&- >&- 2>&-"], ids=["stderr", "stdout", "all"]
+)
+def test_closed_streams_cost_no_work(kaggle_tree, tmp_path, closed):
+    records_dir = tmp_path / "records"
+    result = run_in_shell(
+        [
+            "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
+            f"--output_dir={records_dir}", "--num_workers=1",
+        ],
+        closed,
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert verify.verify(str(records_dir), num_workers=1) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "code"), [("--records_dir=none", 1), ("--no_such=1", 2)]
+)
+@pytest.mark.parametrize("stderr", ["closed", "left"])
+def test_exit_code_says_what_nobody_reads(flag, code, stderr):
+    if stderr == "closed":
+        result = run_in_shell(["verify", flag], "2>&-")
+    else:
+        result = run_for_nobody("verify", flag, stderr=subprocess.STDOUT)
+    assert result.returncode == code
+
+
+def run_for_nobody(*arguments, **options) -> subprocess.CompletedProcess:
+    """Runs a command whose stdout is a pipe that its reader has left."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as stdout:
+        return subprocess.run(
+            [*PCAM, *arguments], stdout=stdout, timeout=300, **options
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["audit"], ["audit", "--help"], ["--help"]], ids=" ".join
+)
+def test_reader_that_leaves_is_no_failure(records_dir, arguments):
+    if arguments == ["audit"]:
+        arguments = [*arguments, f"--records_dir={records_dir}"]
+    result = run_for_nobody(*arguments, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_output_without_room_is_told_in_one_line(tmp_path):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    with open(tmp_path / "out", "wb") as stdout:
+        result = subprocess.run(
+            [*PCAM, "verify", "--help"], stdout=stdout, stderr=subprocess.PIPE,
+            preexec_fn=limit, text=True,
+            # Python may leave files of bytecode cut short.
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("standard output: File too large.")
+
+
+def test_progress_needs_no_stderr(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress.Progress(10, "test") as bar:
+        bar.advance_to(10)
+
+
+# Signals before there is anything to tidy up.
+
+INTERRUPTED = """
+import importlib.abc, os, runpy, signal, sys
+
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv[1:] = ["audit", "--records_dir=none"]
+runpy.run_module("pcam_tfdata", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "name", ["absl", "pcam_tfdata.cli.audit", "pcam_tfdata.audit.job"]
+)
+def test_signal_during_imports_ends_the_process_at_once(name, number):
+    code = INTERRUPTED.format(name=name, number=int(number))
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (-number, "")
 
 
 def test_signal_waits_until_the_network_is_made(

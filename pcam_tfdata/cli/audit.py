@@ -10,7 +10,7 @@ import os
 
 from absl import flags
 
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("records_dir",)
 _PAGE = "audit.png"
@@ -33,7 +33,8 @@ _NUM_WORKERS = flags.DEFINE_integer(
 
 def run() -> int:
     """Prints what was found; returns 1 where --fail_on says so."""
-    from pcam_tfdata.audit import job, text
+    with quiet.imports():
+        from pcam_tfdata.audit import job, text
 
     output_dir = options.value("output_dir")
     if output_dir:

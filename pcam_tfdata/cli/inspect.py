@@ -7,7 +7,7 @@ import os
 
 from absl import flags
 
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import options, quiet
 
 REQUIRED_FLAGS = ("records_dir", "output_dir")
 _NUM_PATCHES = 24
@@ -21,7 +21,8 @@ _SEED = flags.DEFINE_integer(
 
 def run() -> None:
     """Writes the overview and prints it."""
-    from pcam_tfdata import overview, report
+    with quiet.imports():
+        from pcam_tfdata import overview, report
 
     records_dir = options.value("records_dir")
     output_dir = options.value("output_dir")

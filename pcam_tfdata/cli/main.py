@@ -4,6 +4,7 @@ Only the module of the command that runs is imported. What goes wrong ends in
 one line on stderr: exit code 2 for usage, 1 for bad data.
 """
 
+import contextlib
 import importlib
 import logging
 import math
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from absl import app, flags
+
+from pcam_tfdata.cli import standard_streams
 
 COMMANDS = {
     "synthesize": "Write a folder of made-up patches, laid out like Kaggle's.",
@@ -41,19 +44,14 @@ _KINDS = {
 }
 # Set, it shows where an error came from.
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
-# A signal whose exception Python dropped comes again: soon where Python told us,
-# and later where it may have been dropped without a word.
-_SOON_SECONDS = 0.1
-_REPEAT_SECONDS = 10
+_REPEAT_SECONDS = 0.1  # After which a dropped signal comes again.
 _HELP_FLAGS = ("--help", "-help", "-h", "help")
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command of `argv` (default: of the process) and exits."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    if set(argv) & set(_HELP_FLAGS):
-        # `pcam --help | head` ends without a traceback.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    standard_streams.prepare()
     if not argv or argv[0] in _HELP_FLAGS:
         _print_commands(sys.stdout if argv else sys.stderr)
         sys.exit(0 if argv else 2)
@@ -66,12 +64,9 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         )
     try:
         _prepare_process()
-        module = importlib.import_module(f"pcam_tfdata.cli.{command}")
-        if set(arguments) & set(_HELP_FLAGS[:-1]):
-            _print_flags(command, module)
-            sys.exit(0)
-        _parse(command, module, arguments)
-        sys.exit(module.run())
+        code = _run_command(command, arguments)
+        sys.stdout.flush()  # Here a full disk is told.
+        sys.exit(code)
     except (flags.Error, app.UsageError) as error:
         _fail(2, f"pcam {command}: {_one_line(error)}")
     except Exception as error:
@@ -83,6 +78,16 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         _end(1, _message(error))
     except tuple(_SIGNALS) as error:
         _end_by_signal(command, type(error))
+
+
+def _run_command(command: str, arguments: Sequence[str]) -> int | None:
+    module = importlib.import_module(f"pcam_tfdata.cli.{command}")
+    if set(arguments) & set(_HELP_FLAGS[:-1]):
+        _print_flags(command, module)
+        return 0
+    _parse(command, module, arguments)
+    _handle_signals()
+    return module.run()
 
 
 def _parse(
@@ -130,6 +135,12 @@ def _prepare_process() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _handle_signals() -> None:
+    """Has signals raise: what runs from now on may have to tidy up."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # See __main__.py.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = _repeat_dropped
 
@@ -174,7 +185,6 @@ _SIGNALS = {
 
 
 def _terminate(*_: object) -> None:
-    _repeat(_Terminated, _REPEAT_SECONDS)
     raise _Terminated
 
 
@@ -183,26 +193,13 @@ def _repeat_dropped(dropped: "sys.UnraisableHookArgs") -> None:
 
     What is raised there is dropped, and by default printed with a traceback.
     """
-    if dropped.exc_type in _SIGNALS:
-        _repeat(dropped.exc_type, _SOON_SECONDS)
-    else:
+    if dropped.exc_type not in _SIGNALS:
         sys.__unraisablehook__(dropped)
-
-
-def _repeat(kind: type[BaseException], seconds: float) -> None:
-    """Lets a signal come again, unless somebody is tidying up for it by then."""
-
-    def come_again(*_: object) -> None:
-        error = sys.exception()
-        while error is not None:
-            if isinstance(error, kind):
-                return
-            error = error.__context__
-        number, _ = _SIGNALS[kind]
-        signal.raise_signal(number)  # It may have another handler by now.
-
-    signal.signal(signal.SIGALRM, come_again)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+        return
+    number, _ = _SIGNALS[dropped.exc_type]
+    # Raised, because it may have another handler by then.
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+    signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
 
 
 def _message(error: Exception) -> str:
@@ -235,7 +232,8 @@ def _end(code: int, message: str) -> NoReturn:
     A pool whose workers were killed raises now and then while Python shuts down.
     """
     print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # It may be what is told.
+        sys.stdout.flush()
     os._exit(code)
 
 

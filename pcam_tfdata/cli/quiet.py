@@ -1,10 +1,12 @@
-"""Imports without TensorFlow's start-up notes."""
+"""Imports without TensorFlow's start-up notes, which a signal can end."""
 
 import contextlib
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+
+from pcam_tfdata import interruption
 
 
 @contextlib.contextmanager
@@ -13,10 +15,12 @@ def imports() -> Iterator[None]:
 
     TensorFlow says at its import, from C++ and under any log level, that there
     is no GPU. Commands import it when they run, so that their help and a wrong
-    flag need not wait for it.
+    flag need not wait for it. A signal ends the process at once: what a handler
+    raises is easily lost in imports, where C calls Python, and there is nothing
+    to tidy up yet.
     """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with interruption.end_process_at_once(), tempfile.TemporaryFile() as held:
         stderr = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:

@@ -7,7 +7,6 @@ run's, and of splits that it was trained on.
 """
 
 import shutil
-import signal
 import sys
 
 from absl import app, flags
@@ -58,9 +57,7 @@ def _check_columns(flag: str, names: list[str], table: run_table.Table) -> None:
 
 
 def _print(table: run_table.Table) -> None:
-    # `pcam runs | head` ends quietly, and a name need not be UTF-8.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout.reconfigure(errors="backslashreplace")  # Names, maybe no UTF-8.
     columns = _COLUMNS.value or list(table.shown)
     if sys.stdout.isatty() and not _COLUMNS.value:
         columns = run_table.fit(table, shutil.get_terminal_size().columns)
