@@ -174,7 +174,9 @@ class Trainer:
         run = self._distribution.run
         last = step + num_steps
         is_finite = tf.constant(True)
+        statistics = self.model.non_trainable_weights
         while is_finite and step < last:
+            before = [tf.convert_to_tensor(v.value) for v in statistics]
             gradients, part, finite = run(
                 self._compute, args=(next(batches), step)
             )
@@ -186,6 +188,9 @@ class Trainer:
                 sums += self._distribution.reduce(
                     tf.distribute.ReduceOp.SUM, part, axis=None
                 )
+            else:  # Batch normalization has looked at the batch.
+                for variable, value in zip(statistics, before, strict=True):
+                    variable.assign(value)
             step += 1
         return sums, step, is_finite
 

@@ -463,10 +463,11 @@ def poison(machine, value) -> None:
     machine.model.trainable_variables[-1].assign([value])
 
 
+@pytest.mark.parametrize("build", [linear, deep])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_step_that_is_not_finite_changes_nothing(two, value):
+def test_step_that_is_not_finite_changes_nothing(two, value, build):
     for distribution in (ONE(), two):
-        machine = make(distribution, linear, name="adam")
+        machine = make(distribution, build, name="adam")
         batches = make_batches(3)
         run(machine, distribution, batches[:1])
         poison(machine, value)
