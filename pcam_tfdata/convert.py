@@ -168,7 +168,7 @@ def _fill(
         )
         ids, more = _settle_ids(pool, listings, found, options)
         found += more
-        _fail_or_go_on(found, options)
+        _fail_or_go_on(found, options, _count_usable(listings, ids))
         _check_center_tumor(listings, options)
         splits = plan.plan_splits(
             listings,
@@ -227,11 +227,21 @@ def _settle_ids(
     return identity.hash_all(pool, listings, options.check_ids)
 
 
+def _count_usable(
+    listings: Sequence[listing.Listing], ids: Sequence[np.ndarray | None]
+) -> int:
+    """Returns how many patches have an id, or will have one."""
+    return sum(
+        len(patches) if found is None else np.count_nonzero(found != b"")
+        for patches, found in zip(listings, ids, strict=True)
+    )
+
+
 def _fail_or_go_on(
-    found: Sequence[faults.Fault], options: ConvertOptions
+    found: Sequence[faults.Fault], options: ConvertOptions, num_usable: int
 ) -> None:
     if found and options.on_bad_patch == "fail":
-        raise faults.BadInputError(found)
+        raise faults.BadInputError(found, num_usable)
 
 
 def _check_center_tumor(
@@ -292,7 +302,8 @@ def _write(
         description="convert",
     )
     late = [fault for result in results for fault in result.faults]
-    _fail_or_go_on(late, options)
+    num_usable = sum(result.shard.num_records for result in results)
+    _fail_or_go_on(late, options, num_usable)
     ends = np.cumsum([split.num_shards for split in splits])
     of_split = {
         split.name: results[end - split.num_shards : end]

@@ -1,9 +1,12 @@
 """Faults of the input, collected so that one run shows them all."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
-_MAX_SHOWN = 20
+MAX_LISTED = 1_000
+_MAX_EXAMPLES = 3
+_MAX_SHOWN = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,19 +16,95 @@ class Fault:
     Attributes:
         name: The source's name of the patch.
         reason: Where, what was found, what was expected, what to do. One line.
+        kind: What faults like this one are called, in the plural.
+        count: How many faults this one stands for.
     """
 
     name: str
     reason: str
+    kind: str = "other faults"
+    count: int = 1
 
 
 class BadInputError(ValueError):
-    """Patches that cannot be used; the message shows the first 20 of them."""
+    """Patches that cannot be used.
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    The message shows three faults of each kind, how many there are, and what
+    `--on_bad_patch=skip` would leave.
+
+    Args:
+        faults: At least one.
+        num_left: How many patches can be used; None where none may be skipped.
+    """
+
+    def __init__(
+        self, faults: Sequence[Fault], num_left: int | None = None
+    ) -> None:
         self.faults = tuple(faults)
-        lines = [fault.reason for fault in self.faults[:_MAX_SHOWN]]
-        if len(self.faults) > 1:
-            shown = min(len(self.faults), _MAX_SHOWN)
-            lines.append(f"{len(self.faults):,} faults, {shown} shown.")
+        by_kind: dict[str, list[Fault]] = {}
+        for fault in self.faults:
+            by_kind.setdefault(fault.kind, []).append(fault)
+        lines = []
+        for kind, alike in by_kind.items():
+            shown = [fault.reason for fault in alike[:_MAX_EXAMPLES]]
+            lines += shown
+            if num_more := count(alike) - len(shown):
+                lines.append(f"And {num_more:,} more {kind}.")
+        advice = ""
+        if num_left is not None:
+            advice = f" --on_bad_patch=skip would leave {num_left:,} patches."
+        total = count(self.faults)
+        if total == 1:
+            lines[-1] += advice
+        else:
+            counts = (f"{count(by_kind[kind]):,} {kind}" for kind in by_kind)
+            lines.append(f"{total:,} faults: {', '.join(counts)}.{advice}")
         super().__init__("\n".join(lines))
+
+
+def count(faults: Iterable[Fault]) -> int:
+    """Returns how many faults there are, listed one by one or not."""
+    return sum(fault.count for fault in faults)
+
+
+def list_some(
+    kind: str, place: str, total: int, described: Iterable[tuple[str, str]]
+) -> list[Fault]:
+    """Returns the first 1,000 faults of a kind, and one that stands for others.
+
+    A table of ten million rows may be bad in each of them.
+
+    Args:
+        kind: What they are called, in the plural.
+        place: The file or folder that they are faults of.
+        total: How many there are.
+        described: Name and reason of each, read as far as they are listed.
+    """
+    listed = [
+        Fault(name, reason, kind)
+        for name, reason in itertools.islice(described, MAX_LISTED)
+    ]
+    if num_more := total - len(listed):
+        reason = (
+            f"{place}: found {num_more:,} more {kind}, not listed one by one."
+        )
+        listed.append(Fault("", reason, kind, num_more))
+    return listed
+
+
+def show(text: str | bytes) -> str:
+    """Returns a quoted text for an error, cut if it is long."""
+    cut = repr(text[:_MAX_SHOWN])
+    return cut if len(text) <= _MAX_SHOWN else f"{cut} and more"
+
+
+def escape(text: str) -> str:
+    """Returns a text that prints in one line; a plain one as it is."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

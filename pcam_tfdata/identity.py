@@ -91,6 +91,7 @@ def _drop_mismatches(
         faults.Fault(
             patches.names[row].decode(),
             shards.mismatch(patches, row, hashes[row].decode()),
+            shards.MISMATCHES,
         )
         for row in rows
     ]

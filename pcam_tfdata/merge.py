@@ -5,6 +5,8 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
 from pcam_tfdata import (
     manifest,
     parts,
@@ -109,8 +111,10 @@ class Writer:
         self._options = options
         self._shards = shards
         self._num_patches = sum(shard.num_records for shard in shards)
-        _check_sidecar(options, self._num_patches)
-        self._sample = read_sample(options, _read_names(options))
+        once = None
+        if _check_names(options, self._num_patches):
+            once = _list_once(options)
+        self._sample = read_sample(options, _read_names(options)) or once
 
     def write(self, done: parts.Parts) -> int:
         """Returns how many patches; memory holds the logits of a shard."""
@@ -122,6 +126,8 @@ class Writer:
             threshold=self._options.threshold,
             allow_equal=self._options.allow_equal_probabilities,
         )
+        if self._sample is not None:
+            return len(self._sample.names)
         return self._num_patches
 
 
@@ -133,17 +139,33 @@ def _read_names(options: predict_options.PredictOptions) -> Iterator[str]:
             yield name
 
 
-def _check_sidecar(
+def _check_names(
     options: predict_options.PredictOptions, num_patches: int
-) -> None:
-    num_names = sum(1 for _ in _read_names(options))
-    if num_names != num_patches:
+) -> bool:
+    """Returns whether patches of the split share a name.
+
+    Raises:
+        ValueError: the sidecar has not a name for each patch.
+    """
+    # Memory holds eight bytes a name.
+    hashes = np.fromiter(map(hash, _read_names(options)), np.int64)
+    if len(hashes) != num_patches:
         path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
         raise ValueError(
-            f"{path}: found {num_names:,} rows of {options.split}, expected"
+            f"{path}: found {len(hashes):,} rows of {options.split}, expected"
             f" {num_patches:,}. Convert again."
         )
     manifest.check_sidecar(options.records_dir)
+    hashes.sort()
+    return bool((hashes[1:] == hashes[:-1]).any())
+
+
+def _list_once(options: predict_options.PredictOptions) -> submission.Sample:
+    """Returns a row for each name of a split where patches share some."""
+    path = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
+    rows = tables.iterate_csv(path, ("split", "source_name", "id"))
+    patches = (row[1:] for row in rows if row[0] == options.split)
+    return submission.list_once(path, patches)
 
 
 def read_sample(

@@ -4,12 +4,17 @@ Ten million hashes are 400 MB so, and 970 MB as Python's strings in a list.
 """
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from pcam_tfdata import schema
 
+MAX_BYTES = 255  # Longer names no file system in use can hold.
+PLAIN = f"a plain name without path separators, of at most {MAX_BYTES} bytes"
+_NO_NAMES = frozenset(("", ".", ".."))
+_IMAGE_SUFFIX = re.compile(rb"(?<=.)(\.(tiff?|png|jpe?g))+\Z", re.IGNORECASE)
 _WORD_BYTES = 8
 _BLOCK_ROWS = 1 << 18
 _IS_HEX = np.isin(np.arange(256), list(b"0123456789abcdefABCDEF"))
@@ -20,8 +25,10 @@ def to_array(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
     """Returns names as bytes [num_names], UTF-8; such an array as it is."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "S":
         return values
-    # One by one: an array of str takes four bytes a letter on the way.
-    return np.array([_encode(name) for name in values] or [], np.bytes_)
+    try:
+        return np.array(values, np.bytes_)
+    except UnicodeEncodeError:  # NumPy encodes ASCII alone.
+        return np.array([_encode(name) for name in values], np.bytes_)
 
 
 def to_text(names: np.ndarray | Sequence[bytes]) -> list[str]:
@@ -106,6 +113,37 @@ def find_repeated(names: np.ndarray) -> np.ndarray:
     return places[is_repeated]
 
 
+def find_first(names: np.ndarray) -> np.ndarray:
+    """Returns for each name the place where it comes first: int64 [num_names].
+
+    Args:
+        names: S [num_names].
+    """
+    first = np.arange(len(names))
+    places = find_repeated(names)
+    is_start = mark_first(names[places])
+    first[places] = places[is_start][np.cumsum(is_start) - 1]
+    return first
+
+
+def find(names: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns the first place of each name among others: int64 [num_names].
+
+    Args:
+        names: S [num_names].
+        known: S, the others.
+
+    Returns:
+        -1 for a name that is not there.
+    """
+    if not len(known) or not len(names):
+        return np.full(len(names), -1)
+    order = argsort(known)
+    places = np.searchsorted(known, names, sorter=order)
+    places = order[np.minimum(places, len(known) - 1)]
+    return np.where(known[places] == names, places, -1)
+
+
 def are_hashes(names: np.ndarray) -> np.ndarray:
     """Returns which names are written as a SHA-1: 40 lower-case hex digits.
 
@@ -128,6 +166,49 @@ def are_hashes(names: np.ndarray) -> np.ndarray:
     return found
 
 
+def is_plain(name: str) -> bool:
+    """Returns whether a name is printable, and no path."""
+    return (
+        name.isprintable()
+        and not set(name) & set("/\\")
+        and name not in _NO_NAMES
+    )
+
+
+def find_unfit(texts: Sequence[str]) -> list[int]:
+    """Returns the places of names that are no plain names of a file.
+
+    These are the paths, the empty, those with characters that do not print,
+    and those of more than 255 bytes.
+    """
+    joined = "".join(texts)
+    if (
+        joined.isascii()
+        and joined.isprintable()
+        and "/" not in joined
+        and "\\" not in joined
+        and _NO_NAMES.isdisjoint(texts)
+        and max(map(len, texts), default=0) <= MAX_BYTES
+    ):
+        return []  # The rule: 9 times faster than one by one.
+    return [
+        place
+        for place, text in enumerate(texts)
+        if not is_plain(text) or len(text.encode()) > MAX_BYTES
+    ]
+
+
+def normalize(names: np.ndarray) -> np.ndarray:
+    """Returns ids as they are compared, whoever wrote them.
+
+    The suffix of an image is no part of them, and hashes are in lower case.
+
+    Args:
+        names: S [num_names].
+    """
+    return lower_hashes(_map_blocks(_strip_block, names))
+
+
 def lower_hashes(names: np.ndarray) -> np.ndarray:
     """Returns names, those lower-cased that are 40 hex digits.
 
@@ -137,11 +218,7 @@ def lower_hashes(names: np.ndarray) -> np.ndarray:
     Args:
         names: S [num_names].
     """
-    blocks = [
-        _lower_block(names[start : start + _BLOCK_ROWS])
-        for start in range(0, len(names), _BLOCK_ROWS)
-    ]
-    return blocks[0] if len(blocks) == 1 else join(blocks or [names])
+    return _map_blocks(_lower_block, names)
 
 
 def _encode(name: str | bytes) -> bytes:
@@ -171,6 +248,25 @@ def _read_word(letters: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _places(is_new: np.ndarray) -> np.ndarray:
     """Returns each place where something is new, and 0 elsewhere."""
     return np.where(is_new, np.arange(len(is_new)), 0)
+
+
+def _map_blocks(
+    function: Callable[[np.ndarray], np.ndarray], names: np.ndarray
+) -> np.ndarray:
+    """Returns what a function makes of names, a block at a time."""
+    blocks = [
+        function(names[start : start + _BLOCK_ROWS])
+        for start in range(0, len(names), _BLOCK_ROWS)
+    ]
+    return blocks[0] if len(blocks) == 1 else join(blocks or [names])
+
+
+def _strip_block(names: np.ndarray) -> np.ndarray:
+    """Returns names without the suffix of an image."""
+    letters = np.ascontiguousarray(names).view(np.uint8)
+    if ord(".") not in letters:
+        return names
+    return np.array([_IMAGE_SUFFIX.sub(b"", name) for name in names.tolist()])
 
 
 def _lower_block(names: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ from pcam_tfdata import (
 )
 from pcam_tfdata.sources import listing
 
+UNREADABLE = "patches that cannot be read"
+MISMATCHES = "ids that are not the SHA-1 of their pixels"
 _BLOCK_PATCHES = 64
 
 
@@ -99,7 +101,8 @@ def hash_patches(
     found = []
     for row, pixels in enumerate(patches.images.read()):
         if pixels.image is None:
-            found.append(faults.Fault(_name(patches, row), pixels.reason))
+            name = _name(patches, row)
+            found.append(faults.Fault(name, pixels.reason, UNREADABLE))
         else:
             hashes[row] = schema.hash_pixels(pixels.image)
     workers.count_done(len(patches))
@@ -198,12 +201,13 @@ def _read_blocks(
     while some := list(itertools.islice(pixels_of_row, _BLOCK_PATCHES)):
         kept = []
         for row, pixels in some:
-            reason = pixels.reason
+            reason, kind = pixels.reason, UNREADABLE
             if pixels.image is not None:
                 patch_id = schema.hash_pixels(pixels.image)
-                reason = _find_change(task, row, patch_id)
+                reason, kind = _find_change(task, row, patch_id), MISMATCHES
             if reason:
-                found.append(faults.Fault(_name(task.patches, row), reason))
+                name = _name(task.patches, row)
+                found.append(faults.Fault(name, reason, kind))
                 continue
             images[len(kept)] = pixels.image
             kept.append((row, patch_id, pixels.tumor_fraction))

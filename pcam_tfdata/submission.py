@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from pcam_tfdata import dead_network, metrics, tables
+from pcam_tfdata import dead_network, faults, metrics, name_columns, tables
+from pcam_tfdata.sources import csv_rows
 
 _CHUNK = 1 << 16
 
@@ -22,8 +23,8 @@ class Sample:
     peak than a prediction without a sample, where names are never in memory.
 
     Attributes:
-        names: S [num_patches], its ids in its order.
-        places: int64 [num_patches], the place of each among the patches.
+        names: S [num_rows], its ids in its order, as it writes them.
+        places: int64 [num_rows], the place of each among the patches.
     """
 
     names: np.ndarray
@@ -33,40 +34,87 @@ class Sample:
 def read_sample(path: str, patches: Iterable[str]) -> Sample:
     """Returns the rows of a sample submission.
 
+    An id that is not the name of a patch as it stands is compared as
+    `name_columns.normalize` has both. A repeated id is one row, with a warning.
+
     Args:
-        path: A CSV with a column `id`.
-        patches: Names of the patches, in order.
+        path: A CSV with a column `id`, as `csv_rows.read` reads it.
+        patches: Names of the patches, in order; of equal ones the first counts.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or its ids are not the
-            names of the patches, each once.
+            names of the patches.
     """
-    known = _to_array(patches)
-    wanted = _to_array(name for (name,) in tables.iterate_csv(path, ("id",)))
-    sorter = np.argsort(known)
-    found = np.searchsorted(known, wanted, sorter=sorter)
-    places = sorter[np.minimum(found, len(known) - 1)]
-    is_known = known[places] == wanted
+    table = csv_rows.read(path, ("id",))
+    texts = table.texts[0]
+    known, wanted = _to_array(patches), _to_array(texts)
+    places = name_columns.find(wanted, known)
+    other = np.flatnonzero(places < 0)
+    places[other] = name_columns.find(
+        name_columns.normalize(wanted[other]), name_columns.normalize(known)
+    )
+    # NumPy drops a zero byte at an end.
+    has_zero = texts.str.contains("\0", regex=False).to_numpy(bool)
+    is_known = (places >= 0) & ~has_zero
     is_used = np.zeros(len(known), bool)
     is_used[places[is_known]] = True
-    ordered = np.sort(wanted)
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    problems = (
-        (repeated, "repeated"),
-        (np.unique(wanted[~is_known]), "not among the patches"),
-        (known[~is_used], "patches without a row"),
-    )
+    is_missing = ~is_used[name_columns.find_first(known)]
+    problems = {
+        "not among the patches": texts[~is_known],
+        "with text beyond the header": texts[table.is_long],
+        "patches without a row": map(_to_text, known[is_missing]),
+    }
     wrong = [
-        f"{len(names):,} {what} (as {_to_text(min(names))})"
-        for names, what in problems
-        if len(names)
+        f"{len(names):,} {what} (as {faults.escape(min(names))})"
+        for what, found in problems.items()
+        if (names := list(found))
     ]
     if wrong:
         raise ValueError(
             f"{path}: found ids {'; '.join(wrong)}, expected each of the"
             f" {len(known):,} patches once. Nothing was written."
         )
-    return Sample(wanted, places)
+    rows = _list_once(path, places, wanted)
+    return Sample(wanted[rows], places[rows])
+
+
+def list_once(path: str, patches: Iterable[tuple[str, str]]) -> Sample:
+    """Returns a row for each name of patches of which some share a name.
+
+    A warning counts these.
+
+    Args:
+        path: Where they are listed.
+        patches: Name and hash of the pixels of each, in order.
+
+    Raises:
+        ValueError: patches of one name have unequal pixels.
+    """
+    rows = list(patches)
+    names, hashes = (_to_array(row[place] for row in rows) for place in (0, 1))
+    first = name_columns.find_first(names)
+    differs = np.flatnonzero(hashes != hashes[first])
+    if len(differs):
+        raise ValueError(
+            f"{path}: found {len(differs):,} patches with the name of another"
+            f" one whose pixels differ (as {_to_text(names[differs[0]])}),"
+            " expected one patch a name. Convert them under names of their own."
+        )
+    rows = _list_once(path, first, names)
+    return Sample(names[rows], rows)
+
+
+def _list_once(path: str, keys: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Returns the first row of each key; a warning counts the others."""
+    rows = np.sort(np.unique(keys, return_index=True)[1])
+    if num_others := len(keys) - len(rows):
+        again = np.setdiff1d(np.arange(len(keys)), rows)[0]
+        _logger.warning(
+            "Warning: %s: found %s rows that repeat an id (as %s). Each id gets"
+            " one row.",
+            path, f"{num_others:,}", _to_text(names[again]),
+        )  # fmt: skip
+    return rows
 
 
 def write(

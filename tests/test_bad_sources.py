@@ -58,21 +58,70 @@ def write_labels(folder, rows) -> None:
 @pytest.mark.parametrize(
     ("row", "found"),
     [
-        ("{}.tif,1", "found id {}.tif without a file"),
+        ("{}_,1", "found id {}_ without a file, expected {}_.tif"),
         ("{},-1", "line 2: found label '-1' for {}"),
         ("{},+1", "line 2: found label '+1' for {}"),
         ("{},1,x", "line 2: found 3 fields for {}, expected 2"),
     ],
-    ids=["suffix", "minus", "plus", "surplus"],
+    ids=["other", "minus", "plus", "surplus"],
 )
 def test_reason_is_told_where_every_row_is_bad(kaggle, row, found):
     folder, names = kaggle
     write_labels(folder, map(row.format, names))
     with pytest.raises(faults.BadInputError) as raised:
         run("kaggle", folder)
-    assert found.format(names[0]) in raised.value.faults[0].reason
+    reason = found.replace("{}", names[0])
+    assert reason in raised.value.faults[0].reason
     line = refused("kaggle", folder, on_bad_patch="skip")
     assert line.startswith("Split train: found no patch that can be used")
+
+
+def test_faults_are_counted_by_kind_and_say_what_skipping_leaves(
+    tmp_path, caplog
+):
+    folder = tmp_path / "kaggle"
+    names = write_patches(folder / "train", make_clouds(100))
+    labels = [f"{name},{place % 2}" for place, name in enumerate(names)]
+    missing = names[94:]
+    for name in missing:
+        (folder / "train" / f"{name}.tif").unlink()
+    twice, other = labels[:5], [f"{name},x" for name in names[50:52]]
+    labels[50:52] = other
+    write_labels(folder, [*labels, *twice, f"{names[10]},1", f"{names[11]},0"])
+    with pytest.raises(faults.BadInputError) as raised:
+        run("kaggle", folder)
+    *told, last = str(raised.value).splitlines()
+    table = folder / "train_labels.csv"
+    starts = [
+        f"{table}: line 52: found label 'x' for {names[50]}",
+        f"{table}: line 53: found label 'x' for {names[51]}",
+        f"{table}: line 107: found conflicting labels for {names[10]}",
+        f"{table}: line 108: found conflicting labels for {names[11]}",
+        *(f"{table}: found id {name} without a file" for name in missing[:3]),
+        "And 3 more rows without a file.",
+    ]
+    assert len(told) == len(starts)
+    for line, start in zip(told, starts, strict=True):
+        assert line.startswith(start)
+    assert last == (
+        "10 faults: 2 bad labels, 2 conflicts, 6 rows without a file."
+        " --on_bad_patch=skip would leave 90 patches."
+    )
+    assert f"{table}: found 5 rows that repeat an id with the same" in (
+        caplog.text
+    )
+    made = run("kaggle", folder, on_bad_patch="skip")
+    assert sum(split.num_records for split in made.splits) == 90
+
+
+def test_fault_of_late_pixels_says_what_skipping_leaves(kaggle):
+    folder, names = kaggle
+    write_labels(folder, [f"{name},1" for name in names])
+    path = folder / "train" / f"{names[1]}.tif"
+    path.write_bytes(b"no image")
+    line = refused("kaggle", folder, num_folds=2)
+    assert line.startswith(f"{path}: found 8 bytes that do not decode")
+    assert line.endswith(" --on_bad_patch=skip would leave 2 patches.")
 
 
 def test_table_of_a_header_alone_is_refused(kaggle):

@@ -192,6 +192,21 @@ def test_files_saved_again_give_the_same_records(kaggle_tree, tmp_path):
     assert hash_folder(tmp_path / "a") == hash_folder(tmp_path / "b")
 
 
+def test_tables_as_people_have_them_give_the_same_records(
+    kaggle_tree, tmp_path
+):
+    run(kaggle_tree, tmp_path / "a")
+    for table in ("train_labels.csv", "sample_submission.csv"):
+        path = kaggle_tree / table
+        rows = tables.read_csv(str(path), ("id", "label"))
+        lines = [f"{name.upper()},{label}.0" for name, label in rows[1:]]
+        first = f"{rows[0][0]}.tif,{rows[0][1]}"
+        lines = ["Id,Label", first, *lines, first, " , ", ","]
+        path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    run(kaggle_tree, tmp_path / "b")
+    assert hash_folder(tmp_path / "a") == hash_folder(tmp_path / "b")
+
+
 def rename_by_number(tree: pathlib.Path) -> None:
     """Gives every patch a name that is no hash."""
     for split, table in (

@@ -8,7 +8,8 @@ import conftest
 import numpy as np
 import pytest
 
-from pcam_tfdata.sources import fault_log, image_folder
+from pcam_tfdata import faults
+from pcam_tfdata.sources import image_folder
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 
@@ -41,7 +42,7 @@ def test_files_are_sorted_and_named_without_their_suffix(tmp_path):
     assert texts(found.files) == ["a-.tif", "a.b.png", "b.tif", "ü"]
     assert texts(found.names) == ["a-", "a.b", "b", "ü"]
     assert found.path(2) == str(tmp_path / "b.tif")
-    assert (found.faults, found.num_faults) == ([], 0)
+    assert found.faults == []
     assert (found.files.dtype, len(found.bad_names)) == ("S7", 0)
 
 
@@ -139,7 +140,7 @@ def test_forest_of_links_is_listed_once(tmp_path):
             link.symlink_to(f"../level{number + 1}")
     found = listed(tmp_path, recursive=True, follow_symlinks=True)
     assert len(found.files) == 30  # There are 2^29 ways to the last one.
-    assert found.num_faults == 58
+    assert faults.count(found.faults) == 58
 
 
 def test_what_is_no_file_is_a_fault(tmp_path):
@@ -227,15 +228,15 @@ def test_order_of_the_file_system_changes_nothing(tmp_path, monkeypatch):
         assert texts(other.files) == texts(found[0].files)
         assert reasons(other) == reasons(found[0])
     assert len(found[0].files) == 60
-    assert found[0].num_faults == 37
+    assert faults.count(found[0].faults) == 37
 
 
 def test_faults_beyond_a_thousand_of_a_kind_are_counted(tmp_path):
     for number in range(1_200):
         (tmp_path / f"{number:04}").symlink_to("x")
     found = listed(tmp_path)
-    assert found.num_faults == 1_200
-    assert len(found.faults) == fault_log.MAX_LISTED + 1
+    assert faults.count(found.faults) == 1_200
+    assert len(found.faults) == faults.MAX_LISTED + 1
     assert "found 200 more links, not listed" in found.faults[-1].reason
 
 
@@ -265,7 +266,7 @@ start = time.process_time()
 found = image_folder.list_files(sys.argv[1])
 seconds = time.process_time() - start
 more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(len(found.files), found.num_faults, seconds / plain, more // 1024)
+print(len(found.files), len(found.faults), seconds / plain, more // 1024)
 """
 
 

@@ -14,6 +14,8 @@ import pytest
 from conftest import HALF_OF_FLOAT32, run_pcam
 
 from pcam_tfdata import (
+    convert,
+    join,
     locks,
     parts,
     pipeline,
@@ -25,6 +27,7 @@ from pcam_tfdata.pipeline import selection
 
 NUM_TEST = 299
 PARTS = "submission.csv.parts"
+HASH = "a123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
@@ -695,6 +698,79 @@ def test_sample_finds_names_of_any_kind(tmp_path):
     assert tables.read_csv(str(output), ("id", "label")) == [
         (names[place], str(labels[place])) for place in order
     ]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [HASH, "b", "test/c.jpg"],
+        [HASH.upper(), "b.tif", "test/c"],
+        [f"{HASH.upper()}.TIF", "b", "test/c.png"],
+        ["test/c.jpg", "b", "", HASH, "b.jpg", HASH.upper()],
+    ],
+    ids=["exact", "capitals", "suffixes", "repeated"],
+)
+def test_sample_may_spell_ids_otherwise(tmp_path, ids):
+    names = ["b", "test/c.jpg", HASH]
+    path = tmp_path / "sample.csv"
+    path.write_text("".join(f"{name}, \n" for name in [" ID ,x", *ids]))
+    sample = submission.read_sample(str(path), names)
+    expected = [name for name in ids if name][:3]
+    assert [name.decode() for name in sample.names] == expected
+    order = [expected[place] for place in np.argsort(sample.places)]
+    assert [name[0].lower() for name in order] == ["b", "t", "a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("c,0", r"1 not among the patches \(as c\)"),
+        (",0", r"1 not among the patches \(as \)"),
+        ("a\0,0", r"1 not among the patches \(as a.x00\)"),
+        ("a,0,x", r"1 with text beyond the header \(as a\)"),
+        ('"a,0', "line 4: found a quote that is never closed"),
+    ],
+    ids=["other", "none", "NUL", "long", "quote"],
+)
+def test_sample_that_is_no_table_of_the_patches_is_refused(
+    tmp_path, line, found
+):
+    path = tmp_path / "sample.csv"
+    path.write_text(f"id,label\na,0\nb,0\n{line}\n")
+    with pytest.raises(ValueError, match=found) as raised:
+        submission.read_sample(str(path), ["a", "b"])
+    assert str(raised.value).startswith(f"{path}: ")
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("with_sample", [False, True])
+def test_patch_that_records_hold_twice_gets_one_row(
+    records_dir, run_dir, undisturbed, tmp_path, with_sample
+):
+    tree, again = f"{records_dir}/../kaggle", str(tmp_path / "again")
+    convert.convert(convert.ConvertOptions(tree, again, seed=1, num_workers=1))
+    joined = str(tmp_path / "joined")
+    join.join([records_dir, again], joined)
+    more = []
+    if with_sample:
+        sample = tmp_path / "sample.csv"
+        sample.write_bytes(undisturbed)
+        more = [f"--sample_submission={sample}"]
+    found, told = predict(joined, run_dir, tmp_path / "out", *more)
+    assert f"found {NUM_TEST} rows that repeat an id (as " in told
+    rows, expected = (
+        [line.split(",") for line in data.decode().splitlines()]
+        for data in (found, undisturbed)
+    )
+    assert [name for name, _ in rows] == [name for name, _ in expected]
+    for (_, one), (_, other) in zip(rows[1:], expected[1:], strict=True):
+        assert abs(float(one) - float(other)) < 1e-4
+
+
+def test_names_that_two_unequal_patches_share_are_refused():
+    patches = [("a", HASH), ("b", HASH), ("a", HASH[::-1])]
+    with pytest.raises(ValueError, match=r"1 patches .* differ \(as a\)"):
+        submission.list_once("patches.csv", patches)
 
 
 @pytest.mark.parametrize(

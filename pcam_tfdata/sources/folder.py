@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata import faults, files, remote, schema, sharding, sources
-from pcam_tfdata.sources import image_folder, listing, plain_names
+from pcam_tfdata.sources import image_folder, listing
 
 DEALT = "train"
 _LABELS = (schema.NEGATIVE, schema.POSITIVE)
@@ -66,7 +66,7 @@ def _check_names(class_folders: Sequence[str]) -> None:
     for name in class_folders:
         if not name.isprintable():
             raise ValueError(
-                f"--class_folders: found {plain_names.show(name)}, expected"
+                f"--class_folders: found {faults.show(name)}, expected"
                 " names of letters that print. Rename the folder."
             )
 
@@ -187,6 +187,6 @@ def _warn_of_aside(
 
 
 def _count(names: Sequence[str], kind: str) -> str:
-    shown = ", ".join(map(plain_names.escape, names[:_MAX_SHOWN]))
+    shown = ", ".join(map(faults.escape, names[:_MAX_SHOWN]))
     more = ", ..." if len(names) > _MAX_SHOWN else ""
     return f"{len(names):,} {kind} ({shown}{more})"

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pcam_tfdata import faults, files, name_columns, remote
-from pcam_tfdata.sources import fault_log, plain_names
 
 _BLOCK_FILES = 1 << 16
 _FILE, _FOLDER, _LINKED_FOLDER = "file", "folder", "linked folder"
@@ -47,14 +46,13 @@ class FolderListing:
         files: S [num_files], sorted: file names as UTF-8; with `recursive`
             relative paths such as `a/b.tif`.
         names: S [num_files], `files` without their suffix, each once. A name of
-            40 hex digits is in lower case, as in `label_table`.
+            40 hex digits is in lower case.
         stamps: uint64 [num_files], in a bucket: what the listing says of the
             state of each file, see `remote.Entry`; None on a disk.
         bad_names: S, sorted, each once: names of what cannot be used. A row of
             such a name is not a row without a file.
         faults: By kind, then by file: at most 1,000 of a kind, and a fault
             without a name for each kind that has more.
-        num_faults: How many there are, listed or not.
     """
 
     folder: str
@@ -63,7 +61,6 @@ class FolderListing:
     stamps: np.ndarray | None
     bad_names: np.ndarray
     faults: list[faults.Fault]
-    num_faults: int
 
     def path(self, place: int) -> str:
         """Returns the path of the file at a place of `files`."""
@@ -98,20 +95,21 @@ def list_files(
     else:
         files.sort()
     stems = name_columns.lower_hashes(_stems(files))
-    log = fault_log.FaultLog(folder)
-    is_second = _find_seconds(folder, files, stems, log)
-    _log_odd(folder, walk.odd, log)
+    first = name_columns.find_first(stems)
+    is_second = first != np.arange(len(first))
     bad = [_stem(path) for paths in walk.odd.values() for path in paths]
     return FolderListing(
         folder=folder,
-        files=files[~is_second] if is_second.any() else files,
-        names=stems[~is_second] if is_second.any() else stems,
+        files=files[~is_second],
+        names=stems[~is_second],
         stamps=None if stamps is None else stamps[~is_second],
         bad_names=np.unique(
             name_columns.lower_hashes(np.array([*bad, b""], np.bytes_))
         )[1:],
-        faults=log.list_all(),
-        num_faults=log.num_faults,
+        faults=[
+            *_list_seconds(folder, files, stems, first),
+            *_list_odd(folder, walk.odd),
+        ],
     )
 
 
@@ -236,7 +234,7 @@ def _find_unfit(found: Sequence[bytes]) -> list[int]:
 
 def _is_plain(name: bytes) -> bool:
     try:
-        return plain_names.is_plain(name.decode())
+        return name_columns.is_plain(name.decode())
     except UnicodeDecodeError:
         return False
 
@@ -256,46 +254,39 @@ def _stem(path: bytes) -> bytes:
     return head if head and b"/" not in tail else path
 
 
-def _find_seconds(
-    folder: str, files: np.ndarray, stems: np.ndarray, log: fault_log.FaultLog
-) -> np.ndarray:
-    """Returns which files have the name of an earlier one: bool [num_files]."""
-    is_second = np.zeros(len(files), bool)
-    places = name_columns.find_repeated(stems)
-    is_first = name_columns.mark_first(stems[places])
-    first = places[is_first][np.cumsum(is_first) - 1]
-    is_second[places[~is_first]] = True
-    pairs = np.stack([places, first])[:, ~is_first]
-    pairs = pairs[:, np.argsort(pairs[0])]
+def _list_seconds(
+    folder: str, files: np.ndarray, stems: np.ndarray, first: np.ndarray
+) -> list[faults.Fault]:
+    """Returns a fault for each file that has the name of an earlier one."""
+    seconds = np.flatnonzero(first != np.arange(len(first)))
 
-    def describe(number: int) -> tuple[str, str]:
-        name = stems[pairs[0, number]].decode()
+    def describe(place: int) -> tuple[str, str]:
+        name = stems[place].decode()
         second, kept = (
             os.path.join(folder, files[place].decode())
-            for place in pairs[:, number]
+            for place in (place, first[place])
         )
         return name, (
             f"{second}: found a second file for {name}, expected only {kept}."
             " Remove one."
         )
 
-    log.add_all("second files", [0] * pairs.shape[1], describe)
-    return is_second
+    described = map(describe, seconds)
+    return faults.list_some("second files", folder, len(seconds), described)
 
 
-def _log_odd(
-    folder: str, odd: dict[str, list[bytes]], log: fault_log.FaultLog
-) -> None:
+def _list_odd(folder: str, odd: dict[str, list[bytes]]) -> list[faults.Fault]:
+    """Returns a fault for each thing that cannot be used."""
+
+    def describe(kind: str, path: bytes) -> tuple[str, str]:
+        path, name = (
+            faults.escape(text.decode(errors="backslashreplace"))
+            for text in (path, _stem(path))
+        )
+        return name, f"{os.path.join(folder, path)}: {_PROBLEMS[kind]}"
+
+    found = []
     for kind, paths in sorted(odd.items()):
-        paths.sort()
-
-        def describe(
-            number: int, kind: str = kind, paths: list[bytes] = paths
-        ) -> tuple[str, str]:
-            path, name = (
-                plain_names.escape(text.decode(errors="backslashreplace"))
-                for text in (paths[number], _stem(paths[number]))
-            )
-            return name, f"{os.path.join(folder, path)}: {_PROBLEMS[kind]}"
-
-        log.add_all(kind, [0] * len(paths), describe)
+        described = map(describe, itertools.repeat(kind), sorted(paths))
+        found += faults.list_some(kind, folder, len(paths), described)
+    return found

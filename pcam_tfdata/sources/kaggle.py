@@ -139,14 +139,18 @@ def _join(
     table: label_table.LabelTable,
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Joins the rows of a table with the files of a folder."""
-    places = _find(table.names, folder.names)
+    places = name_columns.find(
+        table.names, name_columns.normalize(folder.names)
+    )
     has_file = places >= 0
     missing = table.names[~has_file]
-    missing = missing[_find(missing, folder.bad_names) < 0]
+    bad_files = name_columns.normalize(folder.bad_names)
+    missing = missing[name_columns.find(missing, bad_files) < 0]
     has_row = np.zeros(len(folder.names), bool)
     has_row[places[has_file]] = True
     surplus = np.flatnonzero(~has_row)
-    surplus = surplus[_find(folder.names[surplus], table.bad_names) < 0]
+    names = name_columns.normalize(folder.names[surplus])
+    surplus = surplus[name_columns.find(names, table.bad_names) < 0]
     found = [
         *table.faults,
         *folder.faults,
@@ -163,21 +167,12 @@ def _join(
     return patches, found
 
 
-def _find(names: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns the place of each name among `known`, which are unique; or -1."""
-    if not len(known) or not len(names):
-        return np.full(len(names), -1)
-    order = name_columns.argsort(known)
-    places = np.searchsorted(known, names, sorter=order)
-    places = order[np.minimum(places, len(known) - 1)]
-    return np.where(known[places] == names, places, -1)
-
-
 def _tell_missing(table_path: str, name: str) -> faults.Fault:
     return faults.Fault(
         name,
         f"{table_path}: found id {name} without a file, expected {name}.tif in"
         " the folder beside it. Add the file or remove the row.",
+        "rows without a file",
     )
 
 
@@ -188,6 +183,7 @@ def _tell_surplus(
         folder.names[place].decode(),
         f"{folder.path(place)}: found a file without a row, expected one in"
         f" {table_path}. Add the row or remove the file.",
+        "files without a row",
     )
 
 
@@ -198,12 +194,13 @@ def _place(
     table = label_table.read_slides(slide_csv)
     if table.faults:
         raise ValueError(table.faults[0].reason)
-    places = _find(patches.names, table.names)
+    places = name_columns.find(patches.names, table.names)
     missing = [
         faults.Fault(
             name,
             f"{slide_csv}: found no row for {name}, expected its slide. Add the"
             " row or leave --slide_csv out.",
+            "patches without a slide",
         )
         for name in name_columns.to_text(patches.names[places < 0])
     ]

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcam_tfdata import name_columns, tables
-from pcam_tfdata.sources import plain_names
+from pcam_tfdata import faults, name_columns, tables
 
 _SLIDE, _X, _Y = "wsi", "coord_x", "coord_y"
 _LARGEST = 2**53  # float64, as which pandas writes them, holds each up to it.
@@ -42,12 +41,12 @@ def read(path: str, num_patches: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_slides(path: str, slides: Sequence[str]) -> None:
     known = sorted(set(slides) - {""})
-    unfit = {known[place] for place in plain_names.find_unfit(known)}
+    unfit = {known[place] for place in name_columns.find_unfit(known)}
     if unfit:
         row = next(row for row, slide in enumerate(slides) if slide in unfit)
         raise ValueError(
-            f"{path}: row {row}: found {_SLIDE} {plain_names.show(slides[row])},"
-            f" expected {plain_names.EXPECTED}. Mend the row."
+            f"{path}: row {row}: found {_SLIDE} {faults.show(slides[row])},"
+            f" expected {name_columns.PLAIN}. Mend the row."
         )
 
 
@@ -58,7 +57,7 @@ def _to_numbers(path: str, column: str, texts: Sequence[str]) -> np.ndarray:
     if is_bad.any():
         row = int(is_bad.argmax())
         raise ValueError(
-            f"{path}: row {row}: found {column} {plain_names.show(texts[row])},"
+            f"{path}: row {row}: found {column} {faults.show(texts[row])},"
             " expected a whole number of pixels, at most 2^53. Mend the row or"
             " fetch the file again."
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pcam_tfdata import faults, name_columns, schema, sources
-from pcam_tfdata.sources import listing, plain_names
+from pcam_tfdata.sources import listing
 
 
 class Rows:
@@ -124,10 +124,10 @@ def _check_labels(where: str, labels: np.ndarray) -> None:
 def _check_ids(where: str, ids: Sequence[bytes]) -> None:
     # What is no UTF-8 becomes characters that do not print.
     texts = [patch_id.decode(errors="surrogateescape") for patch_id in ids]
-    for row in plain_names.find_unfit(texts)[:1]:
+    for row in name_columns.find_unfit(texts)[:1]:
         raise ValueError(
-            f"{where}, row {row}: found id {plain_names.show(ids[row])},"
-            f" expected {plain_names.EXPECTED}, in UTF-8. Prepare the dataset"
+            f"{where}, row {row}: found id {faults.show(ids[row])},"
+            f" expected {name_columns.PLAIN}, in UTF-8. Prepare the dataset"
             " with other ids, or without."
         )
 
