@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 MAX_LISTED = 1_000
+UNREADABLE = "patches that cannot be read"
 _MAX_EXAMPLES = 3
 _MAX_SHOWN = 60
 
@@ -22,7 +23,7 @@ class Fault:
 
     name: str
     reason: str
-    kind: str = "other faults"
+    kind: str = UNREADABLE
     count: int = 1
 
 

@@ -23,7 +23,6 @@ from pcam_tfdata import (
 )
 from pcam_tfdata.sources import listing
 
-UNREADABLE = "patches that cannot be read"
 MISMATCHES = "ids that are not the SHA-1 of their pixels"
 _BLOCK_PATCHES = 64
 
@@ -101,8 +100,7 @@ def hash_patches(
     found = []
     for row, pixels in enumerate(patches.images.read()):
         if pixels.image is None:
-            name = _name(patches, row)
-            found.append(faults.Fault(name, pixels.reason, UNREADABLE))
+            found.append(faults.Fault(_name(patches, row), pixels.reason))
         else:
             hashes[row] = schema.hash_pixels(pixels.image)
     workers.count_done(len(patches))
@@ -201,7 +199,7 @@ def _read_blocks(
     while some := list(itertools.islice(pixels_of_row, _BLOCK_PATCHES)):
         kept = []
         for row, pixels in some:
-            reason, kind = pixels.reason, UNREADABLE
+            reason, kind = pixels.reason, faults.UNREADABLE
             if pixels.image is not None:
                 patch_id = schema.hash_pixels(pixels.image)
                 reason, kind = _find_change(task, row, patch_id), MISMATCHES

@@ -124,6 +124,21 @@ def test_fault_of_late_pixels_says_what_skipping_leaves(kaggle):
     assert line.endswith(" --on_bad_patch=skip would leave 2 patches.")
 
 
+def test_slides_that_contradict_each_other_are_told_together(kaggle):
+    folder, names = kaggle
+    write_labels(folder, [f"{name},1" for name in names])
+    path = folder / "slides.csv"
+    rows = [f"{name},{slide}" for slide in "ab" for name in names]
+    path.write_text("\n".join(["id,wsi", *rows]))
+    with pytest.raises(faults.BadInputError) as raised:
+        run("kaggle", folder, slide_csv=str(path))
+    *told, last = str(raised.value).splitlines()
+    assert [f"line {line}: found conflicting slides" for line in (5, 6, 7)] == [
+        line.removeprefix(f"{path}: ").split(" for ")[0] for line in told
+    ]
+    assert last == "3 faults: 3 conflicts."
+
+
 def test_table_of_a_header_alone_is_refused(kaggle):
     folder, names = kaggle
     write_labels(folder, [])

@@ -119,11 +119,25 @@ def _read_frame(
     path: str, data: bytes, width: int
 ) -> tuple[pandas.DataFrame, np.ndarray]:
     """Returns all rows cut to a width, and which have text beyond it."""
+    frame = _parse(path, data, width)
+    if frame is not None:
+        return frame, np.zeros(len(frame), bool)
+    rows = [row for _, row in _iterate_rows(path, data)]
+    blank = [""] * width
+    cut = [[*row, *blank][:width] for row in rows]
+    is_long = [any(map(str.strip, row[width:])) for row in rows]
+    return pandas.DataFrame(cut, dtype=str), np.array(is_long)
+
+
+def _parse(path: str, data: bytes, width: int) -> pandas.DataFrame | None:
+    """Returns all rows; None if one is too long or a quote is never closed."""
+    if b"\0" in data:
+        return None  # Some versions of pandas end a field there.
     with _open(path, data) as file, warnings.catch_warnings():
-        # Of blank rows before the header, which may be longer than it.
+        # Blank rows before the header may be longer than it.
         warnings.simplefilter("ignore", pandas.errors.ParserWarning)
-        with contextlib.suppress(pandas.errors.ParserError):
-            frame = pandas.read_csv(
+        try:
+            return pandas.read_csv(
                 file,
                 header=None,
                 names=range(width),
@@ -133,13 +147,8 @@ def _read_frame(
                 skip_blank_lines=False,
                 skipinitialspace=True,
             )
-            return frame, np.zeros(len(frame), bool)
-    # A row is longer, or a quote is never closed.
-    rows = [row for _, row in _iterate_rows(path, data)]
-    blank = [""] * width
-    cut = [[*row, *blank][:width] for row in rows]
-    is_long = [any(map(str.strip, row[width:])) for row in rows]
-    return pandas.DataFrame(cut, dtype=str), np.array(is_long)
+        except pandas.errors.ParserError:
+            return None
 
 
 def _find_text(frame: pandas.DataFrame, may_lack: pandas.Series) -> np.ndarray:

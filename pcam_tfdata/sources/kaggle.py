@@ -193,7 +193,7 @@ def _place(
     """Returns the patches whose slide is known, with it."""
     table = label_table.read_slides(slide_csv)
     if table.faults:
-        raise ValueError(table.faults[0].reason)
+        raise faults.BadInputError(table.faults)
     places = name_columns.find(patches.names, table.names)
     missing = [
         faults.Fault(
