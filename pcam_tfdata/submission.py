@@ -98,7 +98,8 @@ def list_once(path: str, patches: Iterable[tuple[str, str]]) -> Sample:
         raise ValueError(
             f"{path}: found {len(differs):,} patches with the name of another"
             f" one whose pixels differ (as {_to_text(names[differs[0]])}),"
-            " expected one patch a name. Convert them under names of their own."
+            " expected one patch a name. Predict folders that were joined one by"
+            " one."
         )
     rows = _list_once(path, first, names)
     return Sample(names[rows], rows)
