@@ -205,7 +205,7 @@ def _list_usable(options: predict_options.PredictOptions) -> listing.Listing:
     (hashes,), bad = identity.hash_all(workers.Threads(), [patches], check_ids)
     found += bad
     if found and options.on_bad_patch == "fail":
-        raise faults.BadInputError(found)
+        raise faults.BadInputError(found, np.count_nonzero(hashes != b""))
     if found:
         _logger.warning(
             "%s\nWarning: patches with these faults are left out of %s.",

@@ -69,8 +69,6 @@ def _table(scores: dict[str, object]) -> list[str]:
 
 def _notes(scores: dict[str, object]) -> Iterator[str]:
     """Yields how the scores are to be read, a paragraph each."""
-    for warning in scores.get("warnings", ()):
-        yield f"Warning: {warning}"
     if scores["num_slides"] is None:
         yield (
             "Slides are unknown, so scores and intervals are optimistic: patches"

@@ -33,13 +33,15 @@ UNSAID = re.compile(
             # asks for nothing but one device.
             r"benchmark (beam_\w+|convert|publish|workspace|workers)\..*",
             r"benchmark (shard\w+|sources\.\w+|tiff|strategy)\..*",
-            r"benchmark pipeline\.planning\..* --input",
+            r"benchmark pipeline\.(planning|resident)\..* --input",
             # Of several workers, a service, or the cache of training alone.
             r"\w+ lost_workers\..* --worker_wait_seconds",
             r"\w+ pipeline\._open_served --data_service",
             r"\w+ pipeline\.open_patches --cache",
             # Patches that are read once are neither shuffled nor cached.
-            r"\w+ pipeline\.planning\._stream_problem .*",
+            r"\w+ pipeline\.planning\._find_problem .*",
+            # Only who may skip patches says how many would be left.
+            r"(benchmark|join) faults\.BadInputError --on_bad_patch",
             # Files are read by predict alone, and it reads no slides.
             r"evaluate tiff\..* --on_bad_patch",
             r"predict sources\.kaggle\._place --slide_csv",
