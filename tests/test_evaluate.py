@@ -196,8 +196,9 @@ def test_run_that_goes_on_is_told_from_one_that_stopped_early(
     records_dir, tmp_path
 ):
     def options(**changes):
+        # It has no moving statistics, which a rate of 0 would not stop.
         return train_options.TrainOptions(
-            records_dir, str(tmp_path / "run"), "small_cnn", batch_size=16,
+            records_dir, str(tmp_path / "run"), "seed_cnn", batch_size=16,
             **changes,
         )  # fmt: skip
 
