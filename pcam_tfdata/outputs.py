@@ -33,7 +33,8 @@ def check_file(
     Args:
         path: Of the file, or of a link to it.
         flag: What names it, as `--output_csv`, for the error.
-        suffixes: Those of its format, as `.csv`. None at all is right too.
+        suffixes: Those of its format, as `.csv`. A name without one is right
+            too, and so is one that ends in a number, as `s_0.95`.
         inputs: Files and folders that the command reads.
 
     Raises:
@@ -46,7 +47,8 @@ def check_file(
     if files.is_stream(path):
         return
     suffix = os.path.splitext(path)[1].lower()
-    if suffix not in ("", *suffixes):
+    # One without a letter ends a number, as in `threshold_0.95`.
+    if any(map(str.isalpha, suffix)) and suffix not in suffixes:
         raise ValueError(
             f"{flag}={path}: found a name that ends in {suffix}, expected"
             f" {' or '.join(suffixes)}, which is what is written."
@@ -87,7 +89,12 @@ def check_folder(path: str, flag: str, *, file: str = "") -> None:
 def check_new(path: str, flag: str) -> None:
     """Refuses a path where a folder that is made would spoil one around it.
 
-    Arguments and errors as for `check_folder`.
+    Args:
+        path: Of the folder, there or not.
+        flag: What names it, for the error.
+
+    Raises:
+        FileExistsError: it is such a path.
     """
     if not files.is_remote(path):
         _refuse_owned(os.path.realpath(path), path, flag)

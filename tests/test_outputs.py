@@ -75,8 +75,12 @@ def test_file_is_not_written_over_other_things(home, name, found):
 
 
 @pytest.mark.parametrize(
-    "name", ["s.csv", "S.CSV", "s", "run/s.csv", "kaggle/s.csv", "cv/s.txt"]
-)
+    "name",
+    [
+        "s.csv", "S.CSV", "s", "s_0.95", "s.", "run/s.csv", "kaggle/s.csv",
+        "cv/s.txt",
+    ],
+)  # fmt: skip
 def test_file_may_be_new_or_replaced(home, name):
     for _ in range(2):
         outputs.check_file(
