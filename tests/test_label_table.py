@@ -190,6 +190,14 @@ def test_ids_alone_are_unlabelled(table, caplog):
     assert "found 1 rows that repeat an id (line 4 repeats b)" in caplog.text
 
 
+def test_id_alone_that_repeats_in_another_spelling_is_one(table, caplog):
+    text = f"id\n{HASH.upper()}\na.tif\n{HASH}\na\n{HASH}.tif\n"
+    found = label_table.read_names(table(text))
+    assert pairs(found) == [(HASH, -1), ("a", -1)]
+    assert found.faults == []
+    assert "found 3 rows that repeat an id (line 4" in caplog.text
+
+
 def test_lines_of_spreadsheets_that_hold_nothing_are_passed_over(table):
     found = label_table.read_names(
         table("\n,\nId,Label\na,0\n,\n ,  ,\n\t\n,0\n")
@@ -197,6 +205,18 @@ def test_lines_of_spreadsheets_that_hold_nothing_are_passed_over(table):
     assert pairs(found) == [("a", -1)]
     (fault,) = found.faults
     assert "line 8: found id '', expected a plain name" in fault.reason
+
+
+@pytest.mark.parametrize("first", [",,,", ",,", ",,,\n,,", "\n,,,"])
+@pytest.mark.parametrize("row", ["a,1,x", "a,1,x,y", "a,1,,y"])
+def test_blank_row_before_the_header_lets_no_long_row_through(
+    table, first, row
+):
+    path = table(f"{first}\nid,label\n{row}\nb,0\n")
+    found = label_table.read_labels(path)
+    assert pairs(found) == [("b", 0)]
+    (fault,) = found.faults
+    assert re.search("found . fields for a, expected 2", fault.reason)
 
 
 @pytest.mark.parametrize("column", ["wsi", "slide", " WSI "])

@@ -134,8 +134,9 @@ def _parse(path: str, data: bytes, width: int) -> pandas.DataFrame | None:
     if b"\0" in data:
         return None  # Some versions of pandas end a field there.
     with _open(path, data) as file, warnings.catch_warnings():
-        # Blank rows before the header may be longer than it.
-        warnings.simplefilter("ignore", pandas.errors.ParserWarning)
+        # A blank row before the header may be longer than it: pandas then cuts
+        # all rows, and only warns.
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
         try:
             return pandas.read_csv(
                 file,
@@ -147,7 +148,7 @@ def _parse(path: str, data: bytes, width: int) -> pandas.DataFrame | None:
                 skip_blank_lines=False,
                 skipinitialspace=True,
             )
-        except pandas.errors.ParserError:
+        except (pandas.errors.ParserError, pandas.errors.ParserWarning):
             return None
 
 

@@ -108,7 +108,8 @@ def read_labels(path: str) -> LabelTable:
 
 def read_names(path: str) -> LabelTable:
     """Reads the column `id` of a CSV file; otherwise as `read_labels`."""
-    names, _, _, *rest = _read(path, _Column("", (), "", str))
+    # Rows of ids alone say the same, however they spell one.
+    names, _, _, *rest = _read(path, _Column("", (), "", lambda _: ""))
     labels = np.full(len(names), schema.UNLABELED, np.int8)
     return LabelTable(names, labels, *rest)
 
