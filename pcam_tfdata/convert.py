@@ -224,7 +224,16 @@ def _settle_ids(
     is_dealt = any(patches.is_dealt for patches in listings)
     if not trusted and not found and not is_dealt:
         return [None for _ in listings], []
-    return identity.hash_all(pool, listings, options.check_ids)
+    ids, bad = identity.hash_all(pool, listings, options.check_ids)
+    if any(
+        np.any((found_ids != patches.names) & (found_ids != b""))
+        for patches, found_ids in zip(listings, ids, strict=True)
+    ):
+        _logger.info(
+            "Records have hashes for ids, and the source's names in %s.",
+            manifest.SIDECAR_FILE,
+        )
+    return ids, bad
 
 
 def _count_usable(
@@ -326,7 +335,10 @@ def _write(
         options=_lasting(options, splits),
         versions=versions.of_conversion(),
     )
-    written = publish.write_folder(folder, made, found + late)
+    skipped = found + late
+    if skipped:
+        _logger.warning("%s patches skipped.", f"{faults.count(skipped):,}")
+    written = publish.write_folder(folder, made, skipped)
     _warn(folder, splits)
     return written
 

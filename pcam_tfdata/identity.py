@@ -7,7 +7,6 @@ import numpy as np
 
 from pcam_tfdata import (
     faults,
-    manifest,
     name_columns,
     schema,
     sharding,
@@ -112,9 +111,7 @@ def _must_match(
     if any(map(np.any, map(np.equal, names, hashes))):
         return True
     _logger.info(
-        "No id is the SHA-1 of its pixels, so that is not asked of any: records"
-        " have hashes for ids, and the source's names in %s.",
-        manifest.SIDECAR_FILE,
+        "No id is the SHA-1 of its pixels, so that is not asked of any."
     )
     num_hashes = sum(
         np.count_nonzero(name_columns.are_hashes(name) & (found != b""))

@@ -267,6 +267,11 @@ def _fill(
     if split_slides:
         made.options["grouped_by_slide"] = False
     skipped = [fault for part in parts for fault in _read_skipped(part.folder)]
+    if skipped:  # A row may stand for many patches.
+        _logger.warning(
+            "%s lists the faults of patches that were skipped.",
+            manifest.SKIPPED_FILE,
+        )
     return publish.write_folder(folder, made, skipped), split_slides
 
 

@@ -174,7 +174,6 @@ def write_folder(
     path = os.path.join(folder, manifest.SKIPPED_FILE)
     files.remove(path)  # One may be there, of a killed job that skipped some.
     if skipped:
-        _logger.warning("%s patches skipped.", f"{faults.count(skipped):,}")
         rows = [(fault.name, fault.reason) for fault in skipped]
         tables.write_csv(path, ("name", "reason"), rows)
     return manifest.write(folder, made)

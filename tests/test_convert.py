@@ -228,6 +228,7 @@ def test_names_that_are_no_hashes_are_kept_beside_hashes(
     with caplog.at_level("INFO", "pcam_tfdata"):
         run(kaggle_tree, tmp_path / "records")
     assert "No id is the SHA-1 of its pixels" in caplog.text
+    assert "Records have hashes for ids, and the source's" in caplog.text
     assert verify.verify(str(tmp_path / "records"), num_workers=1) == []
     names = {row["source_name"] for row in read_sidecar(tmp_path / "records")}
     assert {"train_0", f"train_{NUM_TRAIN - 1}", "test_0"} <= names

@@ -99,6 +99,25 @@ def test_rows_keep_what_they_say(parts, joined):
     )
 
 
+def test_faults_that_stand_for_many_are_counted_by_no_false_number(
+    records_dir, other_records_dir, tmp_path, caplog
+):
+    part = tmp_path / "part"
+    shutil.copytree(other_records_dir, part)
+    reason = "train: found 200 more links, not listed one by one."
+    with open(part / manifest.SKIPPED_FILE, "a") as skipped:
+        skipped.write(f'"","{reason}"\n')
+    with caplog.at_level("INFO", "pcam_tfdata"):
+        join.join([records_dir, str(part)], str(tmp_path / "joined"))
+    assert "patches skipped" not in caplog.text
+    assert "skipped.csv lists the faults of patches that" in caplog.text
+    rows = tables.read_csv(
+        str(tmp_path / "joined" / manifest.SKIPPED_FILE), ("name", "reason")
+    )
+    assert len(rows) == 2
+    assert tuple(rows[1]) == ("", reason)
+
+
 def test_description_is_that_of_the_pixels(joined):
     for split in manifest.read(joined).splits:
         patches = read_patches(joined, [split.name])
