@@ -169,12 +169,20 @@ def _list_once(options: predict_options.PredictOptions) -> submission.Sample:
 
 
 def read_sample(
-    options: predict_options.PredictOptions, names: Iterable[str]
+    options: predict_options.PredictOptions,
+    names: Iterable[str],
+    left_out: Iterable[str] = (),
 ) -> submission.Sample | None:
-    """Returns the rows that the sample asks for; None where there is none."""
+    """Returns the rows that the sample asks for; None where there is none.
+
+    Args:
+        options: Of the prediction.
+        names: Of the patches, in order.
+        left_out: Names of patches that cannot be used, for the error.
+    """
     if options.sample_submission is None:
         return None
-    return submission.read_sample(options.sample_submission, names)
+    return submission.read_sample(options.sample_submission, names, left_out)
 
 
 def _describe_missing(

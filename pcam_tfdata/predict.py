@@ -174,9 +174,9 @@ def _predict_folder(options: predict_options.PredictOptions) -> int:
     model_path = run_files.find_model(options.run_dir)
     predict_options.check_output(options)
     distribution = _make_strategy(options)
-    listed = _list_usable(options)
+    listed, left_out = _list_usable(options)
     names = name_columns.to_text(listed.names)
-    sample = merge.read_sample(options, names)
+    sample = merge.read_sample(options, names, left_out)
     patches = pipeline.ImageFiles(listing.list_paths(listed.images))
     logits = []
     for batch in inference.stream_all(
@@ -196,8 +196,13 @@ def _predict_folder(options: predict_options.PredictOptions) -> int:
     return len(names)
 
 
-def _list_usable(options: predict_options.PredictOptions) -> listing.Listing:
-    """Returns the patches of a folder that can be used; all files are read."""
+def _list_usable(
+    options: predict_options.PredictOptions,
+) -> tuple[listing.Listing, set[str]]:
+    """Returns the patches of a folder that can be used; all files are read.
+
+    Beside them it returns the names of the others.
+    """
     patches, found = _list_folder(options)
     check_ids = options.check_ids
     if check_ids == "auto" and _others_are_hashed(options):
@@ -217,7 +222,7 @@ def _list_usable(options: predict_options.PredictOptions) -> listing.Listing:
             f"{options.input_dir}: found no {options.split} patch that can be"
             " used, expected at least one. Check --input_dir."
         )
-    return usable
+    return usable, {fault.name for fault in found}
 
 
 def _list_folder(

@@ -31,7 +31,9 @@ class Sample:
     places: np.ndarray
 
 
-def read_sample(path: str, patches: Iterable[str]) -> Sample:
+def read_sample(
+    path: str, patches: Iterable[str], left_out: Iterable[str] = ()
+) -> Sample:
     """Returns the rows of a sample submission.
 
     An id that is not the name of a patch as it stands is compared as
@@ -40,6 +42,7 @@ def read_sample(path: str, patches: Iterable[str]) -> Sample:
     Args:
         path: A CSV with a column `id`, as `csv_rows.read` reads it.
         patches: Names of the patches, in order; of equal ones the first counts.
+        left_out: Names of patches that cannot be used, for the error.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or its ids are not the
@@ -59,8 +62,10 @@ def read_sample(path: str, patches: Iterable[str]) -> Sample:
     is_used = np.zeros(len(known), bool)
     is_used[places[is_known]] = True
     is_missing = ~is_used[name_columns.find_first(known)]
+    is_left_out = ~is_known & _are_among(wanted, _to_array(left_out))
     problems = {
-        "not among the patches": texts[~is_known],
+        "of patches that are left out": texts[is_left_out],
+        "not among the patches": texts[~is_known & ~is_left_out],
         "with text beyond the header": texts[table.is_long],
         "patches without a row": map(_to_text, known[is_missing]),
     }
@@ -70,12 +75,21 @@ def read_sample(path: str, patches: Iterable[str]) -> Sample:
         if (names := list(found))
     ]
     if wrong:
+        advice = ""
+        if is_left_out.any():
+            advice = " Mend their files, or leave out --sample_submission."
         raise ValueError(
             f"{path}: found ids {'; '.join(wrong)}, expected each of the"
-            f" {len(known):,} patches once. Nothing was written."
+            f" {len(known):,} patches once.{advice} Nothing was written."
         )
     rows = _list_once(path, places, wanted)
     return Sample(wanted[rows], places[rows])
+
+
+def _are_among(names: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns which names are those of others, as ids are compared: bool."""
+    names, others = map(name_columns.normalize, (names, others))
+    return name_columns.find(names, others) >= 0
 
 
 def list_once(path: str, patches: Iterable[tuple[str, str]]) -> Sample:

@@ -103,7 +103,8 @@ def test_ids_that_are_all_wrong_are_told(run, kaggle_tree, caplog):
     assert f"{NUM_TEST} ids are written as a SHA-1 and none is" in caplog.text
 
 
-def test_names_that_are_no_hashes_need_no_check(run, kaggle_tree):
+def test_names_that_are_no_hashes_need_no_check(run, kaggle_tree, caplog):
+    caplog.set_level("INFO", "pcam_tfdata")
     shutil.rmtree(kaggle_tree / "train")
     (kaggle_tree / "sample_submission.csv").unlink()
     for number, path in enumerate(list_tiffs(kaggle_tree / "test")):
@@ -111,6 +112,8 @@ def test_names_that_are_no_hashes_need_no_check(run, kaggle_tree):
     assert [name for name, _ in run()] == [
         f"patch{number}" for number in range(NUM_TEST)
     ]
+    assert "No id is the SHA-1 of its pixels" in caplog.text
+    assert "records" not in caplog.text.lower()  # None are made.
 
 
 def test_bad_files_are_told_before_the_network_runs(run, kaggle_tree, tmp_path):
@@ -139,6 +142,29 @@ def test_bad_patches_can_be_left_out(run, kaggle_tree, caplog):
     assert f"{one}: found 8 bytes" in caplog.text
     assert f"{two}: found pixels with SHA-1 {three.stem}" in caplog.text
     assert "Warning: patches with these faults are left out of" in caplog.text
+
+
+def test_sample_with_patches_that_are_left_out_says_what_to_do(
+    run, kaggle_tree
+):
+    one, two, *_ = list_tiffs(kaggle_tree / "test")
+    one.write_bytes(b"no image")
+    sample = kaggle_tree / "sample_submission.csv"
+    options = {"on_bad_patch": "skip", "sample_submission": str(sample)}
+    with pytest.raises(ValueError, match="of patches that are left ") as told:
+        run(**options)
+    message = str(told.value)
+    assert message.startswith(
+        f"{sample}: found ids 1 of patches that are left out (as {one.stem}),"
+        f" expected each of the {NUM_TEST - 1} patches once."
+    )
+    assert "Mend their files, or leave out --sample_submission." in message
+    assert not run.calls
+    other = kaggle_tree / "other.csv"
+    other.write_text(f"id,label\nx,0\n{two.stem},0\n")
+    with pytest.raises(ValueError, match="1 not among the pat") as told:
+        run(**options | {"sample_submission": str(other)})
+    assert "--sample_submission" not in str(told.value)
 
 
 def test_nothing_is_left_of_a_folder_of_bad_patches(run, kaggle_tree):
