@@ -45,7 +45,7 @@ class Run:
             with a colon and the name of their folder behind. `eval_mark` says
             what is wrong with scores: `stale`, of an earlier network; of `other
             records` than the run's; of splits that it was `trained on`;
-            `unverified`, of a network that cannot be told.
+            `unverified`, of a network or records that no file tells.
         training: What else is known of the best epoch, as `train_` and its
             name; median of the epochs' training patches a second.
         origin: Data, code and machine.
@@ -107,7 +107,8 @@ def read_run(run_dir: str, name: str) -> Run:
     """Returns what is known of a run; a damaged file is noted, not an error."""
     run = _read_training(run_dir, name)
     # Last: what is known of the run says whether they are its scores.
-    read = functools.partial(_read_metrics, run_dir)
+    hash_model = functools.cache(functools.partial(_hash_model, run_dir))
+    read = functools.partial(_read_metrics, run_dir, hash_model)
     _read_or_note(run, run_dir, run_files.METRICS_JSON, read)
     for folder in _list_evaluations(run_dir):
         path = os.path.join(folder, run_files.METRICS_JSON)
@@ -196,9 +197,17 @@ def _read_history(run: Run, path: str) -> None:
             run.training[f"train_{name}"] = value
 
 
-def _read_metrics(run_dir: str, run: Run, path: str) -> None:
+def _hash_model(run_dir: str) -> str | None:
+    """Returns the SHA-256 of a run's best model; None where there is none."""
+    path = os.path.join(run_dir, run_files.BEST_MODEL)
+    return manifest.hash_file(path) if os.path.isfile(path) else None
+
+
+def _read_metrics(
+    run_dir: str, hash_model: Callable[[], str | None], run: Run, path: str
+) -> None:
     scores = _read_json(path)
-    found = {"auc": None, "mark": _mark(run_dir, run, scores)}
+    found = {"auc": None, "mark": _mark(hash_model(), run, scores)}
     found["splits"] = ",".join(scores["splits"])
     found |= {name: n for name, n in scores.items() if _is_number(n)}
     name = os.path.relpath(path, run_dir)
@@ -212,16 +221,21 @@ def _read_metrics(run_dir: str, run: Run, path: str) -> None:
         )
 
 
-def _mark(run_dir: str, run: Run, scores: dict[str, object]) -> str:
-    """Returns what is wrong with scores, in a few words; none if nothing is."""
-    path = os.path.join(run_dir, run_files.BEST_MODEL)
-    model = manifest.hash_file(path) if os.path.isfile(path) else None
+def _mark(model: str | None, run: Run, scores: dict[str, object]) -> str:
+    """Returns what is wrong with scores, in a few words; none if nothing is.
+
+    Args:
+        model: SHA-256 of the run's best model; None where there is none.
+        run: With its origin and flags.
+        scores: Of an evaluation.
+    """
     scored, dataset = scores.get("model_sha256"), run.origin.get("dataset")
     train_splits = run.flags.get("train_splits", "").split(",")
     marks = {
-        "unverified": None in (model, scored),
+        "unverified": None in (model, scored, dataset),
         _STALE: None not in (model, scored) and model != scored,
-        "other records": scores.get("manifest_sha256", dataset) != dataset,
+        "other records": dataset is not None
+        and scores.get("manifest_sha256", dataset) != dataset,
         "trained on": set(scores["splits"]) & set(train_splits),
     }
     return ", ".join(mark for mark, is_so in marks.items() if is_so)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import run_pcam
 
-from pcam_tfdata import run_files, run_table, runs
+from pcam_tfdata import manifest, run_files, run_table, runs
 
 RATES = ("0.002", "0.0005")
 SHA256 = "0123456789abcdef" * 4
@@ -290,6 +290,38 @@ def test_scores_without_hashes_are_shown_as_unverified(tmp_path):
     assert row["note"] == ""
     path.write_text(json.dumps({"splits": ["fold2"], "auc": 0.5}))
     assert row_of(run_dir)["eval_mark"] == "unverified, trained on"
+
+
+def test_scores_of_a_run_whose_records_no_file_tells_are_unverified(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / run_files.BEST_MODEL).write_text("weights")
+    scores = {
+        "splits": ["fold0"], "auc": 0.5, "manifest_sha256": SHA256,
+        "model_sha256": manifest.hash_file(str(run_dir / run_files.BEST_MODEL)),
+    }  # fmt: skip
+    (run_dir / run_files.METRICS_JSON).write_text(json.dumps(scores))
+    assert row_of(run_dir)["eval_mark"] == ""
+    (run_dir / run_files.ENVIRONMENT).unlink()
+    assert row_of(run_dir)["eval_mark"] == "unverified"
+
+
+def test_network_is_hashed_once_for_all_evaluations(tmp_path, monkeypatch):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / run_files.BEST_MODEL).write_text("weights")
+    for name in ("a", "b", "c"):
+        folder = run_dir / run_files.EVALUATIONS / name
+        folder.mkdir(parents=True)
+        (folder / run_files.METRICS_JSON).write_text(
+            json.dumps({"splits": ["fold0"], "model_sha256": SHA256})
+        )
+    hashed = []
+    hash_file = manifest.hash_file
+    monkeypatch.setattr(
+        manifest, "hash_file", lambda p: hashed.append(p) or hash_file(p)
+    )
+    row = row_of(run_dir)
+    assert {row[f"eval_mark:{name}"] for name in ("a", "b", "c")} == {"stale"}
+    assert hashed == [str(run_dir / run_files.BEST_MODEL)]
 
 
 def test_a_run_of_flags_alone_has_not_begun(tmp_path):
