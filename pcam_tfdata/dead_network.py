@@ -51,8 +51,10 @@ def find_reason(
         label: int [num_patches], 0 or 1, of patches that it is scored on.
         logit: float [num_patches].
         loss: Mean loss in nats, of these patches or those it is trained on.
-        entropy: See `label_entropy`, of the patches of the loss.
-        is_learning: See `is_learning`; only equal logits count then.
+        entropy: In nats, of the labels of the patches of the loss, as
+            `label_entropy` returns it.
+        is_learning: Whether the training loss still falls, as the function
+            `is_learning` returns it; only equal logits count then.
     """
     if len(logit) < 2:
         return None
@@ -84,7 +86,8 @@ def is_learning(
     Args:
         loss: Mean of an epoch, in nats.
         losses_before: Of the epochs before it.
-        untrained_loss: See there.
+        untrained_loss: Mean loss in nats of a network that is not trained, as
+            the function `untrained_loss` returns it.
     """
     return loss < min([2 * untrained_loss, *losses_before])
 
@@ -115,7 +118,12 @@ def label_entropy(
 
 
 def untrained_loss(counts: Sequence[int], weights: Sequence[float]) -> float:
-    """Returns the mean loss, in nats, of logit 0; arguments as above."""
+    """Returns the mean loss, in nats, of logit 0 for all patches.
+
+    Args:
+        counts: Patches of label 0 and of label 1, not both 0.
+        weights: Factors of the loss of each.
+    """
     return math.log(2) * float(np.average(weights, weights=counts))
 
 
