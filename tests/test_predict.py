@@ -539,7 +539,19 @@ def test_of_jobs_that_begin_at_once_one_is_noted(tmp_path):
     assert len(refused) == 4
 
 
-def test_sharing_waits_until_a_job_is_noted_whole(tmp_path):
+@pytest.fixture
+def sleeps(monkeypatch) -> threading.Event:
+    """Set once something waits for another process, for two minutes at most."""
+    has_slept = threading.Event()
+    sleep = time.sleep
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: (has_slept.set(), sleep(seconds))
+    )
+    monkeypatch.setattr(parts, "_DROP_SECONDS", 120)
+    return has_slept
+
+
+def test_sharing_waits_until_a_job_is_noted_whole(tmp_path, sleeps):
     path = tmp_path / PARTS
     is_shared = threading.Event()
 
@@ -548,32 +560,40 @@ def test_sharing_waits_until_a_job_is_noted_whole(tmp_path):
         with locks.hold(lock, "predicts", "Wait.", is_shared=True):
             (path / "job.json").touch()
             is_shared.set()
-            time.sleep(0.3)
+            sleeps.wait(60)
             (path / "job.json").write_text('{"model": "a"}')
 
     thread = threading.Thread(target=note)
     thread.start()
     assert is_shared.wait(60)
-    with parts.share_folder(str(path), {"model": "a"}):
-        pass
-    thread.join()
+    try:
+        with parts.share_folder(str(path), {"model": "a"}):
+            assert sleeps.is_set()
+    finally:
+        sleeps.set()  # Also if nothing has waited.
+        thread.join()
 
 
-def test_sharing_waits_for_a_process_that_looks_into_the_folder(tmp_path):
+def test_sharing_waits_for_a_process_that_looks_into_the_folder(
+    tmp_path, sleeps
+):
     path = str(tmp_path / PARTS)
     is_held = threading.Event()
 
     def hold() -> None:
         with locks.hold(os.path.join(path, "lock"), "looks", "Wait."):
             is_held.set()
-            time.sleep(0.3)
+            sleeps.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()
     assert is_held.wait(60)
-    with parts.share_folder(path, {"model": "a"}):
-        pass
-    thread.join()
+    try:
+        with parts.share_folder(path, {"model": "a"}):
+            assert sleeps.is_set()
+    finally:
+        sleeps.set()  # Also if nothing has waited.
+        thread.join()
 
 
 def test_folder_with_parts_takes_no_other_job(folder):
@@ -764,7 +784,7 @@ def test_patch_that_records_hold_twice_gets_one_row(
     )
     assert [name for name, _ in rows] == [name for name, _ in expected]
     for (_, one), (_, other) in zip(rows[1:], expected[1:], strict=True):
-        assert abs(float(one) - float(other)) < 1e-4
+        assert abs(float(one) - float(other)) < HALF_OF_FLOAT32
 
 
 def test_names_that_two_unequal_patches_share_are_refused():
