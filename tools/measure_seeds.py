@@ -42,7 +42,11 @@ _PROCESSORS = flags.DEFINE_list("processors", [*PROCESSORS], "Which ones.")
 
 def main(arguments: Sequence[str]) -> None:
     """Does the runs that are missing, and prints the table."""
-    flags.mark_flags_as_required(["records_dir", "output_csv"])
+    if unknown := set(_PROCESSORS.value) - set(PROCESSORS):
+        sys.exit(
+            f"--processors: found {', '.join(sorted(unknown))}, expected some of"
+            f" {', '.join(PROCESSORS)}, with commas between them."
+        )
     done = _read_rows()
     for seed in range(_NUM_SEEDS.value):
         for processor in _PROCESSORS.value:
@@ -58,9 +62,13 @@ def main(arguments: Sequence[str]) -> None:
 def _measure(
     processor: str, seed: int, train_flags: Sequence[str]
 ) -> tuple[str, ...]:
-    """Trains once; returns a row of `_COLUMNS`."""
+    """Trains once; returns a row of `_COLUMNS`.
+
+    Where training fails, the process ends with exit code 1, behind what
+    training says of it.
+    """
     with tempfile.TemporaryDirectory() as run_dir:
-        subprocess.run(
+        result = subprocess.run(
             [
                 *(sys.executable, "-m", "pcam_tfdata", "train"),
                 *train_flags,
@@ -70,9 +78,15 @@ def _measure(
             ],
             env=os.environ | PROCESSORS[processor],
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        if result.returncode:
+            sys.exit(
+                f"{result.stderr}{processor}, seed {seed}: found exit code"
+                f" {result.returncode} of pcam train, expected 0. Mend what it"
+                " says above."
+            )
         history = os.path.join(run_dir, run_files.HISTORY)
         aucs = [float(auc) for (auc,) in tables.read_csv(history, ("val_auc",))]
         model = keras.models.load_model(run_files.find_model(run_dir))
@@ -149,4 +163,5 @@ def _format_table(done: dict[tuple[str, str], tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
+    flags.mark_flags_as_required(["records_dir", "output_csv"])
     app.run(main)
