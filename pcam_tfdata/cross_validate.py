@@ -23,8 +23,8 @@ _COLUMN = max(map(len, metrics.NAMES)) + 2
 # `pcam` in a process that ends when this one does, by SIGKILL too: it would go on
 # to hold the GPU and the lock.
 _PROGRAM = (
-    "from pcam_tfdata import workers; workers.end_with_writer_of_stdin();"
-    " from pcam_tfdata.cli import main; main.run()"
+    "from pcam_tfdata.__main__ import main; from pcam_tfdata import workers;"
+    " workers.end_with_writer_of_stdin(); main.run()"
 )
 _Row = tuple[int, int, float, str]  # Row in the sidecar, label, logit, fold.
 

@@ -25,7 +25,7 @@ _ROUNDING = 64 * float(np.finfo(np.float32).eps)
 # Of 100 networks that rank at random, 95 are this near to an AUC of 0.5.
 _NUM_STANDARD_ERRORS = 2
 # A slow start may have an AUC of 0.57: where chance is wider than this (of fewer
-# than 370 patches) the two are one.
+# than 370 patches) the two are one, unless the loss has diverged.
 _WIDEST_CHANCE = 0.06
 
 
@@ -66,7 +66,10 @@ def find_reason(
     if auc is None or is_learning or not loss >= entropy:
         return None
     width = _NUM_STANDARD_ERRORS * auc_standard_error(label)
-    if abs(auc - 0.5) > width or width > _WIDEST_CHANCE:
+    has_diverged = loss > 2 * max(entropy, math.log(2))
+    if width > _WIDEST_CHANCE and not has_diverged:
+        return None
+    if abs(auc - 0.5) > width:
         return None
     return (
         f"the AUC {auc:.4f} of {len(logit):,} patches is within chance, 0.5 +-"
@@ -80,7 +83,7 @@ def is_learning(
 ) -> bool:
     """Returns whether a training loss is lower than in all epochs before.
 
-    It must be below twice that of a network that is not trained, too: a loss
+    No loss may be twice that of a network that is not trained or more: one
     that comes down from there is of weights that diverged.
 
     Args:
@@ -89,7 +92,11 @@ def is_learning(
         untrained_loss: Mean loss in nats of a network that is not trained, as
             the function `untrained_loss` returns it.
     """
-    return loss < min([2 * untrained_loss, *losses_before])
+    limit = 2 * untrained_loss
+    return (
+        loss < min([limit, *losses_before])
+        and max(losses_before, default=0) < limit
+    )
 
 
 def auc_standard_error(label: np.ndarray) -> float:

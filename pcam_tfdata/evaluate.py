@@ -1,6 +1,7 @@
 """Exact scores of a trained network, as files."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -24,6 +25,8 @@ from pcam_tfdata import (
     strategy,
     tables,
 )
+
+_LONGEST_NAME = 100  # Of the 255 bytes that a file's name may have.
 
 _logger = logging.getLogger(__name__)
 
@@ -81,19 +84,33 @@ def settle(options: EvaluateOptions) -> EvaluateOptions:
         )
     _check_splits(options.records_dir, splits)
     output_dir = options.output_dir
-    if not output_dir:
-        output_dir = options.run_dir
-        sha256 = manifest.hash_manifest(options.records_dir)
-        is_own = sha256 == run_files.read_manifest_sha256(options.run_dir)
-        if not is_own or set(splits) != set(own_splits):
-            name = "+".join(sorted(splits)) + f"@{sha256[:8]}" * (not is_own)
-            output_dir = os.path.join(output_dir, run_files.EVALUATIONS, name)
-            _logger.info(
-                "Scores of %s go to %s.", ", ".join(splits), output_dir
-            )
+    sha256 = manifest.hash_manifest(options.records_dir)
+    is_own = sha256 == run_files.read_manifest_sha256(options.run_dir)
+    if is_own and set(splits) == set(own_splits):
+        output_dir = output_dir or options.run_dir
+    elif not output_dir:
+        name = _shorten("+".join(sorted(splits))) + f"@{sha256[:8]}" * (
+            not is_own
+        )
+        output_dir = os.path.join(options.run_dir, run_files.EVALUATIONS, name)
+        _logger.info("Scores of %s go to %s.", ", ".join(splits), output_dir)
+    elif files.resolve(output_dir) == files.resolve(options.run_dir):
+        raise FileExistsError(
+            f"--output_dir={output_dir}: found the run's folder, which keeps the"
+            " scores of its own validation splits and records, expected another."
+            " Leave --output_dir out, or choose another."
+        )
     return dataclasses.replace(
         options, splits=tuple(splits), output_dir=output_dir
     )
+
+
+def _shorten(name: str) -> str:
+    """Returns a name that a file may have, its own if it is not too long."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"{name[:_LONGEST_NAME]}-{digest[:8]}"
 
 
 @strategy.keras_settings()
@@ -153,7 +170,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     if (slide == "").any():
         slide = None
     scores = subject | _score(options, found, slide)
-    death = _find_death(found)
+    death = _find_death(options.run_dir, found)
     if death is not None:
         _logger.warning("Warning: %s", death)
         scores["warnings"] = [*warnings, death]
@@ -209,14 +226,19 @@ def _score(
     }
 
 
-def _find_death(found: dict[str, np.ndarray]) -> str | None:
-    """Returns why the network is dead, a sentence; None where it is not."""
+def _find_death(run_dir: str, found: dict[str, np.ndarray]) -> str | None:
+    """Returns why the network is dead, a sentence; None where it is not.
+
+    That its ranking is by chance here may be these patches' doing; only where
+    training saw the same is it dead.
+    """
     label, logit = found["label"], found["logit"]
     reason = dead_network.find_reason(
         label,
         logit,
         loss=metrics.nll(label, logit),
         entropy=dead_network.label_entropy(np.bincount(label, minlength=2)),
+        is_learning=not runs.is_best_dead(run_dir),
     )
     if reason is None:
         return None

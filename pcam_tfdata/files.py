@@ -103,15 +103,25 @@ def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
 def is_stream(path: str) -> bool:
     """Returns whether what is there can only be written to, not replaced.
 
-    A pipe, a terminal, a device, or a file without a name that is open as
-    `/dev/stdout`; links are followed.
+    A pipe, a terminal, a device, a file without a name, or one that is open as
+    stdout or stderr (`/dev/stdout`); links are followed.
     """
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return False
-    is_named = os.path.exists(os.path.realpath(path))
-    return not stat.S_ISDIR(mode) and not (stat.S_ISREG(mode) and is_named)
+    is_file = stat.S_ISREG(mode) and os.path.exists(os.path.realpath(path))
+    is_replaced = is_file and _find_descriptor(path) is None
+    return not stat.S_ISDIR(mode) and not is_replaced
+
+
+def _find_descriptor(path: str) -> int | None:
+    """Returns 1 or 2 where what is there is open as stdout or stderr."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(number)):
+                return number
+    return None
 
 
 def is_within(path: str, folder: str) -> bool:
@@ -196,7 +206,10 @@ def open_whole(
             yield file
         return
     if is_stream(path):
-        with open(path, mode, **options) as file:
+        # To open it by its path would begin a redirected file anew.
+        number = _find_descriptor(path)
+        target = path if number is None else os.dup(number)
+        with open(target, mode, **options) as file:
             yield file
         return
     path = os.path.realpath(path)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import IO
 
 _POLL_SECONDS = 0.05
+# Far more often than a job that ends can remove a folder just before this one.
+_MOST_TRIES = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -61,15 +63,17 @@ def hold(
 def _open(path: str) -> IO:
     """Opens a file, made with its folder: one that ends may remove both."""
     folder = os.path.dirname(path)
+    tries_left = _MOST_TRIES
     while True:
+        tries_left -= 1
         try:
             os.makedirs(folder, exist_ok=True)
             return open(path, "a+", encoding="utf-8")
         except FileNotFoundError:
-            if os.path.islink(path):  # To a place where nothing can be made.
+            if not tries_left:  # No folder can be made there.
                 raise
         except FileExistsError:
-            if not _is_folder_or_gone(folder):
+            if not tries_left or not _is_folder_or_gone(folder):
                 raise
 
 

@@ -102,7 +102,10 @@ def check_new(path: str, flag: str) -> None:
 
 def _find_no_file(path: str) -> str:
     """Returns what is there if it takes no text; else nothing."""
-    mode = os.stat(path).st_mode if os.path.exists(path) else 0
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return ""
     for is_it, found in (
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISBLK, "a disk"),

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pcam_tfdata import manifest, run_files, run_state
 
@@ -177,11 +177,7 @@ def _read_history(run: Run, path: str) -> None:
     rows = _read_numbers(path, ("epoch", BEST_SCORE))
     if not all(isinstance(row["epoch"], int) for row in rows):
         raise ValueError("found no epoch in a line")
-    best = None
-    for row in rows:
-        score = row[BEST_SCORE]
-        if _is_number(score) and (best is None or score > best[BEST_SCORE]):
-            best = row
+    best = _find_best(rows)
     run.progress["epoch"] = rows[-1]["epoch"] if rows else 0
     if best is None:
         return
@@ -201,6 +197,25 @@ def _hash_model(run_dir: str) -> str | None:
     """Returns the SHA-256 of a run's best model; None where there is none."""
     path = os.path.join(run_dir, run_files.BEST_MODEL)
     return manifest.hash_file(path) if os.path.isfile(path) else None
+
+
+def is_best_dead(run_dir: str) -> bool:
+    """Returns whether training found the network of its best epoch dead."""
+    path = os.path.join(run_dir, run_files.HISTORY)
+    if not os.path.isfile(path):
+        return False
+    best = _find_best(_read_numbers(path, (BEST_SCORE,)))
+    return best is not None and best.get(run_files.IS_DEAD) == 1
+
+
+def _find_best(rows: Sequence[dict[str, object]]) -> dict[str, object] | None:
+    """Returns the epoch of the best score, the first of equal ones."""
+    best = None
+    for row in rows:
+        score = row[BEST_SCORE]
+        if _is_number(score) and (best is None or score > best[BEST_SCORE]):
+            best = row
+    return best
 
 
 def _read_metrics(

@@ -7,6 +7,7 @@ import shutil
 
 import keras
 import loaded
+import numpy as np
 import pytest
 
 from pcam_tfdata import (
@@ -115,6 +116,37 @@ def test_files_tell_network_records_and_warnings(
         for warning, words in zip(warnings, expected, strict=True):
             assert words in warning
             assert f"Warning: {warning}" in " ".join(page.split())
+
+
+def test_folder_of_a_run_keeps_its_own_scores(records_dir, run_dir):
+    score(records_dir, run_dir)
+    before = content_of(run_dir)
+    with pytest.raises(FileExistsError, match="keeps the scores of its own"):
+        score(records_dir, run_dir, splits=("fold1",), output_dir=str(run_dir))
+    assert content_of(run_dir) == before
+    score(records_dir, run_dir, output_dir=str(run_dir))
+
+
+def test_scores_of_many_splits_have_a_short_name_of_their_own():
+    names = [f"fold{number}" for number in range(220)]
+    short = {evaluate._shorten("+".join(names[:n])) for n in range(1, 221)}
+    assert len(short) == 220
+    assert max(map(len, short)) < 120
+    assert "fold0+fold1" in short
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_chance_on_other_patches_is_no_dead_network(run_dir, is_dead):
+    history = run_dir / run_files.HISTORY
+    header, row = history.read_text().splitlines()
+    assert header.endswith(f",{run_files.IS_DEAD}") and row.endswith(",0")
+    history.write_text(f"{header}\n{row[:-1]}{is_dead:d}\n")
+    draw = np.random.default_rng(0)
+    label = np.arange(2000) % 2
+    logit = draw.normal(size=1000).repeat(2)  # Sure, and right by chance.
+    found = {"label": label, "logit": logit}
+    death = evaluate._find_death(str(run_dir), found)
+    assert (death is not None) == is_dead
 
 
 def test_command_says_where_the_scores_of_other_splits_are(

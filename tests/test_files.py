@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -95,6 +97,20 @@ def test_device_is_written_to_and_stays(tmp_path):
     files.write_text(str(device), "lost")
     assert stat.S_ISCHR(device.lstat().st_mode)
     assert os.listdir(tmp_path) == ["device"]
+
+
+def test_redirected_file_keeps_what_it_has(tmp_path):
+    path = tmp_path / "all.csv"
+    path.write_text("precious\n")
+    program = (
+        "from pcam_tfdata import files; files.write_text('/dev/stdout', 'a\\n')"
+    )
+    for _ in range(2):
+        with path.open("a") as file:
+            subprocess.run(
+                [sys.executable, "-c", program], stdout=file, check=True
+            )
+    assert path.read_text() == "precious\na\na\n"
 
 
 def test_file_that_is_open_without_a_name_is_written_to(tmp_path):

@@ -52,3 +52,12 @@ def test_lock_that_cannot_be_made_is_an_error(tmp_path):
         with locks.hold(str(path), "is here", "Wait."):
             pass
     assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_folder_that_cannot_be_made_is_an_error(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    with pytest.raises((FileExistsError, FileNotFoundError)):
+        with locks.hold(str(link / "folder" / "lock"), "is here", "Wait."):
+            pass
+    assert os.listdir(tmp_path) == ["link"]

@@ -127,3 +127,13 @@ def test_no_command_writes_into_what_has_another_meaning(home, arguments):
     assert told.count(": found ") == 1
     assert "Choose another --" in told
     assert list_all(home) == before
+
+
+def test_links_that_go_in_a_circle_are_refused(tmp_path):
+    for name, other in (("a.csv", "b.csv"), ("b.csv", "a.csv")):
+        (tmp_path / name).symlink_to(other)
+    with pytest.raises(OSError, match="symbolic links"):
+        outputs.check_file(
+            str(tmp_path / "a.csv"), "--output_csv", suffixes=outputs.CSV
+        )
+    assert os.readlink(tmp_path / "a.csv") == "b.csv"

@@ -25,7 +25,6 @@ from pcam_tfdata import (
     models,
     pipeline,
     run_files,
-    strategy,
     train,
     train_options,
 )
@@ -632,7 +631,6 @@ def test_gradients_that_overflow_for_ever_end_the_run(
     )  # fmt: skip
     with pytest.raises(FloatingPointError, match=told):
         train.train(options)
-    strategy.reset_keras("float32", 0)
 
 
 KILLED_IN_BAD_BATCH = """

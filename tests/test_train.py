@@ -134,8 +134,8 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
     ],
 )
 def test_logit_is_as_exact_as_the_weights(model, precision, dtype):
-    strategy.reset_keras(precision, 0)
-    assert models.build(model).output.dtype == dtype
+    with strategy.keras_settings(precision, 0):
+        assert models.build(model).output.dtype == dtype
 
 
 def test_seed_cnn_has_the_notebooks_parameters():
@@ -164,8 +164,8 @@ def test_small_cnn_is_small():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_hidden_unit_of_small_cnn_dies(seed):
-    strategy.reset_keras("float32", seed)
-    model = models.build("small_cnn")
+    with strategy.keras_settings(seed=seed):
+        model = models.build("small_cnn")
     images = make_clouds(32)
     # Ten times the rate of the demo, from the first step on.
     model.compile(

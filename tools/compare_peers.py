@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import install_peers
 from peers import consumer, listing, patch_set
 
+from pcam_tfdata import outputs
 from pcam_tfdata.benchmark import (
     benchmark_options,
     contender,
@@ -48,7 +49,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = _parse()
     if options.json_output is not None:
-        results.check_output(options.json_output)
+        outputs.check_file(
+            options.json_output, "--json_output", suffixes=outputs.JSON
+        )
     data = benchmark_options.find_data(
         benchmark_options.BenchmarkOptions(
             "input", options.records_dir, batch_size=options.batch_size
