@@ -105,12 +105,13 @@ def test_scores_of_patches_trained_on_are_not_counted(
     expected = read_json(copied / cross_validate.SUMMARY)
     probabilities = (copied / cross_validate.OUT_OF_FOLD).read_bytes()
     run_dir = copied / "fold0"
-    for more in ([], [f"--output_dir={run_dir}"]):
-        result = loaded.run(
-            "evaluate", f"--records_dir={records_dir}",
-            f"--run_dir={run_dir}", "--splits=fold1", *more,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
+    result = loaded.run(
+        "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        "--splits=fold1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for name in (run_files.METRICS_JSON, run_files.PREDICTIONS):
+        shutil.copy(run_dir / run_files.EVALUATIONS / "fold1" / name, run_dir)
     assert read_json(run_dir / run_files.METRICS_JSON)["splits"] == ["fold1"]
     again = run_pcam(*command(records_dir, copied))
     assert again.returncode == 0, again.stderr
