@@ -132,13 +132,43 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
         FileNotFoundError, ValueError: model, records or splits are not there.
     """
     options = settle(options)
-    model_path = run_files.find_model(options.run_dir)
-    warnings = _list_warnings(options)
-    for warning in warnings:
+    subject = _describe_subject(options)
+    for warning in subject["warnings"]:
         _logger.warning("Warning: %s", warning)
     _check_output(options)
     # Before the network runs: it may take an hour.
     slide_of_row = slides.read_slides(options.records_dir)
+    found = _predict(options)
+    slide = slide_of_row[found["row"]]
+    if (slide == "").any():
+        slide = None
+    scores = subject | _score(options, found, slide)
+    death = _find_death(options.run_dir, found)
+    if death is not None:
+        _logger.warning("Warning: %s", death)
+        scores["warnings"].append(death)
+    _write(options.output_dir, scores, found)
+    _write_slides(options.output_dir, found, slide, options.threshold)
+    return scores
+
+
+def _describe_subject(options: EvaluateOptions) -> dict[str, object]:
+    """Returns which network is scored, on what, and why that may say little."""
+    run_dir, records_dir = options.run_dir, options.records_dir
+    flags = run_files.read_flags(run_dir)
+    sha256 = manifest.hash_manifest(records_dir)
+    return {
+        "model": flags.get("model", "network"),
+        "splits": list(options.splits),
+        "records_dir": records_dir,
+        "model_sha256": manifest.hash_file(run_files.find_model(run_dir)),
+        "manifest_sha256": sha256,
+        "warnings": _list_warnings(run_dir, options.splits, sha256),
+    }
+
+
+def _predict(options: EvaluateOptions) -> dict[str, np.ndarray]:
+    """Makes the folder of the scores; returns `row`, `label` and `logit`."""
     distribution = strategy.make_strategy(
         options.strategy,
         num_virtual_devices=options.num_virtual_devices,
@@ -154,29 +184,10 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
         strategy.list_devices(distribution),
     )
     os.makedirs(options.output_dir, exist_ok=True)
-    flags = run_files.read_flags(options.run_dir)
-    subject = {
-        "model": flags.get("model", "network"),
-        "splits": list(options.splits),
-        "records_dir": options.records_dir,
-        "model_sha256": manifest.hash_file(model_path),
-        "manifest_sha256": manifest.hash_manifest(options.records_dir),
-        "warnings": warnings,
-    }
-    found = inference.predict_all(
+    model_path = run_files.find_model(options.run_dir)
+    return inference.predict_all(
         patches, model_path, distribution, options.batch_size, "evaluate"
     )
-    slide = slide_of_row[found["row"]]
-    if (slide == "").any():
-        slide = None
-    scores = subject | _score(options, found, slide)
-    death = _find_death(options.run_dir, found)
-    if death is not None:
-        _logger.warning("Warning: %s", death)
-        scores["warnings"] = [*warnings, death]
-    _write(options.output_dir, scores, found)
-    _write_slides(options.output_dir, found, slide, options.threshold)
-    return scores
 
 
 def _check_output(options: EvaluateOptions) -> None:
@@ -260,27 +271,35 @@ def _check_splits(records_dir: str, splits: Sequence[str]) -> None:
         )
 
 
-def _list_warnings(options: EvaluateOptions) -> list[str]:
-    """Returns why the scores may say little of new patches, a sentence each."""
+def _list_warnings(
+    run_dir: str, splits: Sequence[str], sha256: str
+) -> list[str]:
+    """Returns why the scores may say little of new patches, a sentence each.
+
+    Args:
+        run_dir: Folder of the run.
+        splits: To be scored.
+        sha256: Of the manifest of their records.
+    """
     warnings = []
-    trained = run_files.read_manifest_sha256(options.run_dir)
+    trained = run_files.read_manifest_sha256(run_dir)
     if trained is None:
         warnings.append(
             "no file of the run tells on which records the network was trained,"
             " so any split may hold patches that it was trained on."
         )
-    elif trained != manifest.hash_manifest(options.records_dir):
+    elif trained != sha256:
         warnings.append(
             "the network was trained on other records than these, so any split"
             " may hold patches that it was trained on."
         )
-    train_splits = _read_splits(options.run_dir, "train_splits")
-    if seen := sorted(set(options.splits) & set(train_splits)):
+    train_splits = _read_splits(run_dir, "train_splits")
+    if seen := sorted(set(splits) & set(train_splits)):
         warnings.append(
             f"the network was trained on {', '.join(seen)}: these scores say"
             " nothing of new patches."
         )
-    if state := runs.find_unfinished(options.run_dir):
+    if state := runs.find_unfinished(run_dir):
         warnings.append(
             f"the run has not finished ({state}): its network may yet change."
         )

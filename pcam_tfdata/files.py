@@ -115,6 +115,13 @@ def is_stream(path: str) -> bool:
     return not stat.S_ISDIR(mode) and not is_replaced
 
 
+def _open_stream(path: str, mode: str, **options: object) -> IO:
+    """Opens what `is_stream` says is one; arguments as for `open`."""
+    # To open it by its path would begin a redirected file anew.
+    number = _find_descriptor(path)
+    return open(path if number is None else os.dup(number), mode, **options)
+
+
 def _find_descriptor(path: str) -> int | None:
     """Returns 1 or 2 where what is there is open as stdout or stderr."""
     for number in (1, 2):
@@ -206,10 +213,7 @@ def open_whole(
             yield file
         return
     if is_stream(path):
-        # To open it by its path would begin a redirected file anew.
-        number = _find_descriptor(path)
-        target = path if number is None else os.dup(number)
-        with open(target, mode, **options) as file:
+        with _open_stream(path, mode, **options) as file:
             yield file
         return
     path = os.path.realpath(path)

@@ -15,7 +15,6 @@ from pcam_tfdata import (
 )
 from pcam_tfdata.sources import listing
 
-CHECKS = ("auto", "always", "never")
 _NUM_PROBES = 64
 _TASK_PATCHES = 1024
 

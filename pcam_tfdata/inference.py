@@ -114,17 +114,14 @@ class Predictor:
 
 
 def open_patches(
-    source: pipeline.Source, devices: Sequence[str]
+    source: pipeline.Source, devices: Sequence[str] = ()
 ) -> pipeline.Patches:
     """Returns patches that are to be read once, see `pipeline.open_patches`.
 
-    `auto` does not take them onto the devices: that needs memory for all of
-    them, and saves nothing where each is used once. `stream` needs no memory to
-    shuffle them.
+    Those that `stream` reads need no memory to be shuffled.
     """
     source = dataclasses.replace(source, shuffle_megabytes=0)
-    is_asked_for = source.input == "device"
-    return pipeline.open_patches(source, devices if is_asked_for else ())
+    return pipeline.open_patches(source, devices)
 
 
 def predict_all(

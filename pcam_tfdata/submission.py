@@ -51,18 +51,14 @@ def read_sample(
     table = csv_rows.read(path, ("id",))
     texts = table.texts[0]
     known, wanted = _to_array(patches), _to_array(texts)
-    places = name_columns.find(wanted, known)
-    other = np.flatnonzero(places < 0)
-    places[other] = name_columns.find(
-        name_columns.normalize(wanted[other]), name_columns.normalize(known)
-    )
+    places = _find_places(wanted, known)
     # NumPy drops a zero byte at an end.
     has_zero = texts.str.contains("\0", regex=False).to_numpy(bool)
     is_known = (places >= 0) & ~has_zero
     is_used = np.zeros(len(known), bool)
     is_used[places[is_known]] = True
     is_missing = ~is_used[name_columns.find_first(known)]
-    is_left_out = ~is_known & _are_among(wanted, _to_array(left_out))
+    is_left_out = ~is_known & (_find_places(wanted, _to_array(left_out)) >= 0)
     problems = {
         "of patches that are left out": texts[is_left_out],
         "not among the patches": texts[~is_known & ~is_left_out],
@@ -86,10 +82,18 @@ def read_sample(
     return Sample(wanted[rows], places[rows])
 
 
-def _are_among(names: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns which names are those of others, as ids are compared: bool."""
-    names, others = map(name_columns.normalize, (names, others))
-    return name_columns.find(names, others) >= 0
+def _find_places(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns the place of each id among names, int64; -1 where it is none.
+
+    An id as it stands goes before one as ids are compared.
+    """
+    places = name_columns.find(wanted, known)
+    other = np.flatnonzero(places < 0)
+    if len(other):
+        places[other] = name_columns.find(
+            name_columns.normalize(wanted[other]), name_columns.normalize(known)
+        )
+    return places
 
 
 def list_once(path: str, patches: Iterable[tuple[str, str]]) -> Sample:

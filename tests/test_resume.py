@@ -349,6 +349,16 @@ def content_of(run_dir) -> dict[str, object]:
     }
 
 
+def refuse_to_go_on(records_dir, run_dir) -> str:
+    """Checks that a run is refused and left as it is; returns the one line."""
+    before = content_of(run_dir)
+    result = go_on(records_dir, run_dir)
+    assert result.returncode == 1
+    (told,) = result.stderr.splitlines()
+    assert content_of(run_dir) == before
+    return told
+
+
 def make_folder(path) -> None:
     path.mkdir()
 
@@ -382,12 +392,7 @@ def test_checkpoint_that_cannot_be_read_ends_the_job(
     for path in spoiled:
         path.unlink()
         spoil(path)
-    before = content_of(stopped)
-    result = go_on(records_dir, stopped)
-    assert result.returncode == 1
-    (told,) = result.stderr.splitlines()
-    assert told.startswith(f"{spoiled[-1]}: ")
-    assert content_of(stopped) == before
+    assert refuse_to_go_on(records_dir, stopped).startswith(f"{spoiled[-1]}: ")
 
 
 def test_folder_of_checkpoints_that_cannot_be_read_ends_the_job(
@@ -396,12 +401,8 @@ def test_folder_of_checkpoints_that_cannot_be_read_ends_the_job(
     folder = stopped / run_files.CHECKPOINTS
     folder.rename(stopped / "kept")
     link_to_itself(folder)
-    before = content_of(stopped)
-    result = go_on(records_dir, stopped)
-    assert result.returncode == 1
-    (told,) = result.stderr.splitlines()
+    told = refuse_to_go_on(records_dir, stopped)
     assert told.startswith(f"{folder}: Too many levels of symbolic links")
-    assert content_of(stopped) == before
 
 
 def cut_all(folder) -> None:

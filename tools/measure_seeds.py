@@ -104,7 +104,7 @@ def _measure(
 def _read_images(splits: Sequence[str]) -> np.ndarray:
     """Returns some validation patches, uint8 [num_patches, 96, 96, 3]."""
     source = pipeline.Source(_RECORDS_DIR.value, splits)
-    patches = inference.open_patches(source, ["/cpu:0"])
+    patches = inference.open_patches(source)
     batches = patches.eval_batches(batch_size=_NUM_PATCHES)
     batch = next(iter(batches))
     return batch["image"].numpy()[batch["mask"].numpy() > 0]

@@ -96,18 +96,18 @@ def list_files(
         files.sort()
     stems = name_columns.lower_hashes(_stems(files))
     first = name_columns.find_first(stems)
-    is_second = first != np.arange(len(first))
+    is_kept = first == np.arange(len(first))
     bad = [_stem(path) for paths in walk.odd.values() for path in paths]
     return FolderListing(
         folder=folder,
-        files=files[~is_second],
-        names=stems[~is_second],
-        stamps=None if stamps is None else stamps[~is_second],
+        files=files[is_kept],
+        names=stems[is_kept],
+        stamps=None if stamps is None else stamps[is_kept],
         bad_names=np.unique(
             name_columns.lower_hashes(np.array([*bad, b""], np.bytes_))
         )[1:],
         faults=[
-            *_list_seconds(folder, files, stems, first),
+            *_list_seconds(folder, files, stems, first, ~is_kept),
             *_list_odd(folder, walk.odd),
         ],
     )
@@ -255,10 +255,14 @@ def _stem(path: bytes) -> bytes:
 
 
 def _list_seconds(
-    folder: str, files: np.ndarray, stems: np.ndarray, first: np.ndarray
+    folder: str,
+    files: np.ndarray,
+    stems: np.ndarray,
+    first: np.ndarray,
+    is_second: np.ndarray,
 ) -> list[faults.Fault]:
     """Returns a fault for each file that has the name of an earlier one."""
-    seconds = np.flatnonzero(first != np.arange(len(first)))
+    seconds = np.flatnonzero(is_second)
 
     def describe(place: int) -> tuple[str, str]:
         name = stems[place].decode()
