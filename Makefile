@@ -1,6 +1,7 @@
 # make demo                  the whole job on made-up patches
 # make demo DATA=FOLDER      the same on Kaggle's folder
 # make test                  tests and linter
+# make test-quick            those of the rooms without TensorFlow
 # make test-long             tests that take minutes each
 # make test-beam             tests of Apache Beam and of buckets
 # make peers                 an environment for tools/compare_peers.py
@@ -12,7 +13,7 @@ BEAM := .venv-beam
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-long test-beam peers clean
+.PHONY: demo test test-quick test-long test-beam peers clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python tools/demo.py --data='$(DATA)'
@@ -21,6 +22,13 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# The rooms that do without TensorFlow.
+QUICK := system images records runs sources conversion synthetic audit
+
+test-quick: $(INSTALLED)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(QUICK:%=tests/%) \
+	  -m "not tensorflow and not long and not beam"
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long

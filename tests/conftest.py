@@ -13,12 +13,22 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 import pytest
 
-from pcam_tfdata import convert, schema, synthetic, tables, tiff
+from pcam_tfdata import schema
+from pcam_tfdata.conversion import convert
+from pcam_tfdata.images import tiff
+from pcam_tfdata.synthetic import kaggle_folder
+from pcam_tfdata.system import csv_files
 
 # A suite started in the background ignores Ctrl-C, and so would its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
+ROOT = pathlib.Path(__file__).parents[1]
+_TESTS = ROOT / "tests"
+_SHARED_DATA = ROOT.parent / "shared" / "data"
+_TENSORFLOW_ROOMS = {
+    *("pipeline", "data_service", "models", "training", "evaluation"),
+    *("prediction", "benchmark", "distributed", "end_to_end"),
+}
 NUM_TRAIN, NUM_TEST, NUM_SLIDES = 60, 7, 8
 # What a patch's probability may depend on the batch that it is in: half of the
 # digits of float32. A processor takes other instructions for another size, and
@@ -91,10 +101,10 @@ def write_patches(folder: pathlib.Path, images: np.ndarray) -> list[str]:
 
 def write_kaggle_tree(root: pathlib.Path) -> pathlib.Path:
     """Writes a small folder in Kaggle's layout, with slides.csv."""
-    made = synthetic.make_patches(NUM_TRAIN)
+    made = kaggle_folder.make_patches(NUM_TRAIN)
     train = write_patches(root / "train", made.image)
     test = write_patches(
-        root / "test", synthetic.make_patches(NUM_TEST, seed=1).image
+        root / "test", kaggle_folder.make_patches(NUM_TEST, seed=1).image
     )
     for name, columns, values in (
         ("train_labels.csv", ("id", "label"), (train, made.label)),
@@ -102,7 +112,7 @@ def write_kaggle_tree(root: pathlib.Path) -> pathlib.Path:
         ("sample_submission.csv", ("id", "label"), (test, [0] * NUM_TEST)),
     ):
         rows = zip(*values, strict=True)
-        tables.write_csv(str(root / name), columns, rows)
+        csv_files.write_csv(str(root / name), columns, rows)
     return root
 
 
@@ -157,8 +167,16 @@ def virtual_devices(four_virtual_devices) -> list[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _split_cpu_before_tensorflow_starts(four_virtual_devices) -> None:
+def _split_cpu_before_tensorflow_starts(request) -> None:
     """Devices cannot be split once TensorFlow has run an operation."""
+    if any(map(_needs_tensorflow, request.session.items)):
+        request.getfixturevalue("four_virtual_devices")
+
+
+def _needs_tensorflow(item: pytest.Item) -> bool:
+    """Whether a test is marked so, or stands in a room that has TensorFlow."""
+    room = item.path.relative_to(_TESTS).parts[0]
+    return room in _TENSORFLOW_ROOMS or "tensorflow" in item.keywords
 
 
 def run_pcam(*arguments: object, **options) -> subprocess.CompletedProcess:

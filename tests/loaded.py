@@ -177,7 +177,9 @@ def _import() -> None:
     from pcam_tfdata.cli import quiet
 
     with quiet.imports():
-        from pcam_tfdata import evaluate, predict, report, train  # noqa: F401
+        from pcam_tfdata.evaluation import evaluate, plots  # noqa: F401
+        from pcam_tfdata.prediction import predict  # noqa: F401
+        from pcam_tfdata.training import train  # noqa: F401
 
 
 if __name__ == "__main__":

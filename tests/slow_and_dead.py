@@ -1,10 +1,10 @@
-"""Networks for `models.build`: one that dies of its rate, and such as learn slowly."""
+"""Networks for `networks.build`: one that dies of its rate, and such as learn slowly."""
 
 import keras
 
-from pcam_tfdata import models
+from pcam_tfdata.models import networks
 
-seed_cnn = models.build
+seed_cnn = networks.build
 
 
 def mortal(name: str) -> keras.Model:

@@ -6,7 +6,7 @@ import pathlib
 import h5py
 import numpy as np
 
-from pcam_tfdata import manifest, records
+from pcam_tfdata.records import manifest, tfrecord
 
 PREFIX = "camelyonpatch_level_2_split_"
 
@@ -30,7 +30,7 @@ def read_split(records_dir, name):
     (split,) = manifest.read(str(records_dir)).select([name])
     layout = split.layout
     found = [
-        records.map_shard(
+        tfrecord.map_shard(
             str(records_dir / shard.name), shard.num_records, layout
         )
         for shard in split.shards
@@ -40,7 +40,7 @@ def read_split(records_dir, name):
     fraction = np.ascontiguousarray(rows[:, start : start + 4])
     labels = np.where(split.labeled, rows[:, layout.label_offset], -1)
     return (
-        np.concatenate([records.view_images(part, layout) for part in found]),
+        np.concatenate([tfrecord.view_images(part, layout) for part in found]),
         labels.astype(int),
         fraction.view("<f4")[:, 0],
     )

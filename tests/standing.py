@@ -71,7 +71,7 @@ def _wait(process: subprocess.Popen) -> None:
 
 def _stand(output_dir: str, num_shards: int) -> None:
     """Has the progress bar stop the job, once."""
-    from pcam_tfdata import progress
+    from pcam_tfdata.system import progress
 
     folder = pathlib.Path(f"{output_dir}.incomplete") / "records"
     advance_to = progress.Progress.advance_to

@@ -38,7 +38,8 @@ def prepare(notes: str) -> None:
     import keras
     import tensorflow as tf
 
-    from pcam_tfdata import models, trainer
+    from pcam_tfdata.models import networks
+    from pcam_tfdata.training import replica_step
 
     images = open(f"{notes}.images", "wb", buffering=0)
     losses = open(f"{notes}.losses", "w", buffering=1)
@@ -47,7 +48,7 @@ def prepare(notes: str) -> None:
         hashes = [hashlib.sha1(patch.tobytes()).digest() for patch in image]
         images.write(b"".join(hashes))
 
-    class Listening(trainer.Trainer):
+    class Listening(replica_step.Trainer):
         def __init__(self, distribution, build, recipe, fill):
             recipe = dataclasses.replace(recipe, precision="float64")
             super().__init__(distribution, build, recipe, fill)
@@ -73,8 +74,8 @@ def prepare(notes: str) -> None:
         x = keras.layers.Flatten()(x)
         return keras.Model(image, keras.layers.Dense(1)(x))
 
-    models.build = build
-    trainer.Trainer = Listening
+    networks.build = build
+    replica_step.Trainer = Listening
     change_clock(float(os.environ.get("TINY_CLOCK", 1)))
     if "TINY_STOP" in os.environ:
         stop_after(int(os.environ["TINY_STOP"]))
@@ -82,7 +83,7 @@ def prepare(notes: str) -> None:
 
 def change_clock(factor: float) -> None:
     """Has the loop measure other times than those that pass."""
-    from pcam_tfdata import loop
+    from pcam_tfdata.training import loop
 
     loop.time = types.SimpleNamespace(
         monotonic=lambda: factor * time.monotonic()
@@ -93,7 +94,7 @@ def stop_after(last_epoch: int) -> None:
     """Adds a callback that ends training."""
     import keras
 
-    from pcam_tfdata import train
+    from pcam_tfdata.training import train
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

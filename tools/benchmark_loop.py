@@ -12,18 +12,12 @@ import keras
 import tensorflow as tf
 from absl import app, flags
 
-from pcam_tfdata import (
-    cluster,
-    loop,
-    pipeline,
-    run_files,
-    schema,
-    strategy,
-    tables,
-    tf_config,
-    train_options,
-    trainer,
-)
+from pcam_tfdata import schema
+from pcam_tfdata.distribution import cluster, strategy, tf_config
+from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.runs import run_folder
+from pcam_tfdata.system import csv_files
+from pcam_tfdata.training import configuration, loop, replica_step
 
 _RECORDS_DIR = flags.DEFINE_string("records_dir", None, "Records folder.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Patches of a step.")
@@ -34,8 +28,8 @@ def main(_) -> None:
     """Prints the ratio of both."""
     flags.mark_flag_as_required("records_dir")
     with tempfile.TemporaryDirectory() as run_dir:
-        options = train_options.settle_splits(
-            train_options.TrainOptions(
+        options = configuration.settle_splits(
+            configuration.TrainOptions(
                 records_dir=_RECORDS_DIR.value,
                 run_dir=run_dir,
                 batch_size=_BATCH_SIZE.value,
@@ -44,8 +38,8 @@ def main(_) -> None:
         )
         one_call = OneCall(options)
         _train(options, one_call)
-        rows = tables.read_csv(
-            f"{run_dir}/{run_files.TIMING}", ("train_seconds",)
+        rows = csv_files.read_csv(
+            f"{run_dir}/{run_folder.TIMING}", ("train_seconds",)
         )
     steps = [float(seconds) for (seconds,) in rows]
     ratios = [
@@ -64,11 +58,11 @@ def main(_) -> None:
 class OneCall(keras.callbacks.Callback):
     """After each epoch, runs as many steps of another network in one call."""
 
-    def __init__(self, options: train_options.TrainOptions) -> None:
+    def __init__(self, options: configuration.TrainOptions) -> None:
         super().__init__()
         self.seconds: list[float] = []
-        training = pipeline.open_patches(options.training())
-        self.num_steps = train_options.last_step(
+        training = patch_source.open_patches(options.training())
+        self.num_steps = configuration.last_step(
             1, training.num_patches, options.batch_size
         )
         self._machine, distribution = _make_trainer(options)
@@ -88,21 +82,21 @@ class OneCall(keras.callbacks.Callback):
         self.seconds.append(time.monotonic() - start)
 
 
-def _train(options: train_options.TrainOptions, one_call: OneCall) -> None:
+def _train(options: configuration.TrainOptions, one_call: OneCall) -> None:
     machine, distribution = _make_trainer(options)
-    training = pipeline.open_patches(options.training())
-    validation = pipeline.open_patches(options.validation())
+    training = patch_source.open_patches(options.training())
+    validation = patch_source.open_patches(options.validation())
     group = cluster.Group(tf_config.Job(), distribution)
     run = loop.Loop(options, distribution, machine, training, validation, group)
     run.go_on([one_call])
 
 
 def _make_trainer(
-    options: train_options.TrainOptions,
-) -> tuple[trainer.Trainer, tf.distribute.Strategy]:
+    options: configuration.TrainOptions,
+) -> tuple[replica_step.Trainer, tf.distribute.Strategy]:
     distribution = strategy.make_strategy("one_device")
-    recipe = trainer.Recipe(options.batch_size)
-    return trainer.Trainer(distribution, _build, recipe), distribution
+    recipe = replica_step.Recipe(options.batch_size)
+    return replica_step.Trainer(distribution, _build, recipe), distribution
 
 
 def _build() -> keras.Model:

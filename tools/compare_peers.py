@@ -23,15 +23,15 @@ from collections.abc import Sequence
 import install_peers
 from peers import consumer, listing, patch_set
 
-from pcam_tfdata import outputs
 from pcam_tfdata.benchmark import (
-    benchmark_options,
+    configuration,
     contender,
     limits,
     machine,
     measure,
     results,
 )
+from pcam_tfdata.runs import outputs
 
 _NUM_COPIES = 10
 
@@ -52,8 +52,8 @@ def main() -> None:
         outputs.check_file(
             options.json_output, "--json_output", suffixes=outputs.JSON
         )
-    data = benchmark_options.find_data(
-        benchmark_options.BenchmarkOptions(
+    data = configuration.find_data(
+        configuration.BenchmarkOptions(
             "input", options.records_dir, batch_size=options.batch_size
         )
     )
@@ -187,7 +187,7 @@ def _contender(
 
 def _report(
     outcomes: Sequence[measure.Outcome],
-    data: benchmark_options.Data,
+    data: configuration.Data,
     plan: contender.Plan,
 ) -> results.Report:
     rows = results.summarize(outcomes, limits.GATHER)

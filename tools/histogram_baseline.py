@@ -10,7 +10,7 @@ import numpy as np
 from absl import app, flags
 from sklearn import linear_model, metrics, pipeline, preprocessing
 
-from pcam_tfdata import manifest, records
+from pcam_tfdata.records import manifest, tfrecord
 
 _RECORDS_DIR = flags.DEFINE_string("records_dir", None, "Records folder.")
 _NUM_BINS = 16
@@ -42,9 +42,9 @@ def _read_split(split: manifest.Split) -> tuple[np.ndarray, np.ndarray]:
     histograms, labels = [], []
     for shard in split.shards:
         path = os.path.join(_RECORDS_DIR.value, shard.name)
-        mapped = records.map_shard(path, shard.num_records, split.layout)
+        mapped = tfrecord.map_shard(path, shard.num_records, split.layout)
         labels.append(mapped[:, split.layout.label_offset])
-        for image in records.view_images(mapped, split.layout):
+        for image in tfrecord.view_images(mapped, split.layout):
             bins = image.reshape(-1, 3) // (256 // _NUM_BINS)
             counts = [np.bincount(c, minlength=_NUM_BINS) for c in bins.T]
             histograms.append(np.concatenate(counts))

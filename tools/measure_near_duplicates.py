@@ -19,13 +19,15 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from pcam_tfdata import optical_density, schema, workers
+from pcam_tfdata import schema
 from pcam_tfdata.audit import (
     alignment,
     near_duplicates,
+    optical_density,
     pairs,
     patch_statistics,
 )
+from pcam_tfdata.system import workers
 
 _INPUT_DIRS = flags.DEFINE_list("input_dir", None, "Folders with images.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "For contact sheets.")

@@ -9,7 +9,9 @@ import time
 import numpy as np
 from absl import app, flags
 
-from pcam_tfdata import plan, records, schema
+from pcam_tfdata import schema
+from pcam_tfdata.conversion import plan
+from pcam_tfdata.records import tfrecord
 from pcam_tfdata.sources import listing
 
 _NUM_PATCHES = flags.DEFINE_integer("num_patches", 10_000_000, "Patches.")
@@ -37,7 +39,7 @@ def main(_) -> None:
     print(
         f"{len(patches):,} patches on {_NUM_SLIDES.value:,} slides: planned in"
         f" {seconds:.1f} s, {num_shards:,} shards of"
-        f" {records.layout(labeled=True).record_bytes:,}-byte records, largest"
+        f" {tfrecord.layout(labeled=True).record_bytes:,}-byte records, largest"
         f" fold {largest:,}; peak {_peak_megabytes():,.0f} MB, of which the"
         f" listing took {before:,.0f} MB"
     )

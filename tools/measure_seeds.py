@@ -24,7 +24,10 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from pcam_tfdata import inference, pipeline, run_files, tables
+from pcam_tfdata.models import inference
+from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.runs import run_folder
+from pcam_tfdata.system import csv_files
 
 PROCESSORS = {
     "default": {},
@@ -88,10 +91,12 @@ def _measure(
                 f" {result.returncode} of pcam train, expected 0. Mend what it"
                 " says above."
             )
-        history = os.path.join(run_dir, run_files.HISTORY)
-        aucs = [float(auc) for (auc,) in tables.read_csv(history, ("val_auc",))]
-        model = keras.models.load_model(run_files.find_model(run_dir))
-        splits = run_files.read_flags(run_dir)["validation_splits"].split(",")
+        history = os.path.join(run_dir, run_folder.HISTORY)
+        aucs = [
+            float(auc) for (auc,) in csv_files.read_csv(history, ("val_auc",))
+        ]
+        model = keras.models.load_model(run_folder.find_model(run_dir))
+        splits = run_folder.read_flags(run_dir)["validation_splits"].split(",")
     dead = max(_dead_shares(model, _read_images(splits)), default=0.0)
     return (
         processor,
@@ -104,7 +109,7 @@ def _measure(
 
 def _read_images(splits: Sequence[str]) -> np.ndarray:
     """Returns some validation patches, uint8 [num_patches, 96, 96, 3]."""
-    source = pipeline.Source(_RECORDS_DIR.value, splits)
+    source = patch_source.Source(_RECORDS_DIR.value, splits)
     patches = inference.open_patches(source)
     batches = patches.eval_batches(batch_size=_NUM_PATCHES)
     batch = next(iter(batches))

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pcam_tfdata import name_columns, schema
+from pcam_tfdata import schema
 from pcam_tfdata.audit import finding
 from pcam_tfdata.audit import table as tables
+from pcam_tfdata.system import name_arrays
 
 _KAGGLE = "kaggle"
 _KAGGLE_TEST = "test"
@@ -35,7 +36,7 @@ def group_equal(table: tables.Table) -> list[list[int]]:
     """
     ids = table.scanned.ids
     order = np.argsort(ids, kind="stable")
-    starts = np.flatnonzero(name_columns.mark_first(ids[order]))
+    starts = np.flatnonzero(name_arrays.mark_first(ids[order]))
     ends = np.r_[starts[1:], len(order)]
     several = ends - starts > 1
     groups = [

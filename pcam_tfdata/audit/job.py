@@ -5,9 +5,11 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import files, manifest, schema, tables, workers
+from pcam_tfdata import schema
 from pcam_tfdata.audit import finding, findings, pairs, shifts, text
 from pcam_tfdata.audit import table as patch_tables
+from pcam_tfdata.records import manifest
+from pcam_tfdata.system import csv_files, files, workers
 
 TEXT_FILE = "audit.txt"
 JSON_FILE = "audit.json"
@@ -126,7 +128,7 @@ def write(output_dir: str, audit: Audit, summary: dict[str, object]) -> None:
     files.write_text(
         os.path.join(output_dir, JSON_FILE), text.format_json(summary)
     )
-    tables.write_csv(
+    csv_files.write_csv(
         os.path.join(output_dir, PAIRS_FILE), _PAIR_COLUMNS, _pair_rows(audit)
     )
 

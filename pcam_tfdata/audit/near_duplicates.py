@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcam_tfdata import progress
+from pcam_tfdata.system import progress
 
 NUM_BITS = 256
 _NUM_SORTS = 128

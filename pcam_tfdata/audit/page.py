@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib import axes as plots
 from matplotlib import figure
 
-from pcam_tfdata import files, schema
+from pcam_tfdata import schema
 from pcam_tfdata.audit import finding, job, scan, shifts
 from pcam_tfdata.audit import table as tables
+from pcam_tfdata.system import files
 
 _PAIR_KINDS = (
     finding.NEAR_ACROSS,

@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from pcam_tfdata import name_columns, workers
 from pcam_tfdata.audit import alignment, near_duplicates, scan
 from pcam_tfdata.audit import table as tables
+from pcam_tfdata.system import name_arrays, workers
 
 # Of embeddings, and of pixels laid on each other. BUILD_NOTES.md, Audit, says
 # what these miss and what they let through.
@@ -101,6 +101,6 @@ def _searched(table: tables.Table) -> np.ndarray:
     candidates = np.flatnonzero(~table.is_blank)
     ids, section = table.scanned.ids, table.section
     order = candidates[np.lexsort((section[candidates], ids[candidates]))]
-    fresh = name_columns.mark_first(ids[order])
+    fresh = name_arrays.mark_first(ids[order])
     fresh[1:] |= section[order[1:]] != section[order[:-1]]
     return np.sort(order[fresh])

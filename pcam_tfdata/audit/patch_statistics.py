@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcam_tfdata import optical_density
-from pcam_tfdata.audit import perceptual
+from pcam_tfdata.audit import optical_density, perceptual
 
 # Optical density, mean of the channels; grey level 219. Glass lies below.
 TISSUE_DENSITY = 0.15

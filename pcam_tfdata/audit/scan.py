@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import threadpoolctl
 
-from pcam_tfdata import manifest, optical_density, records, schema, workers
-from pcam_tfdata.audit import alignment, patch_statistics
+from pcam_tfdata import schema
+from pcam_tfdata.audit import alignment, optical_density, patch_statistics
+from pcam_tfdata.records import manifest, tfrecord
+from pcam_tfdata.system import workers
 
 _PIECE_PATCHES = 4096  # A task: 110 MB of a shard.
 _BLOCK_PATCHES = 32  # Their densities stay in a core's cache.
@@ -28,7 +30,7 @@ class ShardFile:
     path: str
     num_records: int
     labeled: bool
-    layout: records.Layout
+    layout: tfrecord.Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,7 @@ def scan_piece(piece: Piece) -> Scan:
     layout = piece.shard.layout
     chosen = slice(piece.first, piece.first + piece.num_records)
     mapped = _map(piece.shard)[chosen]
-    images = records.view_images(mapped, layout)
+    images = tfrecord.view_images(mapped, layout)
     statistics, embeddings = [], []
     for start in range(0, len(images), _BLOCK_PATCHES):
         block = np.ascontiguousarray(images[start : start + _BLOCK_PATCHES])
@@ -204,11 +206,11 @@ def _pieces(shard: ShardFile) -> list[Piece]:
 
 
 def _map(shard: ShardFile) -> np.ndarray:
-    return records.map_shard(shard.path, shard.num_records, shard.layout)
+    return tfrecord.map_shard(shard.path, shard.num_records, shard.layout)
 
 
 def _view(shard: ShardFile) -> np.ndarray:
-    return records.view_images(_map(shard), shard.layout)
+    return tfrecord.view_images(_map(shard), shard.layout)
 
 
 def _gray(images: np.ndarray) -> np.ndarray:

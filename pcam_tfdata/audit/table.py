@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pcam_tfdata import manifest, workers
-from pcam_tfdata.audit import scan, sidecar
+from pcam_tfdata.audit import scan
+from pcam_tfdata.records import manifest, sidecar
+from pcam_tfdata.system import workers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from pcam_tfdata import convert, faults
 from pcam_tfdata.benchmark import (
-    benchmark_options,
+    configuration,
     contender,
     machine,
     measure,
     results,
 )
+from pcam_tfdata.conversion import convert
 from pcam_tfdata.sources import kaggle, listing
+from pcam_tfdata.system import faults
 
 _LIMIT = "limit: cp -r"
 _NUM_WORKERS = (1, 2)
@@ -25,7 +26,7 @@ _NUM_WORKERS = (1, 2)
 _PLAN = contender.Plan(warm_up=0, min_patches=0, min_seconds=0)
 
 
-def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
+def run(options: configuration.BenchmarkOptions) -> results.Report:
     """Times conversions into a temporary folder."""
     num_patches = _count_patches(options.input_dir)
     plan = options.plan(_PLAN)

@@ -5,34 +5,34 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from pcam_tfdata import manifest, pipeline
-from pcam_tfdata.benchmark import benchmark_options
-from pcam_tfdata.pipeline import batches
+from pcam_tfdata.benchmark import configuration
+from pcam_tfdata.pipeline import batches, patch_source
+from pcam_tfdata.records import manifest
 
 _ENDLESS = 1 << 40
 
 
 def open_patches(
-    data: benchmark_options.Data,
+    data: configuration.Data,
     input: str = "mmap",
     *,
     check_crc: str = "never",
     devices: Sequence[str] = (),
-) -> pipeline.Patches:
+) -> patch_source.Patches:
     """Returns the patches by a way in.
 
     CRCs are not looked at unless asked for: `mmap` looks at each once, so this
     is how it goes on after the first epoch.
     """
-    source = pipeline.Source(
+    source = patch_source.Source(
         data.records_dir, data.splits, input, check_crc=check_crc
     )
-    return pipeline.open_patches(source, devices)
+    return patch_source.open_patches(source, devices)
 
 
 def train_batches(
-    data: benchmark_options.Data,
-    patches: pipeline.Patches,
+    data: configuration.Data,
+    patches: patch_source.Patches,
     num_steps: int = _ENDLESS,
 ) -> tf.data.Dataset:
     """Returns shuffled training batches, by default without an end."""
@@ -41,7 +41,7 @@ def train_batches(
     )
 
 
-def eval_batches(data: benchmark_options.Data) -> tf.data.Dataset:
+def eval_batches(data: configuration.Data) -> tf.data.Dataset:
     """Returns every patch once, in order; each CRC is looked at.
 
     A prediction reads its patches once, so it pays for every one.
@@ -56,7 +56,7 @@ def repeat(batch: object) -> tf.data.Dataset:
     return batches.limit_threads(ds, 0)
 
 
-def list_shards(data: benchmark_options.Data) -> list[str]:
+def list_shards(data: configuration.Data) -> list[str]:
     """Returns the paths of the shards, in order."""
     splits = manifest.read(data.records_dir).select(data.splits)
     return [

@@ -2,28 +2,28 @@
 
 import os
 
-from pcam_tfdata import outputs
 from pcam_tfdata.benchmark import (
-    benchmark_options,
+    configuration,
     conversion,
+    input_modes,
     results,
     service,
     start,
     steps,
-    ways_in,
 )
+from pcam_tfdata.runs import outputs
 
 _JOBS = {
     "convert": conversion.run,
     "data_service": service.run,
-    "input": ways_in.run,
+    "input": input_modes.run,
     "predict": steps.run_prediction,
     "start": start.run,
     "training": steps.run_training,
 }
 
 
-def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
+def run(options: configuration.BenchmarkOptions) -> results.Report:
     """Times what the options name; writes the JSON file if they name one.
 
     Raises:

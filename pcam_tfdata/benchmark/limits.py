@@ -5,15 +5,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pcam_tfdata import manifest, memory, records, schema
-from pcam_tfdata.benchmark import benchmark_options
+from pcam_tfdata import schema
+from pcam_tfdata.benchmark import configuration
+from pcam_tfdata.records import manifest, tfrecord
+from pcam_tfdata.system import memory
 
 GATHER = "limit: numpy gather"
 _GIGABYTE = 1_000_000_000
 _SHARE_OF_MEMORY = 0.8
 
 
-def gather(data: benchmark_options.Data) -> Iterator[int]:
+def gather(data: configuration.Data) -> Iterator[int]:
     """Gathers shuffled batches from one array in memory, in a plain loop."""
     array = load_images(data)
     rng = np.random.default_rng(0)
@@ -34,7 +36,7 @@ def copy(batch_size: int) -> Iterator[int]:
         yield batch_size
 
 
-def check_memory(data: benchmark_options.Data, num_copies: int = 1) -> None:
+def check_memory(data: configuration.Data, num_copies: int = 1) -> None:
     """Refuses more patches than memory has room for.
 
     Raises:
@@ -51,15 +53,15 @@ def check_memory(data: benchmark_options.Data, num_copies: int = 1) -> None:
         )
 
 
-def load_images(data: benchmark_options.Data) -> np.ndarray:
+def load_images(data: configuration.Data) -> np.ndarray:
     """Returns all patches: uint8 [num_patches, 96, 96, 3], in memory."""
     array = np.empty((data.num_patches, *schema.IMAGE_SHAPE), np.uint8)
     start = 0
     for split in manifest.read(data.records_dir).select(data.splits):
         for shard in split.shards:
             path = os.path.join(data.records_dir, shard.name)
-            mapped = records.map_shard(path, shard.num_records, split.layout)
+            mapped = tfrecord.map_shard(path, shard.num_records, split.layout)
             end = start + shard.num_records
-            array[start:end] = records.view_images(mapped, split.layout)
+            array[start:end] = tfrecord.view_images(mapped, split.layout)
             start = end
     return array

@@ -5,8 +5,8 @@ import os
 import platform
 from collections.abc import Sequence
 
-from pcam_tfdata import workers
 from pcam_tfdata.benchmark import usage
+from pcam_tfdata.system import workers
 
 _PACKAGES = ("numpy", "tensorflow", "keras")
 _GIB = 1 << 30

@@ -16,8 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pcam_tfdata import workers
 from pcam_tfdata.benchmark import contender, usage
+from pcam_tfdata.system import workers
 
 _SECONDS_BETWEEN_SAMPLES = 0.02
 _SECONDS_TO_END = 10.0

@@ -5,8 +5,9 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pcam_tfdata import files, schema
+from pcam_tfdata import schema
 from pcam_tfdata.benchmark import contender, machine, measure
+from pcam_tfdata.system import files
 
 _MEGABYTE = 1_000_000
 _COLUMNS = (

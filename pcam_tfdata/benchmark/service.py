@@ -7,29 +7,29 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from pcam_tfdata import pipeline
 from pcam_tfdata.benchmark import (
-    benchmark_options,
+    configuration,
     contender,
     feeds,
+    input_modes,
     machine,
     measure,
     results,
-    ways_in,
 )
+from pcam_tfdata.pipeline import patch_source
 
 _ALONE = "limit: stream, no service"
 _NUM_WORKERS = (1, 2)
 _PLAN = contender.Plan()
 
 
-def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
+def run(options: configuration.BenchmarkOptions) -> results.Report:
     """Times `stream` with one and two workers on this machine, and without."""
-    data = benchmark_options.find_data(options)
+    data = configuration.find_data(options)
     plan = options.plan(_PLAN)
     contenders = [
         contender.Contender(
-            _ALONE, ways_in.draw_train, {"data": data, "input": "stream"}
+            _ALONE, input_modes.draw_train, {"data": data, "input": "stream"}
         )
     ]
     contenders += [
@@ -48,14 +48,14 @@ def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
     )
 
 
-def draw_served(
-    data: benchmark_options.Data, num_workers: int
-) -> Iterator[int]:
+def draw_served(data: configuration.Data, num_workers: int) -> Iterator[int]:
     """Takes training batches from a service of as many workers."""
     feeds.hide_gpus()
     with _serving(num_workers) as address:
-        patches = pipeline.open_patches(
-            pipeline.Source(data.records_dir, data.splits, data_service=address)
+        patches = patch_source.open_patches(
+            patch_source.Source(
+                data.records_dir, data.splits, data_service=address
+            )
         )
         ds = feeds.train_batches(data, patches)
         yield from feeds.draw(ds, data.batch_size)

@@ -7,12 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pcam_tfdata.benchmark import (
-    benchmark_options,
-    feeds,
-    machine,
-    results,
-)
+from pcam_tfdata.benchmark import configuration, feeds, machine, results
 
 _WARM_UP = 2
 _PAUSE_SECONDS = 0.3
@@ -21,9 +16,9 @@ _LIMIT = "limit: TFRecordDataset, one batch"
 _OWN = "mmap"
 
 
-def run(options: benchmark_options.BenchmarkOptions) -> results.Report:
+def run(options: configuration.BenchmarkOptions) -> results.Report:
     """Times the first batch in this process, a fresh dataset each time."""
-    data = benchmark_options.find_data(options)
+    data = configuration.find_data(options)
     feeds.hide_gpus()
     seconds = _measure(
         {
@@ -70,7 +65,7 @@ def _measure(
     return {name: found[_WARM_UP:] for name, found in seconds.items()}
 
 
-def _read_batch(data: benchmark_options.Data) -> tf.data.Dataset:
+def _read_batch(data: configuration.Data) -> tf.data.Dataset:
     ds = tf.data.TFRecordDataset(feeds.list_shards(data))
     return ds.batch(data.batch_size)
 

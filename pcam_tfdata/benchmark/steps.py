@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from pcam_tfdata import inference, models, strategy, trainer
 from pcam_tfdata.benchmark import (
-    benchmark_options,
+    configuration,
     contender,
     feeds,
     machine,
     measure,
     results,
 )
+from pcam_tfdata.distribution import strategy
+from pcam_tfdata.models import inference, networks
+from pcam_tfdata.training import replica_step
 
 _TRAIN_LIMIT = "limit: training, one constant batch"
 _PREDICT_LIMIT = "limit: prediction, one constant batch"
@@ -28,7 +30,7 @@ _EXPECTED_SHARE = 0.05
 
 
 def run_training(
-    options: benchmark_options.BenchmarkOptions,
+    options: configuration.BenchmarkOptions,
 ) -> results.Report:
     """Times training steps on the records and on one constant batch."""
     report, ratio = _run(
@@ -49,7 +51,7 @@ def run_training(
 
 
 def run_prediction(
-    options: benchmark_options.BenchmarkOptions,
+    options: configuration.BenchmarkOptions,
 ) -> results.Report:
     """Times prediction of the records and of one constant batch."""
     report, _ = _run(
@@ -61,16 +63,14 @@ def run_prediction(
     return report
 
 
-def train_on_records(data: benchmark_options.Data, model: str) -> Iterator[int]:
+def train_on_records(data: configuration.Data, model: str) -> Iterator[int]:
     """Trains on shuffled batches of the records."""
     distribution = strategy.make_strategy("one_device")
     ds = feeds.train_batches(data, feeds.open_patches(data))
     return _train(ds, data, model, distribution)
 
 
-def train_on_one_batch(
-    data: benchmark_options.Data, model: str
-) -> Iterator[int]:
+def train_on_one_batch(data: configuration.Data, model: str) -> Iterator[int]:
     """Trains on one batch of the records, over and over."""
     distribution = strategy.make_strategy("one_device")
     batch = next(iter(feeds.train_batches(data, feeds.open_patches(data))))
@@ -78,7 +78,7 @@ def train_on_one_batch(
     return _train(ds, data, model, distribution)
 
 
-def fit_on_one_batch(data: benchmark_options.Data, model: str) -> Iterator[int]:
+def fit_on_one_batch(data: configuration.Data, model: str) -> Iterator[int]:
     """Trains on one batch with Keras' `fit`, at its best.
 
     Without XLA, which `fit` chooses by itself and which is slower on a CPU.
@@ -86,7 +86,7 @@ def fit_on_one_batch(data: benchmark_options.Data, model: str) -> Iterator[int]:
     batch = next(iter(feeds.train_batches(data, feeds.open_patches(data))))
     ds = feeds.repeat((batch["image"], batch["label"]))
     with strategy.keras_settings(strategy.resolve_precision("auto"), 0):
-        network = models.build(model)
+        network = networks.build(model)
     network.compile(
         "adam",
         keras.losses.BinaryCrossentropy(from_logits=True),
@@ -99,15 +99,13 @@ def fit_on_one_batch(data: benchmark_options.Data, model: str) -> Iterator[int]:
     )
 
 
-def predict_records(data: benchmark_options.Data, model: str) -> Iterator[int]:
+def predict_records(data: configuration.Data, model: str) -> Iterator[int]:
     """Predicts the records, opened anew and from the first patch each piece."""
     predictor = _make_predictor(model)
     return _predict(predictor, lambda: feeds.eval_batches(data), data)
 
 
-def predict_one_batch(
-    data: benchmark_options.Data, model: str
-) -> Iterator[int]:
+def predict_one_batch(data: configuration.Data, model: str) -> Iterator[int]:
     """Predicts one batch of the records, as often as there are batches."""
     predictor = _make_predictor(model)
     batch = next(iter(feeds.eval_batches(data)))
@@ -116,12 +114,12 @@ def predict_one_batch(
 
 
 def _run(
-    options: benchmark_options.BenchmarkOptions,
+    options: configuration.BenchmarkOptions,
     default_plan: contender.Plan,
     *runs: contender.Contender,
 ) -> tuple[results.Report, float | None]:
     """Returns the report, and the ratio of the second to the first, the limit."""
-    data = benchmark_options.find_data(options)
+    data = configuration.find_data(options)
     plan = options.plan(default_plan)
     contenders = [
         contender.Contender(
@@ -142,17 +140,17 @@ def _run(
 
 def _train(
     batches: tf.data.Dataset,
-    data: benchmark_options.Data,
+    data: configuration.Data,
     model: str,
     distribution: tf.distribute.Strategy,
 ) -> Iterator[int]:
-    recipe = trainer.Recipe(
+    recipe = replica_step.Recipe(
         data.batch_size,
         precision=strategy.resolve_precision("auto"),
         xla=strategy.resolve_xla("auto"),
     )
-    build = functools.partial(models.build, model)
-    training = trainer.Trainer(distribution, build, recipe)
+    build = functools.partial(networks.build, model)
+    training = replica_step.Trainer(distribution, build, recipe)
     iterator = iter(strategy.distribute(batches, distribution))
 
     def call(num_steps: int) -> None:
@@ -180,14 +178,14 @@ def _make_predictor(model: str) -> inference.Predictor:
     distribution = strategy.make_strategy("one_device")
     settings = strategy.keras_settings(strategy.resolve_precision("auto"), 0)
     with settings, distribution.scope():
-        network = models.build(model)
+        network = networks.build(model)
     return inference.Predictor(network, distribution)
 
 
 def _predict(
     predictor: inference.Predictor,
     open_batches: Callable[[], tf.data.Dataset],
-    data: benchmark_options.Data,
+    data: configuration.Data,
 ) -> Iterator[int]:
     # Whole batches only: the last one is padded.
     num_batches = min(_PASS_BATCHES, data.num_patches // data.batch_size)

@@ -10,7 +10,7 @@ import os
 
 from absl import flags
 
-from pcam_tfdata.cli import options, quiet
+from pcam_tfdata.cli import flag_groups, quiet
 
 REQUIRED_FLAGS = ("records_dir",)
 _PAGE = "audit.png"
@@ -36,12 +36,12 @@ def run() -> int:
     with quiet.imports():
         from pcam_tfdata.audit import job, text
 
-    output_dir = options.value("output_dir")
+    output_dir = flag_groups.value("output_dir")
     if output_dir:
-        options.check_output(output_dir)
+        flag_groups.check_output(output_dir)
     audit = job.run(
         job.AuditOptions(
-            records_dir=options.value("records_dir"),
+            records_dir=flag_groups.value("records_dir"),
             other_records_dirs=_other_dirs(),
             num_workers=_NUM_WORKERS.value,
         )

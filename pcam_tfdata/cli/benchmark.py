@@ -8,7 +8,7 @@ the files they map, which are the page cache's.
 from absl import app, flags
 
 from pcam_tfdata import choices
-from pcam_tfdata.cli import options, quiet
+from pcam_tfdata.cli import flag_groups, quiet
 
 REQUIRED_FLAGS = ("what",)
 
@@ -46,12 +46,12 @@ flags.DEFINE_string("json_output", None, "File for the same as JSON.")
 
 def run() -> int:
     """Times what the flags name and prints the table; 1 if a row failed."""
-    what = options.value("what")
+    what = flag_groups.value("what")
     needed = "input_dir" if what == "convert" else "records_dir"
-    if options.value(needed) is None:
+    if flag_groups.value(needed) is None:
         raise app.UsageError(f"--what={what} needs --{needed}.")
     with quiet.imports():
-        from pcam_tfdata.benchmark import benchmark_options, jobs, results
-    report = jobs.run(options.from_flags(benchmark_options.BenchmarkOptions))
+        from pcam_tfdata.benchmark import configuration, jobs, results
+    report = jobs.run(flag_groups.from_flags(configuration.BenchmarkOptions))
     print(results.format_report(report))
     return int(any(row.get("error") for row in report.rows))

@@ -6,8 +6,9 @@ folder also loads with tfds.builder_from_directory.
 
 from absl import flags
 
-from pcam_tfdata import choices, convert
-from pcam_tfdata.cli import options, quiet
+from pcam_tfdata import choices
+from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.conversion import convert
 
 REQUIRED_FLAGS = ("input_dir", "output_dir")
 
@@ -53,7 +54,7 @@ flags.DEFINE_float(
     upper_bound=1e6,
 )
 flags.DEFINE_integer("seed", 0, "Another seed deals other folds.")
-options.define_checks("skip lists them in skipped.csv.")
+flag_groups.define_checks("skip lists them in skipped.csv.")
 flags.DEFINE_enum(
     "on_label_mismatch",
     "fail",
@@ -64,7 +65,7 @@ flags.DEFINE_enum(
 flags.DEFINE_bool(
     "overwrite", False, "Replace a finished output, drop an unfinished one."
 )
-options.define_runner(
+flag_groups.define_runner(
     "Where shards are written: by processes here, or on Apache Beam; the bytes"
     " are the same. See docs/beam.md."
 )
@@ -72,8 +73,8 @@ options.define_runner(
 
 def run() -> None:
     """Converts what the flags name."""
-    if options.value("source") == "tfds":
+    if flag_groups.value("source") == "tfds":
         with quiet.imports():
             import tensorflow_datasets  # noqa: F401
-    made = convert.convert(options.from_flags(convert.ConvertOptions))
-    print(f"{options.value('output_dir')}: {made.summarize()}.")
+    made = convert.convert(flag_groups.from_flags(convert.ConvertOptions))
+    print(f"{flag_groups.value('output_dir')}: {made.summarize()}.")

@@ -6,7 +6,7 @@ beside cross_validation.json and out_of_fold.csv. The same command again goes on
 
 from absl import app, flags
 
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import flag_groups
 from pcam_tfdata.cli import train as train_command
 
 REQUIRED_FLAGS = train_command.REQUIRED_FLAGS
@@ -24,19 +24,19 @@ def run() -> None:
                 f"--{name}: found it, expected --folds: every fold is validated"
                 " on in turn."
             )
-    if options.value("strategy") == "multi_worker":
+    if flag_groups.value("strategy") == "multi_worker":
         raise app.UsageError(
             "--strategy=multi_worker: expected a strategy of one machine. Train"
             " each fold with pcam train on all workers."
         )
-    from pcam_tfdata import cross_validate
+    from pcam_tfdata.training import cross_validate
 
     chosen = flags.FLAGS.get_key_flags_for_module(train_command.__name__)
     found = cross_validate.cross_validate(
         cross_validate.CrossValidateOptions(
-            records_dir=options.value("records_dir"),
-            run_dir=options.value("run_dir"),
-            folds=options.value("folds"),
+            records_dir=flag_groups.value("records_dir"),
+            run_dir=flag_groups.value("run_dir"),
+            folds=flag_groups.value("folds"),
             train_flags=[
                 flag.serialize()
                 for flag in chosen

@@ -9,8 +9,9 @@ from types import ModuleType
 
 from absl import app, flags
 
-from pcam_tfdata import outputs, service_address
-from pcam_tfdata.cli import options, quiet
+from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.data_service import service_address
+from pcam_tfdata.runs import outputs
 
 REQUIRED_FLAGS = ("role",)
 
@@ -58,23 +59,23 @@ _OF_A_ROLE = {
 
 def run() -> None:
     """Serves until a signal comes."""
-    role = options.value("role")
+    role = flag_groups.value("role")
     _check_role(role)
-    port = options.value("port")
+    port = flag_groups.value("port")
     # What is wrong is said before TensorFlow is imported, which takes longer.
     if role == "dispatcher":
-        work_dir = options.value("work_dir")
+        work_dir = flag_groups.value("work_dir")
         outputs.check_new(work_dir, "--work_dir")
         service_address.refuse_taken_port(port)
         with service_address.claim(work_dir):
             _servers().serve_dispatcher(port=port, work_dir=work_dir)
     dispatcher = service_address.parse(
-        options.value("dispatcher"), "--dispatcher"
+        flag_groups.value("dispatcher"), "--dispatcher"
     )
-    known_as = options.value("worker_address")
+    known_as = flag_groups.value("worker_address")
     if known_as is not None:
         known_as = service_address.parse_worker(known_as, "--worker_address")
-    seconds = options.value("timeout_seconds")
+    seconds = flag_groups.value("timeout_seconds")
     service_address.refuse_taken_port(port)
     own_host = service_address.wait_for(dispatcher, seconds)
     _servers().serve_worker(
@@ -87,19 +88,19 @@ def run() -> None:
 
 def _servers() -> ModuleType:
     with quiet.imports():
-        from pcam_tfdata import data_service
-    return data_service
+        from pcam_tfdata.data_service import servers
+    return servers
 
 
 def _check_role(role: str) -> None:
     """Refuses flags of the other role, and the lack of its own."""
     for other, names in _OF_A_ROLE.items():
         for name in names:
-            if other != role and options.value(name) is not None:
+            if other != role and flag_groups.value(name) is not None:
                 raise app.UsageError(
                     f"--{name}: found it with --role={role}, expected"
                     f" --role={other}."
                 )
     needed = _OF_A_ROLE[role][0]
-    if options.value(needed) is None:
+    if flag_groups.value(needed) is None:
         raise app.UsageError(f"--role={role} needs --{needed}.")

@@ -10,7 +10,7 @@ import os
 
 from absl import flags
 
-from pcam_tfdata.cli import options, quiet
+from pcam_tfdata.cli import flag_groups, quiet
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
 
@@ -32,8 +32,8 @@ flags.DEFINE_integer(
     "Patches a pass, over all replicas; rounded up to share evenly.",
     lower_bound=1,
 )
-options.define_input()
-options.define_devices()
+flag_groups.define_input()
+flag_groups.define_devices()
 flags.DEFINE_string(
     "output_dir",
     None,
@@ -51,18 +51,19 @@ flags.DEFINE_integer(
 def run() -> None:
     """Writes the scores and prints them."""
     with quiet.imports():
-        from pcam_tfdata import evaluate, report, run_files, scores_text
-    evaluated = options.from_flags(evaluate.EvaluateOptions)
+        from pcam_tfdata.evaluation import evaluate, plots, score_page
+        from pcam_tfdata.runs import run_folder
+    evaluated = flag_groups.from_flags(evaluate.EvaluateOptions)
     evaluated = evaluate.settle(evaluated)
     scores = evaluate.evaluate(evaluated)
     output_dir = evaluated.output_dir
-    roc_path = os.path.join(output_dir, run_files.ROC_PLOT)
+    roc_path = os.path.join(output_dir, run_folder.ROC_PLOT)
     if scores["auc"] is not None:
-        predictions = os.path.join(output_dir, run_files.PREDICTIONS)
-        report.plot_roc(predictions, roc_path)
+        predictions = os.path.join(output_dir, run_folder.PREDICTIONS)
+        plots.plot_roc(predictions, roc_path)
     elif os.path.exists(roc_path):
         os.remove(roc_path)  # Of an earlier evaluation.
-    report.plot_confusion(
-        scores, os.path.join(output_dir, run_files.CONFUSION_PLOT)
+    plots.plot_confusion(
+        scores, os.path.join(output_dir, run_folder.CONFUSION_PLOT)
     )
-    print(scores_text.format_scores(scores), end="")
+    print(score_page.format_scores(scores), end="")

@@ -7,7 +7,7 @@ import os
 
 from absl import flags
 
-from pcam_tfdata.cli import options, quiet
+from pcam_tfdata.cli import flag_groups, quiet
 
 REQUIRED_FLAGS = ("records_dir", "output_dir")
 _NUM_PATCHES = 24
@@ -22,16 +22,17 @@ _SEED = flags.DEFINE_integer(
 def run() -> None:
     """Writes the overview and prints it."""
     with quiet.imports():
-        from pcam_tfdata import overview, report
+        from pcam_tfdata.evaluation import plots
+        from pcam_tfdata.records import overview
 
-    records_dir = options.value("records_dir")
-    output_dir = options.value("output_dir")
-    options.check_output(output_dir)
+    records_dir = flag_groups.value("records_dir")
+    output_dir = flag_groups.value("output_dir")
+    flag_groups.check_output(output_dir)
     summary = overview.summarize(records_dir)
     sample = overview.sample_patches(records_dir, _NUM_PATCHES, _SEED.value)
     overview.write_summary(output_dir, summary)
-    report.plot_label_histogram(summary, os.path.join(output_dir, "labels.png"))
-    report.plot_patches(
+    plots.plot_label_histogram(summary, os.path.join(output_dir, "labels.png"))
+    plots.plot_patches(
         sample.images, sample.labels, os.path.join(output_dir, "patches.png")
     )
     print(overview.format_summary(summary), end="")

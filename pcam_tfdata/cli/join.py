@@ -5,8 +5,8 @@ Shards are linked, or copied to another disk; splits of the same name are joined
 
 from absl import flags
 
-from pcam_tfdata import join
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import flag_groups
+from pcam_tfdata.conversion import join
 
 REQUIRED_FLAGS = ("records_dirs", "output_dir")
 
@@ -21,10 +21,10 @@ flags.DEFINE_bool(
 
 def run() -> None:
     """Joins what the flags name."""
-    output_dir = options.value("output_dir")
+    output_dir = flag_groups.value("output_dir")
     made = join.join(
-        options.value("records_dirs"),
+        flag_groups.value("records_dirs"),
         output_dir,
-        overwrite=options.value("overwrite"),
+        overwrite=flag_groups.value("overwrite"),
     )
     print(f"{output_dir}: {made.summarize()}.")

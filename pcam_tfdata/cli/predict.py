@@ -10,8 +10,8 @@ import sys
 
 from absl import app, flags
 
-from pcam_tfdata import files
-from pcam_tfdata.cli import options, quiet
+from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.system import files
 
 REQUIRED_FLAGS = ("run_dir", "output_csv")
 
@@ -23,7 +23,7 @@ flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string(
     "input_dir", None, "Instead of records: Kaggle's folder, read as it is."
 )
-options.define_checks("skip leaves them out. With --input_dir.")
+flag_groups.define_checks("skip leaves them out. With --input_dir.")
 flags.DEFINE_string("split", "test", "Split of the records or of the folder.")
 flags.DEFINE_integer(
     "batch_size",
@@ -31,8 +31,8 @@ flags.DEFINE_integer(
     "Patches a pass, over all replicas; rounded up to share evenly.",
     lower_bound=1,
 )
-options.define_input()
-options.define_devices()
+flag_groups.define_input()
+flag_groups.define_devices()
 flags.DEFINE_float(
     "threshold",
     None,
@@ -63,7 +63,7 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "merge", False, "Predict nothing; write the CSV once every part is there."
 )
-options.define_runner(
+flag_groups.define_runner(
     "beam: on the workers of Apache Beam, which see the same disk. See"
     " docs/beam.md."
 )
@@ -71,8 +71,8 @@ options.define_runner(
 
 def run() -> None:
     """Predicts what the flags name."""
-    if (options.value("records_dir") is None) == (
-        options.value("input_dir") is None
+    if (flag_groups.value("records_dir") is None) == (
+        flag_groups.value("input_dir") is None
     ):
         raise app.UsageError(
             "expected one of --records_dir and --input_dir, found both or none."
@@ -81,22 +81,22 @@ def run() -> None:
     _check_parts()
     _check_runner()
     with quiet.imports():
-        from pcam_tfdata import (
+        from pcam_tfdata.prediction import (
+            beam_prediction,
+            configuration,
             merge,
             predict,
-            predict_on_beam,
-            predict_options,
         )
-    predicted = options.from_flags(predict_options.PredictOptions)
+    predicted = flag_groups.from_flags(configuration.PredictOptions)
     if predicted.shard_range:
         num_patches = predict.predict_range(predicted)
         print(f"{predicted.parts_dir}: {num_patches:,} patches.")
         return
-    if options.value("merge"):
+    if flag_groups.value("merge"):
         num_patches = merge.merge(predicted)
-    elif options.value("runner") == "beam":
-        num_patches = predict_on_beam.predict_records(
-            predicted, options.value("beam_options")
+    elif flag_groups.value("runner") == "beam":
+        num_patches = beam_prediction.predict_records(
+            predicted, flag_groups.value("beam_options")
         )
     else:
         num_patches = predict.predict(predicted)
@@ -107,7 +107,7 @@ def run() -> None:
 
 def _check_folder() -> None:
     for name in ("follow_symlinks", "check_ids", "on_bad_patch"):
-        if flags.FLAGS[name].present and options.value("input_dir") is None:
+        if flags.FLAGS[name].present and flag_groups.value("input_dir") is None:
             raise app.UsageError(
                 f"found --{name} with --records_dir, expected it with"
                 " --input_dir alone: the patches of records were checked when"
@@ -116,8 +116,8 @@ def _check_folder() -> None:
 
 
 def _check_runner() -> None:
-    on_beam = options.value("runner") == "beam"
-    if options.value("beam_options") and not on_beam:
+    on_beam = flag_groups.value("runner") == "beam"
+    if flag_groups.value("beam_options") and not on_beam:
         raise app.UsageError("found --beam_options, expected --runner=beam.")
     for other in ("shard_range", "merge", "input_dir", "restart"):
         if on_beam and _is_given(other):
@@ -129,7 +129,7 @@ def _check_runner() -> None:
 
 def _is_given(name: str) -> bool:
     """Returns whether a flag has a value, which may be 0."""
-    value = options.value(name)
+    value = flag_groups.value(name)
     return value is not None and value is not False
 
 
@@ -141,7 +141,7 @@ def _check_parts() -> None:
         ("merge", ("input_dir", "restart")),
     ):
         for other in others:
-            if options.value(flag) and _is_given(other):
+            if flag_groups.value(flag) and _is_given(other):
                 raise app.UsageError(
                     f"found --{flag} with --{other}, expected one of them"
                     " alone: see --help."

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from pcam_tfdata import interruption
+from pcam_tfdata.system import interruption
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import sys
 
 from absl import app, flags
 
-from pcam_tfdata import outputs, run_table, runs
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import flag_groups
+from pcam_tfdata.runs import leaderboard, outputs, reading
 
 REQUIRED_FLAGS = ("runs_dir",)
 
@@ -20,7 +20,7 @@ flags.DEFINE_string(
     "runs_dir", None, "Folder with the folders of runs in it, at any depth."
 )
 _SORT_BY = flags.DEFINE_string(
-    "sort_by", runs.BEST_SCORE, "Column to sort by, largest first."
+    "sort_by", reading.BEST_SCORE, "Column to sort by, largest first."
 )
 _ASCENDING = flags.DEFINE_bool("ascending", False, "Smallest first.")
 _COLUMNS = flags.DEFINE_list(
@@ -35,19 +35,21 @@ flags.DEFINE_string(
 
 def run() -> None:
     """Prints the table, and writes it where --output_csv says."""
-    output_csv = options.value("output_csv")
+    output_csv = flag_groups.value("output_csv")
     if output_csv:
         outputs.check_file(output_csv, "--output_csv", suffixes=outputs.CSV)
-    table = run_table.make(runs.read_runs(options.value("runs_dir")))
+    table = leaderboard.make(reading.read_runs(flag_groups.value("runs_dir")))
     _check_columns("columns", _COLUMNS.value, table)
     _check_columns("sort_by", [_SORT_BY.value], table)
-    table = run_table.sort(table, _SORT_BY.value, ascending=_ASCENDING.value)
+    table = leaderboard.sort(table, _SORT_BY.value, ascending=_ASCENDING.value)
     if output_csv:
-        run_table.write_csv(output_csv, table)
+        leaderboard.write_csv(output_csv, table)
     _print(table)
 
 
-def _check_columns(flag: str, names: list[str], table: run_table.Table) -> None:
+def _check_columns(
+    flag: str, names: list[str], table: leaderboard.Table
+) -> None:
     for name in names:
         if name not in table.columns:
             raise app.UsageError(
@@ -56,12 +58,12 @@ def _check_columns(flag: str, names: list[str], table: run_table.Table) -> None:
             )
 
 
-def _print(table: run_table.Table) -> None:
+def _print(table: leaderboard.Table) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # Names, maybe no UTF-8.
     columns = _COLUMNS.value or list(table.shown)
     if sys.stdout.isatty() and not _COLUMNS.value:
-        columns = run_table.fit(table, shutil.get_terminal_size().columns)
-    print(run_table.format_text(table, columns), end="")
+        columns = leaderboard.fit(table, shutil.get_terminal_size().columns)
+    print(leaderboard.format_text(table, columns), end="")
     left_out = [name for name in table.shown if name not in columns]
     if left_out and not _COLUMNS.value:
         print(

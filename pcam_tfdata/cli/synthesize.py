@@ -6,8 +6,8 @@ slide of every patch; it serves as --slide_csv of convert_to_tfrecords.
 
 from absl import flags
 
-from pcam_tfdata import synthetic
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import flag_groups
+from pcam_tfdata.synthetic import kaggle_folder
 
 REQUIRED_FLAGS = ("output_dir",)
 
@@ -28,8 +28,8 @@ _NUM_WORKERS = flags.DEFINE_integer(
 
 def run() -> None:
     """Writes the folder that the flags ask for."""
-    output_dir = options.value("output_dir")
-    synthetic.write_kaggle_tree(
+    output_dir = flag_groups.value("output_dir")
+    kaggle_folder.write_kaggle_tree(
         output_dir,
         num_train=_NUM_TRAIN.value,
         num_test=_NUM_TEST.value,
@@ -37,6 +37,6 @@ def run() -> None:
         num_workers=_NUM_WORKERS.value,
     )
     print(
-        f"{options.value('output_dir')}: {_NUM_TRAIN.value:,} train and"
+        f"{flag_groups.value('output_dir')}: {_NUM_TRAIN.value:,} train and"
         f" {_NUM_TEST.value:,} test patches."
     )

@@ -8,15 +8,16 @@ import os
 
 from absl import flags
 
-from pcam_tfdata import choices, tf_config
-from pcam_tfdata.cli import options, quiet
+from pcam_tfdata import choices
+from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.distribution import tf_config
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
 
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string("run_dir", None, "Folder of the run, to make or resume.")
 flags.DEFINE_enum("model", "seed_cnn", choices.MODELS, "Network.")
-options.define_devices(
+flag_groups.define_devices(
     choices.TRAIN_STRATEGIES,
     "One device; a replica on each GPU; or on each GPU of several workers, which"
     " the environment's TF_CONFIG names.",
@@ -144,7 +145,7 @@ flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=(1 << 32) - 1,
 )
-options.define_input()
+flag_groups.define_input()
 flags.DEFINE_enum(
     "check_crc",
     "first_epoch",
@@ -179,14 +180,16 @@ flags.DEFINE_bool("restart", False, "Begin anew, dropping the run there.")
 def run() -> None:
     """Trains as the flags say."""
     with quiet.imports():
-        from pcam_tfdata import report, run_files, train, train_options
-    trained = options.from_flags(train_options.TrainOptions)
+        from pcam_tfdata.evaluation import plots
+        from pcam_tfdata.runs import run_folder
+        from pcam_tfdata.training import configuration, train
+    trained = flag_groups.from_flags(configuration.TrainOptions)
     result = train.train(trained)
     run_dir = trained.run_dir
     if tf_config.find_job(trained.strategy).is_chief:
-        report.plot_history(
-            os.path.join(run_dir, run_files.HISTORY),
-            os.path.join(run_dir, run_files.HISTORY_PLOT),
+        plots.plot_history(
+            os.path.join(run_dir, run_folder.HISTORY),
+            os.path.join(run_dir, run_folder.HISTORY_PLOT),
         )
     print(
         f"{run_dir}: {result['epoch']} epochs; best validation AUC"

@@ -4,8 +4,8 @@ import sys
 
 from absl import flags
 
-from pcam_tfdata import verify
-from pcam_tfdata.cli import options
+from pcam_tfdata.cli import flag_groups
+from pcam_tfdata.records import verify
 
 REQUIRED_FLAGS = ("records_dir",)
 _MAX_SHOWN = 20
@@ -19,10 +19,10 @@ _NUM_WORKERS = flags.DEFINE_integer(
 def run() -> int:
     """Prints the faults of the records; returns 1 where there are any."""
     problems = verify.verify(
-        options.value("records_dir"), num_workers=_NUM_WORKERS.value
+        flag_groups.value("records_dir"), num_workers=_NUM_WORKERS.value
     )
     if not problems:
-        print(f"{options.value('records_dir')}: sound.")
+        print(f"{flag_groups.value('records_dir')}: sound.")
         return 0
     for problem in problems[:_MAX_SHOWN]:
         print(problem, file=sys.stderr)

@@ -1,18 +1,5 @@
-"""Networks: uint8 patches in, a float32 logit out."""
+"""Networks, one a module, and a network's logits of all patches.
 
-import keras
-
-from pcam_tfdata.models import seed_cnn, small_cnn
-
-_BUILDERS = {"seed_cnn": seed_cnn.build, "small_cnn": small_cnn.build}
-
-
-def build(name: str) -> keras.Model:
-    """Returns a new network, one of `choices.MODELS`, in the global policy.
-
-    Its input is uint8 [B, 96, 96, 3]; its output, of a layer called `logit`, is
-    [B, 1], the log odds of label 1, in float32 as the weights are (in float64
-    under that policy). Weights and dropout follow from
-    `keras.utils.set_random_seed`.
-    """
-    return _BUILDERS[name]()
+In: uint8 patches [B, 96, 96, 3]. Out: float32 logits [B, 1], the log odds of
+label 1.
+"""

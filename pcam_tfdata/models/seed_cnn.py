@@ -10,7 +10,7 @@ _DROPOUT = 0.2
 
 
 def build() -> keras.Model:
-    """Returns the network; see `models.build`."""
+    """Returns the network; see `networks.build`."""
     image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1 / 255)(image)
     for filters in _FILTERS:

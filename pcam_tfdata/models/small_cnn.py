@@ -6,7 +6,7 @@ from pcam_tfdata import schema
 
 
 def build() -> keras.Model:
-    """Returns the network; see `models.build`.
+    """Returns the network; see `networks.build`.
 
     The first layer strides: at full resolution it took more time than all
     others. There is no pooling over the whole patch at the end, because the

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.pipeline import calls
+from pcam_tfdata.pipeline import process_exit
 
 Batch = dict[str, tf.Tensor]
 _PARTS = {
@@ -66,7 +66,9 @@ def from_numpy(
         parts: `TRAIN_PARTS` or `EVAL_PARTS`.
     """
     found = tf.numpy_function(
-        calls.counted(function), inputs, [_PARTS[name][0] for name in parts]
+        process_exit.counted(function),
+        inputs,
+        [_PARTS[name][0] for name in parts],
     )
     batch = dict(zip(parts, found, strict=True))
     for name, part in batch.items():

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import faults, schema, tiff
+from pcam_tfdata import schema
+from pcam_tfdata.images import tiff
 from pcam_tfdata.pipeline import batches
+from pcam_tfdata.system import faults
 
 # Batches that are read at a time: the disk answers one while another is decoded.
 _NUM_CALLS = 4

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import records, schema
-from pcam_tfdata.pipeline import batches, buffers, order, selection
+from pcam_tfdata import schema
+from pcam_tfdata.pipeline import batches, buffers, order
+from pcam_tfdata.records import selection, tfrecord
 
 # Patches copied at a time: few enough for the processor's cache to hold, since
 # NumPy gathers into a temporary array; many enough to outweigh the call.
 _CHUNK = 128
 _NUM_THREADS = 4
 # The offsets are those of records without labels too.
-_LAYOUT = records.layout(labeled=True)
+_LAYOUT = tfrecord.layout(labeled=True)
 
 
 class MappedPatches:
@@ -176,7 +177,7 @@ class MappedPatches:
         """Raises what is wrong with the records at some places of the arrays."""
         for place in places:
             found = self.selection.shards[shard[place]]
-            records.check_frame(
+            tfrecord.check_frame(
                 self._memory.view(start[place], found.layout.record_bytes),
                 found.layout,
                 found.path,
@@ -208,7 +209,7 @@ class _Memory:
         self._start = address - first
         self._record_bytes = np.array([s.layout.record_bytes for s in shards])
         self._length_crc = np.array(
-            [records.length_crc(s.layout) for s in shards], np.uint32
+            [tfrecord.length_crc(s.layout) for s in shards], np.uint32
         )
         # What begins at each address, without a copy.
         self._images = np.lib.stride_tricks.as_strided(
@@ -233,17 +234,17 @@ class _Memory:
 
         Only the CRC of the data takes a call for each record.
         """
-        stored = self._crcs[start + records.LENGTH_BYTES]
+        stored = self._crcs[start + tfrecord.LENGTH_BYTES]
         is_bad = stored != self._length_crc[shard]
-        end = start + self._record_bytes[shard] - records.CRC_BYTES
+        end = start + self._record_bytes[shard] - tfrecord.CRC_BYTES
         data = zip(
-            (start + records.HEADER_BYTES).tolist(),
+            (start + tfrecord.HEADER_BYTES).tolist(),
             end.tolist(),
             self._crcs[end].tolist(),
             strict=True,
         )
         is_other = (
-            records.masked_crc(self._bytes[first:last]) != crc
+            tfrecord.masked_crc(self._bytes[first:last]) != crc
             for first, last, crc in data
         )
         is_bad |= np.fromiter(is_other, bool, len(start))
@@ -299,10 +300,10 @@ def _map_once(
     path: str,
     identity: tuple[int, ...],
     num_records: int,
-    layout: records.Layout,
+    layout: tfrecord.Layout,
 ) -> np.ndarray:
     del identity  # A file that was written anew is another one.
-    return records.map_shard(path, num_records, layout)
+    return tfrecord.map_shard(path, num_records, layout)
 
 
 def _allow_open_files(number: int) -> None:

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from pcam_tfdata import choices, files
-from pcam_tfdata.pipeline import selection
+from pcam_tfdata import choices
+from pcam_tfdata.records import selection
+from pcam_tfdata.system import files
 
 # Of main memory: other programs grow, and so does this one.
 _MEMORY_SHARE = 0.8

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.pipeline import batches, mapped, order, selection
+from pcam_tfdata.pipeline import batches, mapped, order
+from pcam_tfdata.records import selection
 
 # Gathered as wide integers: TensorFlow has no gather of uint8 on GPUs, and a
 # tensor of more than 2^31 elements may overflow its index.

@@ -16,17 +16,18 @@ import tensorflow as tf
 # TensorFlow has no public way to read the global seed.
 from tensorflow.python.eager import context as eager_context
 
-from pcam_tfdata import records, schema
-from pcam_tfdata.pipeline import batches, buffers, selection
+from pcam_tfdata import schema
+from pcam_tfdata.pipeline import batches, buffers
+from pcam_tfdata.records import selection, tfrecord
 
 NUM_OPEN_FILES = 4
 _NUM_PARSING = 2
 BLOCK = 128
 _READ_BYTES = 1 << 18
 # Where the parts of an Example lie, labelled or not.
-_LAYOUT = records.layout(labeled=True)
-_LABEL = _LAYOUT.label_offset - records.HEADER_BYTES
-_IMAGE_START = _LAYOUT.image_offset - records.HEADER_BYTES
+_LAYOUT = tfrecord.layout(labeled=True)
+_LABEL = _LAYOUT.label_offset - tfrecord.HEADER_BYTES
+_IMAGE_START = _LAYOUT.image_offset - tfrecord.HEADER_BYTES
 _IMAGE = slice(_IMAGE_START, _IMAGE_START + schema.IMAGE_BYTES)
 _MEGABYTE = 1 << 20
 

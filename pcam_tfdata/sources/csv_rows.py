@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas
 
-from pcam_tfdata import faults, files
+from pcam_tfdata.system import faults, files
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # A last line of our own: inside a quote that is still open, it reads otherwise.

@@ -20,8 +20,9 @@ from collections.abc import Iterator, Mapping
 import h5py
 import numpy as np
 
-from pcam_tfdata import faults, files, name_columns, schema, sources, tables
-from pcam_tfdata.sources import listing, slide_meta
+from pcam_tfdata import schema
+from pcam_tfdata.sources import catalog, listing, slide_meta
+from pcam_tfdata.system import csv_files, faults, files, name_arrays
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _PREFIX = "camelyonpatch_level_2_split_"
@@ -113,7 +114,7 @@ class Rows:
 
 
 def list_patches(
-    options: sources.SourceOptions,
+    options: catalog.SourceOptions,
 ) -> tuple[list[listing.Listing], list[faults.Fault]]:
     """Returns the official splits that are there.
 
@@ -139,7 +140,7 @@ def list_patches(
 
 
 def _list_split(
-    options: sources.SourceOptions, theirs: str, ours: str
+    options: catalog.SourceOptions, theirs: str, ours: str
 ) -> listing.Listing:
     x_path, mask_path = (
         _unpack(options, f"{theirs}_{part}.h5") for part in ("x", "mask")
@@ -164,7 +165,7 @@ def _list_split(
     return listing.Listing(
         split=ours,
         labels=labels,
-        names=name_columns.to_array(names),
+        names=name_arrays.to_array(names),
         images=Rows(x_path, mask_path, np.arange(num_patches), stamps),
         **meta,
     )
@@ -195,7 +196,7 @@ def _find(input_dir: str, name: str) -> str | None:
     return None
 
 
-def _unpack(options: sources.SourceOptions, name: str) -> str | None:
+def _unpack(options: catalog.SourceOptions, name: str) -> str | None:
     """Returns the path of a file; a gzipped one is unpacked first."""
     found = _find(options.input_dir, name)
     if found is None or not found.endswith(".gz"):
@@ -222,7 +223,7 @@ def _unpack(options: sources.SourceOptions, name: str) -> str | None:
     return path
 
 
-def _find_labels(options: sources.SourceOptions, theirs: str) -> str:
+def _find_labels(options: catalog.SourceOptions, theirs: str) -> str:
     name = f"{theirs}_y.h5"
     path = _unpack(options, name)
     if path is None:
@@ -298,7 +299,7 @@ def _open(path: str, name: str) -> Iterator[h5py.Dataset]:
 
 
 def _read_meta(
-    options: sources.SourceOptions, theirs: str, num_patches: int
+    options: catalog.SourceOptions, theirs: str, num_patches: int
 ) -> dict[str, np.ndarray | None]:
     """Returns the columns of a listing that the meta file tells."""
     name = f"{theirs}_meta.csv"
@@ -319,8 +320,8 @@ def _read_meta(
 
 def _read_center_tumor(path: str, num_patches: int) -> np.ndarray | None:
     """Returns `listing.Listing.center_tumor` of a meta file."""
-    if _CENTER_TUMOR not in tables.read_header(path):
+    if _CENTER_TUMOR not in csv_files.read_header(path):
         return None
-    rows = tables.iterate_csv(path, (_CENTER_TUMOR,))
+    rows = csv_files.iterate_csv(path, (_CENTER_TUMOR,))
     values = (_TRUTH.get(text.lower(), np.nan) for (text,) in rows)
     return np.fromiter(values, np.float32, num_patches)

@@ -7,8 +7,9 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import faults, files, name_columns, schema, sources
-from pcam_tfdata.sources import image_folder, label_table, listing
+from pcam_tfdata import schema
+from pcam_tfdata.sources import catalog, label_table, listing, scan_folder
+from pcam_tfdata.system import faults, files, name_arrays
 
 TRAIN, TEST = "train", "test"
 LABELS_FILE = "train_labels.csv"
@@ -19,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def list_patches(
-    options: sources.SourceOptions,
+    options: catalog.SourceOptions,
 ) -> tuple[list[listing.Listing], list[faults.Fault]]:
     """Returns train, to be dealt into folds, and test if there is any.
 
@@ -115,17 +116,17 @@ def _require(present: bool, path: str) -> None:
 
 def _list_folder(
     input_dir: str, split: str, follow_symlinks: bool
-) -> image_folder.FolderListing:
+) -> scan_folder.FolderListing:
     path = os.path.join(input_dir, split)
     _require(files.is_folder(path), path)
-    return image_folder.list_files(path, follow_symlinks=follow_symlinks)
+    return scan_folder.list_files(path, follow_symlinks=follow_symlinks)
 
 
-def _list_all(folder: image_folder.FolderListing | None) -> listing.Listing:
+def _list_all(folder: scan_folder.FolderListing | None) -> listing.Listing:
     """Returns every patch of a folder, without labels; none without a folder."""
     names, files, path = np.array([], "S1"), np.array([], "S1"), ""
     if folder is not None:
-        order = name_columns.argsort(folder.names)
+        order = name_arrays.argsort(folder.names)
         names, files = folder.names[order], folder.files[order]
         path = folder.folder
     labels = np.full(len(names), schema.UNLABELED, np.int8)
@@ -134,23 +135,21 @@ def _list_all(folder: image_folder.FolderListing | None) -> listing.Listing:
 
 
 def _join(
-    folder: image_folder.FolderListing,
+    folder: scan_folder.FolderListing,
     table_path: str,
     table: label_table.LabelTable,
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Joins the rows of a table with the files of a folder."""
-    places = name_columns.find(
-        table.names, name_columns.normalize(folder.names)
-    )
+    places = name_arrays.find(table.names, name_arrays.normalize(folder.names))
     has_file = places >= 0
     missing = table.names[~has_file]
-    bad_files = name_columns.normalize(folder.bad_names)
-    missing = missing[name_columns.find(missing, bad_files) < 0]
+    bad_files = name_arrays.normalize(folder.bad_names)
+    missing = missing[name_arrays.find(missing, bad_files) < 0]
     has_row = np.zeros(len(folder.names), bool)
     has_row[places[has_file]] = True
     surplus = np.flatnonzero(~has_row)
-    names = name_columns.normalize(folder.names[surplus])
-    surplus = surplus[name_columns.find(names, table.bad_names) < 0]
+    names = name_arrays.normalize(folder.names[surplus])
+    surplus = surplus[name_arrays.find(names, table.bad_names) < 0]
     found = [
         *table.faults,
         *folder.faults,
@@ -177,7 +176,7 @@ def _tell_missing(table_path: str, name: str) -> faults.Fault:
 
 
 def _tell_surplus(
-    table_path: str, folder: image_folder.FolderListing, place: int
+    table_path: str, folder: scan_folder.FolderListing, place: int
 ) -> faults.Fault:
     return faults.Fault(
         folder.names[place].decode(),
@@ -194,7 +193,7 @@ def _place(
     table = label_table.read_slides(slide_csv)
     if table.faults:
         raise faults.BadInputError(table.faults)
-    places = name_columns.find(patches.names, table.names)
+    places = name_arrays.find(patches.names, table.names)
     missing = [
         faults.Fault(
             name,
@@ -202,7 +201,7 @@ def _place(
             " row or leave --slide_csv out.",
             "patches without a slide",
         )
-        for name in name_columns.to_text(patches.names[places < 0])
+        for name in name_arrays.to_text(patches.names[places < 0])
     ]
     rows = np.flatnonzero(places >= 0)
     slides = table.slide_names[table.slides[places[rows]]]

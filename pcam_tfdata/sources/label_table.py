@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas
 
-from pcam_tfdata import faults, name_columns, schema
+from pcam_tfdata import schema
 from pcam_tfdata.sources import csv_rows
+from pcam_tfdata.system import faults, name_arrays
 
 _LABEL = re.compile(r"([01])(\.0*)?")
 _INVALID = -1
@@ -126,7 +127,7 @@ def read_slides(path: str) -> SlideTable:
     )
     names, values, known, *rest = _read(path, column)
     used, slides = np.unique(values, return_inverse=True)
-    slide_names = name_columns.to_array([known[place] for place in used])
+    slide_names = name_arrays.to_array([known[place] for place in used])
     return SlideTable(names, slides.astype(np.int32), slide_names, *rest)
 
 
@@ -136,7 +137,7 @@ def _parse_label(text: str) -> str | None:
 
 
 def _parse_slide(text: str) -> str | None:
-    return None if name_columns.find_unfit([text]) else text
+    return None if name_arrays.find_unfit([text]) else text
 
 
 def _read(
@@ -156,7 +157,7 @@ def _read(
     is_long = table.is_long & ~is_unfit
     is_invalid = (values == _INVALID) & ~is_unfit & ~is_long
     is_good = ~(is_unfit | is_long | is_invalid)
-    rows, first = np.arange(len(names)), name_columns.find_first(names)
+    rows, first = np.arange(len(names)), name_arrays.find_first(names)
     is_pair = (first != rows) & is_good & is_good[first]
     is_conflict = is_pair & (values != values[first])
     has_bad_row = np.zeros(len(names), bool)
@@ -189,11 +190,11 @@ def _read_ids(texts: pandas.Series) -> tuple[np.ndarray, np.ndarray]:
     # A block at a time: Python's text takes twice the memory.
     for start in range(0, len(texts), _BLOCK_ROWS):
         block = texts.iloc[start : start + _BLOCK_ROWS].tolist()
-        for place in name_columns.find_unfit(block):
+        for place in name_arrays.find_unfit(block):
             is_unfit[start + place] = True
             block[place] = ""
-        names.append(name_columns.normalize(name_columns.to_array(block)))
-    return name_columns.join(names), is_unfit
+        names.append(name_arrays.normalize(name_arrays.to_array(block)))
+    return name_arrays.join(names), is_unfit
 
 
 def _read_values(
@@ -267,7 +268,7 @@ def _describe(
     line, num_fields = located[row]
     advice = "Mend the row."
     if kind == _UNFIT:
-        found, expected = f"id {faults.show(text)}", name_columns.PLAIN
+        found, expected = f"id {faults.show(text)}", name_arrays.PLAIN
     elif kind == _LONG:
         found = f"{num_fields} fields for {text}"
         expected = f"{table.width} as in the header"

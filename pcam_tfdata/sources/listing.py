@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from pcam_tfdata import files, remote, tiff
+from pcam_tfdata.images import tiff
+from pcam_tfdata.system import files, remote
 
 _NOT_KNOWN = float("nan")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcam_tfdata import faults, name_columns, tables
+from pcam_tfdata.system import csv_files, faults, name_arrays
 
 _SLIDE, _X, _Y = "wsi", "coord_x", "coord_y"
 _LARGEST = 2**53  # float64, as which pandas writes them, holds each up to it.
@@ -27,7 +27,7 @@ def read(path: str, num_patches: int) -> tuple[np.ndarray, np.ndarray]:
         ValueError: there are more or fewer rows, a slide is no plain name, or a
             coordinate is no whole number.
     """
-    rows = tables.read_csv(path, (_SLIDE, _X, _Y))
+    rows = csv_files.read_csv(path, (_SLIDE, _X, _Y))
     if len(rows) != num_patches:
         raise ValueError(
             f"{path}: found {len(rows):,} rows, expected {num_patches:,}."
@@ -36,17 +36,17 @@ def read(path: str, num_patches: int) -> tuple[np.ndarray, np.ndarray]:
     slides, x, y = zip(*rows, strict=True) if rows else ((), (), ())
     _check_slides(path, slides)
     coordinates = [_to_numbers(path, _X, x), _to_numbers(path, _Y, y)]
-    return name_columns.to_array(slides), np.stack(coordinates, axis=1)
+    return name_arrays.to_array(slides), np.stack(coordinates, axis=1)
 
 
 def _check_slides(path: str, slides: Sequence[str]) -> None:
     known = sorted(set(slides) - {""})
-    unfit = {known[place] for place in name_columns.find_unfit(known)}
+    unfit = {known[place] for place in name_arrays.find_unfit(known)}
     if unfit:
         row = next(row for row, slide in enumerate(slides) if slide in unfit)
         raise ValueError(
             f"{path}: row {row}: found {_SLIDE} {faults.show(slides[row])},"
-            f" expected {name_columns.PLAIN}. Mend the row."
+            f" expected {name_arrays.PLAIN}. Mend the row."
         )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pcam_tfdata import faults, name_columns, schema, sources
-from pcam_tfdata.sources import listing
+from pcam_tfdata import schema
+from pcam_tfdata.sources import catalog, listing
+from pcam_tfdata.system import faults, name_arrays
 
 
 class Rows:
@@ -63,7 +64,7 @@ class Rows:
 
 
 def list_patches(
-    options: sources.SourceOptions,
+    options: catalog.SourceOptions,
 ) -> tuple[list[listing.Listing], list[faults.Fault]]:
     """Returns the splits of a prepared dataset, in its order.
 
@@ -104,7 +105,7 @@ def _list_split(
     return listing.Listing(
         split=split,
         labels=labels.astype(np.int8),
-        names=name_columns.to_array(ids),
+        names=name_arrays.to_array(ids),
         images=Rows(folder, split, np.arange(num_patches), image),
     )
 
@@ -124,10 +125,10 @@ def _check_labels(where: str, labels: np.ndarray) -> None:
 def _check_ids(where: str, ids: Sequence[bytes]) -> None:
     # What is no UTF-8 becomes characters that do not print.
     texts = [patch_id.decode(errors="surrogateescape") for patch_id in ids]
-    for row in name_columns.find_unfit(texts)[:1]:
+    for row in name_arrays.find_unfit(texts)[:1]:
         raise ValueError(
             f"{where}, row {row}: found id {faults.show(ids[row])},"
-            f" expected {name_columns.PLAIN}, in UTF-8. Prepare the dataset"
+            f" expected {name_arrays.PLAIN}, in UTF-8. Prepare the dataset"
             " with other ids, or without."
         )
 

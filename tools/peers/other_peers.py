@@ -7,7 +7,8 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import manifest, schema
+from pcam_tfdata import schema
+from pcam_tfdata.records import manifest
 from peers import consumer, patch_set
 
 NUM_WORKERS = 2

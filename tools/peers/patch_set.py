@@ -5,9 +5,11 @@ import os
 
 import numpy as np
 
-from pcam_tfdata import faults, name_columns, schema, tiff
-from pcam_tfdata.benchmark import benchmark_options
+from pcam_tfdata import schema
+from pcam_tfdata.benchmark import configuration
+from pcam_tfdata.images import tiff
 from pcam_tfdata.sources import kaggle, listing
+from pcam_tfdata.system import faults, name_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,7 @@ class PatchSet:
     paths: tuple[str, ...]
     ids: tuple[str, ...]
     labels: tuple[int, ...]
-    data: benchmark_options.Data
+    data: configuration.Data
     folder: str
 
     @property
@@ -51,7 +53,7 @@ class PatchSet:
         return np.array(self.labels, np.int64)
 
 
-def find(input_dir: str, data: benchmark_options.Data, folder: str) -> PatchSet:
+def find(input_dir: str, data: configuration.Data, folder: str) -> PatchSet:
     """Returns the patches of a Kaggle folder whose records are `data`.
 
     Raises:
@@ -61,7 +63,7 @@ def find(input_dir: str, data: benchmark_options.Data, folder: str) -> PatchSet:
     listed, found = kaggle.list_train(input_dir)
     if found:
         raise faults.BadInputError(found)
-    if not name_columns.are_hashes(listed.names).all():
+    if not name_arrays.are_hashes(listed.names).all():
         raise ValueError(
             f"{input_dir}: found names that are no SHA-1, expected the hash of"
             " the pixels: it is what peers are checked by."
@@ -73,7 +75,7 @@ def find(input_dir: str, data: benchmark_options.Data, folder: str) -> PatchSet:
         )
     return PatchSet(
         tuple(map(os.path.abspath, listing.list_paths(listed.images))),
-        tuple(name_columns.to_text(listed.names)),
+        tuple(name_arrays.to_text(listed.names)),
         tuple(listed.labels.tolist()),
         data,
         folder,

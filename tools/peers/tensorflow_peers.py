@@ -5,7 +5,7 @@ import os
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.benchmark import feeds, ways_in
+from pcam_tfdata.benchmark import feeds, input_modes
 from peers import consumer, patch_set
 
 SHUFFLE_BUFFER = 16_384  # Patches; as many as --input=stream holds.
@@ -112,7 +112,7 @@ def cache(patches: patch_set.PatchSet) -> consumer.Batches:
 def _parse_all(patches: patch_set.PatchSet) -> tf.data.Dataset:
     ds = tf.data.TFRecordDataset(feeds.list_shards(patches.data))
     return ds.map(
-        ways_in.parse_example,
+        input_modes.parse_example,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )

@@ -1,0 +1,1 @@
+"""Tasks on Apache Beam, in place of processes on this machine."""

@@ -1,0 +1,105 @@
+"""From flags to the options of a library call."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+from absl import app, flags
+
+from pcam_tfdata import choices
+from pcam_tfdata.runs import outputs
+
+Options = TypeVar("Options")
+
+flags.disclaim_key_flags()  # Flags defined here are those of the caller.
+
+
+def define_input() -> None:
+    """Defines --input and --input_threads of the command that calls this."""
+    flags.DEFINE_enum(
+        "input",
+        "auto",
+        choices.INPUTS,
+        "mmap: gathered from shards on a disk; stream: read in order, from"
+        " anywhere; device: held by each GPU; auto: mmap, and stream for a URL.",
+    )
+    flags.DEFINE_integer(
+        "input_threads",
+        0,
+        "Threads that prepare batches. 0: as many as they can use.",
+        lower_bound=0,
+    )
+
+
+def define_checks(skipping: str) -> None:
+    """Defines what the files of a source must be, and what becomes of others.
+
+    Args:
+        skipping: What --on_bad_patch=skip does, a sentence.
+    """
+    flags.DEFINE_bool(
+        "follow_symlinks", False, "Follow links among the files of the source."
+    )
+    flags.DEFINE_enum(
+        "check_ids",
+        "auto",
+        ["auto", "always", "never"],
+        "Whether an id must be the SHA-1 of its pixels; auto: as soon as one"
+        " is.",
+    )
+    flags.DEFINE_enum(
+        "on_bad_patch",
+        "fail",
+        ["fail", "skip"],
+        f"What to do with patches that cannot be used; {skipping}",
+    )
+
+
+def define_devices(
+    strategies: Sequence[str] = choices.STRATEGIES,
+    meaning: str = "One device, or a replica on each GPU.",
+) -> None:
+    """Defines the flags of `strategy.make_strategy`."""
+    flags.DEFINE_enum("strategy", "one_device", strategies, meaning)
+    flags.DEFINE_integer(
+        "num_virtual_devices",
+        0,
+        "Splits the CPU into as many devices, to try several replicas.",
+        lower_bound=0,
+    )
+    flags.DEFINE_bool("allow_cpu", False, "Let several replicas use the CPU.")
+
+
+def define_runner(meaning: str) -> None:
+    """Defines --runner and --beam_options of the command that calls this."""
+    flags.DEFINE_enum("runner", "local", choices.RUNNERS, meaning)
+    flags.DEFINE_string(
+        "beam_options",
+        "",
+        "Beam's own flags, in quotes: '--runner=FlinkRunner"
+        " --flink_master=HOST:PORT'.",
+    )
+
+
+def from_flags(kind: type[Options]) -> Options:
+    """Returns a `kind`, each field from the flag of its name."""
+    return kind(
+        **{field.name: value(field.name) for field in dataclasses.fields(kind)}
+    )
+
+
+def value(name: str) -> object:
+    """Returns the value of a flag; `~` is the home folder, also after `=`."""
+    found = flags.FLAGS[name].value
+    if isinstance(found, list):
+        return list(map(os.path.expanduser, found))
+    return os.path.expanduser(found) if isinstance(found, str) else found
+
+
+def check_output(output_dir: str) -> None:
+    """Refuses a place where files would spoil others, or cannot be put."""
+    try:
+        outputs.check_folder(output_dir, "--output_dir")
+    except FileExistsError as error:
+        raise app.UsageError(str(error)) from error

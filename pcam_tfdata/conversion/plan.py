@@ -1,0 +1,136 @@
+"""Which patch goes where: splits, folds and shards. No pixels, no I/O.
+
+A plan is made of columns and row numbers, not of an object for each patch, so
+that one over ten million patches fits into memory.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pcam_tfdata.conversion import write_shard
+from pcam_tfdata.records import sharding, tfrecord
+from pcam_tfdata.sources import listing
+from pcam_tfdata.system import name_arrays
+
+_FINGERPRINT_DIGITS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """A split to write.
+
+    Attributes:
+        name: `fold0`, `test` and so on.
+        patches: A listing; the split has some of its rows.
+        ids: bytes [len(patches)]: the id of each row, or None where they follow
+            when the pixels are read.
+        rows: int64 [num_patches], rows of the listing in the order of records.
+        bounds: Shard k has the rows [bounds[k]:bounds[k + 1]] of `rows`.
+    """
+
+    name: str
+    patches: listing.Listing
+    ids: np.ndarray | None
+    rows: np.ndarray
+    bounds: Sequence[int]
+
+    @property
+    def num_shards(self) -> int:
+        """How many files it has."""
+        return len(self.bounds) - 1
+
+    def list_tasks(self, folder: str) -> Iterator[write_shard.ShardTask]:
+        """Yields the shards, to be written into a folder."""
+        for shard in range(self.num_shards):
+            rows = self.rows[self.bounds[shard] : self.bounds[shard + 1]]
+            name = sharding.shard_name(self.name, shard, self.num_shards)
+            yield write_shard.ShardTask(
+                path=os.path.join(folder, name),
+                split=self.name,
+                patches=self.patches.take(rows),
+                ids=None if self.ids is None else self.ids[rows],
+            )
+
+
+def fingerprint(splits: Sequence[SplitPlan]) -> str:
+    """Returns what the shards of all splits depend on, as a hash."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for task in split.list_tasks(""):
+            digest.update(f"{task.path} {task.fingerprint()}\n".encode())
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def plan_splits(
+    listings: Sequence[listing.Listing],
+    ids: Sequence[np.ndarray | None],
+    *,
+    num_folds: int,
+    seed: int,
+    shard_bytes: int,
+) -> list[SplitPlan]:
+    """Returns the splits in the order of the sidecar.
+
+    A listing that is dealt becomes folds in the order of ids; any other stays
+    as it is, in its order.
+
+    Args:
+        listings: Of the source, in any order where they are dealt.
+        ids: For each listing bytes [num_patches]: record ids, empty for patches
+            that are left out; None where they are not known yet and all stay.
+        num_folds: Of each listing that is dealt.
+        seed: Another one deals other folds.
+        shard_bytes: Largest size of a shard.
+
+    Raises:
+        ValueError: there are fewer groups of patches than folds, or no patch
+            to deal.
+    """
+    splits = []
+    for patches, patch_ids in zip(listings, ids, strict=True):
+        parts = {patches.split: _kept(patches, patch_ids)}
+        if patches.is_dealt:
+            parts = _deal(patches, patch_ids, num_folds, seed)
+        size = tfrecord.layout(labeled=patches.labeled).record_bytes
+        for name, rows in parts.items():
+            num_shards = sharding.count_shards(
+                len(rows), record_bytes=size, shard_bytes=shard_bytes
+            )
+            bounds = sharding.shard_bounds(len(rows), num_shards)
+            splits.append(SplitPlan(name, patches, patch_ids, rows, bounds))
+    return [split for split in splits if len(split.rows)]
+
+
+def _kept(patches: listing.Listing, ids: np.ndarray | None) -> np.ndarray:
+    if ids is None:
+        return np.arange(len(patches))
+    return np.flatnonzero(ids != b"")
+
+
+def _deal(
+    patches: listing.Listing, ids: np.ndarray, num_folds: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Returns the rows of each fold, in order of id, then of name."""
+    rows = _kept(patches, ids)
+    if not len(rows):
+        raise ValueError(
+            f"Split {patches.split}: found no patch that can be used, expected"
+            " at least one. Mend the source."
+        )
+    names, labels, slides = patches.names, patches.labels, patches.slides
+    if len(rows) < len(patches):
+        ids, names, labels = ids[rows], names[rows], labels[rows]
+        slides = None if slides is None else slides[rows]
+    fold_of_row = sharding.assign_folds(
+        sharding.group_patches(ids, slides),
+        labels,
+        num_folds=num_folds,
+        seed=seed,
+    )
+    order = name_arrays.argsort(ids, names)
+    rows, fold_of_row = rows[order], fold_of_row[order]
+    return {f"fold{n}": rows[fold_of_row == n] for n in range(num_folds)}

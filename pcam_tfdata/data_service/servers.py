@@ -1,0 +1,117 @@
+"""Servers of a tf.data service: the dispatcher, and workers that read for it.
+
+They are TensorFlow's own. TensorFlow leaves to its caller to end on a signal, and
+not to wait for ever.
+"""
+
+import logging
+import time
+from typing import NoReturn
+
+import tensorflow as tf
+
+from pcam_tfdata.data_service import service_address
+from pcam_tfdata.pipeline import buffers
+from pcam_tfdata.system import interruption
+
+_service = tf.data.experimental.service
+# A worker learns of jobs at once, except of those that began while it was gone.
+_HEARTBEAT_MS = 2_000
+# Trainers that are gone (TensorFlow notices after 5 minutes) leave jobs, which
+# keep a shuffle buffer on every worker.
+_JOB_CHECK_MS, _JOB_LEFT_MS = 10_000, 60_000
+_WATCH_SECONDS = 2.0
+# What TensorFlow's errors are where its servers are started: none of its own.
+_NOT_STARTED = (RuntimeError, ValueError, IndexError)
+
+_logger = logging.getLogger(__name__)
+
+
+def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
+    """Runs a dispatcher until a signal ends the process.
+
+    Its state is written to `work_dir` before anybody is answered; killed, and
+    started with the same port and folder, it goes on.
+
+    Args:
+        port: To listen on, free; 0 for any.
+        work_dir: Folder on a disk, for one dispatcher at a time.
+
+    Raises:
+        RuntimeError: it cannot go on from what is in the folder.
+    """
+    server = _start_dispatcher(port, work_dir)
+    _logger.info(
+        "Dispatcher ready on port %s, its state in %s.",
+        server.target.rpartition(":")[-1],
+        work_dir,
+    )
+    while True:
+        time.sleep(_WATCH_SECONDS)
+
+
+def _start_dispatcher(port: int, work_dir: str) -> _service.DispatchServer:
+    try:
+        server = _service.DispatchServer(
+            _service.DispatcherConfig(
+                port=port,
+                work_dir=work_dir,
+                fault_tolerant_mode=True,
+                job_gc_check_interval_ms=_JOB_CHECK_MS,
+                job_gc_timeout_ms=_JOB_LEFT_MS,
+            ),
+            start=False,
+        )
+        server.start()
+    except _NOT_STARTED as error:
+        told = " ".join(str(error).split())
+        raise RuntimeError(
+            f"--work_dir={work_dir}: found a state from which no dispatcher"
+            f" starts (TensorFlow: {told[:300]}), expected one that was written"
+            " to its end. Choose a new folder; trainers go on from their"
+            " checkpoints."
+        ) from error
+    return server
+
+
+def serve_worker(
+    *, port: int, dispatcher: str, worker_address: str, seconds: float
+) -> NoReturn:
+    """Runs a worker until a signal ends the process.
+
+    Args:
+        port: To listen on, free; 0 for any.
+        dispatcher: `host:port`.
+        worker_address: Host, or `host:port`, by which trainers reach it.
+        seconds: How long it waits for a dispatcher that does not answer.
+
+    Raises:
+        ConnectionError: no dispatcher answers.
+    """
+    buffers.keep_freed_memory()
+    address = worker_address
+    if ":" not in address:
+        address += ":%port%"  # TensorFlow puts in the one that it listens on.
+    server = _service.WorkerServer(
+        _service.WorkerConfig(
+            dispatcher_address=dispatcher,
+            worker_address=address,
+            port=port,
+            heartbeat_interval_ms=_HEARTBEAT_MS,
+        ),
+        start=False,
+    )
+    service_address.wait_for(dispatcher, seconds)
+    # If its dispatcher dies at this moment, TensorFlow waits for it for ever.
+    with interruption.end_process_at_once():
+        server.start()
+    listening = server._address.rpartition(":")[-1]
+    _logger.info(
+        "Worker ready on port %s, known as %s, for the dispatcher at %s.",
+        listening,
+        address.replace("%port%", listening),
+        dispatcher,
+    )
+    while True:
+        time.sleep(_WATCH_SECONDS)
+        service_address.wait_for(dispatcher, seconds)

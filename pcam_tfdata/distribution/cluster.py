@@ -1,0 +1,146 @@
+"""Workers that train together: how they agree, and end.
+
+TensorFlow's collectives and its coordination service do the work. What workers
+do in lockstep they have to decide alike, or they wait for each other for ever;
+and when one ends, the others are to end too, and to say why.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+# TensorFlow has no public way to its coordination service.
+from tensorflow.python.eager import context as eager_context
+
+from pcam_tfdata.distribution import lost_workers, tf_config
+
+# Workers that have met tell each other what they are about at once.
+_FACTS_SECONDS = 60
+_FACTS_KEY = "pcam_tfdata/facts"
+_MOST_TOLD = 400
+
+
+class Group:
+    """The workers of a job, as one of them sees them.
+
+    All of them call the same methods in the same order, and wait in each for
+    the others. A job of one worker waits for nobody.
+
+    Args:
+        job: Who they are.
+        distribution: Of `rendezvous.join`, or any other where there is one worker.
+    """
+
+    def __init__(
+        self, job: tf_config.Job, distribution: tf.distribute.Strategy
+    ) -> None:
+        self._job = job
+        self._distribution = distribution
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this one writes what is kept."""
+        return self._job.is_chief
+
+    @property
+    def index(self) -> int:
+        """Which one this is."""
+        return self._job.index
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._job.num_workers
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Returns the sum over workers: int64 or float64, of one shape."""
+        if self.count == 1:
+            return values
+        total = self._distribution.reduce(
+            tf.distribute.ReduceOp.SUM, tf.constant(values), axis=None
+        )
+        return np.asarray(total)
+
+    def gather(self, numbers: Sequence[float]) -> np.ndarray:
+        """Returns the numbers of each worker: float64 [num_workers, n]."""
+        places = np.zeros((self.count, len(numbers)))
+        places[self.index] = numbers
+        return self.sum(places)
+
+    def bytes_of_chief(self, data: bytes) -> bytes:
+        """Returns the chief's bytes; those of other workers are dropped."""
+        if self.count == 1:
+            return data
+        size = int(self.gather([len(data)])[0, 0])
+        words = np.zeros(-(-size // 8), np.int64)
+        if self.is_chief:
+            words.view(np.uint8)[:size] = np.frombuffer(data, np.uint8)
+        return self.sum(words).tobytes()[:size]
+
+    def array_of_chief(self, array: np.ndarray) -> np.ndarray:
+        """Returns the chief's array, bit for bit; all have one shape and type."""
+        found = self.bytes_of_chief(np.ascontiguousarray(array).tobytes())
+        return np.frombuffer(found, array.dtype).reshape(array.shape)
+
+    def check_same(self, facts: Mapping[str, object]) -> None:
+        """Compares what workers are about, before anything depends on it.
+
+        Not by collectives: those need as many devices on each worker.
+
+        Args:
+            facts: By name, as a message calls it; JSON can hold each.
+
+        Raises:
+            ValueError: a fact is not that of the chief.
+        """
+        context = eager_context.context()
+        if self.is_chief:
+            context.set_config_key_value(_FACTS_KEY, json.dumps(facts))
+            return
+        text = context.get_config_key_value(_FACTS_KEY, _FACTS_SECONDS * 1000)
+        expected = json.loads(text)
+        found = json.loads(json.dumps(facts))
+        for name in sorted(expected.keys() | found.keys()):
+            if found.get(name) != expected.get(name):
+                raise ValueError(
+                    f"found {name} {_show(found.get(name))} on this worker,"
+                    f" expected the chief's {_show(expected.get(name))}. Start"
+                    " the same command, on the same records and versions, on"
+                    " each worker."
+                )
+
+    @contextlib.contextmanager
+    def failures_told(self) -> Iterator[None]:
+        """Tells the other workers what ends this one, and why they end.
+
+        Raises:
+            LostWorkerError: another worker ended, or cannot be reached.
+        """
+        try:
+            yield
+        except lost_workers.LostWorkerError:
+            raise
+        except BaseException as error:
+            if self.count == 1:
+                raise
+            lost = lost_workers.find(self._job, error)
+            if lost is not None:
+                raise lost from error
+            _report(error)
+            raise
+
+
+def _report(error: BaseException) -> None:
+    """Has TensorFlow tell the other workers."""
+    text = " ".join(str(error).split())[:_MOST_TOLD]
+    if not isinstance(error, Exception):
+        text = "it was interrupted."
+    with contextlib.suppress(tf.errors.OpError):  # They may know already.
+        eager_context.context().report_error_to_cluster(tf.errors.ABORTED, text)
+
+
+def _show(value: object) -> str:
+    return "nothing" if value is None else str(value)

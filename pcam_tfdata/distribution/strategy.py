@@ -1,0 +1,287 @@
+"""Devices and precision."""
+
+import contextlib
+import logging
+import random
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pcam_tfdata.distribution import rendezvous, tf_config
+
+_logger = logging.getLogger(__name__)
+_TENSOR_CORES = (7, 0)  # Compute capability from which float16 is faster.
+_BFLOAT16 = (8, 0)
+_SEED_STRIDE = 0x9E3779B9  # Odd: as many multiples as there are seeds.
+
+
+def make_strategy(
+    name: str,
+    *,
+    num_virtual_devices: int = 0,
+    allow_cpu: bool = False,
+    job: tf_config.Job | None = None,
+    worker_wait_seconds: float = 600.0,
+) -> tf.distribute.Strategy:
+    """Returns how training is spread over devices.
+
+    Call it before any TensorFlow operation: it configures the devices.
+
+    Args:
+        name: `one_device`, the first GPU or else the CPU; `mirrored`, a replica
+            on each GPU; or `multi_worker`, the same on several machines.
+        num_virtual_devices: If not 0, the CPU is split into as many devices and
+            GPUs are left alone; to try several replicas anywhere.
+        allow_cpu: Lets `mirrored` and `multi_worker` run without a GPU.
+        job: Of `multi_worker`.
+        worker_wait_seconds: See `rendezvous.join`, likewise.
+
+    Raises:
+        ValueError: several replicas find no GPU and were not allowed the CPU.
+        RuntimeError: the CPU is to be split, and TensorFlow has started.
+        LostWorkerError: see `rendezvous.join`.
+    """
+    if num_virtual_devices and name == "multi_worker":
+        raise ValueError(
+            "--num_virtual_devices: found it with --strategy=multi_worker,"
+            " expected none: each worker uses its GPUs, or its CPU as one."
+        )
+    if num_virtual_devices:
+        _split_cpu(num_virtual_devices)
+    gpus = tf.config.get_visible_devices("GPU")
+    for gpu in gpus:
+        # A program that has used its GPUs has chosen how their memory grows.
+        with contextlib.suppress(RuntimeError, ValueError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    if name == "one_device":
+        return tf.distribute.OneDeviceStrategy("/GPU:0" if gpus else "/CPU:0")
+    if not gpus and not num_virtual_devices and not allow_cpu:
+        raise ValueError(
+            f"--strategy={name}: found no GPU that TensorFlow can use."
+            " Install its GPU support with `pip install 'tensorflow[and-cuda]'`,"
+            " or pass --allow_cpu or --num_virtual_devices=2."
+        )
+    if name == "multi_worker":
+        return rendezvous.join(job, worker_wait_seconds)
+    if gpus:
+        return tf.distribute.MirroredStrategy(
+            [f"/GPU:{number}" for number in range(len(gpus))]
+        )
+    return tf.distribute.MirroredStrategy(
+        [f"/CPU:{number}" for number in range(num_virtual_devices or 1)],
+        # NCCL, the default, is for GPUs.
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+
+
+def resolve_precision(name: str) -> str:
+    """Returns the Keras policy for `name`.
+
+    `auto` is float16 or bfloat16 where every GPU has units for it (tensor cores;
+    bfloat16 has the range of float32 and needs no loss scale), else float32.
+    """
+    if name != "auto":
+        return name
+    capabilities = [
+        tf.config.experimental.get_device_details(gpu).get(
+            "compute_capability", (0, 0)
+        )
+        for gpu in tf.config.get_visible_devices("GPU")
+    ]
+    if not capabilities or min(capabilities) < _TENSOR_CORES:
+        return "float32"
+    least = min(capabilities)
+    return "mixed_bfloat16" if least >= _BFLOAT16 else "mixed_float16"
+
+
+def scales_loss(precision: str) -> bool:
+    """Returns whether gradients of this policy underflow without a scale."""
+    return precision == "mixed_float16"
+
+
+def resolve_xla(name: str) -> bool:
+    """Returns whether to compile with XLA: `on`, `off`, or `auto`.
+
+    `auto` is on where there are GPUs on which it holds; on a CPU it is slower
+    than without (BUILD_NOTES.md).
+    """
+    if name != "auto":
+        return name == "on"
+    gpus = tf.config.get_visible_devices("GPU")
+    return bool(gpus) and _compiles("/GPU:0")
+
+
+def sync_batch_norm(
+    model: keras.Model, strategy: tf.distribute.Strategy
+) -> bool:
+    """Lets batch normalization take its statistics over all replicas.
+
+    Returns whether there is any, and more than one replica.
+    """
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if strategy.num_replicas_in_sync == 1 or not layers:
+        return False
+    for layer in layers:
+        layer.synchronized = True
+    return True
+
+
+def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    """Gives each replica dropout masks of its own.
+
+    They follow from the first replica's seeds, which a checkpoint holds; so
+    call it again after those were assigned, to the replicas of all machines.
+    """
+    first = _first_replica(strategy)
+    for layer in model._flatten_layers():
+        generator = getattr(layer, "seed_generator", None)
+        if generator is None:
+            continue
+        copies = strategy.experimental_local_results(generator.state.value)
+        seed, counter = np.asarray(copies[0]).tolist()
+        for replica, copy in enumerate(copies, first):
+            other = (seed + replica * _SEED_STRIDE) % (1 << 32)
+            copy.assign(np.array([other, counter], np.uint32))
+
+
+def distribute(
+    batches: tf.data.Dataset, strategy: tf.distribute.Strategy
+) -> Iterable:
+    """Returns this machine's batches in parts, one for each of its replicas.
+
+    A lone CPU gets them as they are: the iterator of a distributed dataset
+    would slow down the steps themselves (BUILD_NOTES.md).
+    """
+    (first, *others) = list_devices(strategy)
+    if not others and tf.DeviceSpec.from_string(first).device_type == "CPU":
+        return batches
+    if strategy.num_replicas_in_sync > 1 + len(others):
+        # TensorFlow would cut batches for the replicas of all machines.
+        parts = split(batches, 1 + len(others))
+        return strategy.distribute_datasets_from_function(lambda _: parts)
+    return strategy.experimental_distribute_dataset(batches)
+
+
+def split(batches: tf.data.Dataset, num_parts: int) -> tf.data.Dataset:
+    """Returns each batch as so many smaller ones, in order."""
+    first, *_ = batches.element_spec.values()
+    return batches.rebatch(first.shape[0] // num_parts, drop_remainder=True)
+
+
+def list_devices(strategy: tf.distribute.Strategy) -> list[str]:
+    """Returns the devices of this machine's replicas, in their order."""
+    return list(strategy.extended.worker_devices)
+
+
+def describe_devices(strategy: tf.distribute.Strategy) -> list[str]:
+    """Returns a line for each device that the strategy computes on."""
+    gpus = tf.config.get_visible_devices("GPU")
+    lines = []
+    for device in list_devices(strategy):
+        spec = tf.DeviceSpec.from_string(device)
+        details = ""
+        if spec.device_type == "GPU":
+            found = tf.config.experimental.get_device_details(
+                gpus[spec.device_index]
+            )
+            details = " " + found.get("device_name", "")
+        lines.append(f"{spec.device_type}:{spec.device_index}{details}")
+    return lines
+
+
+@contextlib.contextmanager
+def keras_settings(
+    precision: str = "float32", seed: int | None = None
+) -> Iterator[None]:
+    """Gives Keras the settings that networks are made and run with here.
+
+    A context manager, and so a decorator. Neither the user's `keras.json` nor
+    what the program has set changes what is computed within; afterwards all is
+    as the program had it.
+
+    Args:
+        precision: Policy of layers that are made within.
+        seed: Of their weights and of dropout; None for any.
+
+    Raises:
+        RuntimeError: Keras computes with something other than TensorFlow.
+    """
+    if keras.config.backend() != "tensorflow":
+        raise RuntimeError(
+            f"Keras: found the backend {keras.config.backend()!r}, expected"
+            " 'tensorflow'. Set KERAS_BACKEND=tensorflow in the environment"
+            " before Keras is imported."
+        )
+    before = (
+        keras.config.dtype_policy(),
+        keras.config.floatx(),
+        keras.config.image_data_format(),
+    )
+    draws = random.getstate()
+    try:
+        _set_keras(precision, "float32", "channels_last")
+        if seed is not None:
+            random.seed(seed)  # From here Keras draws the seeds of layers.
+        yield
+    finally:
+        _set_keras(*before)
+        if seed is not None:
+            random.setstate(draws)
+
+
+def _set_keras(
+    policy: str | keras.DTypePolicy, floatx: str, image_data_format: str
+) -> None:
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_floatx(floatx)
+    keras.config.set_image_data_format(image_data_format)
+
+
+def _first_replica(strategy: tf.distribute.Strategy) -> int:
+    """Returns the number, over all machines, of this one's first replica."""
+
+    @tf.function
+    def number_replicas() -> tf.Tensor:
+        return strategy.run(
+            lambda: tf.convert_to_tensor(
+                tf.distribute.get_replica_context().replica_id_in_sync_group
+            )
+        )
+
+    return int(strategy.experimental_local_results(number_replicas())[0])
+
+
+def _split_cpu(num_devices: int) -> None:
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * num_devices
+    try:
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.set_logical_device_configuration(cpu, parts)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"--num_virtual_devices={num_devices}: found TensorFlow started"
+            " with other devices, expected to split the CPU before its first"
+            " operation. Do this first in the program, or in another one."
+        ) from error
+
+
+def _compiles(device: str) -> bool:
+    """Returns whether XLA can compile a convolution for a device."""
+    image = tf.zeros([1, 8, 8, 3])
+    kernel = tf.zeros([3, 3, 3, 8])
+    try:
+        with tf.device(device):
+            tf.function(tf.nn.conv2d, jit_compile=True)(
+                image, kernel, 1, "SAME"
+            )
+    except tf.errors.OpError as error:
+        first_line = str(error.message).splitlines()[0]
+        _logger.warning("XLA does not work here, done without: %s", first_line)
+        return False
+    return True

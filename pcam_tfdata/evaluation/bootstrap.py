@@ -1,0 +1,177 @@
+"""Bootstrap intervals of every score, over whole slides or patches. No I/O.
+
+A resample draws as many slides as there are, with replacement, each with all
+its patches (Field & Welsh 2007). Patches of one slide are alike: drawn one by
+one, as they are where slides are unknown, they pass for more evidence than they
+are, and the intervals are too narrow.
+
+A resample is not copied: it is how often each patch was drawn, and the scores
+are those of patches that have weights, sorted once for all resamples.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from pcam_tfdata.evaluation import metrics
+
+LEVEL = 0.95
+SLIDES = "slides"
+PATCHES = "patches"
+_MIN_UNITS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """Percentile intervals of scores, at 95%.
+
+    Attributes:
+        ranges: Lowest and highest of each of `metrics.NAMES`, None for none.
+        resampled: `SLIDES` or `PATCHES`.
+        num_units: How many of these there are.
+        num_resamples: How many times as many were drawn.
+        num_one_class: In how many resamples all labels were equal.
+    """
+
+    ranges: dict[str, tuple[float, float] | None]
+    resampled: str
+    num_units: int
+    num_resamples: int
+    num_one_class: int
+
+
+def compute_intervals(
+    label: np.ndarray,
+    logit: np.ndarray,
+    threshold: float,
+    slide: np.ndarray | None = None,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Intervals:
+    """Returns 95% percentile intervals of scores (Efron & Tibshirani 1993).
+
+    A resample whose labels are all equal has no AUC, average precision or
+    sensitivity and is left out of theirs. Where such resamples are more than
+    the 5% that an interval cuts off, these scores have none. With fewer than 2
+    slides, or patches where slides are unknown, no score has one.
+
+    The ECE takes noise for miscalibration, and a resample has more of it than
+    the patches: its interval lies high, and for a calibrated network above it.
+
+    Args:
+        label: int [num_patches], 0 or 1.
+        logit: float [num_patches], finite.
+        threshold: A probability at or above it predicts 1.
+        slide: Slide of each patch, to draw whole slides; None: draw patches.
+        num_resamples: How many to draw; 0 for no intervals.
+        seed: Of the draws: the same arguments give the same intervals.
+    """
+    unit = np.arange(len(label))
+    if slide is not None:
+        _, unit = np.unique(slide, return_inverse=True)
+    num_units = int(unit.max()) + 1
+    if num_units < _MIN_UNITS:
+        num_resamples = 0
+    weighted = WeightedScores(label, logit, threshold)
+    rng = np.random.default_rng(seed)
+    scores = np.empty((num_resamples, len(metrics.NAMES)))
+    for resample in range(num_resamples):
+        drawn = rng.integers(num_units, size=num_units)
+        weight = np.bincount(drawn, minlength=num_units)[unit]
+        scores[resample] = weighted.score(weight)
+    return Intervals(
+        ranges={
+            name: _range(column)
+            for name, column in zip(metrics.NAMES, scores.T, strict=True)
+        },
+        resampled=PATCHES if slide is None else SLIDES,
+        num_units=num_units,
+        num_resamples=num_resamples,
+        num_one_class=int(np.isnan(scores).any(axis=1).sum()),
+    )
+
+
+class WeightedScores:
+    """The scores of one set of predictions, for any weights of its patches.
+
+    Args:
+        label: int [num_patches], 0 or 1.
+        logit: float [num_patches], finite.
+        threshold: A probability at or above it predicts 1.
+    """
+
+    def __init__(
+        self, label: np.ndarray, logit: np.ndarray, threshold: float
+    ) -> None:
+        logit = np.asarray(logit, np.float64)
+        self._order = np.argsort(-logit)
+        logit = logit[self._order]
+        label = np.asarray(label, np.int64)[self._order]
+        probability = metrics.to_probability(logit)
+        self._label = label
+        # Patches of one logit pass a threshold together: the last one tells.
+        self._ends = np.flatnonzero(np.append(np.diff(logit) != 0, True))
+        self._per_patch = np.stack(
+            [
+                (probability >= threshold) == label,
+                np.logaddexp(0, logit) - label * logit,
+                (probability - label) ** 2,
+            ]
+        )
+        self._bin = metrics.bin_of(probability)
+        self._gap = probability - label
+
+    def score(self, weight: np.ndarray) -> np.ndarray:
+        """Returns the scores as if each patch were there `weight` times.
+
+        Args:
+            weight: int [num_patches], at least 0, not all 0; in the order of
+                `label` and `logit`.
+
+        Returns:
+            float64 [7], as `metrics.NAMES`; NaN for those that are not defined
+            because all labels of positive weight are equal.
+        """
+        weight = weight[self._order]
+        total = weight.sum()
+        gap = np.bincount(self._bin, weight * self._gap)
+        return np.array(
+            [
+                *self._rank(weight),
+                *(self._per_patch @ weight / total),
+                np.abs(gap).sum() / total,
+            ]
+        )
+
+    def _rank(self, weight: np.ndarray) -> tuple[float, float, float]:
+        """Returns AUC, average precision and sensitivity at a specificity."""
+        true = np.cumsum(weight * self._label)[self._ends]
+        positive = np.cumsum(weight)[self._ends]
+        false = positive - true
+        num_true, num_false = true[-1], false[-1]
+        if not num_true or not num_false:
+            return (np.nan,) * len(metrics.RANKING_NAMES)
+        new_true = np.diff(true, prepend=0)
+        new_false = np.diff(false, prepend=0)
+        # A tie of both labels is a slope of the ROC curve: half of it counts.
+        area = np.sum(new_false * (2 * true - new_true)) / 2
+        # At weight 0 nothing is predicted 1 yet, and nothing is new.
+        precision = true / np.maximum(positive, 1)
+        limit = metrics.max_false_rate(metrics.SPECIFICITY) * num_false
+        reached = np.searchsorted(false, limit, side="right")
+        return (
+            area / (num_true * num_false),
+            np.sum(new_true * precision) / num_true,
+            (true[reached - 1] if reached else 0) / num_true,
+        )
+
+
+def _range(values: np.ndarray) -> tuple[float, float] | None:
+    """Returns the interval of a score's values; NaN is left out."""
+    defined = values[~np.isnan(values)]
+    if not len(defined) or len(defined) < LEVEL * len(values):
+        return None
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(defined, (tail, 1 - tail))
+    return float(low), float(high)

@@ -1,0 +1,167 @@
+"""Pictures of runs and records: curves, grids, matrices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas
+from matplotlib import figure, patches, ticker
+from sklearn import metrics
+
+from pcam_tfdata import schema
+from pcam_tfdata.system import files
+
+_TRAIN_COLOR = "#7a7a7a"
+_VALIDATION_COLOR = "#b1307f"
+_CLASS_COLORS = ("#4c72b0", "#b1307f")
+_CURVES = (
+    ("loss", "val_loss", "Loss (nats)"),
+    ("accuracy", "val_accuracy", "Accuracy"),
+    (None, "val_auc", "AUC"),
+)
+
+
+def plot_history(history_csv: str, path: str) -> None:
+    """Draws loss, accuracy and AUC by epoch from a run's history, as PNG."""
+    columns = pandas.read_csv(history_csv)
+    drawing = figure.Figure(figsize=(12, 3.6), layout="constrained")
+    for axes, (train, validation, title) in zip(
+        drawing.subplots(1, len(_CURVES)), _CURVES, strict=True
+    ):
+        style = {"marker": ".", "linewidth": 1.5}
+        epochs = columns["epoch"]
+        if train:
+            axes.plot(
+                epochs,
+                columns[train],
+                color=_TRAIN_COLOR,
+                label="train",
+                **style,
+            )
+        axes.plot(
+            epochs,
+            columns[validation],
+            color=_VALIDATION_COLOR,
+            label="validation",
+            **style,
+        )
+        axes.set(title=title, xlabel="Epoch")
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    _save(drawing, path)
+
+
+def plot_label_histogram(summary: dict[str, object], path: str) -> None:
+    """Draws the patches per label and split of `overview.summarize`, as PNG."""
+    splits = [s for s in summary["splits"] if "-1" not in s["class_counts"]]
+    drawing = figure.Figure(
+        figsize=(3 + len(splits), 3.6), layout="constrained"
+    )
+    axes = drawing.subplots()
+    places = np.arange(len(splits))
+    width = 0.38
+    for label, name in enumerate(schema.CLASS_NAMES):
+        counts = [split["class_counts"][str(label)] for split in splits]
+        bars = axes.bar(
+            places + (label - 0.5) * width,
+            counts,
+            width,
+            color=_CLASS_COLORS[label],
+            label=f"{name} ({sum(counts):,})",
+        )
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8)
+    axes.set(title="Patches by label", xticks=places)
+    axes.set_xticklabels([split["name"] for split in splits])
+    axes.margins(y=0.15)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(drawing, path)
+
+
+def plot_patches(images: np.ndarray, labels: Sequence[int], path: str) -> None:
+    """Draws a grid of patches, each with its label and its centre, as PNG.
+
+    Args:
+        images: uint8 [num_patches, 96, 96, 3].
+        labels: 0 or 1 of each.
+        path: Where to.
+    """
+    columns = 6
+    rows = max(1, -(-len(images) // columns))
+    drawing = figure.Figure(
+        figsize=(columns * 1.7, rows * 1.9), layout="constrained"
+    )
+    grid = drawing.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, label in zip(grid, images, labels, strict=False):
+        axes.imshow(image)
+        color = _CLASS_COLORS[label]
+        axes.set_title(schema.CLASS_NAMES[label], fontsize=9, color=color)
+        axes.add_patch(
+            patches.Rectangle(
+                (schema.CENTER_START - 0.5,) * 2,
+                schema.CENTER_SIZE,
+                schema.CENTER_SIZE,
+                fill=False,
+                edgecolor="#ffe600",
+                linewidth=1.2,
+            )
+        )
+    _save(drawing, path)
+
+
+def plot_roc(predictions_csv: str, path: str) -> None:
+    """Draws the ROC curve of an evaluation's predictions, as PNG."""
+    rows = pandas.read_csv(predictions_csv)
+    false_rate, true_rate, _ = metrics.roc_curve(rows["label"], rows["logit"])
+    drawing = figure.Figure(figsize=(4.4, 4.2), layout="constrained")
+    axes = drawing.subplots()
+    area = metrics.auc(false_rate, true_rate)
+    axes.plot(
+        false_rate, true_rate, color=_VALIDATION_COLOR, label=f"AUC {area:.4f}"
+    )
+    axes.plot([0, 1], [0, 1], color=_TRAIN_COLOR, linestyle=":", label="chance")
+    axes.set(
+        title="ROC",
+        xlabel="False positive rate",
+        ylabel="True positive rate",
+        aspect="equal",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
+    _save(drawing, path)
+
+
+def plot_confusion(scores: dict[str, object], path: str) -> None:
+    """Draws the confusion matrix of `metrics.score`, as PNG."""
+    matrix = np.array(scores["confusion_matrix"])
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    drawing = figure.Figure(figsize=(4.2, 3.8), layout="constrained")
+    axes = drawing.subplots()
+    axes.imshow(share, cmap="Purples", vmin=0, vmax=1)
+    for (true, predicted), count in np.ndenumerate(matrix):
+        axes.text(
+            predicted,
+            true,
+            f"{count:,}\n{share[true, predicted]:.1%}",
+            ha="center",
+            va="center",
+            color="white" if share[true, predicted] > 0.5 else "black",
+        )
+    axes.set(
+        title=f"Confusion at threshold {scores['threshold']}",
+        xlabel="Predicted",
+        ylabel="True",
+        xticks=[0, 1],
+        yticks=[0, 1],
+    )
+    axes.set_xticklabels(schema.CLASS_NAMES)
+    axes.set_yticklabels(schema.CLASS_NAMES, rotation=90, va="center")
+    _save(drawing, path)
+
+
+def _save(drawing: figure.Figure, path: str) -> None:
+    """Writes a PNG whole or not at all."""
+    with files.open_whole(path, "wb") as file:
+        drawing.savefig(file, format="png", dpi=110)

@@ -1,0 +1,112 @@
+"""What to predict, and where to."""
+
+import dataclasses
+import os
+import re
+
+from pcam_tfdata.runs import outputs
+from pcam_tfdata.system import files
+
+_RANGE = re.compile(r"(\d+):(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """What to predict.
+
+    Attributes:
+        run_dir: Folder of a run; its best model predicts.
+        output_csv: Where to.
+        records_dir: Records folder; or else
+        input_dir: Kaggle's folder, read without records.
+        split: Of the records; of a folder, `test` or `train`.
+        batch_size: Patches of a forward pass, over all replicas; rounded up to
+            what these can share evenly.
+        input: Way in to records, one of `choices.INPUTS`.
+        input_threads: See `pipeline.Source`.
+        strategy: One of `choices.STRATEGIES`.
+        num_virtual_devices: See `strategy.make_strategy`.
+        allow_cpu: See `strategy.make_strategy`.
+        threshold: None for probabilities; else labels 0 and 1, where a
+            probability at or above it gives 1.
+        allow_equal_probabilities: No line warns where all are equal.
+        sample_submission: A CSV whose ids, in order, the output must have.
+        restart: Drops the parts that a killed job left.
+        follow_symlinks: Of a folder: whether links among its files are followed.
+        check_ids: Of a folder: see `convert.ConvertOptions`.
+        on_bad_patch: Of a folder: `fail`, or `skip` to leave out what cannot be
+            used.
+        shard_range: `a:b`: only shards a to b - 1 of the split, whose parts
+            stay until all are there and `merge` writes the CSV.
+    """
+
+    run_dir: str
+    output_csv: str
+    records_dir: str | None = None
+    input_dir: str | None = None
+    split: str = "test"
+    batch_size: int = 512
+    input: str = "auto"
+    input_threads: int = 0
+    strategy: str = "one_device"
+    num_virtual_devices: int = 0
+    allow_cpu: bool = False
+    threshold: float | None = None
+    allow_equal_probabilities: bool = False
+    sample_submission: str | None = None
+    restart: bool = False
+    follow_symlinks: bool = False
+    check_ids: str = "auto"
+    on_bad_patch: str = "fail"
+    shard_range: str | None = None
+
+    @property
+    def parts_dir(self) -> str:
+        """The folder of the parts."""
+        return f"{self.output_csv}.parts"
+
+
+def check_output(
+    options: PredictOptions, *, stays_in_parts: bool = False
+) -> None:
+    """Refuses a path where the CSV cannot be written, or must not be.
+
+    Args:
+        options: Of the prediction.
+        stays_in_parts: Whether the parts outlive this process, beside the CSV.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: it is such a path.
+    """
+    inputs = [options.sample_submission]
+    if options.input_dir is not None:
+        inputs.append(os.path.join(options.input_dir, options.split))
+    outputs.check_file(
+        options.output_csv,
+        "--output_csv",
+        suffixes=outputs.CSV,
+        inputs=[path for path in inputs if path is not None],
+    )
+    if stays_in_parts and files.is_stream(options.output_csv):
+        raise FileExistsError(
+            f"--output_csv={options.output_csv}: found no plain file, expected"
+            " one or none: the parts of a prediction lie beside it. Choose"
+            " another --output_csv."
+        )
+
+
+def parse_range(text: str, num_shards: int) -> slice:
+    """Returns the shards that a range `a:b` means: a to b - 1.
+
+    Raises:
+        ValueError: it is none, or not one of `num_shards` shards.
+    """
+    found = _RANGE.fullmatch(text)
+    if found:
+        start, stop = map(int, found.groups())
+        if start < stop <= num_shards:
+            return slice(start, stop)
+    raise ValueError(
+        f"--shard_range: found {text!r}, expected a:b for shards a to b - 1 of"
+        f" the split, within 0:{num_shards}."
+    )

@@ -1,0 +1,372 @@
+"""The files beside the shards of a records folder: JSON and the sidecar.
+
+`dataset_info.json` and `features.json` are what `tfds.builder_from_directory`
+reads. `manifest.json` is ours: where the parts of a record lie, and the size,
+hash and statistics of what was written. It holds no date and no path, so its
+hash names the data. `patches.csv`, the sidecar, has a row for each record.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+
+from pcam_tfdata import schema
+from pcam_tfdata.records import tfrecord
+from pcam_tfdata.system import files
+
+FORMAT_VERSION = 1
+DATASET_INFO_FILE = "dataset_info.json"
+FEATURES_FILE = "features.json"
+MANIFEST_FILE = "manifest.json"
+SIDECAR_FILE = "patches.csv"
+SKIPPED_FILE = "skipped.csv"
+FILES = (
+    DATASET_INFO_FILE, FEATURES_FILE, MANIFEST_FILE, SIDECAR_FILE, SKIPPED_FILE,
+)  # fmt: skip
+SIDECAR_COLUMNS = (
+    "row", "split", "shard", "id", "label", "slide", "source_name", "x", "y",
+)  # fmt: skip
+_READ_BYTES = 1 << 20
+_TFDS_FEATURES = "tensorflow_datasets.core.features."
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard file: its name, records, size and SHA-256 (hex)."""
+
+    name: str
+    num_records: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split: its shards, and what is in them.
+
+    Attributes:
+        name: `fold0`, `test` and so on.
+        labeled: Whether labels are 0 or 1; if not, all are -1.
+        layout: Where the parts of its records lie.
+        shards: In order; rows go on from one to the next.
+        class_counts: Patches of label "0" and "1", or of "-1".
+        channel_mean: Of red, green, blue over all pixels, in [0, 255].
+        channel_std: Likewise, of the population.
+    """
+
+    name: str
+    labeled: bool
+    layout: tfrecord.Layout
+    shards: tuple[Shard, ...]
+    class_counts: dict[str, int]
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+
+    @property
+    def num_records(self) -> int:
+        """Patches in the split."""
+        return sum(shard.num_records for shard in self.shards)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a records folder holds.
+
+    Attributes:
+        splits: In the order of the sidecar's rows.
+        options: What the data was made from and how: source, seed, folds.
+        versions: Of the programs that made it.
+        file_sha256: SHA-256 (hex) of the files beside the shards, by name.
+    """
+
+    splits: tuple[Split, ...]
+    options: dict[str, object]
+    versions: dict[str, str]
+    file_sha256: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def select(self, names: Sequence[str]) -> list[Split]:
+        """Returns the splits of these names.
+
+        Raises:
+            ValueError: a name is unknown or repeated, or there is none.
+        """
+        known = {split.name: split for split in self.splits}
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"found no split {name!r} in the records, expected one of"
+                    f" {', '.join(known)}. Check the flags that name splits."
+                )
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"found splits {','.join(names)!r}, expected at least one, and"
+                " each once."
+            )
+        return [known[name] for name in names]
+
+    def summarize(self) -> str:
+        """Returns how many patches each split has, for a line of a log."""
+        splits = ", ".join(
+            f"{split.name} {split.num_records:,}" for split in self.splits
+        )
+        num_shards = sum(len(split.shards) for split in self.splits)
+        return f"{splits} patches in {num_shards} shards"
+
+    def first_row(self, name: str) -> int:
+        """Returns the sidecar's row at which the split begins."""
+        row = 0
+        for split in self.splits:
+            if split.name == name:
+                return row
+            row += split.num_records
+        raise ValueError(f"found no split {name!r} in the records.")
+
+
+def write(records_dir: str, manifest: Manifest) -> Manifest:
+    """Writes the three JSON files; the sidecar must be there.
+
+    Returns:
+        The manifest with `file_sha256` filled in, as it was written.
+    """
+    _write_json(records_dir, DATASET_INFO_FILE, _dataset_info(manifest))
+    _write_json(records_dir, FEATURES_FILE, _features())
+    manifest = dataclasses.replace(
+        manifest,
+        file_sha256={
+            name: hash_file(os.path.join(records_dir, name))
+            for name in (DATASET_INFO_FILE, FEATURES_FILE, SIDECAR_FILE)
+        },
+    )
+    content = dataclasses.asdict(manifest)
+    version = {"format_version": FORMAT_VERSION}
+    _write_json(records_dir, MANIFEST_FILE, version | content)
+    return manifest
+
+
+def list_files(manifest: Manifest) -> set[str]:
+    """Returns the names of all files that a records folder may hold."""
+    shards = {s.name for split in manifest.splits for s in split.shards}
+    return {MANIFEST_FILE, SKIPPED_FILE, *manifest.file_sha256, *shards}
+
+
+def is_records_folder(folder: str) -> bool:
+    """Returns whether a folder on a disk has the files of a records folder."""
+    return all(
+        os.path.isfile(os.path.join(folder, name))
+        for name in (MANIFEST_FILE, SIDECAR_FILE)
+    )
+
+
+def check_sidecar(records_dir: str) -> None:
+    """Refuses a sidecar that is not the one the manifest names.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or another file.
+    """
+    path = os.path.join(records_dir, SIDECAR_FILE)
+    expected = read(records_dir).file_sha256.get(SIDECAR_FILE)
+    found = hash_file(path)
+    if found != expected:
+        raise ValueError(
+            f"{path}: found SHA-256 {found}, expected {expected}, that of the"
+            " manifest: its rows may not be those of the records. Run pcam"
+            " verify."
+        )
+
+
+def read(records_dir: str) -> Manifest:
+    """Returns what `records_dir` holds.
+
+    Raises:
+        FileNotFoundError: it is not a finished records folder.
+        ValueError: its manifest is damaged or of another format.
+        RuntimeError: it is remote, and a package is missing.
+    """
+    files.require(records_dir)
+    path = os.path.join(records_dir, MANIFEST_FILE)
+    content = _read_json(path)
+    try:
+        found = content["format_version"]
+        if found != FORMAT_VERSION:
+            raise ValueError(
+                f"{path}: found format {found}, expected {FORMAT_VERSION}."
+                " Convert again with this version."
+            )
+        found = Manifest(
+            splits=tuple(_split(split) for split in content["splits"]),
+            options=content["options"],
+            versions=content["versions"],
+            file_sha256=content["file_sha256"],
+        )
+        _check(found)
+        return found
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: found no usable {error}, expected the manifest of a"
+            " records folder. Convert again."
+        ) from error
+
+
+def hash_manifest(records_dir: str) -> str:
+    """Returns the SHA-256 (hex) of the manifest, which names the data."""
+    return hash_file(os.path.join(records_dir, MANIFEST_FILE))
+
+
+def hash_file(path: str) -> str:
+    """Returns the SHA-256 (hex) of a file."""
+    digest = hashlib.sha256()
+    with files.open_file(path, "rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuses contents that nothing else could be computed from."""
+    _require(manifest.splits, "splits")
+    _require(_is_table(manifest.options, object), "options")
+    _require(_is_table(manifest.versions, str), "versions")
+    _require(_is_table(manifest.file_sha256, str), "file_sha256")
+    for split in manifest.splits:
+        _check_split(split)
+    shards = [shard.name for split in manifest.splits for shard in split.shards]
+    for what, names in (
+        ("name of a split", [split.name for split in manifest.splits]),
+        ("name of a shard", shards),
+        ("name of a file", manifest.file_sha256),
+    ):
+        are_plain = all(
+            name == os.path.basename(name) and name not in ("", ".", "..")
+            for name in names
+        )
+        _require(are_plain and len(set(names)) == len(names), what)
+
+
+def _check_split(split: Split) -> None:
+    labels = ("0", "1") if split.labeled else (str(schema.UNLABELED),)
+    counts = split.class_counts
+    _require(isinstance(split.name, str), "name of a split")
+    _require(isinstance(split.labeled, bool), f"labels of {split.name}")
+    layout = tfrecord.layout(labeled=split.labeled)
+    _require(split.layout == layout, f"layout of {split.name}")
+    for shard in split.shards:
+        _require(isinstance(shard.name, str), "name of a shard")
+        _require(isinstance(shard.sha256, str), f"sha256 of {shard.name}")
+        for count in (shard.num_records, shard.num_bytes):
+            _require(_is_count(count), f"size of {shard.name}")
+    is_sum = (
+        _is_table(counts, int)
+        and sorted(counts) == sorted(labels)
+        and all(map(_is_count, counts.values()))
+        and sum(counts.values()) == split.num_records
+    )
+    _require(is_sum, f"class_counts of {split.name}")
+    for values in (split.channel_mean, split.channel_std):
+        are_pixels = len(values) == schema.IMAGE_SHAPE[-1] and all(
+            type(value) in (int, float) and 0 <= value <= 255
+            for value in values
+        )
+        _require(are_pixels, f"statistics of {split.name}")
+
+
+def _is_table(found: object, kind: type) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(value, kind) for value in found.values()
+    )
+
+
+def _is_count(found: object) -> bool:
+    return type(found) is int and 0 <= found < 1 << 63  # True is an int.
+
+
+def _require(is_right: object, what: str) -> None:
+    if not is_right:
+        raise KeyError(what)
+
+
+def _write_json(records_dir: str, name: str, content: object) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    files.write_text(os.path.join(records_dir, name), text)
+
+
+def _read_json(path: str) -> dict[str, object]:
+    if files.size(path) is None:
+        raise FileNotFoundError(
+            f"{path}: not found, expected a records folder made by"
+            " `pcam convert_to_tfrecords`. Check the path."
+        )
+    with files.open_file(path) as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: found no JSON ({error}). Convert again."
+            ) from error
+
+
+def _split(content: dict) -> Split:
+    return Split(
+        name=content["name"],
+        labeled=content["labeled"],
+        layout=tfrecord.Layout(**content["layout"]),
+        shards=tuple(Shard(**shard) for shard in content["shards"]),
+        class_counts=content["class_counts"],
+        channel_mean=tuple(content["channel_mean"]),
+        channel_std=tuple(content["channel_std"]),
+    )
+
+
+def _dataset_info(manifest: Manifest) -> dict[str, object]:
+    return {
+        "name": "pcam",
+        "version": "1.0.0",
+        "description": "PatchCamelyon patches, 96 x 96 RGB.",
+        "fileFormat": "tfrecord",
+        "moduleName": "pcam_tfdata",
+        "splits": [
+            {
+                "name": split.name,
+                "shardLengths": [
+                    str(shard.num_records) for shard in split.shards
+                ],
+                "numBytes": str(
+                    split.num_records * split.layout.record_bytes
+                ),
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            }
+            for split in manifest.splits
+        ],
+    }  # fmt: skip
+
+
+def _features() -> dict[str, object]:
+    def tensor(shape: dict, dtype: str, encoding: str) -> dict[str, object]:
+        return {"shape": shape, "dtype": dtype, "encoding": encoding}
+
+    dimensions = {"dimensions": [str(size) for size in schema.IMAGE_SHAPE]}
+    kinds = {
+        "id": ("text_feature.Text", "text", {}),
+        "image": (
+            "tensor_feature.Tensor",
+            "tensor",
+            tensor(dimensions, "uint8", "bytes"),
+        ),
+        "label": (
+            "class_label_feature.ClassLabel",
+            "classLabel",
+            {"numClasses": str(len(schema.CLASS_NAMES))},
+        ),
+        "tumor_fraction": (
+            "scalar.Scalar", "tensor", tensor({}, "float32", "none"),
+        ),
+    }  # fmt: skip
+    features = {
+        name: {"pythonClassName": _TFDS_FEATURES + kind, field: content}
+        for name, (kind, field, content) in kinds.items()
+    }
+    return {
+        "pythonClassName": _TFDS_FEATURES + "features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }

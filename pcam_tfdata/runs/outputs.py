@@ -1,0 +1,163 @@
+"""Where a command may write: an output takes nothing else's place.
+
+A path is looked at before any work is done; `files.open_whole` writes there then.
+Paths in buckets are not looked at.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+
+from pcam_tfdata.records import manifest
+from pcam_tfdata.runs import run_folder
+from pcam_tfdata.sources import kaggle
+from pcam_tfdata.system import files
+
+CSV = (".csv", ".txt")
+JSON = (".json",)
+_IMAGE_FOLDERS = (kaggle.TRAIN, kaggle.TEST)
+_KAGGLE_TABLES = (kaggle.LABELS_FILE, kaggle.SAMPLE_FILE)
+# Also of made-up patches, of the official files, and of a cross-validation.
+_TABLES = re.compile(
+    rf"{'|'.join(map(re.escape, _KAGGLE_TABLES))}|truth\.csv"
+    r"|.*_split_(train|valid|test)_meta\.csv|out_of_fold\.csv"
+)
+
+
+def check_file(
+    path: str, flag: str, *, suffixes: Sequence[str], inputs: Sequence[str] = ()
+) -> None:
+    """Refuses a path where a file cannot be written, or must not be.
+
+    A pipe, a terminal or a character device may be there: it is written to.
+
+    Args:
+        path: Of the file, or of a link to it.
+        flag: What names it, as `--output_csv`, for the error.
+        suffixes: Those of its format, as `.csv`. A name without one is right
+            too, and so is one that ends in a number, as `s_0.95`.
+        inputs: Files and folders that the command reads.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ValueError: it is such a path.
+    """
+    if files.is_remote(path):
+        return
+    if found := _find_no_file(path):
+        raise _taken(path, flag, found, "a file to write")
+    if files.is_stream(path):
+        return
+    suffix = os.path.splitext(path)[1].lower()
+    # One without a letter ends a number, as in `threshold_0.95`.
+    if any(map(str.isalpha, suffix)) and suffix not in suffixes:
+        raise ValueError(
+            f"{flag}={path}: found a name that ends in {suffix}, expected"
+            f" {' or '.join(suffixes)}, which is what is written."
+        )
+    target = os.path.realpath(path)
+    _check_folder_of(target, path, flag)
+    for other in inputs:
+        if files.is_within(target, os.path.realpath(other)):
+            found = f"what this command reads ({other})"
+            raise _taken(path, flag, found, "another file")
+    if os.path.exists(target) and _TABLES.fullmatch(os.path.basename(target)):
+        raise _taken(
+            path, flag, "a table of another kind", "none or an earlier output"
+        )
+    _refuse_owned(target, path, flag)
+
+
+def check_folder(path: str, flag: str, *, file: str = "") -> None:
+    """Refuses a path where a folder cannot be, or would spoil what is there.
+
+    Args:
+        path: Of the folder, there or not.
+        flag: What names it, for the error.
+        file: Name of a file that goes there, if a run may have such a file.
+
+    Raises:
+        FileExistsError: it is such a path.
+    """
+    if files.is_remote(path):
+        return
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise _taken(path, flag, "a file", "a folder")
+    if _is_of_kaggle(path):
+        raise _taken(path, flag, "a folder of patches")
+    _refuse_owned(os.path.join(os.path.realpath(path), file), path, flag)
+
+
+def check_new(path: str, flag: str) -> None:
+    """Refuses a path where a folder that is made would spoil one around it.
+
+    Args:
+        path: Of the folder, there or not.
+        flag: What names it, for the error.
+
+    Raises:
+        FileExistsError: it is such a path.
+    """
+    if not files.is_remote(path):
+        _refuse_owned(os.path.realpath(path), path, flag)
+
+
+def _find_no_file(path: str) -> str:
+    """Returns what is there if it takes no text; else nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return ""
+    for is_it, found in (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISBLK, "a disk"),
+        (stat.S_ISSOCK, "a socket"),
+    ):
+        if is_it(mode):
+            return found
+    return ""
+
+
+def _check_folder_of(target: str, path: str, flag: str) -> None:
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise FileNotFoundError(
+            f"{flag}={path}: found no folder {folder} that can be written in."
+            f" Make it, or choose another {flag}."
+        )
+
+
+def _refuse_owned(target: str, path: str, flag: str) -> None:
+    """Refuses a path without links that is a part of something whole."""
+    for folder, name in _climb(target):
+        if manifest.is_records_folder(folder):
+            raise _taken(path, flag, f"a records folder ({folder})")
+        if name in _IMAGE_FOLDERS and _is_of_kaggle(folder):
+            raise _taken(path, flag, f"a folder of patches ({folder})")
+        if run_folder.owns(folder, name):
+            raise _taken(path, flag, f"what belongs to a run ({folder})")
+
+
+def _climb(path: str) -> Iterator[tuple[str, str]]:
+    """Yields each folder that a path is in, and what of it leads there."""
+    folder, name = os.path.split(path)
+    while True:
+        yield folder, name
+        if folder == os.path.dirname(folder):
+            return
+        folder, name = os.path.split(folder)
+
+
+def _is_of_kaggle(folder: str) -> bool:
+    return any(
+        os.path.isfile(os.path.join(folder, name)) for name in _KAGGLE_TABLES
+    )
+
+
+def _taken(
+    path: str, flag: str, found: str, expected: str = "a path outside of it"
+) -> FileExistsError:
+    return FileExistsError(
+        f"{flag}={path}: found {found}, expected {expected}. Choose another"
+        f" {flag}."
+    )

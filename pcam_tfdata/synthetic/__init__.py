@@ -1,0 +1,1 @@
+"""Made-up patches of tissue, in a folder laid out like Kaggle's."""

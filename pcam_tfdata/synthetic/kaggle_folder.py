@@ -1,0 +1,253 @@
+"""Seeded fake patches: small, free, and honest about where the tumor is.
+
+Nests of tumor cells may lie anywhere in a patch, and the label asks only about
+the centre, so a network must learn what a tumor cell looks like and where it
+is; the colours of a patch say little. Each slide has stains of its own.
+"""
+
+import dataclasses
+import functools
+import os
+import shutil
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pcam_tfdata import schema
+from pcam_tfdata.images import tiff
+from pcam_tfdata.runs import outputs
+from pcam_tfdata.synthetic import tissue
+from pcam_tfdata.system import csv_files, workers
+
+_PATCHES_PER_SLIDE = 64
+_MIN_SLIDES = 8  # Enough for five folds that keep slides whole.
+_POSITIVE_SHARE = 0.4  # As in Kaggle's train set: 89,117 of 220,025.
+
+_KAGGLE_COLUMNS = ("id", "label")
+
+# Random streams under one seed: [seed, stream, ...] never meet.
+_SLIDE_STREAM = 1
+_PATCH_STREAM = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """Synthetic patches and what is true of them.
+
+    Attributes:
+        image: uint8 [n, 96, 96, 3], RGB.
+        tumor: bool [n, 96, 96], the pixels of tumor cells.
+        slide: n names such as "slide_003".
+    """
+
+    image: np.ndarray
+    tumor: np.ndarray
+    slide: list[str]
+
+    @property
+    def tumor_fraction(self) -> np.ndarray:
+        """float32 [n], the share of tumor in the centre 32 x 32, exact."""
+        center = self.tumor[:, schema.CENTER, schema.CENTER]
+        return center.mean(axis=(1, 2), dtype=np.float32)
+
+    @property
+    def label(self) -> np.ndarray:
+        """int64 [n], 1 where any pixel of the centre is tumor."""
+        return (self.tumor_fraction > 0).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slide:
+    """The patches of one synthetic slide, to be made by one worker."""
+
+    number: int
+    split: str
+    num_patches: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"slide_{self.number:03d}"
+
+
+class _Row(NamedTuple):
+    """A line of truth.csv."""
+
+    split: str
+    id: str
+    label: int
+    tumor_fraction: float
+    slide: str
+
+
+def write_kaggle_tree(
+    output_dir: str,
+    *,
+    num_train: int = 4096,
+    num_test: int = 1024,
+    seed: int = 0,
+    num_workers: int = 0,
+) -> None:
+    """Writes a Kaggle tree of synthetic patches, and truth.csv beside it.
+
+    The files are train/ID.tif, train_labels.csv, test/ID.tif and
+    sample_submission.csv, as on Kaggle, and truth.csv, which tells of every
+    patch of both splits its label, tumor fraction and slide. No slide has
+    patches in both splits. The rows are in the order of their ids. The tree
+    grows in `<output_dir>.incomplete` and takes its name when it is whole; its
+    bytes depend on the counts and the seed alone, not on `num_workers`.
+
+    Args:
+        output_dir: A folder that does not exist, or an empty one.
+        num_train: Labelled patches, at least 1.
+        num_test: Patches without a label, at least 0.
+        seed: At least 0.
+        num_workers: Processes to work in; 0 means one for every core.
+
+    Raises:
+        ValueError: a count or the seed is too small.
+        FileExistsError: `output_dir` is there and holds something.
+    """
+    _check_at_least("num_train", num_train, 1)
+    _check_at_least("num_test", num_test, 0)
+    _check_at_least("num_workers", num_workers, 0)
+    output_dir = os.path.realpath(output_dir)
+    slides = _plan_slides(num_train, num_test, seed)
+    outputs.check_new(output_dir, "--output_dir")
+    _check_vacant(output_dir)
+    incomplete_dir = _start_tree(output_dir + ".incomplete")
+    try:
+        rows = _write_patches(incomplete_dir, slides, num_workers)
+        _write_tables(incomplete_dir, rows)
+        os.replace(incomplete_dir, output_dir)
+    except BaseException:
+        shutil.rmtree(incomplete_dir, ignore_errors=True)
+        raise
+
+
+def make_patches(num_patches: int, seed: int = 0) -> Patches:
+    """Returns the train patches of `write_kaggle_tree`, slide by slide.
+
+    Raises:
+        ValueError: `num_patches` is below 1, or `seed` below 0.
+    """
+    _check_at_least("num_patches", num_patches, 1)
+    slides = _plan_slides(num_patches, 0, seed)
+    made = [_make_slide(slide) for slide in slides]
+    return Patches(
+        image=np.concatenate([patches.image for patches in made]),
+        tumor=np.concatenate([patches.tumor for patches in made]),
+        slide=[name for patches in made for name in patches.slide],
+    )
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name}: found {value}, expected at least {least}.")
+
+
+def _check_vacant(output_dir: str) -> None:
+    if not os.path.lexists(output_dir):
+        return
+    if not os.path.isdir(output_dir):
+        found = "a file"
+    elif names := os.listdir(output_dir):
+        found = f"a folder of {len(names)} names, {min(names)!r} first"
+    else:
+        return
+    raise FileExistsError(
+        f"{output_dir}: found {found}, expected nothing or an empty folder."
+        " Choose another --output_dir or remove this one."
+    )
+
+
+def _plan_slides(num_train: int, num_test: int, seed: int) -> list[_Slide]:
+    """Returns the slides of both splits, numbered through."""
+    _check_at_least("seed", seed, 0)
+    sizes = [("train", size) for size in _slide_sizes(num_train)]
+    sizes += [("test", size) for size in _slide_sizes(num_test)]
+    return [
+        _Slide(number, split, size, seed)
+        for number, (split, size) in enumerate(sizes)
+    ]
+
+
+def _slide_sizes(num_patches: int) -> list[int]:
+    """Returns the patches of each slide: 3 at the least, 2 classes fit."""
+    few_slides = min(_MIN_SLIDES, num_patches // 3)
+    num_slides = max(num_patches // _PATCHES_PER_SLIDE, few_slides, 1)
+    size, num_larger = divmod(num_patches, num_slides)
+    sizes = [size + (i < num_larger) for i in range(num_slides)]
+    return [size for size in sizes if size]
+
+
+def _start_tree(path: str) -> str:
+    """Makes the empty folders of a tree, in place of what a killed run left."""
+    shutil.rmtree(path, ignore_errors=True)
+    for split in ("train", "test"):
+        os.makedirs(os.path.join(path, split))
+    return path
+
+
+def _write_patches(
+    tree_dir: str, slides: Sequence[_Slide], num_workers: int
+) -> list[_Row]:
+    """Writes every TIFF and returns the rows of truth.csv, in order of id."""
+    num_workers = min(num_workers or workers.count_cores(), len(slides))
+    with workers.Workers(num_workers) as pool:
+        rows_of_slides = pool.map(
+            functools.partial(_write_slide, tree_dir),
+            slides,
+            num_patches=sum(slide.num_patches for slide in slides),
+            description="synthesize",
+        )
+    rows = [row for rows in rows_of_slides for row in rows]
+    return sorted(rows, key=lambda row: row.id)
+
+
+def _write_slide(tree_dir: str, slide: _Slide) -> list[_Row]:
+    """Writes the TIFFs of one slide and returns their rows of truth.csv."""
+    patches = _make_slide(slide)
+    fractions = patches.tumor_fraction.tolist()
+    rows = []
+    for image, label, fraction in zip(
+        patches.image, patches.label.tolist(), fractions, strict=True
+    ):
+        patch_id = schema.hash_pixels(image)
+        path = os.path.join(tree_dir, slide.split, f"{patch_id}.tif")
+        with open(path, "xb") as file:
+            file.write(tiff.encode(image))
+        rows.append(_Row(slide.split, patch_id, label, fraction, slide.name))
+    workers.count_done(slide.num_patches)
+    return rows
+
+
+def _write_tables(tree_dir: str, rows: Sequence[_Row]) -> None:
+    """Writes the three csv files of a tree."""
+    train = [row for row in rows if row.split == "train"]
+    test = [row for row in rows if row.split == "test"]
+    labels = [(row.id, row.label) for row in train]
+    zeros = [(row.id, 0) for row in test]
+    for name, columns, lines in (
+        ("train_labels.csv", _KAGGLE_COLUMNS, labels),
+        ("sample_submission.csv", _KAGGLE_COLUMNS, zeros),
+        ("truth.csv", _Row._fields, train + test),
+    ):
+        csv_files.write_csv(os.path.join(tree_dir, name), columns, lines)
+
+
+def _make_slide(slide: _Slide) -> Patches:
+    """Returns the patches of one slide."""
+    rng = np.random.default_rng([slide.seed, _SLIDE_STREAM, slide.number])
+    atlas, stain = tissue.draw_atlas(slide.seed), tissue.draw_stain(rng)
+    num_positive = round(_POSITIVE_SHARE * slide.num_patches)
+    positive = rng.permutation(slide.num_patches) < num_positive
+    image = np.empty((slide.num_patches, *schema.IMAGE_SHAPE), np.uint8)
+    tumor = np.empty(image.shape[:-1], bool)
+    for i in range(slide.num_patches):
+        rng = np.random.default_rng(
+            [slide.seed, _PATCH_STREAM, slide.number, i]
+        )
+        image[i], tumor[i] = tissue.draw_patch(rng, atlas, stain, positive[i])
+    return Patches(image, tumor, [slide.name] * slide.num_patches)

@@ -1,0 +1,295 @@
+"""Files on a disk or in a bucket, and files written whole.
+
+Paths with a scheme, such as `gs://bucket/records`, go through fsspec (`remote`).
+Where it or its package for the scheme is not installed, TensorFlow's file systems
+read them; TensorFlow is imported for that alone. A path without one is a file of
+the system, and is opened as ever.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import IO
+
+from pcam_tfdata.system import remote
+
+INCOMPLETE = ".incomplete"  # Ends the name of what is being written.
+_OF_TENSORFLOW = "ram"  # Its files in memory, which nobody else sees.
+_BUILT_INTO_TENSORFLOW = ("file", "gs", _OF_TENSORFLOW)
+
+
+def is_remote(path: str) -> bool:
+    """Returns whether a path names something that is not on a disk."""
+    return "://" in path
+
+
+def resolve(path: str) -> str:
+    """Returns a path without links; a remote one without a slash at its end."""
+    if not is_remote(path):
+        return os.path.realpath(path)
+    scheme, _, rest = path.partition("://")
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
+def require(path: str) -> None:
+    """Refuses a remote path that cannot be opened for want of a package.
+
+    Raises:
+        RuntimeError: neither fsspec nor TensorFlow knows its scheme.
+    """
+    if _is_for_tensorflow(path) and not is_known_to_tensorflow(path):
+        remote.require(path)
+
+
+def is_known_to_tensorflow(path: str) -> bool:
+    """Returns whether TensorFlow's own file systems open a path."""
+    if not is_remote(path):
+        return True
+    scheme = path.partition("://")[0]
+    if scheme in _BUILT_INTO_TENSORFLOW:
+        return True
+    # Others come with packages that import it; to ask, it takes seconds.
+    return (
+        "tensorflow" in sys.modules
+        and scheme in _tensorflow().io.gfile.get_registered_schemes()
+    )
+
+
+def size(path: str) -> int | None:
+    """Returns the bytes of a file, or None if there is no such file."""
+    if _is_for_tensorflow(path):
+        tf = _tensorflow()
+        try:
+            return tf.io.gfile.stat(path).length
+        except tf.errors.NotFoundError:
+            return None
+    if is_remote(path):
+        return remote.size(path)
+    return os.path.getsize(path) if os.path.isfile(path) else None
+
+
+def is_file(path: str) -> bool:
+    """Returns whether there is such a file."""
+    return size(path) is not None if is_remote(path) else os.path.isfile(path)
+
+
+def is_folder(path: str) -> bool:
+    """Returns whether there is such a folder; a bucket has none without files."""
+    return remote.is_folder(path) if is_remote(path) else os.path.isdir(path)
+
+
+def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
+    """Returns whether something is there, and no folder of one's own alone.
+
+    Args:
+        path: Where one would like to have a folder.
+        is_own: Whether a name in it is one's own.
+    """
+    if is_remote(path):
+        return not all(map(is_own, list_names(path)))
+    try:
+        return not all(map(is_own, os.listdir(path)))
+    except NotADirectoryError:
+        return True
+    except FileNotFoundError:
+        return os.path.islink(path)  # To nothing; else it has just gone.
+
+
+def is_stream(path: str) -> bool:
+    """Returns whether what is there can only be written to, not replaced.
+
+    A pipe, a terminal, a device, a file without a name, or one that is open as
+    stdout or stderr (`/dev/stdout`); links are followed.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    is_file = stat.S_ISREG(mode) and os.path.exists(os.path.realpath(path))
+    is_replaced = is_file and _find_descriptor(path) is None
+    return not stat.S_ISDIR(mode) and not is_replaced
+
+
+def _open_stream(path: str, mode: str, **options: object) -> IO:
+    """Opens what `is_stream` says is one; arguments as for `open`."""
+    # To open it by its path would begin a redirected file anew.
+    number = _find_descriptor(path)
+    return open(path if number is None else os.dup(number), mode, **options)
+
+
+def _find_descriptor(path: str) -> int | None:
+    """Returns 1 or 2 where what is there is open as stdout or stderr."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(number)):
+                return number
+    return None
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Returns whether a path is a folder's, or of something in it.
+
+    Both are as `resolve` gives them.
+    """
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))
+
+
+def list_names(folder: str) -> list[str]:
+    """Returns the names in a folder; of a bucket, none if it is not there."""
+    if _is_for_tensorflow(folder):
+        names = _tensorflow().io.gfile.listdir(folder)
+        return [name.rstrip("/") for name in names]
+    return (
+        remote.list_names(folder) if is_remote(folder) else os.listdir(folder)
+    )
+
+
+def stamp(path: str) -> str:
+    """Returns what tells a file from others that had its name.
+
+    Its size and times; on a disk the time of its last change too, which no
+    program sets back.
+    """
+    if is_remote(path):
+        return remote.stamp(path)
+    status = os.stat(path)
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
+    """Returns bytes of a file from `start` on; fewer at its end."""
+    if is_remote(path) and not _is_for_tensorflow(path):
+        return remote.read_bytes(path, start, num_bytes)
+    with open_file(path, "rb") as file:
+        file.seek(start)
+        return file.read(num_bytes)
+
+
+def open_file(path: str, mode: str = "r", **options: object) -> IO:
+    """Opens a file for reading, as `open` does; text is UTF-8."""
+    if _is_for_tensorflow(path):
+        return _tensorflow().io.gfile.GFile(path, mode)
+    if is_remote(path):
+        return remote.open_file(path, mode, **options)
+    return open(path, mode, **options)
+
+
+@contextlib.contextmanager
+def open_whole(
+    path: str,
+    mode: str = "w",
+    *,
+    sync: bool = False,
+    is_shared: bool = False,
+    **options: object,
+) -> Iterator[IO]:
+    """Opens a file to write that is at `path` once it is whole; text is UTF-8.
+
+    After an error nothing of it is left, and what was there before stays; an
+    existing file gives its owner and mode to the new one.
+
+    Args:
+        path: Where. Of a link, what it points at is written; a pipe or a device
+            is written to as it is, see `is_stream`.
+        mode: `w` or `wb`.
+        sync: Whether it must be on the disk before it has its name, so that a
+            failure of power leaves no file that is shorter.
+        is_shared: Whether others may write it at the same time. Then it has a
+            name of its own until it is whole, and the last one stays.
+        **options: Of `open`.
+
+    Raises:
+        OSError: it cannot be written; `filename` says which, on a disk.
+    """
+    if "b" not in mode:
+        options = {"encoding": "utf-8", **options}
+    if is_remote(path):
+        with remote.open_whole(path, mode, **options) as file:
+            yield file
+        return
+    if is_stream(path):
+        with _open_stream(path, mode, **options) as file:
+            yield file
+        return
+    path = os.path.realpath(path)
+    attempt = f".{secrets.token_hex(4)}" if is_shared else ""
+    temporary = f"{path}{attempt}{INCOMPLETE}"
+    try:
+        with open(temporary, mode, **options) as file:
+            _copy_mode(path, file.fileno())
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        # A full disk names no file; an error that is but a text needs none.
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = path
+        raise
+
+
+def _copy_mode(path: str, descriptor: int) -> None:
+    """Gives an open file the owner and the mode of another, as far as may be."""
+    if not os.path.exists(path):
+        return
+    status = os.stat(path)
+    with contextlib.suppress(OSError):  # Others' files; and disks without.
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+
+
+def write_text(path: str, text: str, *, is_shared: bool = False) -> None:
+    """Writes a text file that appears whole or not at all."""
+    with open_whole(path, is_shared=is_shared) as file:
+        file.write(text)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a file that others may write too; it appears whole."""
+    with open_whole(path, "wb", is_shared=True) as file:
+        file.write(data)
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder on a disk; in a bucket, files make theirs."""
+    if not is_remote(path):
+        os.makedirs(path, exist_ok=True)
+
+
+def remove(path: str) -> None:
+    """Removes a file, if it is there."""
+    if is_remote(path):
+        remote.remove(path)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder and what is in it, as far as that can be done."""
+    if is_remote(path):
+        remote.remove_folder(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_for_tensorflow(path: str) -> bool:
+    if not is_remote(path):
+        return False
+    scheme = path.partition("://")[0]
+    return scheme == _OF_TENSORFLOW or not remote.knows(scheme)
+
+
+def _tensorflow() -> ModuleType:
+    import tensorflow
+
+    return tensorflow

@@ -1,0 +1,255 @@
+"""Processes that share a list of tasks, and count the patches they have done.
+
+Processes start by spawning, so that they inherit no thread and no TensorFlow, and
+without the program's `__main__`, so that a script needs no guard around it.
+They end when their parent does, however it ends.
+"""
+
+import concurrent.futures
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import process
+from typing import Any, Protocol
+
+from pcam_tfdata.system import interruption, progress
+
+_POLL_SECONDS = 0.2
+_TASKS_AHEAD = 2  # For each worker: none waits for its next task.
+_ORIGINS = ("__spec__", "__file__")  # By which Python finds a script again.
+_main_lock = threading.Lock()
+_num_done = None  # In a worker: the counter that it shares with its parent.
+
+
+def count_cores() -> int:
+    """Returns how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def count_done(num_patches: int) -> None:
+    """Adds to the progress of the job; without effect outside of a worker."""
+    if _num_done is None:
+        return
+    with _num_done.get_lock():
+        _num_done.value += num_patches
+
+
+class Pool(Protocol):
+    """Shares tasks among processes, of this machine or of others."""
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Iterable[Any],
+        *,
+        num_patches: int,
+        description: str,
+    ) -> list[Any]:
+        """Returns `function(task)` for each task, in order."""
+
+
+class Threads:
+    """A pool of threads, for tasks that read files: they start at once."""
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Iterable[Any],
+        *,
+        num_patches: int,
+        description: str,
+    ) -> list[Any]:
+        """Returns `function(task)` for each task, in order; see `Workers.map`."""
+        waiting, results = list(tasks), []
+        with (
+            progress.Progress(num_patches, description) as bar,
+            concurrent.futures.ThreadPoolExecutor(count_cores()) as pool,
+        ):
+            for result in pool.map(function, waiting):
+                results.append(result)
+                bar.advance_to(num_patches * len(results) // len(waiting))
+        return results
+
+
+class Workers:
+    """A pool of processes. A context manager.
+
+    Args:
+        num_workers: How many; 0 for one a core.
+        prepare_for: What they will run, to be imported while this process does
+            something else; if not given, they start with the first task.
+    """
+
+    def __init__(
+        self,
+        num_workers: int = 0,
+        *,
+        prepare_for: Callable[[Any], Any] | None = None,
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._others = multiprocessing.active_children()
+        self._num_done = context.Value("q", 0)
+        self._num_workers = num_workers or count_cores()
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            self._num_workers,
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(self._num_done,),
+        )
+        for _ in range(self._num_workers if prepare_for else 0):
+            self._submit(_import, prepare_for)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # A worker may be anywhere, starting included; waiting for it to
+            # take its leave hung now and then.
+            for child in self._children():
+                child.kill()
+                child.join()
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def _children(self) -> list[multiprocessing.Process]:
+        children = multiprocessing.active_children()
+        return [child for child in children if child not in self._others]
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Iterable[Any],
+        *,
+        num_patches: int,
+        description: str,
+    ) -> list[Any]:
+        """Returns `function(task)` for each task, in order.
+
+        Args:
+            function: Of a module, and so are its results: they are pickled.
+            tasks: Its arguments; taken one by one, a few ahead.
+            num_patches: What `count_done` adds up to.
+            description: Of the progress bar.
+
+        Raises:
+            RuntimeError: a worker was killed.
+            Exception: whatever `function` raised first.
+        """
+        self._num_done.value = 0
+        try:
+            with progress.Progress(num_patches, description) as bar:
+                results = {}
+                for done in self._run(function, enumerate(tasks)):
+                    results |= done
+                    bar.advance_to(self._num_done.value)
+            return [results[place] for place in range(len(results))]
+        except process.BrokenProcessPool as error:
+            raise RuntimeError(
+                "A worker process was killed (out of memory?). Run again, with"
+                " fewer --num_workers if memory is short."
+            ) from error
+
+    def _run(
+        self, function: Callable[[Any], Any], tasks: Iterator[tuple[int, Any]]
+    ) -> Iterator[dict[int, Any]]:
+        """Yields the results of tasks that are done, by place; none now and then."""
+        running: dict[concurrent.futures.Future, int] = {}
+        while True:
+            room = _TASKS_AHEAD * self._num_workers - len(running)
+            for place, task in itertools.islice(tasks, room):
+                running[self._submit(function, task)] = place
+            if not running:
+                return
+            done, _ = concurrent.futures.wait(
+                running,
+                timeout=_POLL_SECONDS,
+                return_when=concurrent.futures.FIRST_COMPLETED,
+            )
+            yield {running.pop(future): future.result() for future in done}
+
+    def _submit(
+        self, function: Callable[[Any], Any], task: Any
+    ) -> concurrent.futures.Future:
+        # Submitting is what starts workers.
+        with deaf_to_signals(), without_main():
+            return self._pool.submit(function, task)
+
+
+@contextlib.contextmanager
+def deaf_to_signals() -> Iterator[None]:
+    """Puts off Ctrl-C and SIGTERM; processes that start meanwhile ignore them.
+
+    They reach the whole process group, and the parent answers for all. The mask
+    is what processes inherit; it does not do for the parent, where a thread of
+    a library may take the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python's handlers run in the main thread only.
+        return
+    came: list[int] = []
+    try:
+        with interruption.handled_by(lambda number, _: came.append(number)):
+            mask = signal.pthread_sigmask(
+                signal.SIG_BLOCK, interruption.SIGNALS
+            )
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    finally:
+        for number in came:
+            signal.raise_signal(number)
+
+
+def end_with_writer_of_stdin() -> None:
+    """Has this process end when its parent does, however that ends.
+
+    Stdin is the end of a pipe whose other end the parent holds; nothing is
+    written into it.
+    """
+
+    def wait_and_end() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Has processes that start meanwhile not run the program's script again.
+
+    Python does that in each, for functions that the script may define. A script
+    without a guard would start its job once more there, and a program that came
+    from stdin is no file.
+    """
+    main = vars(sys.modules["__main__"])
+    with _main_lock:
+        hidden = {name: main[name] for name in _ORIGINS if name in main}
+        main.update(dict.fromkeys(hidden))
+        try:
+            yield
+        finally:
+            main.update(hidden)
+
+
+def _start_worker(num_done: Any) -> None:
+    global _num_done
+    _num_done = num_done
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _import(_: Callable[[Any], Any]) -> None:
+    """Does nothing; but its argument had to be imported."""
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

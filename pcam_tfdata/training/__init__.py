@@ -1,0 +1,1 @@
+"""The training loop: batches and a network in, a run folder out."""

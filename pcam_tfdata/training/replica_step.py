@@ -1,0 +1,319 @@
+"""A network and its optimizer, stepped on the replicas of a strategy."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pcam_tfdata.distribution import strategy
+from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.training import augment, checkpoints, optimizers
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a step does.
+
+    Attributes:
+        batch_size: Patches of a step, over all replicas.
+        seed: Of weights, dropout and augmentation.
+        optimizer: What becomes of the gradients.
+        precision: Policy of Keras.
+        augment: One of `choices.AUGMENTATIONS`.
+        class_weights: Factors of the loss of labels 0 and 1.
+        clip_norm: The gradients of a step, taken together, are scaled down to
+            this norm; 0 leaves them.
+        num_accumulated: In as many parts each replica works off its share of a
+            batch, to save memory; their gradients are summed.
+        xla: Compile the gradients with XLA; not done where batch normalization
+            looks at several replicas.
+        sync_batch_norm: Batch normalization looks at all replicas.
+    """
+
+    batch_size: int
+    seed: int = 0
+    optimizer: optimizers.OptimizerOptions = dataclasses.field(
+        default_factory=optimizers.OptimizerOptions
+    )
+    precision: str = "float32"
+    augment: str = "none"
+    class_weights: tuple[float, float] = (1.0, 1.0)
+    clip_norm: float = 0.0
+    num_accumulated: int = 1
+    xla: bool = False
+    sync_batch_norm: bool = True
+
+
+class Trainer:
+    """A network and its optimizer.
+
+    Args:
+        distribution: Strategy on whose replicas steps run.
+        build: Gives the network: uint8 patches in, a logit [B, 1] out.
+        recipe: What a step does.
+        fill: Called on each replica's part of a batch, see
+            `pipeline.open_patches`.
+
+    Attributes:
+        recipe: As given.
+        model: The network.
+        optimizer: Of Keras; under mixed_float16 with a dynamic loss scale.
+        variables: All of both, as checkpoints hold them.
+    """
+
+    def __init__(
+        self,
+        distribution: tf.distribute.Strategy,
+        build: Callable[[], keras.Model],
+        recipe: Recipe,
+        fill: Callable[
+            [patch_source.Batch], patch_source.Batch
+        ] = patch_source.whole,
+    ) -> None:
+        self._distribution = distribution
+        self.recipe = recipe
+        self._fill = fill
+        self._scales_loss = strategy.scales_loss(recipe.precision)
+        settings = strategy.keras_settings(recipe.precision, recipe.seed)
+        with settings, distribution.scope():
+            self.model = build()
+            self.optimizer = optimizers.build(recipe.optimizer)
+            if self._scales_loss:
+                self.optimizer = keras.optimizers.LossScaleOptimizer(
+                    self.optimizer
+                )
+            self.optimizer.build(self.model.trainable_variables)
+        is_synced = recipe.sync_batch_norm and strategy.sync_batch_norm(
+            self.model, distribution
+        )
+        strategy.vary_dropout(self.model, distribution)
+        self.model.optimizer = self.optimizer  # For callbacks.
+        self.variables = checkpoints.variables_of(self.model, self.optimizer)
+        self._gradients = self._gradients_of_part
+        if recipe.xla and not is_synced:  # XLA cannot look at all replicas.
+            self._gradients = tf.function(self._gradients, jit_compile=True)
+        self._run_steps = tf.function(self._loop, reduce_retracing=True)
+
+    def run_steps(
+        self, batches: Iterator, step: int, num_steps: int, sums: tf.Tensor
+    ) -> tuple[tf.Tensor, int, bool]:
+        """Runs steps in one call of TensorFlow.
+
+        It ends early with a step whose loss or gradient is not finite. Such a
+        step changes no weight. With a loss scale a gradient counts only where
+        the scale is below 1, for until then overflow is what lowers it.
+
+        Args:
+            batches: Of `strategy.distribute`.
+            step: Number of the first one.
+            num_steps: How many.
+            sums: float64 [3], of loss, right answers and patches so far.
+
+        Returns:
+            The sums with these steps added, one after the other, so that they
+            do not depend on how steps are parted into calls; the number of the
+            step after the last one; and whether that one was finite.
+        """
+        sums, step, is_finite = self._run_steps(
+            batches,
+            tf.constant(step, tf.int64),
+            tf.constant(num_steps, tf.int64),
+            sums,
+        )
+        return sums, int(step), bool(is_finite)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(np.asarray(self.optimizer.learning_rate))
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What the loss is multiplied by; None where it is not."""
+        if not self._scales_loss:
+            return None
+        return float(np.asarray(self.optimizer.dynamic_scale))
+
+    def restored(self) -> None:
+        """To be called after `variables` were assigned from elsewhere."""
+        strategy.vary_dropout(self.model, self._distribution)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Lets the network have the moving average of its weights, if any."""
+        if not self.recipe.optimizer.ema_decay:
+            yield
+            return
+        weights = self.model.trainable_variables
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        saved = [np.array(weight.numpy()) for weight in weights]
+        _assign(weights, inner._model_variables_moving_average)
+        try:
+            yield
+        finally:
+            _assign(weights, saved)
+
+    def save_model(self, path: str) -> None:
+        """Writes the network as a `.keras` file, without its optimizer."""
+        self.model.optimizer = None
+        self.model.save(path)
+        self.model.optimizer = self.optimizer
+
+    def _loop(
+        self,
+        batches: Iterator,
+        step: tf.Tensor,
+        num_steps: tf.Tensor,
+        sums: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        run = self._distribution.run
+        last = step + num_steps
+        is_finite = tf.constant(True)
+        statistics = self.model.non_trainable_weights
+        while is_finite and step < last:
+            before = [tf.convert_to_tensor(v.value) for v in statistics]
+            gradients, part, finite = run(
+                self._compute, args=(next(batches), step)
+            )
+            # The same on all. Decided out here, because a replica may not
+            # update variables under a condition.
+            is_finite = self._distribution.experimental_local_results(finite)[0]
+            if is_finite:
+                run(self._apply, args=(gradients,))
+                sums += self._distribution.reduce(
+                    tf.distribute.ReduceOp.SUM, part, axis=None
+                )
+            else:  # Batch normalization has looked at the batch.
+                for variable, value in zip(statistics, before, strict=True):
+                    variable.assign(value)
+            step += 1
+        return sums, step, is_finite
+
+    def _compute(
+        self, batch: patch_source.Batch, step: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Returns the gradients of the whole batch, in a replica.
+
+        Returns:
+            Gradients, summed over all replicas; this replica's sums of loss,
+            right answers and patches, float64 [3]; whether all is finite.
+        """
+        context = tf.distribute.get_replica_context()
+        batch = self._fill(batch)
+        share = self.recipe.batch_size // context.num_replicas_in_sync
+        gradients, part = self._gradients(
+            batch["image"],
+            batch["label"],
+            step,
+            context.replica_id_in_sync_group * share,
+        )
+        # Of one type, so that workers can send them as one.
+        *gradients, loss = context.all_reduce(
+            tf.distribute.ReduceOp.SUM,
+            [*gradients, tf.cast(part[0], self.model.variable_dtype)],
+        )
+        are_sound = _all_finite(gradients)
+        if self._scales_loss:
+            are_sound |= self._loss_scale() >= 1
+        is_finite = tf.math.is_finite(loss) & are_sound
+        return gradients, part, is_finite
+
+    def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Changes the weights, in a replica."""
+        if self.recipe.clip_norm:
+            limit = self.recipe.clip_norm * self._loss_scale()
+            gradients, _ = tf.clip_by_global_norm(gradients, limit)
+        apply_sums(self.optimizer, gradients)
+
+    def _gradients_of_part(
+        self,
+        image: tf.Tensor,
+        label: tf.Tensor,
+        step: tf.Tensor,
+        first: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns the gradients and sums of a replica's share of a batch."""
+        if self.recipe.augment == "d4":
+            image = augment.random_d4(
+                image,
+                seed=self.recipe.seed,
+                step=step,
+                first=first,
+                batch_size=self.recipe.batch_size,
+            )
+        num_parts = self.recipe.num_accumulated
+        if num_parts == 1:
+            return self._differentiate(image, label)
+        size = image.shape[0] // num_parts
+        gradients = [
+            tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables
+        ]
+        sums = tf.zeros([3], tf.float64)
+        # Unrolled: batch normalization cannot look at all replicas in a loop.
+        for place in range(num_parts):
+            more, part = self._differentiate(
+                _cut(image, place * size, size), _cut(label, place * size, size)
+            )
+            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
+            sums += part
+        return gradients, sums
+
+    def _differentiate(
+        self, image: tf.Tensor, label: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns gradients, of the loss scale's size, and sums."""
+        dtype = self.model.variable_dtype
+        label = tf.cast(label, dtype)
+        negative_weight, positive_weight = (
+            tf.constant(weight, dtype) for weight in self.recipe.class_weights
+        )
+        weight = tf.where(label > 0.5, positive_weight, negative_weight)
+        with tf.GradientTape() as tape:
+            logit = self.model(image, training=True)[:, 0]
+            logit = tf.cast(logit, dtype)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logit)
+            loss_sum = tf.reduce_sum(losses * weight)
+            scaled = loss_sum / self.recipe.batch_size * self._loss_scale()
+        gradients = tape.gradient(scaled, self.model.trainable_variables)
+        right = tf.math.count_nonzero((logit > 0) == (label > 0.5))
+        values = (loss_sum, right, tf.size(logit))
+        sums = tf.stack([tf.cast(value, tf.float64) for value in values])
+        return gradients, sums
+
+    def _loss_scale(self) -> tf.Tensor | float:
+        if not self._scales_loss:
+            return 1.0
+        return tf.convert_to_tensor(self.optimizer.dynamic_scale)
+
+
+def apply_sums(optimizer: keras.Optimizer, sums: Sequence[tf.Tensor]) -> None:
+    """Applies gradients summed over all replicas; called in a replica.
+
+    Each replica holds the sum when LossScaleOptimizer looks for Inf, which it
+    does on the first replica alone. Keras sums once more, hence the division.
+    """
+    context = tf.distribute.get_replica_context()
+    num_replicas = context.num_replicas_in_sync
+    optimizer.apply([total / num_replicas for total in sums])
+
+
+def _all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.reduce_all(
+        [tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]
+    )
+
+
+def _cut(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns `size` rows, their number static."""
+    zeros = [0] * (tensor.shape.rank - 1)
+    return tf.slice(tensor, [first, *zeros], [size, *tensor.shape[1:]])
+
+
+def _assign(
+    variables: Sequence[keras.Variable], values: Sequence[object]
+) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(np.asarray(value))

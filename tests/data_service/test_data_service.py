@@ -1,0 +1,597 @@
+"""The tf.data service: real servers, real sockets, and what happens as they die."""
+
+import collections
+import concurrent.futures
+import contextlib
+import logging
+import os
+import pathlib
+import queue
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import numpy as np
+import pytest
+from conftest import NUM_TRAIN, run_pcam
+
+from pcam_tfdata.data_service import (
+    served,
+    service_address,
+    service_epochs,
+    timeouts,
+)
+from pcam_tfdata.pipeline import patch_source, streamed
+from pcam_tfdata.records import tfrecord
+from pcam_tfdata.runs import run_folder
+
+FOLDS = tuple(f"fold{n}" for n in range(5))
+DEADLINE = 180
+READY = r"^(Dispatcher|Worker) ready on port ([1-9]\d*),"
+
+
+class Server:
+    """A process of `pcam data_service`, and the lines that it writes.
+
+    Its working folder is one of its own: what lies below /proc/self/cwd is there
+    what it would be on another host.
+    """
+
+    def __init__(self, *flags: str, folder: pathlib.Path | None = None) -> None:
+        self._flags = flags
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pcam_tfdata", "data_service", *flags],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+        )
+        self._lines = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with self.process.stderr as lines:
+            for line in lines:
+                self._lines.put(line.strip())
+        self._lines.put(None)
+
+    def line(self) -> str | None:
+        """Returns the next line; None after the last one."""
+        return self._lines.get(timeout=DEADLINE)
+
+    def wait_until_ready(self) -> str:
+        """Returns its port."""
+        while not (found := re.search(READY, told := self.line() or "")):
+            assert "waiting for the dispatcher" in told
+        return found.group(2)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def again(self) -> "Server":
+        """Returns a new process of the same flags, once it is ready."""
+        server = Server(*self._flags, folder=self.folder)
+        server.wait_until_ready()
+        return server
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A dispatcher and two workers, started at once."""
+    port = free_port()
+    found = {
+        "dispatcher": Server(
+            "--role=dispatcher", f"--port={port}",
+            f"--work_dir={tmp_path_factory.mktemp('dispatcher') / 'state'}",
+        ),
+        "address": f"127.0.0.1:{port}",
+    }  # fmt: skip
+    for name in ("a", "b"):  # They wait for the dispatcher.
+        found[name] = Server(
+            "--role=worker", f"--port={free_port()}",
+            f"--dispatcher=grpc://127.0.0.1:{port}",
+            folder=tmp_path_factory.mktemp(name),
+        )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for name in ("dispatcher", "a", "b"):
+            stack.callback(lambda name=name: found[name].kill())
+        for name in ("dispatcher", "a", "b"):
+            found[name].wait_until_ready()
+        yield found
+
+
+@pytest.fixture
+def servers(cluster):
+    """The same, those started again that a test ended."""
+    for name in ("dispatcher", "a", "b"):
+        if cluster[name].process.poll() is not None:
+            cluster[name] = cluster[name].again()
+    return cluster
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    """A record at a time, and few on their way: most of an epoch is to come."""
+    monkeypatch.setattr(streamed, "BLOCK", 1)
+    monkeypatch.setattr(streamed, "NUM_OPEN_FILES", 1)
+    monkeypatch.setattr(streamed, "shuffle_buffer", lambda *_: 1)
+    # A thread for each worker: one that is dead keeps its own busy.
+    monkeypatch.setattr(service_epochs, "_NUM_WAITING", 2)
+    monkeypatch.setattr(service_epochs, "_LOST_SECONDS", 4.0)
+
+
+def change_clock(monkeypatch, *, ahead: float = 0, rate: float = 1) -> None:
+    """Has readers take silences for longer than they are, from now on.
+
+    So they may be patient for as long as a busy machine needs.
+    """
+    now = time.monotonic()
+    clock = types.SimpleNamespace(
+        monotonic=lambda: now + ahead + rate * (time.monotonic() - now)
+    )
+    monkeypatch.setattr(timeouts, "time", clock)
+
+
+def source(records_dir, servers, **options) -> patch_source.Source:
+    return patch_source.Source(
+        records_dir, FOLDS, data_service=f"grpc://{servers['address']}",
+        **options,
+    )  # fmt: skip
+
+
+def batches_of(served_source, num_epochs: int, first_step: int = 0):
+    return patch_source.train_batches(
+        served_source, batch_size=12, seed=0, first_step=first_step,
+        num_steps=first_step + num_epochs * NUM_TRAIN // 12,
+    ).as_numpy_iterator()  # fmt: skip
+
+
+def check_epochs(rows: list[int], num_epochs: int) -> None:
+    """Holds that each patch is there once an epoch."""
+    assert len(rows) == num_epochs * NUM_TRAIN
+    for epoch in np.reshape(rows, (num_epochs, NUM_TRAIN)):
+        assert sorted(epoch) == list(range(NUM_TRAIN))
+
+
+def test_every_patch_comes_once_an_epoch(records_dir, servers):
+    local = patch_source.Source(records_dir, FOLDS, "mmap")
+    patches = {
+        row: (image.tobytes(), label)
+        for batch in patch_source.eval_batches(
+            local, batch_size=NUM_TRAIN
+        ).as_numpy_iterator()
+        for image, label, row in zip(
+            batch["image"], batch["label"], batch["row"], strict=True
+        )
+    }
+    rows = []
+    for batch in batches_of(source(records_dir, servers), 3):
+        assert batch["image"].shape == (12, 96, 96, 3)
+        rows += batch["row"].tolist()
+        for image, label, row in zip(
+            batch["image"], batch["label"], batch["row"], strict=True
+        ):
+            assert (image.tobytes(), label) == patches[row]
+    check_epochs(rows, 3)
+    assert rows[:NUM_TRAIN] != rows[NUM_TRAIN : 2 * NUM_TRAIN]
+
+
+def test_resumed_run_begins_a_new_pass(records_dir, servers):
+    batches = batches_of(source(records_dir, servers), 1, first_step=1003)
+    check_epochs([row for batch in batches for row in batch["row"]], 1)
+
+
+def test_silent_workers_end_the_reader_with_a_line(
+    records_dir, servers, small_steps, monkeypatch
+):
+    monkeypatch.setattr(service_epochs, "_LOST_SECONDS", DEADLINE / 2)
+    patient = source(
+        records_dir, servers, data_service_timeout_seconds=DEADLINE
+    )
+    patches = patch_source.open_patches(patient)
+    batches = patches.train_batches(
+        batch_size=12, seed=0, first_step=0, num_steps=9
+    ).as_numpy_iterator()
+    next(batches)
+    for name in ("a", "b"):
+        servers[name].process.send_signal(signal.SIGSTOP)
+    change_clock(monkeypatch, rate=DEADLINE / 2)
+    try:
+        with (
+            pytest.raises(timeouts.ServiceError) as error,
+            patch_source.damage_named(patches),
+        ):
+            collections.deque(batches, maxlen=0)
+    finally:
+        for name in ("a", "b"):
+            servers[name].process.send_signal(signal.SIGCONT)
+    told = "--worker_address) no worker sends patches, for 180 s"
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_damage_that_a_worker_meets_is_named(records_dir, servers, tmp_path):
+    copy = tmp_path / "records"
+    copy.mkdir()
+    for path in pathlib.Path(records_dir).iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    spoiled = copy / "pcam-fold1.tfrecord-00000-of-00003"
+    content = bytearray(spoiled.read_bytes())
+    content[2 * tfrecord.layout(labeled=True).record_bytes + 1000] ^= 1
+    spoiled.write_bytes(content)
+    patches = patch_source.open_patches(source(str(copy), servers))
+    with (
+        pytest.raises(
+            tfrecord.DamagedRecordError, match=rf"{spoiled.name}: record 2 "
+        ),
+        patch_source.damage_named(patches),
+    ):
+        list(batches_of(source(str(copy), servers), 1))
+
+
+def test_training_is_fed_by_a_service(records_dir, servers, tmp_path):
+    run_dir = tmp_path / "run"
+    result = run_pcam(
+        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        "--model=small_cnn", "--batch_size=8", "--epochs=2",
+        f"--data_service={servers['address']}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    told = f"Input: stream, by the tf.data service at {servers['address']}; its"
+    assert told in result.stderr
+    history = (run_dir / run_folder.HISTORY).read_text().splitlines()
+    assert [line.split(",")[1] for line in history[1:]] == ["6", "12"]
+
+
+def test_order_of_a_service_is_not_that_of_a_stream(tmp_path):
+    first = {"manifest_sha256": "1", "precision": "float32", "input": "stream"}
+    by_service = first | {"order": served.ServedPatches.order}
+    alone = first | {"order": streamed.StreamedPatches.order}
+    (tmp_path / run_folder.BEST_MODEL).touch()
+    run_folder.open_run(str(tmp_path), {}, by_service, restart=True)
+    run_folder.write_environment(str(tmp_path), by_service)
+    (tmp_path / run_folder.BEST_MODEL).touch()
+    run_folder.open_run(str(tmp_path), {}, by_service, restart=False)
+    with pytest.raises(ValueError, match="=stream and --data_service, or"):
+        run_folder.open_run(str(tmp_path), {}, alone, restart=False)
+    run_folder.open_run(str(tmp_path), {}, alone, restart=True)
+    run_folder.write_environment(str(tmp_path), alone)
+    (tmp_path / run_folder.BEST_MODEL).touch()
+    with pytest.raises(ValueError, match="=stream without --data_service, or"):
+        run_folder.open_run(str(tmp_path), {}, by_service, restart=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"input": "mmap"}, "--input=mmap: found it with --data_service"),
+        ({"input": "device"}, "--input=device: found it with --data_service"),
+        ({"cache": "memory"}, "--cache=memory: found it with --data_service"),
+        ({"data_service": "host"}, "--data_service: found 'host'"),
+        ({"data_service": "http://host:1"}, "--data_service: found 'http://"),
+        ({"data_service": "grpc://host:99999"}, "--data_service: found 'grpc"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_way_in_that_no_service_has_is_refused(records_dir, options, told):
+    given = {"data_service": "grpc://127.0.0.1:1"} | options
+    with pytest.raises(ValueError, match=re.escape(told)):
+        patch_source.open_patches(
+            patch_source.Source(records_dir, FOLDS, **given)
+        )
+
+
+def test_address_has_a_host_and_a_port():
+    for text in ("grpc://10.0.0.7:5050", "10.0.0.7:5050"):
+        assert service_address.parse(text, "--flag") == "10.0.0.7:5050"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a b", "x:y:z", "host:99999", "http://x", "host:", ":1", "", "[::1]"],
+)
+def test_address_of_a_worker_that_is_none_is_refused(text):
+    told = f"--worker_address: found {text!r}, expected"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        service_address.parse_worker(text, "--worker_address")
+
+
+def test_address_of_a_worker_may_have_no_port():
+    for text in ("host", "10.0.0.7:5051"):
+        assert service_address.parse_worker(text, "--flag") == text
+    assert service_address.parse_worker("grpc://host:1", "--flag") == "host:1"
+
+
+def end_in_a_line(cases) -> None:
+    """Runs commands at once; each ends with its exit code and what it tells."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pcam_tfdata", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _, _, *arguments in cases
+    ]
+    for process, (code, told, *_) in zip(started, cases, strict=True):
+        output, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == code, errors
+        assert told in errors
+        assert len(errors.strip().splitlines()) == 1, errors
+        assert output == ""
+
+
+def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
+    taken = servers["address"].rpartition(":")[-1]
+    work_dir = next(
+        flag for flag in servers["dispatcher"]._flags if "work_dir" in flag
+    )
+    file = tmp_path / "file"
+    file.touch()
+    torn = tmp_path / "torn"
+    shutil.copytree(work_dir.removeprefix("--work_dir="), torn)
+    journal = torn / "tf_data_dispatcher_journal" / "journal_0"
+    os.truncate(journal, journal.stat().st_size - 7)
+    nobody = f"127.0.0.1:{free_port()}"
+    other = socket.create_server(("127.0.0.1", 0))  # Says nothing.
+    serve = ("data_service", "--timeout_seconds=1")
+    train = (
+        "train", f"--records_dir={records_dir}", f"--run_dir={tmp_path / 'r'}",
+        "--batch_size=8", "--data_service_timeout_seconds=0.5",
+    )  # fmt: skip
+    cases = [
+        (2, "--role is missing", *serve),
+        (2, "needs --work_dir", *serve, "--role=dispatcher"),
+        (2, "needs --dispatcher", *serve, "--role=worker"),
+        (2, "--work_dir: found it with", *serve, "--role=worker",
+         "--dispatcher=a:1", "--work_dir=x"),
+        (1, "--dispatcher: found 'a'", *serve, "--role=worker",
+         "--dispatcher=a"),
+        (1, "--worker_address: found 'http://x'", *serve, "--role=worker",
+         f"--dispatcher={nobody}", "--worker_address=http://x"),
+        (1, f"{nobody}: found no dispatcher", *serve, "--role=worker",
+         f"--dispatcher={nobody}"),
+        (1, "in 1 s (timed out), expected one", *serve, "--role=worker",
+         f"--dispatcher=127.0.0.1:{other.getsockname()[1]}"),
+        (1, f"--port={taken}: cannot listen there (Address already in use)",
+         *serve, "--role=dispatcher", f"--port={taken}",
+         f"--work_dir={tmp_path / 'new'}"),
+        (1, f"--work_dir={file}/x: cannot be written", *serve,
+         "--role=dispatcher", f"--work_dir={file}/x"),
+        (1, "--work_dir=s3://b/state: found a URL, expected a folder on a disk",
+         *serve, "--role=dispatcher", "--work_dir=s3://b/state"),
+        (1, f"--work_dir={tmp_path}: found a folder with other files in it (fil",
+         *serve, "--role=dispatcher", f"--work_dir={tmp_path}"),
+        (1, f"--work_dir={torn}: found a state from which no dispatcher starts",
+         *serve, "--role=dispatcher", f"--work_dir={torn}"),
+        (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
+        (1, f"{nobody}: found no dispatcher", *train,
+         f"--data_service={nobody}"),
+        (1, "--input=mmap: found it with --data_service", *train,
+         f"--data_service={nobody}", "--input=mmap"),
+    ]  # fmt: skip
+    with other:
+        end_in_a_line(cases)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "torn"]
+
+
+def test_epoch_goes_on_when_the_dispatcher_comes_back(
+    records_dir, servers, small_steps
+):
+    rows = []
+    patient = batches_of(source(records_dir, servers), 2)
+    rows += next(patient)["row"].tolist()
+    hasty = source(records_dir, servers, data_service_timeout_seconds=2)
+    hasty_patches = patch_source.open_patches(hasty)
+    servers["dispatcher"].kill()
+    with (
+        pytest.raises(timeouts.ServiceError, match="does not answer, for 2 s"),
+        patch_source.damage_named(hasty_patches),
+    ):
+        next(
+            hasty_patches.train_batches(
+                batch_size=12, seed=0, first_step=0, num_steps=9
+            ).as_numpy_iterator()
+        )
+    servers["dispatcher"] = servers["dispatcher"].again()
+    for batch in patient:
+        rows += batch["row"].tolist()
+    check_epochs(rows, 2)
+
+
+def wait_until_it_reads(server: Server, folder: pathlib.Path) -> None:
+    """Waits until a worker has a file of a folder open, and will keep the rest.
+
+    On a busy machine that takes a while.
+    """
+    files = pathlib.Path(f"/proc/{server.process.pid}/fd")
+    end = time.monotonic() + DEADLINE
+    while not any(str(folder) in opened(file) for file in files.iterdir()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def waits_for(task: pathlib.Path) -> str:
+    try:
+        return (task / "wchan").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # It has ended.
+        return ""
+
+
+def opened(file: pathlib.Path) -> str:
+    try:
+        return os.readlink(file)
+    except FileNotFoundError:  # Closed since it was listed.
+        return ""
+
+
+def test_epoch_is_whole_though_a_worker_is_killed(
+    records_dir, servers, small_steps, caplog, tmp_path
+):
+    rows = []
+    copy = tmp_path / "records"  # Of others a job before may have files open.
+    shutil.copytree(records_dir, copy)
+    batches = batches_of(source(str(copy), servers), 2)
+    rows += next(batches)["row"].tolist()
+    wait_until_it_reads(servers["b"], copy)
+    servers["b"].kill()
+    with caplog.at_level(logging.WARNING):
+        for batch in batches:
+            rows += batch["row"].tolist()
+    check_epochs(rows, 2)
+    told = [r.message for r in caplog.records if "did not come" in r.message]
+    assert re.search(r": [1-9]\d* of 60 patches did not come", told[0])
+
+
+@pytest.fixture
+def elsewhere(records_dir, servers, tmp_path, monkeypatch):
+    """Returns a path of records, and where they are on each host."""
+    monkeypatch.chdir(tmp_path)
+    places = [tmp_path, servers["a"].folder, servers["b"].folder]
+    places = [place / tmp_path.name for place in places]
+    for place in places:
+        shutil.copytree(records_dir, place)
+    yield f"/proc/self/cwd/{tmp_path.name}", places
+    for place in places:
+        shutil.rmtree(place)
+
+
+def swap(shard: pathlib.Path) -> None:
+    size = os.path.getsize(shard)
+    others = shard.parent.glob("*fold[0234]*")
+    other = next(path for path in others if os.path.getsize(path) == size)
+    shard.write_bytes(other.read_bytes())
+
+
+def lengthen(shard: pathlib.Path) -> None:
+    content = shard.read_bytes()
+    size = tfrecord.layout(labeled=True).record_bytes
+    shard.write_bytes(content + content[:size])
+
+
+def shorten(shard: pathlib.Path) -> None:
+    size = tfrecord.layout(labeled=True).record_bytes
+    shard.write_bytes(shard.read_bytes()[:-size])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (swap, "is not the one that a worker of the tf.data service finds"),
+        (lengthen, "found more records than expected"),
+        (shorten, "patches did not come, as often as they were asked for"),
+    ],
+)
+def test_workers_that_find_other_records_end_training(
+    servers, elsewhere, spoil, told
+):
+    path, (_, *places) = elsewhere
+    name = "pcam-fold1.tfrecord-00001-of-00003"
+    for place in places:
+        spoil(place / name)
+    # Of what is lost the reader has to become sure first, by waiting.
+    seconds = 20 if spoil == shorten else DEADLINE
+    patient = source(path, servers, data_service_timeout_seconds=seconds)
+    patches = patch_source.open_patches(patient)
+    with (
+        pytest.raises(timeouts.ServiceError, match=told) as error,
+        patch_source.damage_named(patches),
+    ):
+        list(batches_of(patient, 1))
+    assert "\n" not in str(error.value)
+    if spoil != shorten:
+        assert name in str(error.value)
+
+
+def wait_until_it_opens(server: Server, num_files: int) -> None:
+    """Waits until a worker waits for so many files that nobody writes."""
+    tasks = pathlib.Path(f"/proc/{server.process.pid}/task")
+    end = time.monotonic() + DEADLINE
+    while True:
+        waiting = [waits_for(task) for task in tasks.iterdir()]
+        if set(waiting) == {"0"}:
+            pytest.skip("this system does not tell what a process waits for")
+        if sum("wait_for_partner" in where for where in waiting) == num_files:
+            return
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_worker_that_dies_before_its_first_patches_is_made_good(
+    servers, elsewhere, monkeypatch, caplog
+):
+    path, (_, _, place) = elsewhere
+    shards = list(place.glob("*fold*"))
+    for shard in shards:  # Slow storage: nothing comes from it.
+        shard.unlink()
+        os.mkfifo(shard)
+    monkeypatch.setattr(streamed, "NUM_OPEN_FILES", len(shards))
+    servers["a"].kill()
+    timeout_seconds = 2 * DEADLINE
+    patient = source(
+        path, servers, data_service_timeout_seconds=timeout_seconds
+    )
+    batches = batches_of(patient, 1)
+    with (
+        caplog.at_level(logging.WARNING),
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        first = pool.submit(next, batches)
+        wait_until_it_opens(servers["b"], len(shards))
+        servers["b"].kill()
+        servers["a"] = servers["a"].again()  # All were dealt out to the other.
+        change_clock(monkeypatch, ahead=timeout_seconds / 2)
+        rows = first.result()["row"].tolist()
+    for batch in batches:
+        rows += batch["row"].tolist()
+    check_epochs(rows, 1)
+    assert "60 of 60 patches did not come" in caplog.text
+
+
+def test_servers_end_with_a_line(cluster):
+    waiting = Server(
+        "--role=worker", f"--dispatcher={cluster['address']}",
+        "--timeout_seconds=3",
+    )  # fmt: skip
+    waiting.wait_until_ready()
+    start = time.monotonic()
+    for name, number, code, told in (
+        ("a", signal.SIGTERM, 143, "terminated."),
+        ("dispatcher", signal.SIGINT, 130, "interrupted."),
+    ):
+        server = cluster[name]
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=DEADLINE) == code
+        lines = list(iter(server.line, None))
+        assert lines[-1] == f"pcam data_service: {told}"
+        # A worker whose dispatcher was away before has said so.
+        assert all("waiting for the dispatcher" in line for line in lines[:-1])
+    assert waiting.process.wait(timeout=DEADLINE) == 1
+    assert time.monotonic() - start >= 3
+    (told,) = iter(waiting.line, None)
+    assert "found no dispatcher of a tf.data service in 3 s" in told
+
+
+@pytest.mark.long
+def test_benchmark_times_the_service_beside_a_stream(records_dir):
+    result = run_pcam(
+        "benchmark", "--what=data_service", f"--records_dir={records_dir}",
+        "--batch_size=16", "--num_repeats=1", "--min_patches=16",
+        "--min_seconds=0",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for name in ("no service", "with 1 worker(s)", "with 2 worker(s)"):
+        assert re.search(rf"{re.escape(name)} +[\d,]+ ", result.stdout)

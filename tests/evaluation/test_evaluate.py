@@ -1,0 +1,246 @@
+"""Scores say of which network they are, on which patches, and what ails them."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+import loaded
+import numpy as np
+import pytest
+
+from pcam_tfdata.conversion import convert
+from pcam_tfdata.evaluation import evaluate
+from pcam_tfdata.records import manifest
+from pcam_tfdata.runs import reading, run_folder
+from pcam_tfdata.training import configuration, train
+
+
+@pytest.fixture(scope="module")
+def trained(records_dir, tmp_path_factory) -> pathlib.Path:
+    """A run that has finished."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    train.train(
+        configuration.TrainOptions(
+            records_dir, str(run_dir), "small_cnn", batch_size=16, epochs=1
+        )
+    )
+    return run_dir
+
+
+@pytest.fixture
+def run_dir(trained, tmp_path) -> pathlib.Path:
+    """The same, for a test that adds to it."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def other_records_dir(records_dir, tmp_path_factory) -> str:
+    """The same patches, dealt in another way."""
+    source = pathlib.Path(records_dir).parent / "kaggle"
+    output_dir = str(tmp_path_factory.mktemp("other") / "records")
+    convert.convert(convert.ConvertOptions(str(source), output_dir, seed=9))
+    return output_dir
+
+
+def score(records_dir, run_dir, **changes) -> dict[str, object]:
+    changes = {"num_resamples": 10} | changes
+    return evaluate.evaluate(
+        evaluate.EvaluateOptions(str(records_dir), str(run_dir), **changes)
+    )
+
+
+def read(folder) -> dict[str, object]:
+    return json.loads((folder / run_folder.METRICS_JSON).read_text())
+
+
+def content_of(folder) -> dict[str, bytes]:
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.is_file()
+    }
+
+
+def test_each_evaluation_is_kept_by_its_splits_and_records(
+    records_dir, other_records_dir, run_dir
+):
+    score(records_dir, run_dir)
+    before = content_of(run_dir)
+    score(records_dir, run_dir, splits=("fold2", "fold1"))
+    score(other_records_dir, run_dir)
+    # What the run's folder tells is still of its own validation.
+    assert content_of(run_dir) == before
+    sha256 = manifest.hash_manifest(other_records_dir)
+    folder = run_dir / run_folder.EVALUATIONS
+    names = [f"fold0@{sha256[:8]}", "fold1+fold2"]
+    assert sorted(os.listdir(folder)) == names
+    of_others, of_trained = map(read, map(folder.joinpath, names))
+    assert read(run_dir)["splits"] == ["fold0"]
+    assert of_trained["splits"] == ["fold2", "fold1"]
+    assert of_others["manifest_sha256"] == sha256
+    assert of_others["records_dir"] == other_records_dir
+    score(records_dir, run_dir, splits=("fold0",))  # Its own, by name.
+    assert sorted(os.listdir(folder)) == names
+
+
+def test_files_tell_network_records_and_warnings(
+    records_dir, other_records_dir, run_dir, tmp_path
+):
+    score(records_dir, run_dir)
+    found = read(run_dir)
+    model = run_folder.find_model(str(run_dir))
+    assert found["model_sha256"] == manifest.hash_file(model)
+    assert found["manifest_sha256"] == manifest.hash_manifest(records_dir)
+    predictions = str(run_dir / run_folder.PREDICTIONS)
+    assert found["predictions_sha256"] == manifest.hash_file(predictions)
+    assert found["warnings"] == []
+    page = (run_dir / run_folder.METRICS_TEXT).read_text()
+    assert f"Network {found['model_sha256'][:8]}, records " in page
+    assert "Warning" not in page
+    for records, splits, expected in (
+        (records_dir, ("fold1", "fold0"), ["trained on fold1: these scores"]),
+        (other_records_dir, ("fold0",), ["trained on other records than"]),
+        (other_records_dir, ("fold3",), ["other records", "trained on fold3"]),
+    ):
+        output_dir = str(tmp_path / "scores")
+        score(records, run_dir, splits=splits, output_dir=output_dir)
+        warnings = read(tmp_path / "scores")["warnings"]
+        page = (tmp_path / "scores" / run_folder.METRICS_TEXT).read_text()
+        assert page.count("Warning: ") == len(warnings) == len(expected)
+        for warning, words in zip(warnings, expected, strict=True):
+            assert words in warning
+            assert f"Warning: {warning}" in " ".join(page.split())
+
+
+def test_folder_of_a_run_keeps_its_own_scores(records_dir, run_dir):
+    score(records_dir, run_dir)
+    before = content_of(run_dir)
+    with pytest.raises(FileExistsError, match="keeps the scores of its own"):
+        score(records_dir, run_dir, splits=("fold1",), output_dir=str(run_dir))
+    assert content_of(run_dir) == before
+    score(records_dir, run_dir, output_dir=str(run_dir))
+
+
+def test_scores_of_many_splits_have_a_short_name_of_their_own():
+    names = [f"fold{number}" for number in range(220)]
+    short = {evaluate._shorten("+".join(names[:n])) for n in range(1, 221)}
+    assert len(short) == 220
+    assert max(map(len, short)) < 120
+    assert "fold0+fold1" in short
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_chance_on_other_patches_is_no_dead_network(run_dir, is_dead):
+    history = run_dir / run_folder.HISTORY
+    header, row = history.read_text().splitlines()
+    assert header.endswith(f",{run_folder.IS_DEAD}") and row.endswith(",0")
+    history.write_text(f"{header}\n{row[:-1]}{is_dead:d}\n")
+    draw = np.random.default_rng(0)
+    label = np.arange(2000) % 2
+    logit = draw.normal(size=1000).repeat(2)  # Sure, and right by chance.
+    found = {"label": label, "logit": logit}
+    death = evaluate._find_death(str(run_dir), found)
+    assert (death is not None) == is_dead
+
+
+def test_command_says_where_the_scores_of_other_splits_are(
+    records_dir, run_dir
+):
+    arguments = [f"--records_dir={records_dir}", f"--run_dir={run_dir}"]
+    result = loaded.run("evaluate", *arguments, "--splits=fold1")
+    assert result.returncode == 0, result.stderr
+    folder = run_dir / run_folder.EVALUATIONS / "fold1"
+    assert f"Scores of fold1 go to {folder}.\n" in result.stderr
+    assert {"metrics.json", "roc.png", "confusion.png"} < set(
+        os.listdir(folder)
+    )
+    assert not (run_dir / run_folder.METRICS_JSON).exists()
+
+
+def test_a_network_alone_is_scored_where_splits_are_named(
+    records_dir, trained, tmp_path
+):
+    shutil.copy(run_folder.find_model(str(trained)), tmp_path)
+    arguments = [f"--records_dir={records_dir}", f"--run_dir={tmp_path}"]
+    result = loaded.run("evaluate", *arguments)
+    assert result.returncode == 1
+    (told,) = result.stderr.splitlines()
+    assert told.startswith("--splits: found none, and no flags.txt in")
+    assert os.listdir(tmp_path) == [run_folder.BEST_MODEL]
+    result = loaded.run("evaluate", *arguments, "--splits=fold0")
+    assert result.returncode == 0, result.stderr
+    (name,) = os.listdir(tmp_path / run_folder.EVALUATIONS)
+    found = read(tmp_path / run_folder.EVALUATIONS / name)
+    assert found["auc"] == score(records_dir, trained)["auc"]
+    (warning,) = found["warnings"]
+    assert "no file of the run tells on which records" in warning
+
+
+def change_network(run_dir) -> None:
+    path = run_folder.find_model(str(run_dir))
+    model = keras.models.load_model(path)
+    model.layers[-1].bias.assign_add([1.0])
+    model.save(path)
+
+
+def marks_of(run_dir) -> dict[str, object]:
+    found = reading.read_run(str(run_dir), "r").evaluated
+    return {
+        name.removeprefix("eval_mark"): mark
+        for name, mark in found.items()
+        if name.startswith("eval_mark")
+    }
+
+
+def test_scores_of_an_earlier_network_are_marked_in_the_table(
+    records_dir, other_records_dir, run_dir
+):
+    score(records_dir, run_dir)
+    score(records_dir, run_dir, splits=("fold1",))
+    name = f":fold0@{manifest.hash_manifest(other_records_dir)[:8]}"
+    score(other_records_dir, run_dir)
+    assert marks_of(run_dir) == {
+        "": "", ":fold1": "trained on", name: "other records",
+    }  # fmt: skip
+    change_network(run_dir)
+    score(records_dir, run_dir, splits=("fold1",))
+    assert marks_of(run_dir) == {
+        "": "stale", ":fold1": "trained on", name: "stale, other records",
+    }  # fmt: skip
+    notes = reading.read_run(str(run_dir), "r").notes
+    assert notes[0] == (
+        "metrics.json: scores of an earlier best.keras, evaluate again"
+    )
+    result = loaded.run("runs", f"--runs_dir={run_dir}")
+    header, line, *told = result.stdout.splitlines()
+    assert "eval_mark" in header and "eval_auc:fold1" in header
+    assert "stale" in line
+    assert f".: {notes[0]}" in told[0]
+
+
+def test_run_that_goes_on_is_told_from_one_that_stopped_early(
+    records_dir, tmp_path
+):
+    def options(**changes):
+        # It has no moving statistics, which a rate of 0 would not stop.
+        return configuration.TrainOptions(
+            records_dir, str(tmp_path / "run"), "seed_cnn", batch_size=16,
+            **changes,
+        )  # fmt: skip
+
+    train.train(options(epochs=1))
+    flags = tmp_path / "run" / run_folder.FLAGS
+    text = flags.read_text()
+    flags.write_text(text.replace("--epochs=1\n", "--epochs=50\n"))
+    (warning,) = score(records_dir, tmp_path / "run")["warnings"]
+    assert warning.startswith("the run has not finished (epoch 1 of 50)")
+    assert reading.read_run(str(tmp_path / "run"), "").progress["epoch"] == 1
+
+    stopping = {"learning_rate": 0.0, "early_stopping_patience": 2}
+    result = train.train(options(epochs=50, restart=True, **stopping))
+    assert result["epoch"] == 3
+    progress = reading.read_run(str(tmp_path / "run"), "").progress
+    assert (progress["state"], progress["epoch"]) == ("finished", 3)
+    assert score(records_dir, tmp_path / "run")["warnings"] == []

@@ -1,0 +1,93 @@
+"""What the page of scores says of its intervals."""
+
+import re
+
+import numpy as np
+import pytest
+
+from pcam_tfdata.evaluation import bootstrap, metrics, score_page
+
+
+def page(label, slide=None, num_resamples=100, logit=None) -> str:
+    """The page of made-up predictions, on one line."""
+    label = np.asarray(label)
+    if logit is None:
+        logit = np.random.default_rng(0).normal(size=len(label)) + label
+    found = bootstrap.compute_intervals(
+        label, logit, 0.5, slide, num_resamples=num_resamples
+    )
+    text = score_page.format_scores(
+        metrics.score(label, logit)
+        | {
+            "model": "small_cnn",
+            "splits": ["fold0"],
+            "num_slides": None if slide is None else found.num_units,
+            "intervals": found.ranges,
+            "resampled": found.resampled,
+            "num_resamples": found.num_resamples,
+            "num_one_class_resamples": found.num_one_class,
+        }
+    )
+    assert all(len(line) <= 80 for line in text.splitlines())
+    return " ".join(text.split())
+
+
+BALANCED = np.arange(80) % 2
+
+
+def test_page_names_every_score_with_its_interval():
+    text = page(BALANCED)
+    number = r"\d\.\d{4}"
+    for title in (
+        "AUC", "average precision", "sensitivity at 95% specificity",
+        "accuracy", r"NLL \(nats\)", "Brier score", r"ECE \(15 bins\)",
+    ):  # fmt: skip
+        line = rf"{title} {number} \[{number}, {number}\]"
+        assert re.search(line, text), title
+    assert "percentiles of 100 bootstrap resamples of patches." in text
+
+
+@pytest.mark.parametrize(
+    ("num_slides", "rough"), [(8, True), (40, False)], ids=["few", "many"]
+)
+def test_few_slides_are_said_to_be_rough(num_slides, rough):
+    text = page(BALANCED, np.arange(80) % num_slides)
+    assert f"80 patches of {num_slides} slides" in text
+    assert "bootstrap resamples of whole slides." in text
+    assert ("intervals are rough" in text) == rough
+    assert "optimistic" not in text
+
+
+def test_one_slide_is_why_there_are_no_intervals():
+    text = page(BALANCED, np.zeros(80, int))
+    assert "80 patches of 1 slide," in text
+    assert "No intervals: these are of one slide, expected at least 2." in text
+    assert "[" not in text
+
+
+def test_intervals_not_asked_for_are_not_explained():
+    text = page(BALANCED, BALANCED, num_resamples=0)
+    assert "ntervals" not in text
+
+
+def test_resamples_of_one_class_are_told():
+    few = page(np.arange(80) < 2, num_resamples=1000)
+    assert "sensitivity not defined: too many for an interval." in few
+    some = page(np.arange(80) < 4, num_resamples=1000)
+    assert "sensitivity not defined: left out there." in some
+
+
+def test_one_class_is_not_defined_nor_explained():
+    text = page(np.zeros(80, int))
+    assert "AUC not defined average precision not defined" in text
+    assert "all labels are equal" not in text
+
+
+def test_ece_below_its_interval_is_explained():
+    share = np.repeat([0.1, 0.3, 0.5, 0.7, 0.9], 10)
+    label = np.tile(np.arange(10), 5) < np.round(10 * share)
+    calibrated = page(label.astype(int), logit=np.log(share / (1 - share)))
+    assert re.search(r"ECE \(15 bins\) 0\.0000 \[0\.0[2-9]", calibrated)
+    assert "The ECE is below its interval" in calibrated
+    wrong = page(BALANCED, logit=4.0 - 8 * BALANCED)
+    assert "The ECE is below its interval" not in wrong

@@ -1,0 +1,105 @@
+"""A saved network is looked at before it predicts."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+from pcam_tfdata.models import inference, networks
+from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.system import memory
+
+SHAPE = (96, 96, 3)
+
+
+def test_patches_read_once_need_no_memory_to_shuffle(records_dir, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda: 1 << 10)
+    source = patch_source.Source(records_dir, ["test"], "stream")
+    with pytest.raises(ValueError, match="Lower --shuffle_megabytes"):
+        patch_source.open_patches(source)
+    assert inference.open_patches(source, ()).num_patches > 0
+
+
+def network(shape=SHAPE, dtype="uint8", units=1, activation=None, after=()):
+    image = keras.Input(shape, dtype=dtype)
+    x = keras.layers.AveragePooling2D(24)(keras.layers.Rescaling(1.0)(image))
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(units, activation=activation)(x)
+    for layer in after:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+def nested():
+    image = keras.Input(SHAPE, dtype="uint8")
+    return keras.Model(image, network(activation="sigmoid")(image))
+
+
+def wide():
+    image = keras.Input((None, None, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(1)(x))
+
+
+def load(model, tmp_path):
+    path = str(tmp_path / "best.keras")
+    model.save(path)
+    inference.load(path, tf.distribute.get_strategy())
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda: network(activation="sigmoid"), "ends in sigmoid"),
+        (lambda: network(activation="relu"), "ends in relu"),
+        (nested, "ends in sigmoid"),
+        (lambda: network(after=[keras.ops.sigmoid]), "ends in sigmoid"),
+        (
+            lambda: network(after=[keras.layers.Activation("sigmoid")]),
+            "ends in sigmoid",
+        ),
+        (
+            lambda: network(
+                activation="sigmoid",
+                after=[
+                    keras.layers.Activation("linear"),
+                    keras.layers.Reshape((1,)),
+                ],
+            ),
+            "ends in sigmoid",
+        ),
+        (
+            lambda: network(units=2, activation="softmax"),
+            r"gives float32\[None, 2\], expected float\[None, 1\]",
+        ),
+        (
+            lambda: network(shape=(224, 224, 3)),
+            r"takes uint8\[None, 224, 224, 3\], expected uint8\[None, 96, 96",
+        ),
+        (lambda: network(dtype="float32"), r"takes float32\[None, 96, 96, 3\]"),
+    ],
+    ids=[
+        "sigmoid", "relu", "nested", "operation", "layer", "behind others",
+        "softmax", "size", "dtype",
+    ],
+)  # fmt: skip
+def test_network_that_gives_no_logit_is_refused(make, found, tmp_path):
+    with pytest.raises(ValueError, match=f"network that {found}") as told:
+        load(make(), tmp_path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        network,
+        lambda: network(activation="sigmoid", after=[keras.layers.Dense(1)]),
+        wide,
+        lambda: network(after=[keras.layers.Activation("linear")]),
+        lambda: networks.build("small_cnn"),
+        lambda: networks.build("seed_cnn"),
+    ],
+    ids=["dense", "within", "any size", "linear", "small_cnn", "seed_cnn"],
+)
+def test_network_that_gives_a_logit_is_loaded(make, tmp_path):
+    load(make(), tmp_path)

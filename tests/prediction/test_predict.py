@@ -1,0 +1,800 @@
+"""Prediction: each patch once whatever the replicas, and a killed job goes on."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import threading
+import time
+
+import loaded
+import numpy as np
+import pytest
+from conftest import HALF_OF_FLOAT32, run_pcam
+
+from pcam_tfdata.conversion import convert, join
+from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.prediction import configuration, parts, submission
+from pcam_tfdata.records import selection
+from pcam_tfdata.system import csv_files, locks
+
+NUM_TEST = 299
+PARTS = "submission.csv.parts"
+HASH = "a123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def records_dir(tmp_path_factory) -> str:
+    """Records with a test split of many shards."""
+    root = tmp_path_factory.mktemp("predict")
+    for command in (
+        ["synthesize", f"--output_dir={root / 'kaggle'}", "--num_train=60",
+         f"--num_test={NUM_TEST}"],
+        ["convert_to_tfrecords", f"--input_dir={root / 'kaggle'}",
+         f"--output_dir={root / 'records'}", "--shard_megabytes=0.4"],
+    ):  # fmt: skip
+        result = run_pcam(*command)
+        assert result.returncode == 0, result.stderr
+    return str(root / "records")
+
+
+def train(records_dir, run_dir, seed) -> pathlib.Path:
+    result = loaded.run(
+        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        "--model=small_cnn", "--batch_size=16", "--epochs=1",
+        f"--seed={seed}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def run_dir(records_dir, tmp_path_factory) -> pathlib.Path:
+    """A run of one epoch."""
+    return train(records_dir, tmp_path_factory.mktemp("runs") / "one", 0)
+
+
+def job(records_dir, run_dir, folder, *more) -> list[str]:
+    """Returns the command of a job that takes long enough to be stopped."""
+    return [
+        "predict", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        f"--output_csv={folder / 'submission.csv'}", "--input=mmap",
+        "--batch_size=1", *more,
+    ]  # fmt: skip
+
+
+def predict(
+    records_dir, run_dir, folder, *more, run=loaded.run
+) -> tuple[bytes, str]:
+    """Runs a job that must succeed; returns its CSV and its stderr."""
+    folder.mkdir(exist_ok=True)
+    result = run(*job(records_dir, run_dir, folder, *more))
+    assert result.returncode == 0, result.stderr
+    assert os.listdir(folder) == ["submission.csv"]
+    return (folder / "submission.csv").read_bytes(), result.stderr
+
+
+@pytest.fixture(scope="module")
+def undisturbed(records_dir, run_dir, tmp_path_factory) -> bytes:
+    """The CSV of the job when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return predict(records_dir, run_dir, folder, run=run_pcam)[0]
+
+
+@pytest.fixture(scope="module", params=[1, 32], ids=lambda size: f"by {size}")
+def batches(
+    records_dir, run_dir, undisturbed, tmp_path_factory, request
+) -> tuple[str, bytes]:
+    """A flag, and the CSV with it. No shard of 14 patches ends with its batch."""
+    flag = f"--batch_size={request.param}"
+    if request.param == 1:
+        return flag, undisturbed
+    folder = tmp_path_factory.mktemp("batches")
+    return flag, predict(records_dir, run_dir, folder, flag)[0]
+
+
+def stop(records_dir, run_dir, folder, number) -> loaded.Process:
+    """Starts the job and sends it a signal once a few shards are done.
+
+    It is made to stand still first. If it was too far by then, another begins.
+    """
+    for _ in range(9):
+        process = loaded.start(*job(records_dir, run_dir, folder))
+        while process.poll() is None and len(list_parts(folder)) < 3:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGSTOP)
+        while process.poll() is None and not process.stands_still():
+            time.sleep(0.001)
+        if 3 <= len(list_parts(folder)) < num_shards(records_dir) - 3:
+            process.send_signal(number)
+            if number not in (signal.SIGSTOP, signal.SIGKILL):
+                process.send_signal(signal.SIGCONT)
+            return process
+        process.send_signal(signal.SIGCONT)
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+        (folder / "submission.csv").unlink()
+    pytest.fail("the job was always done before the signal")
+
+
+def list_parts(folder) -> list[pathlib.Path]:
+    return sorted((folder / PARTS).glob("*.logits"))
+
+
+@pytest.fixture(scope="module")
+def killed(records_dir, run_dir, tmp_path_factory) -> pathlib.Path:
+    """What a job that was killed leaves."""
+    folder = tmp_path_factory.mktemp("killed")
+    process = stop(records_dir, run_dir, folder, signal.SIGKILL)
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    assert os.listdir(folder) == [PARTS]
+    return folder
+
+
+@pytest.fixture
+def killed_copy(killed, tmp_path) -> pathlib.Path:
+    """The same for a test that changes it."""
+    return pathlib.Path(shutil.copytree(killed, tmp_path / "killed"))
+
+
+def num_shards(records_dir) -> int:
+    return len(selection.select(records_dir, ["test"]).shards)
+
+
+@pytest.mark.parametrize(
+    ("num_replicas", "batch_size"), [(1, 40), (2, 33), (3, 50)]
+)
+def test_replicas_and_remainders_change_nothing(
+    records_dir, run_dir, undisturbed, tmp_path, num_replicas, batch_size
+):
+    predict(
+        records_dir, run_dir, tmp_path, f"--batch_size={batch_size}",
+        "--strategy=mirrored", f"--num_virtual_devices={num_replicas}",
+    )  # fmt: skip
+    found = csv_files.read_csv(
+        str(tmp_path / "submission.csv"), ("id", "label")
+    )
+    sidecar = csv_files.read_csv(
+        os.path.join(records_dir, "patches.csv"), ("split", "source_name")
+    )
+    names = [name for split, name in sidecar if split == "test"]
+    assert len(set(names)) == NUM_TEST
+    assert [name for name, _ in found] == names
+    rows = [line.split(",") for line in undisturbed.decode().split()[1:]]
+    np.testing.assert_allclose(
+        [float(label) for _, label in found],
+        [float(label) for _, label in rows],
+        rtol=0,
+        atol=HALF_OF_FLOAT32,
+    )
+
+
+def test_replicas_evaluate_alike(records_dir, run_dir, tmp_path):
+    def evaluate(output_dir, *more):
+        result = loaded.run(
+            "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+            f"--output_dir={output_dir}", *more,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return np.loadtxt(
+            output_dir / "predictions.csv", delimiter=",", skiprows=1
+        )
+
+    one = evaluate(tmp_path / "one")
+    three = evaluate(
+        tmp_path / "three", "--strategy=mirrored", "--num_virtual_devices=3",
+        "--batch_size=7",
+    )  # fmt: skip
+    assert len(one) > 0
+    np.testing.assert_allclose(
+        three, one, rtol=HALF_OF_FLOAT32, atol=HALF_OF_FLOAT32
+    )
+
+
+def test_killed_job_goes_on(records_dir, run_dir, killed_copy, undisturbed):
+    num_parts, num_all = len(list_parts(killed_copy)), num_shards(records_dir)
+    assert 3 <= num_parts < num_all
+    found, told = predict(records_dir, run_dir, killed_copy)
+    assert f"{num_parts} of {num_all} shards were there.\n" in told
+    assert found == undisturbed
+
+
+def test_other_ways_of_going_on_give_the_same(
+    records_dir, run_dir, killed_copy, undisturbed
+):
+    sample = killed_copy.parent / "sample.csv"
+    rows = [line.split(",") for line in undisturbed.decode().split()[1:]][::-1]
+    csv_files.write_csv(str(sample), ("id",), [(name,) for name, _ in rows])
+    found, _ = predict(
+        records_dir, run_dir, killed_copy, "--input=stream",
+        f"--sample_submission={sample}",
+    )  # fmt: skip
+    lines = undisturbed.decode().split()
+    assert found.decode().split() == [lines[0], *lines[:0:-1]]
+
+
+def test_terminated_job_leaves_its_parts(records_dir, run_dir, tmp_path):
+    process = stop(records_dir, run_dir, tmp_path, signal.SIGTERM)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 143, told
+    assert told.endswith("pcam predict: terminated.\n")
+    assert os.listdir(tmp_path) == [PARTS]
+    assert 3 <= len(list_parts(tmp_path)) < num_shards(records_dir)
+
+
+def test_damaged_part_is_predicted_again(
+    records_dir, run_dir, killed_copy, undisturbed
+):
+    num_sound = len(list_parts(killed_copy)) - 1
+    os.truncate(list_parts(killed_copy)[1], 3)
+    found, told = predict(records_dir, run_dir, killed_copy)
+    num_all = num_shards(records_dir)
+    assert f"{num_sound} of {num_all} shards were there.\n" in told
+    assert found == undisturbed
+
+
+def test_parts_of_another_model_are_not_used(
+    records_dir, run_dir, killed_copy, undisturbed, tmp_path
+):
+    before = sorted(os.listdir(killed_copy / PARTS))
+    other = train(records_dir, tmp_path / "other", seed=1)
+    result = loaded.run(*job(records_dir, other, killed_copy))
+    assert result.returncode == 1
+    (told,) = result.stderr.splitlines()
+    assert "of another prediction, which differs in model_sha256." in told
+    assert sorted(os.listdir(killed_copy / PARTS)) == before
+    found, told = predict(records_dir, other, killed_copy, "--restart")
+    assert "were there" not in told
+    pairs = zip(found.split()[1:], undisturbed.split()[1:], strict=True)
+    assert all(one != two for one, two in pairs)
+
+
+def test_second_process_is_refused(records_dir, run_dir, undisturbed, tmp_path):
+    first = stop(records_dir, run_dir, tmp_path, signal.SIGSTOP)
+    try:
+        assert os.listdir(tmp_path) == [PARTS]
+        second = loaded.run(*job(records_dir, run_dir, tmp_path, "--restart"))
+    finally:
+        first.send_signal(signal.SIGCONT)
+    first.communicate(timeout=300)
+    assert second.returncode == 1
+    (told,) = second.stderr.splitlines()
+    assert "is at work on this output" in told
+    assert first.returncode == 0
+    assert (tmp_path / "submission.csv").read_bytes() == undisturbed
+    assert os.listdir(tmp_path) == ["submission.csv"]
+
+
+def test_ranges_at_once_then_merged_give_the_same(
+    records_dir, run_dir, batches, tmp_path
+):
+    by_batch, undisturbed = batches
+    num_all = num_shards(records_dir)
+    assert num_all > 9
+    jobs = [
+        loaded.start(*job(records_dir, run_dir, tmp_path, by_batch, chosen))
+        for chosen in ("--shard_range=5:9", "--shard_range=2:7")
+    ]
+    for process in jobs:
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+    assert len(list_parts(tmp_path)) == 7
+    early = loaded.run(*job(records_dir, run_dir, tmp_path, "--merge"))
+    assert early.returncode == 1
+    (told,) = early.stderr.splitlines()
+    missing = num_all - 7
+    assert f"no part of {missing} of {num_all} shards" in told
+    assert told.endswith(f"--shard_range: 0:2, 9:{num_all}.")
+    assert len(list_parts(tmp_path)) == 7
+    last = loaded.run(
+        *job(
+            records_dir, run_dir, tmp_path, by_batch,
+            f"--shard_range=0:{num_all}",
+        )
+    )  # fmt: skip
+    assert last.returncode == 0, last.stderr
+    assert f"7 of {num_all} shards were there.\n" in last.stderr
+    found, _ = predict(records_dir, run_dir, tmp_path, "--merge")
+    assert found == undisturbed
+
+
+def test_job_goes_on_around_parts_that_are_there(
+    records_dir, run_dir, batches, tmp_path
+):
+    by_batch, undisturbed = batches
+    result = loaded.run(
+        *job(records_dir, run_dir, tmp_path, by_batch, "--shard_range=3:6")
+    )
+    assert result.returncode == 0, result.stderr
+    found, told = predict(records_dir, run_dir, tmp_path, by_batch)
+    assert f"3 of {num_shards(records_dir)} shards were there.\n" in told
+    assert found == undisturbed
+
+
+def test_merge_without_parts_makes_nothing(records_dir, run_dir, tmp_path):
+    result = loaded.run(*job(records_dir, run_dir, tmp_path, "--merge"))
+    assert result.returncode == 1
+    assert "expected the parts of a prediction" in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["3", "4:4", "5:3", "0:8", "-1:2", "a:b", ":"])
+def test_range_of_no_shards_is_refused(text):
+    with pytest.raises(ValueError, match="expected a:b"):
+        configuration.parse_range(text, 7)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--shard_range=0:1", "--merge"),
+        ("--shard_range=0:1", "--threshold=0.5"),
+        ("--shard_range=0:1", "--threshold=0"),
+        ("--shard_range=0:1", "--sample_submission=a.csv"),
+        ("--shard_range=0:1", "--restart"),
+        ("--merge", "--restart"),
+    ],
+    ids=" ".join,
+)
+def test_flags_of_parts_that_exclude_each_other(flags, tmp_path):
+    result = loaded.run(*job("records", "run", tmp_path, *flags))
+    assert result.returncode == 2
+    assert "expected one of them alone" in result.stderr
+
+
+def test_flags_of_a_folder_are_refused_with_records(tmp_path):
+    for flag in ("on_bad_patch=fail", "check_ids=auto", "follow_symlinks"):
+        result = loaded.run(*job("records", "run", tmp_path, f"--{flag}"))
+        assert result.returncode == 2
+        assert "expected it with --input_dir alone" in result.stderr
+
+
+def test_csv_goes_where_a_link_leads(
+    records_dir, run_dir, undisturbed, tmp_path
+):
+    target, link = tmp_path / "target", tmp_path / "submission.csv"
+    target.mkdir()
+    link.symlink_to("target/s.csv")
+    result = loaded.run(*job(records_dir, run_dir, tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert os.readlink(link) == "target/s.csv"
+    assert (target / "s.csv").read_bytes() == undisturbed
+    assert sorted(os.listdir(tmp_path)) == ["submission.csv", "target"]
+
+
+def test_csv_goes_into_a_pipe(records_dir, run_dir, undisturbed, tmp_path):
+    pipe = tmp_path / "submission.csv"
+    os.mkfifo(pipe)
+    process = loaded.start(*job(records_dir, run_dir, tmp_path))
+    # Not open: a job that fails would leave its reader waiting.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    read = b""
+    while process.poll() is None:
+        read += read_some(reader)
+        time.sleep(0.01)
+    read += read_some(reader)
+    os.close(reader)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert read == undisturbed
+    assert os.listdir(tmp_path) == ["submission.csv"]
+    assert pipe.is_fifo()
+
+
+def read_some(reader: int) -> bytes:
+    read = b""
+    with contextlib.suppress(BlockingIOError):  # There is a writer, at work.
+        while more := os.read(reader, 1 << 16):
+            read += more
+    return read
+
+
+def test_csv_goes_to_stdout_alone(records_dir, run_dir, undisturbed, tmp_path):
+    arguments = job(records_dir, run_dir, tmp_path)
+    result = run_pcam(*arguments, "--output_csv=/dev/stdout")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.encode() == undisturbed
+    assert f"/dev/stdout: {NUM_TEST} patches.\n" in result.stderr
+
+
+@pytest.mark.parametrize("flag", ["--shard_range=0:1", "--merge"])
+def test_parts_need_a_file_to_lie_beside(records_dir, run_dir, tmp_path, flag):
+    os.mkfifo(tmp_path / "submission.csv")
+    result = loaded.run(*job(records_dir, run_dir, tmp_path, flag))
+    assert result.returncode == 1
+    assert "found no plain file, expected one or none" in result.stderr
+    assert os.listdir(tmp_path) == ["submission.csv"]
+
+
+def test_sample_is_not_written_over(records_dir, run_dir, tmp_path):
+    sample = tmp_path / "submission.csv"
+    sample.write_text("id\n")
+    result = loaded.run(
+        *job(records_dir, run_dir, tmp_path, f"--sample_submission={sample}")
+    )
+    assert result.returncode == 1
+    assert f"found what this command reads ({sample})" in result.stderr
+    assert sample.read_text() == "id\n"
+
+
+def edit_sidecar(records_dir, tmp_path, change) -> str:
+    """Returns a copy of the records whose sidecar has rows in another order."""
+    copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "edited"))
+    lines = (copy / "patches.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    change(rows)
+    text = "".join(",".join(row) + "\n" for row in rows)
+    (copy / "patches.csv").write_text(text)
+    return str(copy)
+
+
+def exchange_names(rows) -> None:
+    rows[-1][6], rows[-2][6] = rows[-2][6], rows[-1][6]
+
+
+def change_slides(rows) -> None:
+    for row in rows[1:]:
+        row[5] = "all of one"
+
+
+@pytest.mark.parametrize("flag", ["--restart", "--merge"])
+def test_names_of_an_edited_sidecar_are_not_believed(
+    records_dir, run_dir, tmp_path, flag
+):
+    edited = edit_sidecar(records_dir, tmp_path, exchange_names)
+    output = tmp_path / "output"
+    output.mkdir()
+    if flag == "--merge":
+        every = f"--shard_range=0:{num_shards(edited)}"
+        result = loaded.run(*job(edited, run_dir, output, every))
+        assert result.returncode == 0, result.stderr
+    result = loaded.run(*job(edited, run_dir, output, flag))
+    assert result.returncode == 1
+    assert "patches.csv: found SHA-256" in result.stderr
+    assert "submission.csv" not in os.listdir(output)
+
+
+def test_slides_of_an_edited_sidecar_are_not_believed(
+    records_dir, run_dir, tmp_path
+):
+    edited = edit_sidecar(records_dir, tmp_path, change_slides)
+    result = loaded.run(
+        "evaluate", f"--records_dir={edited}", f"--run_dir={run_dir}",
+        f"--output_dir={tmp_path / 'scores'}",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "patches.csv: found SHA-256" in result.stderr
+    assert not (tmp_path / "scores").exists()
+
+
+def test_parts_are_shared_but_not_while_they_are_joined(folder):
+    same = {"model": "a", "split": "test"}
+    with parts.share_folder(folder, same), parts.share_folder(folder, same):
+        with pytest.raises(RuntimeError, match="is at work on this output"):
+            with parts.open_folder(folder, same):
+                pass
+    with pytest.raises(RuntimeError, match="is at work on this output"):
+        with parts.open_folder(folder, same):
+            with parts.share_folder(folder, same):
+                pass
+    with pytest.raises(ValueError, match="differs in model"):
+        with parts.share_folder(folder, same | {"model": "b"}):
+            pass
+
+
+def test_shared_folder_without_parts_takes_another_job(tmp_path):
+    path = str(tmp_path / PARTS)
+    one, other = {"model": "a"}, {"model": "b"}
+    with parts.share_folder(path, one):
+        with pytest.raises(ValueError, match=r"differs in model\."):
+            with parts.share_folder(path, other):
+                pass
+    with parts.share_folder(path, other), parts.share_folder(path, other):
+        with pytest.raises(ValueError, match=r"differs in model\."):
+            with parts.share_folder(path, one):
+                pass
+
+
+def test_sharing_asks_for_no_links(tmp_path, monkeypatch):
+    def refuse(*_, **__) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = str(tmp_path / PARTS)
+    with parts.share_folder(path, {"model": "a"}):
+        with parts.share_folder(path, {"model": "a"}):
+            assert sorted(os.listdir(path)) == ["job.json", "lock"]
+
+
+def test_of_jobs_that_begin_at_once_one_is_noted(tmp_path):
+    path = str(tmp_path / PARTS)
+    begin, end = threading.Barrier(8), threading.Barrier(8)
+    entered, refused = [], []
+
+    def share(model: str) -> None:
+        begin.wait(60)
+        try:
+            with parts.share_folder(path, {"model": model}):
+                entered.append(model)
+                end.wait(60)
+        except ValueError:
+            refused.append(model)
+            end.wait(60)
+
+    threads = [
+        threading.Thread(target=share, args=["ab"[number % 2]])
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(entered) in (["a"] * 4, ["b"] * 4)
+    assert len(refused) == 4
+
+
+@pytest.fixture
+def sleeps(monkeypatch) -> threading.Event:
+    """Set once something waits for another process, for two minutes at most."""
+    has_slept = threading.Event()
+    sleep = time.sleep
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: (has_slept.set(), sleep(seconds))
+    )
+    monkeypatch.setattr(parts, "_DROP_SECONDS", 120)
+    return has_slept
+
+
+def test_sharing_waits_until_a_job_is_noted_whole(tmp_path, sleeps):
+    path = tmp_path / PARTS
+    is_shared = threading.Event()
+
+    def note() -> None:
+        lock = os.path.join(path, "lock")
+        with locks.hold(lock, "predicts", "Wait.", is_shared=True):
+            (path / "job.json").touch()
+            is_shared.set()
+            sleeps.wait(60)
+            (path / "job.json").write_text('{"model": "a"}')
+
+    thread = threading.Thread(target=note)
+    thread.start()
+    assert is_shared.wait(60)
+    try:
+        with parts.share_folder(str(path), {"model": "a"}):
+            assert sleeps.is_set()
+    finally:
+        sleeps.set()  # Also if nothing has waited.
+        thread.join()
+
+
+def test_sharing_waits_for_a_process_that_looks_into_the_folder(
+    tmp_path, sleeps
+):
+    path = str(tmp_path / PARTS)
+    is_held = threading.Event()
+
+    def hold() -> None:
+        with locks.hold(os.path.join(path, "lock"), "looks", "Wait."):
+            is_held.set()
+            sleeps.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert is_held.wait(60)
+    try:
+        with parts.share_folder(path, {"model": "a"}):
+            assert sleeps.is_set()
+    finally:
+        sleeps.set()  # Also if nothing has waited.
+        thread.join()
+
+
+def test_folder_with_parts_takes_no_other_job(folder):
+    with pytest.raises(ValueError, match="remove this folder to begin anew"):
+        with parts.share_folder(folder, {"model": "b", "split": "test"}):
+            pass
+
+
+@pytest.fixture
+def folder(records_dir, tmp_path) -> str:
+    """A folder with a part of the job `{"model": "a", "split": "test"}`."""
+    path = str(tmp_path / PARTS)
+    with pytest.raises(KeyboardInterrupt):
+        with parts.open_folder(path, {"model": "a", "split": "test"}) as done:
+            shard = selection.select(records_dir, ["test"]).shards[0]
+            done.write(shard, np.zeros(shard.num_records))
+            raise KeyboardInterrupt
+    return path
+
+
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        ({"model": "b", "split": "test"}, "model"),
+        ({"model": "a", "split": "fold0"}, "split"),
+        ({"model": "b", "split": "fold0"}, "model, split"),
+    ],
+    ids=["model", "split", "both"],
+)
+def test_parts_belong_to_one_job(folder, other, differing):
+    before = sorted(os.listdir(folder))
+    with pytest.raises(ValueError, match=f"differs in {differing}\\."):
+        with parts.open_folder(folder, other):
+            pass
+    assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[1]", "{", "\udcff"])
+def test_parts_of_an_unknown_job_are_not_used(folder, content):
+    path = pathlib.Path(folder) / "job.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match="differs in model, split"):
+        with parts.open_folder(folder, {"model": "a", "split": "test"}):
+            pass
+
+
+def test_error_before_a_part_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with parts.open_folder(str(tmp_path / PARTS), {"model": "a"}):
+            raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_folder_of_other_things_is_left_alone(tmp_path, restart):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(FileExistsError, match="other than parts"):
+        with parts.open_folder(str(tmp_path), {}, restart=restart):
+            pass
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def results_of(rows, batch_size):
+    """Yields batches of logits that are the rows."""
+    for start in range(0, len(rows), batch_size):
+        row = np.array(rows[start : start + batch_size], np.int64)
+        yield {"row": row, "logit": row.astype(np.float32)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 50, 1000])
+@pytest.mark.parametrize("first_shard", [0, 3])
+def test_cutting_gives_each_shard_its_patches(
+    records_dir, batch_size, first_shard
+):
+    shards = selection.select(records_dir, ["test"]).shards
+    first_row = shards[0].first_row
+    skipped = shards[first_shard].first_row - first_row
+    rows = range(
+        first_row + skipped // batch_size * batch_size, first_row + NUM_TEST
+    )
+    found = list(parts.cut(results_of(rows, batch_size), shards[first_shard:]))
+    assert [shard for shard, _ in found] == list(shards[first_shard:])
+    for shard, logit in found:
+        expected = shard.first_row + np.arange(shard.num_records)
+        np.testing.assert_array_equal(logit, expected)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: rows[:-1],
+        lambda rows: rows[:5] + rows[6:],
+        lambda rows: rows[:5] + rows[4:],
+        lambda rows: [*rows[:5], rows[6], rows[5], *rows[7:]],
+    ],
+    ids=["short", "missing", "twice", "swapped"],
+)
+def test_cutting_finds_that_a_patch_is_not_there_once(records_dir, spoil):
+    shards = selection.select(records_dir, ["test"]).shards
+    rows = list(range(shards[0].first_row, shards[0].first_row + NUM_TEST))
+    with pytest.raises(RuntimeError, match="each once and in order"):
+        list(parts.cut(results_of(spoil(rows), 4), shards))
+
+
+def test_sample_finds_names_of_any_kind(tmp_path):
+    names = ["b", "äöü", "a" * 60, "a", "\udcff.tif", "名前"]
+    path = str(tmp_path / "sample.csv")
+    csv_files.write_csv(
+        path, ("id",), [(name,) for name in names if "\udcff" not in name]
+    )
+    with pytest.raises(ValueError, match=r"1 patches without a row \(as .*tif"):
+        submission.read_sample(path, names)
+    del names[4]
+    order = [3, 0, 4, 1, 2]
+    csv_files.write_csv(path, ("id",), [(names[place],) for place in order])
+    sample = submission.read_sample(path, names)
+    assert sample.places.tolist() == order
+    output = tmp_path / "out.csv"
+    logits = [np.array([-1, 0], np.float32), np.array([1, 2, 3], np.float32)]
+    submission.write(str(output), names, logits, sample=sample, threshold=0.6)
+    labels = [0, 0, 1, 1, 1]
+    assert csv_files.read_csv(str(output), ("id", "label")) == [
+        (names[place], str(labels[place])) for place in order
+    ]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [HASH, "b", "test/c.jpg"],
+        [HASH.upper(), "b.tif", "test/c"],
+        [f"{HASH.upper()}.TIF", "b", "test/c.png"],
+        ["test/c.jpg", "b", "", HASH, "b.jpg", HASH.upper()],
+    ],
+    ids=["exact", "capitals", "suffixes", "repeated"],
+)
+def test_sample_may_spell_ids_otherwise(tmp_path, ids):
+    names = ["b", "test/c.jpg", HASH]
+    path = tmp_path / "sample.csv"
+    path.write_text("".join(f"{name}, \n" for name in [" ID ,x", *ids]))
+    sample = submission.read_sample(str(path), names)
+    expected = [name for name in ids if name][:3]
+    assert [name.decode() for name in sample.names] == expected
+    order = [expected[place] for place in np.argsort(sample.places)]
+    assert [name[0].lower() for name in order] == ["b", "t", "a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("c,0", r"1 not among the patches \(as c\)"),
+        (",0", r"1 not among the patches \(as \)"),
+        ("a\0,0", r"1 not among the patches \(as a.x00\)"),
+        ("a,0,x", r"1 with text beyond the header \(as a\)"),
+        ('"a,0', "line 4: found a quote that is never closed"),
+    ],
+    ids=["other", "none", "NUL", "long", "quote"],
+)
+def test_sample_that_is_no_table_of_the_patches_is_refused(
+    tmp_path, line, found
+):
+    path = tmp_path / "sample.csv"
+    path.write_text(f"id,label\na,0\nb,0\n{line}\n")
+    with pytest.raises(ValueError, match=found) as raised:
+        submission.read_sample(str(path), ["a", "b"])
+    assert str(raised.value).startswith(f"{path}: ")
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("with_sample", [False, True])
+def test_patch_that_records_hold_twice_gets_one_row(
+    records_dir, run_dir, undisturbed, tmp_path, with_sample
+):
+    tree, again = f"{records_dir}/../kaggle", str(tmp_path / "again")
+    convert.convert(convert.ConvertOptions(tree, again, seed=1, num_workers=1))
+    joined = str(tmp_path / "joined")
+    join.join([records_dir, again], joined)
+    more = []
+    if with_sample:
+        sample = tmp_path / "sample.csv"
+        sample.write_bytes(undisturbed)
+        more = [f"--sample_submission={sample}"]
+    found, told = predict(joined, run_dir, tmp_path / "out", *more)
+    assert f"found {NUM_TEST} rows that repeat an id (as " in told
+    rows, expected = (
+        [line.split(",") for line in data.decode().splitlines()]
+        for data in (found, undisturbed)
+    )
+    assert [name for name, _ in rows] == [name for name, _ in expected]
+    for (_, one), (_, other) in zip(rows[1:], expected[1:], strict=True):
+        assert abs(float(one) - float(other)) < HALF_OF_FLOAT32
+
+
+def test_names_that_two_unequal_patches_share_are_refused():
+    patches = [("a", HASH), ("b", HASH), ("a", HASH[::-1])]
+    with pytest.raises(ValueError, match=r"1 patches .* differ \(as a\)"):
+        submission.list_once("patches.csv", patches)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_patches", "num_replicas", "expected"),
+    [(512, 300, 1, 300), (512, 299, 3, 300), (1, 9, 3, 3), (64, 900, 2, 64)],
+)
+def test_batch_fits_patches_and_replicas(
+    batch_size, num_patches, num_replicas, expected
+):
+    found = patch_source.fit_batch_size(batch_size, num_patches, num_replicas)
+    assert found == expected

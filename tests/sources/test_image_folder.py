@@ -1,0 +1,277 @@
+"""Folders of image files: listed once, whatever is in them."""
+
+import os
+import pathlib
+import random
+
+import conftest
+import numpy as np
+import pytest
+
+from pcam_tfdata.sources import scan_folder
+from pcam_tfdata.system import faults
+
+HASH = "0123456789abcdef0123456789abcdef01234567"
+
+
+def fill(folder: pathlib.Path, *files: str | bytes) -> pathlib.Path:
+    """Makes empty files, and the folders that they are in."""
+    for file in files:
+        path = os.path.join(os.fsencode(folder), os.fsencode(file))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "x"):
+            pass
+    return folder
+
+
+def listed(folder: pathlib.Path, **options) -> scan_folder.FolderListing:
+    return scan_folder.list_files(str(folder), **options)
+
+
+def texts(column: np.ndarray) -> list[str]:
+    return [name.decode() for name in column]
+
+
+def reasons(found: scan_folder.FolderListing) -> list[str]:
+    return [fault.reason for fault in found.faults]
+
+
+def test_files_are_sorted_and_named_without_their_suffix(tmp_path):
+    folder = fill(tmp_path, "b.tif", "a.b.png", "ü", "a-.tif", ".hidden.tif")
+    found = listed(folder)
+    assert texts(found.files) == ["a-.tif", "a.b.png", "b.tif", "ü"]
+    assert texts(found.names) == ["a-", "a.b", "b", "ü"]
+    assert found.path(2) == str(tmp_path / "b.tif")
+    assert found.faults == []
+    assert (found.files.dtype, len(found.bad_names)) == ("S7", 0)
+
+
+def test_empty_folder_has_no_files(tmp_path):
+    found = listed(tmp_path)
+    assert (len(found.files), len(found.names), found.faults) == (0, 0, [])
+
+
+def test_hash_in_capitals_is_the_same_name(tmp_path):
+    found = listed(fill(tmp_path, f"{HASH.upper()}.tif", "A.tif", "a.tif"))
+    assert texts(found.names) == [HASH, "A", "a"]
+    assert found.path(0) == str(tmp_path / f"{HASH.upper()}.tif")
+    assert found.faults == []
+
+
+def test_second_file_of_a_name_is_a_fault(tmp_path):
+    fill(tmp_path, "a.tif", "a.png", "a-b.tif", f"{HASH}.tif")
+    found = listed(fill(tmp_path, f"{HASH.upper()}.tif", "a.jpg"))
+    assert texts(found.files) == [f"{HASH.upper()}.tif", "a-b.tif", "a.jpg"]
+    assert [fault.name for fault in found.faults] == [HASH, "a", "a"]
+    assert reasons(found)[1] == (
+        f"{tmp_path}/a.png: found a second file for a, expected only"
+        f" {tmp_path}/a.jpg. Remove one."
+    )
+
+
+def test_folders_are_faults_or_looked_into(tmp_path):
+    fill(tmp_path, "a.tif", "x/a.tif", "x/y.z/b", "x/.git/c", ".d/e")
+    found = listed(tmp_path)
+    assert texts(found.files) == ["a.tif"]
+    (reason,) = reasons(found)
+    assert reason.startswith(f"{tmp_path}/x: found a folder, expected files")
+    found = listed(tmp_path, recursive=True)
+    assert texts(found.files) == ["a.tif", "x/a.tif", "x/y.z/b"]
+    assert texts(found.names) == ["a", "x/a", "x/y.z/b"]
+    assert found.path(1) == str(tmp_path / "x" / "a.tif")
+    assert found.faults == []
+
+
+@pytest.fixture
+def linked(tmp_path) -> pathlib.Path:
+    """A folder with links to a file and a folder outside of it."""
+    fill(tmp_path, "outside/o.tif", "tree/a.tif")
+    tree = tmp_path / "tree"
+    (tree / "file.tif").symlink_to(tmp_path / "outside" / "o.tif")
+    (tree / "folder").symlink_to("../outside")
+    return tree
+
+
+def test_links_are_never_followed_unasked(linked):
+    for recursive in (False, True):
+        found = listed(linked, recursive=recursive)
+        assert texts(found.files) == ["a.tif"]
+        assert texts(found.bad_names) == ["file", "folder"]
+        for reason, name in zip(
+            reasons(found), ("file.tif", "folder"), strict=True
+        ):
+            assert reason.startswith(f"{linked}/{name}: found a symbolic link")
+            assert "--follow_symlinks" in reason
+
+
+def test_links_are_followed_if_so_told(linked):
+    found = listed(linked, recursive=True, follow_symlinks=True)
+    assert texts(found.files) == ["a.tif", "file.tif", "folder/o.tif"]
+    assert found.faults == []
+    found = listed(linked, follow_symlinks=True)
+    assert texts(found.files) == ["a.tif", "file.tif"]
+    assert "found a folder, expected files" in reasons(found)[0]
+
+
+def test_the_folder_itself_may_be_a_link(linked):
+    found = listed(linked / "folder")
+    assert texts(found.files) == ["o.tif"]
+
+
+def test_loops_of_links_end(tmp_path):
+    fill(tmp_path, "a/b/f.tif")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "self").symlink_to("../a")
+    (tmp_path / "l.tif").symlink_to("l.tif")
+    found = listed(tmp_path, recursive=True, follow_symlinks=True)
+    assert texts(found.files) == ["a/b/f.tif"]
+    told = reasons(found)
+    assert len(told) == 3
+    assert f"{tmp_path}/l.tif: found a symbolic link to nothing" in told[0]
+    assert f"{tmp_path}/a/b/up: found a symbolic link to a folder" in told[1]
+    assert f"{tmp_path}/a/self: found a symbolic link to a folder" in told[2]
+
+
+def test_forest_of_links_is_listed_once(tmp_path):
+    fill(tmp_path, *(f"level{number}/f.tif" for number in range(30)))
+    for number in range(29):
+        for name in "ab":
+            link = tmp_path / f"level{number}" / name
+            link.symlink_to(f"../level{number + 1}")
+    found = listed(tmp_path, recursive=True, follow_symlinks=True)
+    assert len(found.files) == 30  # There are 2^29 ways to the last one.
+    assert faults.count(found.faults) == 58
+
+
+def test_what_is_no_file_is_a_fault(tmp_path):
+    fill(tmp_path, "a.tif")
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "null.tif").symlink_to("/dev/null")
+    (tmp_path / "gone.tif").symlink_to("nowhere")
+    found = listed(tmp_path, follow_symlinks=True)
+    assert texts(found.files) == ["a.tif"]
+    assert texts(found.bad_names) == ["gone", "null", "pipe"]
+    told = reasons(found)
+    assert "gone.tif: found a symbolic link to nothing" in told[0]
+    assert "null.tif: found a pipe, socket or device" in told[1]
+    assert "pipe.tif: found a pipe, socket or device" in told[2]
+
+
+def test_names_that_do_not_print_are_faults_of_one_line(tmp_path):
+    fill(tmp_path, "ok.tif", b"caf\xe9.tif", "a\nb.tif", "c\\d.tif", "\x1b.tif")
+    fill(tmp_path, b"f\xff/x.tif")
+    found = listed(tmp_path, recursive=True)
+    assert texts(found.files) == ["ok.tif"]
+    names = [fault.name for fault in found.faults]
+    assert names == ["\\x1b", "a\\nb", "c\\d", "caf\\xe9", "f\\xff"]
+    for reason in reasons(found):
+        assert reason.isprintable()
+        assert ": found a name that is no UTF-8, does not print" in reason
+
+
+def test_missing_folder_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none: cannot be listed"):
+        listed(tmp_path / "none")
+    fill(tmp_path, "file")
+    with pytest.raises(NotADirectoryError, match="file: cannot be listed"):
+        listed(tmp_path / "file")
+
+
+def test_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    fill(tmp_path, "a/x.tif")
+    scan = os.scandir
+
+    def refuse(path: bytes) -> object:
+        if path.endswith(b"/a"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    expected = rf"{tmp_path}/a: cannot be listed \(Permission denied\)"
+    with pytest.raises(PermissionError, match=expected):
+        listed(tmp_path, recursive=True)
+
+
+class Entries:
+    """What os.scandir returns, in another order."""
+
+    def __init__(self, path: bytes, seed: int) -> None:
+        with self._scan(path) as entries:
+            self._entries = list(entries)
+        random.Random(seed).shuffle(self._entries)
+
+    _scan = staticmethod(os.scandir)
+
+    def __iter__(self):
+        return iter(self._entries)
+
+    def __enter__(self):
+        return iter(self._entries)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_order_of_the_file_system_changes_nothing(tmp_path, monkeypatch):
+    for number in range(30):
+        fill(tmp_path, f"{number}.tif", f"x{number}/f")
+        (tmp_path / f"l{number}").symlink_to(f"x{number % 5}")
+    fill(tmp_path, *(f"{number}.png" for number in range(7)))
+    found = []
+    for seed in range(5):
+        monkeypatch.setattr(
+            os, "scandir", lambda path, seed=seed: Entries(path, seed)
+        )
+        options = {"recursive": True, "follow_symlinks": True}
+        found.append(listed(tmp_path, **options))
+    for other in found[1:]:
+        assert texts(other.files) == texts(found[0].files)
+        assert reasons(other) == reasons(found[0])
+    assert len(found[0].files) == 60
+    assert faults.count(found[0].faults) == 37
+
+
+def test_faults_beyond_a_thousand_of_a_kind_are_counted(tmp_path):
+    for number in range(1_200):
+        (tmp_path / f"{number:04}").symlink_to("x")
+    found = listed(tmp_path)
+    assert faults.count(found.faults) == 1_200
+    assert len(found.faults) == faults.MAX_LISTED + 1
+    assert "found 200 more links, not listed" in found.faults[-1].reason
+
+
+def test_a_folder_is_listed_once_and_no_file_is_asked_for(
+    tmp_path, monkeypatch
+):
+    fill(tmp_path, *(f"{number}.tif" for number in range(50)))
+    scans = []
+    scan = os.scandir
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", lambda p: scans.append(p) or scan(p))
+        for name in ("stat", "lstat", "open", "listdir"):
+            patch.setattr(os, name, None)
+        found = listed(tmp_path)
+    assert len(found.files) == 50
+    assert [os.fsdecode(path) for path in scans] == [f"{tmp_path}/"]
+
+
+LIST_AND_MEASURE = """
+import resource, sys
+from pcam_tfdata.sources import image_folder
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = image_folder.list_files(sys.argv[1])
+more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(len(found.files), len(found.faults), more // 1024)
+"""
+
+
+@pytest.mark.long
+def test_list_of_a_folder_of_kaggles_size_fits_into_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    for _ in range(220_025):
+        os.close(os.open(tmp_path / f"{rng.bytes(20).hex()}.tif", os.O_CREAT))
+    num_files, num_faults, megabytes = conftest.measure_alone(
+        LIST_AND_MEASURE, tmp_path
+    )
+    assert (num_files, num_faults) == ("220025", "0")
+    assert float(megabytes) < 150

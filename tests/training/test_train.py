@@ -1,0 +1,255 @@
+"""The loop: overflow is skipped, callbacks are told, the best is kept."""
+
+import functools
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_clouds
+
+from pcam_tfdata import choices
+from pcam_tfdata.distribution import strategy
+from pcam_tfdata.models import networks
+from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.runs import run_folder
+from pcam_tfdata.training import (
+    checkpoints,
+    configuration,
+    optimizers,
+    replica_step,
+    train,
+)
+
+TRAIN_SPLITS = ("fold1", "fold2", "fold3", "fold4")
+
+
+def mirrored(devices) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(
+        devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+def options_for(records_dir, **changes) -> configuration.TrainOptions:
+    defaults = {"model": "small_cnn", "batch_size": 16, "input": "mmap"}
+    return configuration.TrainOptions(
+        records_dir=records_dir, **(defaults | changes)
+    )
+
+
+def make_trainer(distribution, **recipe) -> replica_step.Trainer:
+    build = functools.partial(networks.build, "small_cnn")
+    return replica_step.Trainer(
+        distribution, build, replica_step.Recipe(16, **recipe)
+    )
+
+
+def all_reduced(gradients) -> list[tf.Tensor]:
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+
+
+def test_overflow_on_one_replica_skips_the_step(virtual_devices):
+    distribution = mirrored(virtual_devices)
+    machine = make_trainer(distribution, precision="mixed_float16")
+    optimizer = machine.optimizer
+    before = [np.asarray(v) for v in machine.model.trainable_variables]
+    scale = float(np.asarray(optimizer.dynamic_scale))
+
+    def step(value):
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradient = tf.where(number == 1, value, 1.0)
+        gradients = [
+            tf.fill(v.shape, gradient)
+            for v in machine.model.trainable_variables
+        ]
+        replica_step.apply_sums(optimizer, all_reduced(gradients))
+
+    @tf.function
+    def run(value):
+        distribution.run(step, args=(value,))
+
+    run(tf.constant(float("inf")))
+    after = [np.asarray(v) for v in machine.model.trainable_variables]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert float(np.asarray(optimizer.dynamic_scale)) == scale / 2
+    assert int(np.asarray(optimizer.iterations)) == 0
+
+    run(tf.constant(1.0))
+    assert int(np.asarray(optimizer.iterations)) == 1
+    moved = np.asarray(machine.model.trainable_variables[0])
+    assert np.isfinite(moved).all()
+    assert (moved != before[0]).any()
+
+
+def test_gradients_of_replicas_are_summed_once(virtual_devices):
+    distribution = mirrored(virtual_devices)
+    with distribution.scope():
+        weight = keras.Variable(1.0)
+        optimizer = keras.optimizers.SGD(1.0)
+        optimizer.build([weight])
+
+    @tf.function
+    def run():
+        def step():
+            number = (
+                tf.distribute.get_replica_context().replica_id_in_sync_group
+            )
+            gradient = tf.where(number == 1, 2.0, 3.0)
+            replica_step.apply_sums(optimizer, all_reduced([gradient]))
+
+        distribution.run(step)
+
+    run()
+    assert float(np.asarray(weight)) == 1.0 - (2.0 + 3.0)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_keeps_float32_weights_and_logits(
+    records_dir, precision
+):
+    distribution = tf.distribute.OneDeviceStrategy("/CPU:0")
+    machine = make_trainer(distribution, precision=precision)
+    batches = patch_source.train_batches(
+        patch_source.Source(records_dir, TRAIN_SPLITS, "mmap"),
+        batch_size=16, seed=0, first_step=0, num_steps=1,
+    )  # fmt: skip
+    machine.run_steps(iter(batches), 0, 1, tf.zeros([3], tf.float64))
+    kinds = {layer.compute_dtype for layer in machine.model.layers}
+    assert precision.removeprefix("mixed_") in kinds
+    assert machine.model.output.dtype == "float32"
+    assert {v.dtype for v in machine.model.trainable_variables} == {"float32"}
+    scaled = isinstance(machine.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
+
+
+@pytest.mark.parametrize("model", choices.MODELS)
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("float32", "float32"),
+        ("mixed_float16", "float32"),
+        ("mixed_bfloat16", "float32"),
+        ("float64", "float64"),
+    ],
+)
+def test_logit_is_as_exact_as_the_weights(model, precision, dtype):
+    with strategy.keras_settings(precision, 0):
+        assert networks.build(model).output.dtype == dtype
+
+
+def test_seed_cnn_has_the_notebooks_parameters():
+    model = networks.build("seed_cnn")
+    assert model.count_params() == 3_411_521
+    assert model.input.dtype == "uint8"
+    assert model.layers[-1].name == "logit"
+
+
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU"
+)
+def test_precision_is_float32_without_a_gpu():
+    assert strategy.resolve_precision("auto") == "float32"
+    assert strategy.resolve_precision("mixed_float16") == "mixed_float16"
+
+
+def test_every_choice_exists():
+    assert set(choices.MODELS) == set(networks._BUILDERS)
+    assert set(choices.OPTIMIZERS) == set(optimizers._KINDS)
+
+
+def test_small_cnn_is_small():
+    assert networks.build("small_cnn").count_params() < 200_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_hidden_unit_of_small_cnn_dies(seed):
+    with strategy.keras_settings(seed=seed):
+        model = networks.build("small_cnn")
+    images = make_clouds(32)
+    # Ten times the rate of the demo, from the first step on.
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    )
+    model.fit(images, np.arange(32) % 2, batch_size=32, epochs=20, verbose=0)
+    hidden = keras.Model(model.input, model.layers[-2].output)
+    assert (hidden(images, training=True).numpy().max(0) > 0).all()
+
+
+class Recorder(keras.callbacks.Callback):
+    """Notes the events that a callback of Keras receives."""
+
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def on_train_begin(self, logs=None):
+        self.events.append("train")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.events.append((epoch, "val_auc" in logs))
+        self.model.stop_training = epoch == 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.events.append("batch")
+
+
+def test_keras_callbacks_receive_events_and_can_stop(records_dir, tmp_path):
+    recorder = Recorder()
+    options = options_for(records_dir, run_dir=str(tmp_path / "run"), epochs=5)
+    result = train.train(options, [recorder])
+    assert result["epoch"] == 2
+    assert recorder.events[:2] == ["train", "batch"]
+    ends = [event for event in recorder.events if isinstance(event, tuple)]
+    assert ends == [(0, True), (1, True)]
+
+
+def test_best_model_takes_uint8_patches(records_dir, tmp_path):
+    options = options_for(records_dir, run_dir=str(tmp_path / "run"), epochs=1)
+    train.train(options)
+    model = keras.models.load_model(run_folder.find_model(options.run_dir))
+    assert model.layers[-1].name == "logit"
+    logit = model(np.zeros((2, 96, 96, 3), np.uint8))
+    assert (logit.shape, logit.dtype) == ((2, 1), tf.float32)
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "told"),
+    [
+        (2, "not finite in step 1, at learning rate 1e.30"),
+        (1, "logits that are no finite"),
+    ],
+)
+def test_divergence_stops_the_run(records_dir, tmp_path, steps_per_epoch, told):
+    source = patch_source.Source(records_dir, TRAIN_SPLITS)
+    batch_size = source.count_patches() // steps_per_epoch
+    options = options_for(
+        records_dir,
+        run_dir=str(tmp_path / "run"),
+        optimizer="sgd",
+        learning_rate=1e30,
+        batch_size=batch_size,
+    )
+    with pytest.raises(FloatingPointError, match=told):
+        train.train(options)
+    assert not (tmp_path / "run" / run_folder.BEST_MODEL).exists()
+
+
+def test_cut_checkpoint_is_passed_over(tmp_path, caplog):
+    folder = str(tmp_path)
+    weight = keras.Variable(np.zeros(1000, np.float32))
+    writer = checkpoints.Writer(folder, keep=3)
+    for step in (1, 2, 3, 4):
+        weight.assign(np.full(1000, step, np.float32))
+        writer.write(step, [weight], {"step": step})
+    writer.wait()
+    names = sorted(os.listdir(folder))
+    assert names == [f"step-00000000{n}.npz" for n in (2, 3, 4)]
+    os.truncate(tmp_path / names[-1], 2000)
+    state = checkpoints.restore_latest(folder, [weight])
+    assert state == {"step": 3}
+    assert set(np.asarray(weight)) == {3.0}
+    assert "step-000000004.npz: damaged" in caplog.text
