@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pcam_tfdata.conversion import write_shard
+from pcam_tfdata.conversion import folds, write_shard
 from pcam_tfdata.records import sharding, tfrecord
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import name_arrays
@@ -125,8 +125,8 @@ def _deal(
     if len(rows) < len(patches):
         ids, names, labels = ids[rows], names[rows], labels[rows]
         slides = None if slides is None else slides[rows]
-    fold_of_row = sharding.assign_folds(
-        sharding.group_patches(ids, slides),
+    fold_of_row = folds.assign_folds(
+        folds.group_patches(ids, slides),
         labels,
         num_folds=num_folds,
         seed=seed,

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.records import sharding
 from pcam_tfdata.sources import catalog, listing, scan_folder
-from pcam_tfdata.system import faults, files, remote
+from pcam_tfdata.system import faults, files, name_arrays, remote
 
 DEALT = "train"
 _LABELS = (schema.NEGATIVE, schema.POSITIVE)
@@ -122,7 +121,7 @@ def _list_split(
         stamps.append(listed.stamps)
         found += listed.faults
     all_names = np.concatenate(names)
-    order = sharding.shuffle_names(all_names, _ORDER_SEED)
+    order = name_arrays.shuffle(all_names, _ORDER_SEED)
     is_stamped = files.is_remote(options.input_dir)
     made = listing.Listing(
         split=ours,

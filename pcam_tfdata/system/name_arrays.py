@@ -4,6 +4,7 @@ Ten million hashes are 400 MB so, and 970 MB as Python's strings in a list.
 """
 
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
@@ -76,6 +77,26 @@ def argsort(*columns: np.ndarray) -> np.ndarray:
         is_tied[:-1] |= ~is_new[1:]
         tied = tied[is_tied]
     return order
+
+
+def shuffle(names: np.ndarray, seed: int) -> np.ndarray:
+    """Returns an order of names that follows from them and the seed alone.
+
+    Args:
+        names: bytes [num_names].
+        seed: Another one gives another order.
+
+    Returns:
+        int64 [num_names], indices of `names`.
+    """
+    prefix = hashlib.sha1(f"{seed}:".encode(), usedforsecurity=False)
+
+    def hash_name(name: bytes) -> bytes:
+        digest = prefix.copy()
+        digest.update(name)
+        return digest.digest()
+
+    return argsort(np.fromiter(map(hash_name, names), "S20", len(names)))
 
 
 def mark_first(ordered: np.ndarray) -> np.ndarray:

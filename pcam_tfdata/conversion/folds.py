@@ -1,0 +1,125 @@
+"""Which fold a patch goes to: grouped by slide, balanced by label. Pure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pcam_tfdata.system import name_arrays
+
+
+def group_patches(
+    ids: Sequence[str], slides: Sequence[str] | None
+) -> np.ndarray:
+    """Returns for each patch the name of the group that must share a fold.
+
+    A group is a slide where slides are known, else an id. Slides that hold the
+    same pixels (equal ids) are one group, named by the first of them in order
+    of name.
+
+    Args:
+        ids: The id of each patch; see `name_arrays.to_array`.
+        slides: The slide of each patch, or None.
+
+    Returns:
+        bytes [num_patches].
+    """
+    ids = name_arrays.to_array(ids)
+    if slides is None:
+        return ids
+    names, slide = np.unique(name_arrays.to_array(slides), return_inverse=True)
+    parent = list(range(len(names)))
+
+    def root(slide: int) -> int:
+        while parent[slide] != slide:
+            parent[slide] = parent[parent[slide]]
+            slide = parent[slide]
+        return slide
+
+    order = name_arrays.argsort(ids)
+    same_id = ids[order[1:]] == ids[order[:-1]]
+    before, after = slide[order[:-1]][same_id], slide[order[1:]][same_id]
+    for pair in np.unique(np.stack([before, after], 1), axis=0).tolist():
+        low, high = sorted(map(root, pair))
+        parent[high] = low
+    return names[np.array(list(map(root, parent)), np.int64)[slide]]
+
+
+def assign_folds(
+    groups: Sequence[str],
+    labels: Sequence[int],
+    *,
+    num_folds: int,
+    seed: int,
+) -> np.ndarray:
+    """Returns the fold of each patch: grouped, balanced by label.
+
+    Depends on the contents alone, never on the order of the arguments.
+
+    Args:
+        groups: The group of each patch; those of one share a fold.
+        labels: 0 or 1 for each patch.
+        num_folds: How many folds.
+        seed: Another seed gives other folds.
+
+    Returns:
+        int64 [num_patches], in [0, num_folds).
+
+    Raises:
+        ValueError: there are fewer groups than folds.
+    """
+    names, group = np.unique(name_arrays.to_array(groups), return_inverse=True)
+    if len(names) < num_folds:
+        raise ValueError(
+            f"found {len(names)} groups of patches that must stay together,"
+            f" expected at least --num_folds={num_folds}. Ask for fewer folds."
+        )
+    labels = np.asarray(labels, np.int64)
+    counts = np.bincount(2 * group + labels, minlength=2 * len(names))
+    counts = counts.reshape(-1, 2)
+    order = name_arrays.shuffle(names, seed)
+    is_single = counts[order].sum(1) == 1
+    fold_of_group = np.empty(len(names), np.int64)
+    _fill(fold_of_group, order[~is_single], counts, num_folds)
+    _deal(fold_of_group, order[is_single], counts, num_folds)
+    return fold_of_group[group]
+
+
+def _fill(
+    fold_of_group: np.ndarray,
+    order: np.ndarray,
+    counts: np.ndarray,
+    num_folds: int,
+) -> None:
+    """Gives each group to the fold where it adds least to the imbalance.
+
+    Greedy descent on the sum over folds and labels of (share of the label)^2,
+    the largest groups first.
+    """
+    sizes = counts[order].sum(1)
+    order = order[np.argsort(-sizes, kind="stable")]
+    shares = counts[order] / np.maximum(counts.sum(0), 1)
+    filled = np.zeros((num_folds, 2))
+    for group, share in zip(order, shares, strict=True):
+        overlap, size = filled @ share, filled.sum(1)
+        # Of equals the emptiest, so that no fold stays empty.
+        fold = np.lexsort((size, overlap))[0]
+        filled[fold] += share
+        fold_of_group[group] = fold
+
+
+def _deal(
+    fold_of_group: np.ndarray,
+    order: np.ndarray,
+    counts: np.ndarray,
+    num_folds: int,
+) -> None:
+    """Deals single patches like cards, one label after the other.
+
+    The emptiest fold begins, so that no fold stays empty.
+    """
+    sizes = np.zeros(num_folds)
+    is_large = counts.sum(1) > 1
+    np.add.at(sizes, fold_of_group[is_large], counts[is_large].sum(1))
+    folds = np.argsort(sizes, kind="stable")
+    dealt = order[np.argsort(counts[order, 1], kind="stable")]
+    fold_of_group[dealt] = folds[np.arange(len(dealt)) % num_folds]
