@@ -1,6 +1,6 @@
 # make demo                  the whole job on made-up patches
 # make demo DATA=FOLDER      the same on Kaggle's folder
-# make test                  tests and linter
+# make test                  linters, types and tests
 # make test-quick            those of the rooms without TensorFlow
 # make test-long             tests that take minutes each
 # make test-beam             tests of Apache Beam and of buckets
@@ -21,6 +21,8 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The rooms that do without TensorFlow.
@@ -43,7 +45,7 @@ peers:
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
 	$(PEERS)/bin/python tools/install_peers.py
 
-$(INSTALLED): setup.py
+$(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || \

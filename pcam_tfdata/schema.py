@@ -32,9 +32,9 @@ def hash_pixels(image: np.ndarray) -> str:
         image: uint8 [96, 96, 3], C-contiguous.
 
     Raises:
-        BufferError, ValueError: `image` is not C-contiguous.
+        BufferError: `image` is not C-contiguous.
     """
-    return hashlib.sha1(image, usedforsecurity=False).hexdigest()
+    return hashlib.sha1(image.data, usedforsecurity=False).hexdigest()
 
 
 def is_hash(name: str) -> bool:

@@ -1,0 +1,73 @@
+"""What is used of TensorFlow and Keras beyond their public interfaces.
+
+`pyproject.toml` bounds their versions for it. Where a newer version fails here,
+the message says which module has to follow.
+"""
+
+import keras
+import pytest
+import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context as eager_context
+
+
+@pytest.mark.parametrize(
+    ("name", "user"),
+    [
+        ("_seed", "pipeline.streamed seeds the order of shuffling"),
+        ("configure_coordination_service", "distribution joins workers"),
+        ("coordination_service", "distribution joins workers"),
+        ("set_config_key_value", "distribution compares workers"),
+        ("get_config_key_value", "distribution compares workers"),
+        ("report_error_to_cluster", "distribution ends all workers"),
+    ],
+)
+def test_eager_context_has(name, user):
+    context = eager_context.context()
+    assert hasattr(context, name), f"{tf.__version__}: {name} is gone; {user}"
+
+
+def test_seed_of_the_eager_context_is_the_global_one():
+    context = eager_context.context()
+    before = context._seed
+    try:
+        tf.random.set_seed(7)
+        assert context._seed == 7
+    finally:
+        context._seed = before
+
+
+def test_jobs_of_the_coordination_service_have_name_and_count():
+    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=2)
+    assert (job.name, job.num_tasks) == ("worker", 2)
+
+
+def test_layers_of_layers_are_listed():
+    inner = keras.Sequential([keras.layers.BatchNormalization()])
+    model = keras.Sequential([keras.Input((4,)), inner])
+    kinds = {type(layer) for layer in model._flatten_layers()}
+    assert keras.layers.BatchNormalization in kinds, (
+        f"{keras.__version__}: distribution.strategy finds no inner layers"
+    )
+
+
+def test_averages_of_an_optimizer_are_in_the_order_of_weights():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    optimizer = keras.optimizers.Adam(use_ema=True)
+    optimizer.build(model.trainable_variables)
+    averages = optimizer._model_variables_moving_average
+    assert [average.shape for average in averages] == [(4, 2), (2,)], (
+        f"{keras.__version__}: training.replica_step finds no averages"
+    )
+
+
+def test_server_of_the_data_service_knows_its_address():
+    dispatcher = tf.data.experimental.service.DispatchServer()
+    worker = tf.data.experimental.service.WorkerServer(
+        tf.data.experimental.service.WorkerConfig(
+            dispatcher_address=dispatcher.target.partition("://")[2]
+        )
+    )
+    assert worker._address.rpartition(":")[-1].isdigit(), (
+        f"{tf.__version__}: data_service.servers cannot say its port"
+    )
