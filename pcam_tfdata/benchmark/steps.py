@@ -192,5 +192,5 @@ def _predict(
     num_patches = num_batches * data.batch_size
     while True:
         batches = open_batches().take(num_batches)
-        found = predictor.predict(batches, num_patches, "predict")
-        yield len(found["row"])
+        logits = predictor.stream(batches, num_patches, "predict")
+        yield len(inference.join(logits)["row"])

@@ -182,8 +182,9 @@ def _predict(options: EvaluateOptions) -> dict[str, np.ndarray]:
     )
     os.makedirs(options.output_dir, exist_ok=True)
     model_path = run_folder.find_model(options.run_dir)
-    return inference.predict_all(
-        patches, model_path, distribution, options.batch_size, "evaluate"
+    predictor = inference.load(model_path, distribution, patches.fill)
+    return inference.join(
+        predictor.stream_patches(patches, options.batch_size, "evaluate")
     )
 
 

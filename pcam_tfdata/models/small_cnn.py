@@ -1,5 +1,7 @@
 """A network that learns on a laptop: 107,489 parameters."""
 
+import functools
+
 import keras
 
 from pcam_tfdata import schema
@@ -18,14 +20,20 @@ def build() -> keras.Model:
     as far as any, moved whole units below 0 on all patches, where no gradient
     reached them any more. The momentum is that of runs with few steps.
     """
+    convolve = functools.partial(
+        keras.layers.Conv2D,
+        padding="same",
+        activation="relu",
+        kernel_initializer="he_normal",
+    )
     image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    x = _convolve(x, 16, 5, strides=2)
+    x = convolve(16, 5, strides=2)(x)
     x = keras.layers.MaxPooling2D(2)(x)
-    x = _convolve(x, 32, 3)
-    x = _convolve(x, 32, 3)
+    x = convolve(32, 3)(x)
+    x = convolve(32, 3)(x)
     x = keras.layers.MaxPooling2D(2)(x)
-    x = _convolve(x, 64, 3)
+    x = convolve(64, 3)(x)
     x = keras.layers.MaxPooling2D(2)(x)
     x = keras.layers.Flatten()(x)
     x = keras.layers.Dropout(0.3)(x)
@@ -37,16 +45,3 @@ def build() -> keras.Model:
     dtype = keras.config.dtype_policy().variable_dtype
     logit = keras.layers.Dense(1, dtype=dtype, name="logit")(x)
     return keras.Model(image, logit, name="small_cnn")
-
-
-def _convolve(
-    x: keras.KerasTensor, filters: int, size: int, strides: int = 1
-) -> keras.KerasTensor:
-    return keras.layers.Conv2D(
-        filters,
-        size,
-        strides=strides,
-        padding="same",
-        activation="relu",
-        kernel_initializer="he_normal",
-    )(x)

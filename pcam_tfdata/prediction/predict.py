@@ -148,11 +148,13 @@ def _predict_missing(
             "%s: %d of %d shards were there.",
             options.output_csv, num_there, num_chosen,
         )  # fmt: skip
+    if not missing:
+        return
+    model_path = run_folder.find_model(options.run_dir)
+    predictor = inference.load(model_path, distribution, patches.fill)
     for run in missing:
-        results = inference.stream_all(
+        results = predictor.stream_patches(
             patches,
-            run_folder.find_model(options.run_dir),
-            distribution,
             options.batch_size,
             "predict",
             first_patch=int(patches.selection.starts[run.start]),
@@ -170,9 +172,10 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
     names = name_arrays.to_text(listed.names)
     sample = merge.read_sample(options, names, left_out)
     patches = patch_source.ImageFiles(listing.list_paths(listed.images))
+    predictor = inference.load(model_path, distribution, patches.fill)
     logits = []
-    for batch in inference.stream_all(
-        patches, model_path, distribution, options.batch_size, "predict"
+    for batch in predictor.stream_patches(
+        patches, options.batch_size, "predict"
     ):
         if patches.faults:  # A file has changed since it was checked.
             raise faults.BadInputError(patches.faults)

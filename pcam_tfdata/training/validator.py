@@ -51,8 +51,10 @@ class Validator:
         Raises:
             FloatingPointError: a logit is not finite.
         """
-        return self._predictor.predict(
-            self._batches, self._num_patches, "validation", check
+        return inference.join(
+            self._predictor.stream(
+                self._batches, self._num_patches, "validation", check
+            )
         )
 
     def gather(

@@ -186,13 +186,13 @@ def test_file_that_changes_meanwhile_ends_the_job(
     run, kaggle_tree, monkeypatch, tmp_path
 ):
     path = list_tiffs(kaggle_tree / "test")[0]
-    stream_all = inference.stream_all
+    stream_patches = inference.Predictor.stream_patches
 
     def spoil(*args, **options):
         path.write_bytes(b"no image")
-        return stream_all(*args, **options)
+        return stream_patches(*args, **options)
 
-    monkeypatch.setattr(inference, "stream_all", spoil)
+    monkeypatch.setattr(inference.Predictor, "stream_patches", spoil)
     with pytest.raises(faults.BadInputError, match=f"{path}: found 8 bytes"):
         run()
     assert not (tmp_path / "s.csv").exists()
