@@ -15,6 +15,7 @@ from absl import app, flags
 from pcam_tfdata import schema
 from pcam_tfdata.distribution import cluster, strategy, tf_config
 from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
 from pcam_tfdata.training import configuration, loop, replica_step
@@ -34,7 +35,8 @@ def main(_) -> None:
                 run_dir=run_dir,
                 batch_size=_BATCH_SIZE.value,
                 epochs=_EPOCHS.value,
-            )
+            ),
+            records_folder.open_folder(_RECORDS_DIR.value),
         )
         one_call = OneCall(options)
         _train(options, one_call)
@@ -61,7 +63,8 @@ class OneCall(keras.callbacks.Callback):
     def __init__(self, options: configuration.TrainOptions) -> None:
         super().__init__()
         self.seconds: list[float] = []
-        training = patch_source.open_patches(options.training())
+        records = records_folder.open_folder(options.records_dir)
+        training = patch_source.open_patches(options.training(records))
         self.num_steps = configuration.last_step(
             1, training.num_patches, options.batch_size
         )
@@ -84,8 +87,9 @@ class OneCall(keras.callbacks.Callback):
 
 def _train(options: configuration.TrainOptions, one_call: OneCall) -> None:
     machine, distribution = _make_trainer(options)
-    training = patch_source.open_patches(options.training())
-    validation = patch_source.open_patches(options.validation())
+    records = records_folder.open_folder(options.records_dir)
+    training = patch_source.open_patches(options.training(records))
+    validation = patch_source.open_patches(options.validation(records))
     group = cluster.Group(tf_config.Job(), distribution)
     run = loop.Loop(options, distribution, machine, training, validation, group)
     run.go_on([one_call])

@@ -10,7 +10,7 @@ import numpy as np
 from absl import app, flags
 from sklearn import linear_model, metrics, pipeline, preprocessing
 
-from pcam_tfdata.records import manifest, tfrecord
+from pcam_tfdata.records import manifest, records_folder, tfrecord
 
 _RECORDS_DIR = flags.DEFINE_string("records_dir", None, "Records folder.")
 _NUM_BINS = 16
@@ -18,7 +18,7 @@ _NUM_BINS = 16
 
 def main(_: list[str]) -> None:
     """Fits and prints."""
-    content = manifest.read(_RECORDS_DIR.value)
+    content = records_folder.open_folder(_RECORDS_DIR.value).content
     names = [split.name for split in content.splits if split.labeled]
     train = [_read_split(split) for split in content.select(names[1:])]
     histograms, labels = map(np.concatenate, zip(*train, strict=True))

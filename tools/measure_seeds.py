@@ -26,6 +26,7 @@ from absl import app, flags
 
 from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
 
@@ -109,7 +110,9 @@ def _measure(
 
 def _read_images(splits: Sequence[str]) -> np.ndarray:
     """Returns some validation patches, uint8 [num_patches, 96, 96, 3]."""
-    source = patch_source.Source(_RECORDS_DIR.value, splits)
+    source = patch_source.Source(
+        records_folder.open_folder(_RECORDS_DIR.value), splits
+    )
     patches = inference.open_patches(source)
     batches = patches.eval_batches(batch_size=_NUM_PATCHES)
     batch = next(iter(batches))

@@ -8,7 +8,6 @@ import numpy as np
 from pcam_tfdata import schema
 from pcam_tfdata.audit import finding, findings, pairs, shifts, text
 from pcam_tfdata.audit import table as patch_tables
-from pcam_tfdata.records import manifest
 from pcam_tfdata.system import csv_files, files, workers
 
 TEXT_FILE = "audit.txt"
@@ -163,7 +162,7 @@ def _describe_folder(folder: patch_tables.Folder) -> dict[str, object]:
     return {
         "records_dir": folder.records_dir,
         "source": folder.source,
-        "manifest_sha256": manifest.hash_manifest(folder.records_dir),
+        "manifest_sha256": folder.records.manifest_sha256,
         "num_patches": folder.num_patches,
     }
 

@@ -1,31 +1,49 @@
 """All patches that an audit looks at, numbered through folders and splits."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas
 
 from pcam_tfdata.audit import scan
-from pcam_tfdata.records import manifest, sidecar
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.system import workers
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A records folder, as the user named it, and what it holds."""
+    """A records folder, opened."""
 
-    records_dir: str
-    content: manifest.Manifest
+    records: records_folder.RecordsFolder
+
+    @property
+    def records_dir(self) -> str:
+        """The folder, as the user named it."""
+        return self.records.path
+
+    @property
+    def content(self) -> manifest.Manifest:
+        """What its manifest says."""
+        return self.records.content
 
     @property
     def source(self) -> str:
         """Kind of source that it was made from, such as `kaggle`."""
         return str(self.content.options.get("source", ""))
 
+    @functools.cached_property
+    def rows(self) -> pandas.DataFrame:
+        """What the sidecar says of the patches."""
+        return self.records.read_sidecar(
+            ["split", "id", "label", "slide", "source_name"]
+        )
+
     @property
     def num_patches(self) -> int:
         """Of all splits."""
-        return sum(split.num_records for split in self.content.splits)
+        return self.records.num_patches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +122,9 @@ def read(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
     Raises:
         FileNotFoundError, ValueError: one is no sound records folder.
     """
-    folders = tuple(Folder(path, manifest.read(path)) for path in records_dirs)
+    folders = tuple(
+        Folder(records_folder.open_folder(path)) for path in records_dirs
+    )
     sections = _sections(folders)
     sizes = [part.num_patches for part in sections]
     slide, slide_names = _read_slides(folders)
@@ -134,11 +154,19 @@ def locate(
     first = 0
     for folder in table.folders:
         after = first + folder.num_patches
-        rows = {number - first for number in wanted if first <= number < after}
-        for row, found in sidecar.read_rows(folder.records_dir, rows):
-            number = first + row
-            _check_id(table, number, folder.records_dir, row, found["id"])
-            places[number] = found
+        for number in sorted(n for n in wanted if first <= n < after):
+            row = number - first
+            found = folder.rows.iloc[row].to_dict()
+            _check_id(table, number, folder.records, row, found["id"])
+            places[number] = {
+                "records_dir": folder.records_dir,
+                "split": found["split"],
+                "row": row,
+                "id": found["id"],
+                "label": int(found["label"]),
+                "slide": found["slide"],
+                "source_name": found["source_name"],
+            }
         first = after
     return places
 
@@ -147,12 +175,11 @@ def _read_slides(
     folders: Sequence[Folder],
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns the slide of each patch, and the names of the slides."""
-    numbers = {"": 0}
-    slides = [
-        sidecar.read_slides(folder.records_dir, folder.content, numbers)
-        for folder in folders
-    ]
-    return np.concatenate(slides), tuple(numbers)
+    slides = [folder.records.read_slides() for folder in folders]
+    numbers, names = pandas.factorize(
+        np.concatenate([[""], *slides]).astype(object)
+    )
+    return numbers[1:], tuple(names)
 
 
 def _shards(folders: Sequence[Folder]) -> list[scan.ShardFile]:
@@ -174,11 +201,15 @@ def _sections(folders: Sequence[Folder]) -> list[Section]:
 
 
 def _check_id(
-    table: Table, number: int, records_dir: str, row: int, found: object
+    table: Table,
+    number: int,
+    records: records_folder.RecordsFolder,
+    row: int,
+    found: object,
 ) -> None:
     expected = table.scanned.ids[number].decode("ascii")
     if found != expected:
         raise ValueError(
-            f"{sidecar.path_of(records_dir)}: found id {found} in row {row},"
+            f"{records.sidecar_path}: found id {found} in row {row},"
             f" expected {expected}, as in the record. See pcam verify."
         )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from pcam_tfdata.benchmark import contender
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import records_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +83,11 @@ def find_data(options: BenchmarkOptions) -> Data:
     Raises:
         FileNotFoundError, ValueError: they are not there, or less than a batch.
     """
-    content = manifest.read(options.records_dir)
-    names = options.splits or [s.name for s in content.splits if s.labeled]
-    num_patches = sum(split.num_records for split in content.select(names))
+    records = records_folder.open_folder(options.records_dir)
+    names = options.splits or [
+        split.name for split in records.content.splits if split.labeled
+    ]
+    num_patches = records.count_patches(names)
     if options.batch_size > num_patches:
         raise ValueError(
             f"--batch_size: found {options.batch_size}, expected at most the"
@@ -96,5 +98,5 @@ def find_data(options: BenchmarkOptions) -> Data:
         tuple(names),
         options.batch_size,
         num_patches,
-        manifest.hash_manifest(options.records_dir),
+        records.manifest_sha256,
     )

@@ -1,13 +1,12 @@
 """The batches of the records, as every benchmark takes them."""
 
-import os
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
 from pcam_tfdata.benchmark import configuration
 from pcam_tfdata.pipeline import batches, patch_source
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import records_folder
 
 _ENDLESS = 1 << 40
 
@@ -25,7 +24,10 @@ def open_patches(
     is how it goes on after the first epoch.
     """
     source = patch_source.Source(
-        data.records_dir, data.splits, input, check_crc=check_crc
+        records_folder.open_folder(data.records_dir),
+        data.splits,
+        input,
+        check_crc=check_crc,
     )
     return patch_source.open_patches(source, devices)
 
@@ -58,12 +60,8 @@ def repeat(batch: object) -> tf.data.Dataset:
 
 def list_shards(data: configuration.Data) -> list[str]:
     """Returns the paths of the shards, in order."""
-    splits = manifest.read(data.records_dir).select(data.splits)
-    return [
-        os.path.join(data.records_dir, shard.name)
-        for split in splits
-        for shard in split.shards
-    ]
+    records = records_folder.open_folder(data.records_dir)
+    return [shard.path for shard in records.list_shards(data.splits)]
 
 
 def draw(ds: tf.data.Dataset, batch_size: int) -> Iterator[int]:

@@ -1,13 +1,12 @@
 """What no input can pass: patches from memory to memory, without TensorFlow."""
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration
-from pcam_tfdata.records import manifest, tfrecord
+from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.system import memory
 
 GATHER = "limit: numpy gather"
@@ -57,11 +56,10 @@ def load_images(data: configuration.Data) -> np.ndarray:
     """Returns all patches: uint8 [num_patches, 96, 96, 3], in memory."""
     array = np.empty((data.num_patches, *schema.IMAGE_SHAPE), np.uint8)
     start = 0
-    for split in manifest.read(data.records_dir).select(data.splits):
-        for shard in split.shards:
-            path = os.path.join(data.records_dir, shard.name)
-            mapped = tfrecord.map_shard(path, shard.num_records, split.layout)
-            end = start + shard.num_records
-            array[start:end] = tfrecord.view_images(mapped, split.layout)
-            start = end
+    records = records_folder.open_folder(data.records_dir)
+    for shard in records.list_shards(data.splits):
+        mapped = tfrecord.map_shard(shard.path, shard.num_records, shard.layout)
+        end = start + shard.num_records
+        array[start:end] = tfrecord.view_images(mapped, shard.layout)
+        start = end
     return array

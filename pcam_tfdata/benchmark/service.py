@@ -17,6 +17,7 @@ from pcam_tfdata.benchmark import (
     results,
 )
 from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 
 _ALONE = "limit: stream, no service"
 _NUM_WORKERS = (1, 2)
@@ -54,7 +55,9 @@ def draw_served(data: configuration.Data, num_workers: int) -> Iterator[int]:
     with _serving(num_workers) as address:
         patches = patch_source.open_patches(
             patch_source.Source(
-                data.records_dir, data.splits, data_service=address
+                records_folder.open_folder(data.records_dir),
+                data.splits,
+                data_service=address,
             )
         )
         ds = feeds.train_batches(data, patches)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pcam_tfdata import schema
 from pcam_tfdata.data_service import service_address, service_epochs, timeouts
 from pcam_tfdata.pipeline import batches, buffers, streamed
-from pcam_tfdata.records import selection
+from pcam_tfdata.records import records_folder
 
 
 class ServedPatches:
@@ -37,11 +37,12 @@ class ServedPatches:
 
     input = "stream"
     order = "that of a tf.data service, never the same twice"
+    source = None
     plan = ""
 
     def __init__(
         self,
-        selected: selection.Selection,
+        selected: records_folder.Selection,
         service: timeouts.Service,
         *,
         num_threads: int = 0,

@@ -23,7 +23,7 @@ from pcam_tfdata.data_service import (
     timeouts,
 )
 from pcam_tfdata.pipeline import batches, streamed
-from pcam_tfdata.records import selection
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import files
 
 Block = tuple[np.ndarray, np.ndarray]
@@ -50,7 +50,7 @@ class Passes:
 
     def __init__(
         self,
-        selected: selection.Selection,
+        selected: records_folder.Selection,
         service: timeouts.Service,
         shuffle_buffer: int,
         seeds: Sequence[int],
@@ -98,7 +98,7 @@ class Passes:
 
     def _read_job(
         self,
-        shards: Sequence[selection.ShardFile],
+        shards: Sequence[records_folder.ShardFile],
         draw: np.random.Generator,
         listener: timeouts.Listener,
     ) -> Iterator[Block]:
@@ -123,7 +123,9 @@ class Passes:
             raise
 
     def _elements(
-        self, shards: Sequence[selection.ShardFile], draw: np.random.Generator
+        self,
+        shards: Sequence[records_folder.ShardFile],
+        draw: np.random.Generator,
     ) -> Iterator[tuple[np.ndarray, ...]]:
         """Yields kind, rows (int64 [n]) and Examples (uint8 [n, bytes])."""
         ds = self._read_shuffled(shards, draw)
@@ -146,7 +148,9 @@ class Passes:
             ) from error
 
     def _read_shuffled(
-        self, shards: Sequence[selection.ShardFile], draw: np.random.Generator
+        self,
+        shards: Sequence[records_folder.ShardFile],
+        draw: np.random.Generator,
     ) -> tf.data.Dataset:
         """Returns what workers do; they have no Python."""
         order = draw.permutation(len(shards))
@@ -174,7 +178,7 @@ class Passes:
     def _check_again(
         self,
         num_missing: int,
-        shards: Sequence[selection.ShardFile],
+        shards: Sequence[records_folder.ShardFile],
         lost_seconds: float,
     ) -> None:
         """Says that patches are asked for again, if that may help.
@@ -215,7 +219,7 @@ def _read_blocks(
     return streamed.read_blocks(path, first_row).map(check)
 
 
-def _end_row(shard: selection.ShardFile) -> int:
+def _end_row(shard: records_folder.ShardFile) -> int:
     return shard.first_row + shard.num_records
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata.data_service import timeouts
-from pcam_tfdata.records import selection, tfrecord
+from pcam_tfdata.records import records_folder, tfrecord
 
 
 class Comparison:
@@ -17,7 +17,7 @@ class Comparison:
         shards: Which may come.
     """
 
-    def __init__(self, shards: Sequence[selection.ShardFile]) -> None:
+    def __init__(self, shards: Sequence[records_folder.ShardFile]) -> None:
         self._shards = sorted(shards, key=lambda shard: shard.first_row)
         self._first_row = np.array([s.first_row for s in self._shards])
         self._is_seen = np.zeros(len(self._shards), bool)
@@ -42,7 +42,7 @@ class Comparison:
             self._compare(self._shards[number], rows[place], starts[place])
 
     def _compare(
-        self, shard: selection.ShardFile, row: int, start: np.ndarray
+        self, shard: records_folder.ShardFile, row: int, start: np.ndarray
     ) -> None:
         record = int(row) - shard.first_row
         try:

@@ -19,7 +19,7 @@ from pcam_tfdata.evaluation import (
 )
 from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import outputs, reading, run_folder
 from pcam_tfdata.system import csv_files, files
 
@@ -79,9 +79,10 @@ def settle(options: EvaluateOptions) -> EvaluateOptions:
             f" {options.run_dir} that tells the run's validation splits,"
             " expected labelled splits of the records. Pass --splits."
         )
-    _check_splits(options.records_dir, splits)
+    records = records_folder.open_folder(options.records_dir)
+    _check_splits(records, splits)
     output_dir = options.output_dir
-    sha256 = manifest.hash_manifest(options.records_dir)
+    sha256 = records.manifest_sha256
     is_own = sha256 == run_folder.read_manifest_sha256(options.run_dir)
     if is_own and set(splits) == set(own_splits):
         output_dir = output_dir or options.run_dir
@@ -129,13 +130,14 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
         FileNotFoundError, ValueError: model, records or splits are not there.
     """
     options = settle(options)
-    subject = _describe_subject(options)
+    records = records_folder.open_folder(options.records_dir)
+    subject = _describe_subject(options, records)
     for warning in subject["warnings"]:
         _logger.warning("Warning: %s", warning)
     _check_output(options)
     # Before the network runs: it may take an hour.
-    slide_of_row = slides.read_slides(options.records_dir)
-    found = _predict(options)
+    slide_of_row = records.read_slides()
+    found = _predict(options, records)
     slide = slide_of_row[found["row"]]
     if (slide == "").any():
         slide = None
@@ -149,22 +151,25 @@ def evaluate(options: EvaluateOptions) -> dict[str, object]:
     return scores
 
 
-def _describe_subject(options: EvaluateOptions) -> dict[str, object]:
+def _describe_subject(
+    options: EvaluateOptions, records: records_folder.RecordsFolder
+) -> dict[str, object]:
     """Returns which network is scored, on what, and why that may say little."""
-    run_dir, records_dir = options.run_dir, options.records_dir
+    run_dir, sha256 = options.run_dir, records.manifest_sha256
     flags = run_folder.read_flags(run_dir)
-    sha256 = manifest.hash_manifest(records_dir)
     return {
         "model": flags.get("model", "network"),
         "splits": list(options.splits),
-        "records_dir": records_dir,
+        "records_dir": options.records_dir,
         "model_sha256": manifest.hash_file(run_folder.find_model(run_dir)),
         "manifest_sha256": sha256,
         "warnings": _list_warnings(run_dir, options.splits, sha256),
     }
 
 
-def _predict(options: EvaluateOptions) -> dict[str, np.ndarray]:
+def _predict(
+    options: EvaluateOptions, records: records_folder.RecordsFolder
+) -> dict[str, np.ndarray]:
     """Makes the folder of the scores; returns `row`, `label` and `logit`."""
     distribution = strategy.make_strategy(
         options.strategy,
@@ -173,7 +178,7 @@ def _predict(options: EvaluateOptions) -> dict[str, np.ndarray]:
     )
     patches = inference.open_patches(
         patch_source.Source(
-            options.records_dir,
+            records,
             options.splits,
             options.input,
             input_threads=options.input_threads,
@@ -259,8 +264,10 @@ def _read_splits(run_dir: str, name: str) -> list[str]:
     return text.split(",") if text else []
 
 
-def _check_splits(records_dir: str, splits: Sequence[str]) -> None:
-    selected = manifest.read(records_dir).select(splits)
+def _check_splits(
+    records: records_folder.RecordsFolder, splits: Sequence[str]
+) -> None:
+    selected = records.content.select(splits)
     unlabeled = [split.name for split in selected if not split.labeled]
     if unlabeled:
         raise ValueError(

@@ -1,42 +1,15 @@
-"""Slides that patches were cut from: who comes from where, scores of each."""
+"""Scores of each slide that patches were cut from."""
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
 
 from pcam_tfdata.evaluation import metrics
-from pcam_tfdata.records import manifest
-from pcam_tfdata.system import csv_files
 
 COLUMNS = (
     "slide", "num_patches", "num_positive", "auc", "accuracy",
     "mean_probability", "nll",
 )  # fmt: skip
-
-
-def read_slides(records_dir: str) -> np.ndarray:
-    """Reads the slide of every record of a folder.
-
-    Returns:
-        str [num_records], by the sidecar's row; "" where it is unknown.
-
-    Raises:
-        FileNotFoundError, ValueError: the sidecar is not there, or is not that
-            of these records.
-    """
-    path = os.path.join(records_dir, manifest.SIDECAR_FILE)
-    rows = csv_files.read_csv(path, ("row", "slide"))
-    content = manifest.read(records_dir)
-    num_records = sum(split.num_records for split in content.splits)
-    if [row for row, _ in rows] != [str(row) for row in range(num_records)]:
-        raise ValueError(
-            f"{path}: found {len(rows):,} rows, expected rows 0 to"
-            f" {num_records - 1:,} in order, one for each record. Copy the file"
-            " again or convert again."
-        )
-    manifest.check_sidecar(records_dir)
-    return np.array([slide for _, slide in rows])
 
 
 def score_slides(

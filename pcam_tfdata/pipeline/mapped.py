@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.pipeline import batches, buffers, order
-from pcam_tfdata.records import selection, tfrecord
+from pcam_tfdata.records import records_folder, tfrecord
 
 # Patches copied at a time: few enough for the processor's cache to hold, since
 # NumPy gathers into a temporary array; many enough to outweigh the call.
@@ -38,16 +38,18 @@ class MappedPatches:
         input: Its name among `choices.INPUTS`.
         selection: As given.
         order: What training follows; two ways of one order give one run.
-        plan: Set by `pipeline.open_patches`: which way in, and why.
+        source: Set by `patch_source.open_patches`: what was opened.
+        plan: Set by `patch_source.open_patches`: which way in, and why.
     """
 
     input = "mmap"
     order = "a permutation"
+    source = None
     plan = ""
 
     def __init__(
         self,
-        selected: selection.Selection,
+        selected: records_folder.Selection,
         *,
         num_threads: int = 0,
         check_crc: bool = True,
@@ -197,7 +199,7 @@ class _Memory:
     records are ever looked at.
     """
 
-    def __init__(self, selected: selection.Selection) -> None:
+    def __init__(self, selected: records_folder.Selection) -> None:
         shards = selected.shards
         self._maps = _map_shards(shards)
         address = np.array([m.ctypes.data for m in self._maps], np.int64)
@@ -273,7 +275,7 @@ class _Memory:
         return label, length
 
 
-def _map_shards(shards: Sequence[selection.ShardFile]) -> list[np.ndarray]:
+def _map_shards(shards: Sequence[records_folder.ShardFile]) -> list[np.ndarray]:
     """Returns the mapped files, each mapped once in this process.
 
     TensorFlow keeps every NumPy function that a dataset calls, and with it the

@@ -35,8 +35,8 @@ from pcam_tfdata.data_service import served, service_address, timeouts
 from pcam_tfdata.pipeline import mapped, planning, resident, streamed
 from pcam_tfdata.pipeline.batches import Batch, Portion, fit_batch_size, whole
 from pcam_tfdata.pipeline.image_files import ImageFiles
-from pcam_tfdata.records import manifest, selection, tfrecord
-from pcam_tfdata.system import memory
+from pcam_tfdata.records import records_folder, tfrecord
+from pcam_tfdata.system import files, memory
 
 __all__ = [
     "Batch",
@@ -66,7 +66,8 @@ class Source:
     """The patches of some splits of a records folder, and the way in.
 
     Attributes:
-        records_dir: The folder; for `stream` also a URL such as gs://….
+        records: The folder, opened; for `stream` it may be at a URL such as
+            gs://….
         splits: Names, such as ("fold1", "fold2").
         input: One of `choices.INPUTS`.
         input_threads: Of the pipeline; 0 for as many as it can use.
@@ -80,7 +81,7 @@ class Source:
         data_service_timeout_seconds: How long it may be silent.
     """
 
-    records_dir: str
+    records: records_folder.RecordsFolder
     splits: Sequence[str]
     input: str = "auto"
     input_threads: int = 0
@@ -92,9 +93,11 @@ class Source:
 
     def count_patches(self) -> int:
         """Returns how many patches the splits hold."""
-        content = manifest.read(self.records_dir)
-        splits = content.select(self.splits)
-        return sum(split.num_records for split in splits)
+        return self.records.count_patches(self.splits)
+
+    def count_labels(self) -> tuple[int, int]:
+        """Returns how many patches have label 0, and how many label 1."""
+        return self.records.count_labels(self.splits)
 
 
 def open_patches(source: Source, devices: Sequence[str] = ()) -> Patches:
@@ -116,15 +119,31 @@ def open_patches(source: Source, devices: Sequence[str] = ()) -> Patches:
             not fit the way in.
         ConnectionError: no dispatcher of a tf.data service answers.
     """
+    _refuse_unreadable(source.records.path)
     if source.data_service:
         return _open_served(source)
-    selected = selection.select(source.records_dir, source.splits)
+    selected = source.records.select_patches(source.splits)
     kind, reason = _plan(source, selected, devices)
     patches = _open_as(kind, source, selected, devices)
+    patches.source = source
     patches.plan = f"{kind}, {reason}"
     if kind != "stream" and source.cache != "none":
         patches.plan += "; it needs no --cache"
     return patches
+
+
+def _refuse_unreadable(records_dir: str) -> None:
+    """Refuses a store that fsspec opens, and TensorFlow, which reads, not."""
+    scheme = records_dir.partition("://")[0]
+    if (
+        files.is_remote(records_dir)
+        and scheme not in tf.io.gfile.get_registered_schemes()
+    ):
+        raise ValueError(
+            f"{records_dir}: found records in a store, expected a folder on a"
+            f" disk: TensorFlow reads no {scheme}:// here. Copy the records to"
+            " a disk."
+        )
 
 
 def _open_served(source: Source) -> served.ServedPatches:
@@ -140,11 +159,12 @@ def _open_served(source: Source) -> served.ServedPatches:
             )
     address = service_address.parse(source.data_service, "--data_service")
     patches = served.ServedPatches(
-        selection.select(source.records_dir, source.splits),
+        source.records.select_patches(source.splits),
         timeouts.Service(address, source.data_service_timeout_seconds),
         num_threads=source.input_threads,
         shuffle_megabytes=source.shuffle_megabytes,
     )
+    patches.source = source
     patches.plan = (
         f"stream, by the tf.data service at {address}; its order is never the"
         " same twice"
@@ -155,7 +175,7 @@ def _open_served(source: Source) -> served.ServedPatches:
 def _open_as(
     kind: str,
     source: Source,
-    selected: selection.Selection,
+    selected: records_folder.Selection,
     devices: Sequence[str],
 ) -> Patches:
     if kind == "stream":
@@ -251,7 +271,7 @@ def damage_named(*opened: Patches) -> Iterator[None]:
         raise
 
 
-def _find_damage(selected: selection.Selection, offset: int) -> None:
+def _find_damage(selected: records_folder.Selection, offset: int) -> None:
     """Looks at the record at a byte in each shard: TensorFlow names no file."""
     for shard in selected.shards:
         record = offset // shard.layout.record_bytes
@@ -261,7 +281,7 @@ def _find_damage(selected: selection.Selection, offset: int) -> None:
 
 
 def _plan(
-    source: Source, selected: selection.Selection, devices: Sequence[str]
+    source: Source, selected: records_folder.Selection, devices: Sequence[str]
 ) -> tuple[str, str]:
     sizes: dict[str, int] = {}
     for shard in selected.shards:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from pcam_tfdata import choices
-from pcam_tfdata.records import selection
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import files
 
 # Of main memory: other programs grow, and so does this one.
@@ -64,7 +64,7 @@ def choose(demand: Demand, free_memory: int | None) -> tuple[str, str]:
     return chosen, reason
 
 
-def is_remote(selected: selection.Selection) -> bool:
+def is_remote(selected: records_folder.Selection) -> bool:
     """Returns whether shards are not on a disk."""
     return any(files.is_remote(shard.path) for shard in selected.shards)
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.pipeline import batches, mapped, order
-from pcam_tfdata.records import selection
+from pcam_tfdata.records import records_folder
 
 # Gathered as wide integers: TensorFlow has no gather of uint8 on GPUs, and a
 # tensor of more than 2^31 elements may overflow its index.
@@ -39,11 +39,13 @@ class ResidentPatches:
         input: Its name among `choices.INPUTS`.
         selection: Which patches.
         order: As of the mapped ones.
-        plan: Set by `pipeline.open_patches`: which way in, and why.
+        source: Set by `patch_source.open_patches`: what was opened.
+        plan: Set by `patch_source.open_patches`: which way in, and why.
     """
 
     input = "device"
     order = mapped.MappedPatches.order
+    source = None
     plan = ""
 
     def __init__(
@@ -162,7 +164,7 @@ def _place(words: np.ndarray, device: str) -> tf.Tensor:
         ) from error
 
 
-def _split_starts(selected: selection.Selection) -> list[int]:
+def _split_starts(selected: records_folder.Selection) -> list[int]:
     """Returns the first patch of each split, and how many there are in all."""
     shards = selected.shards
     firsts = [

@@ -18,7 +18,7 @@ from tensorflow.python.eager import context as eager_context
 
 from pcam_tfdata import schema
 from pcam_tfdata.pipeline import batches, buffers
-from pcam_tfdata.records import selection, tfrecord
+from pcam_tfdata.records import records_folder, tfrecord
 
 NUM_OPEN_FILES = 4
 _NUM_PARSING = 2
@@ -46,16 +46,18 @@ class StreamedPatches:
         input: Its name among `choices.INPUTS`.
         selection: As given.
         order: What training follows; two ways of one order give one run.
-        plan: Set by `pipeline.open_patches`: which way in, and why.
+        source: Set by `patch_source.open_patches`: what was opened.
+        plan: Set by `patch_source.open_patches`: which way in, and why.
     """
 
     input = "stream"
     order = "a shuffle buffer"
+    source = None
     plan = ""
 
     def __init__(
         self,
-        selected: selection.Selection,
+        selected: records_folder.Selection,
         *,
         num_threads: int = 0,
         shuffle_megabytes: int = 128,
@@ -215,7 +217,7 @@ def _cut(
     return tuple(part[places.start : places.stop] for part in (row, example))
 
 
-def shuffle_buffer(selected: selection.Selection, megabytes: int) -> int:
+def shuffle_buffer(selected: records_folder.Selection, megabytes: int) -> int:
     """Returns the number of records of a shuffle buffer."""
     record_bytes = max(shard.layout.record_bytes for shard in selected.shards)
     wanted = megabytes * _MEGABYTE // record_bytes

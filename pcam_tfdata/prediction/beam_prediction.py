@@ -6,7 +6,7 @@ import os
 
 from pcam_tfdata.beam import beam_pool
 from pcam_tfdata.prediction import configuration, merge, predict
-from pcam_tfdata.records import selection
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import versions
 
 _SHARDS_PER_TASK = 8  # A task loads the network, which takes seconds.
@@ -39,7 +39,8 @@ def predict_records(
         records_dir=os.path.abspath(options.records_dir),
         output_csv=os.path.abspath(options.output_csv),
     )
-    shards = selection.select(options.records_dir, [options.split]).shards
+    records = records_folder.open_folder(options.records_dir)
+    shards = records.select_patches([options.split]).shards
     writer = merge.Writer(options, shards)  # So is a bad sample.
     folder = f"{options.output_csv}.beam"
     expected = versions.of_prediction()

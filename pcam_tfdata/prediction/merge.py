@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from pcam_tfdata.prediction import configuration, parts, submission
-from pcam_tfdata.records import manifest, selection
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
 
@@ -29,7 +29,8 @@ def merge(options: configuration.PredictOptions) -> int:
         RuntimeError: a process is writing parts.
     """
     configuration.check_output(options, stays_in_parts=True)
-    shards = selection.select(options.records_dir, [options.split]).shards
+    records = records_folder.open_folder(options.records_dir)
+    shards = records.select_patches([options.split]).shards
     with open_parts(options, shards) as done:
         return Writer(options, shards).write(done)
 
@@ -37,7 +38,7 @@ def merge(options: configuration.PredictOptions) -> int:
 @contextlib.contextmanager
 def open_parts(
     options: configuration.PredictOptions,
-    shards: Sequence[selection.ShardFile],
+    shards: Sequence[records_folder.ShardFile],
 ) -> Iterator[parts.Parts]:
     """Opens the parts of all shards of a split; at the end they are removed.
 
@@ -67,13 +68,15 @@ def describe_job(options: configuration.PredictOptions) -> dict[str, str]:
         "model_sha256": manifest.hash_file(
             run_folder.find_model(options.run_dir)
         ),
-        "manifest_sha256": manifest.hash_manifest(options.records_dir),
+        "manifest_sha256": records_folder.open_folder(
+            options.records_dir
+        ).manifest_sha256,
         "split": options.split,
     }
 
 
 def list_missing(
-    shards: Sequence[selection.ShardFile], chosen: slice, done: parts.Parts
+    shards: Sequence[records_folder.ShardFile], chosen: slice, done: parts.Parts
 ) -> list[slice]:
     """Returns the runs of shards, of those chosen, that have no sound part."""
     places = itertools.groupby(
@@ -101,7 +104,7 @@ class Writer:
     def __init__(
         self,
         options: configuration.PredictOptions,
-        shards: Sequence[selection.ShardFile],
+        shards: Sequence[records_folder.ShardFile],
     ) -> None:
         self._options = options
         self._shards = shards
@@ -150,7 +153,7 @@ def _check_names(
             f"{path}: found {len(hashes):,} rows of {options.split}, expected"
             f" {num_patches:,}. Convert again."
         )
-    manifest.check_sidecar(options.records_dir)
+    records_folder.open_folder(options.records_dir).check_sidecar()
     hashes.sort()
     return bool((hashes[1:] == hashes[:-1]).any())
 
@@ -182,7 +185,7 @@ def read_sample(
 
 def _describe_missing(
     options: configuration.PredictOptions,
-    shards: Sequence[selection.ShardFile],
+    shards: Sequence[records_folder.ShardFile],
     missing: Sequence[slice],
 ) -> str:
     num_missing = sum(run.stop - run.start for run in missing)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from pcam_tfdata.records import selection
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import files, locks
 
 _JOB = "job.json"
@@ -38,7 +38,7 @@ class Parts:
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def has(self, shard: selection.ShardFile) -> bool:
+    def has(self, shard: records_folder.ShardFile) -> bool:
         """Returns whether a shard has a sound part."""
         try:
             self.read(shard)
@@ -46,7 +46,7 @@ class Parts:
             return False
         return True
 
-    def read(self, shard: selection.ShardFile) -> np.ndarray:
+    def read(self, shard: records_folder.ShardFile) -> np.ndarray:
         """Returns the logits of a shard.
 
         Raises:
@@ -62,22 +62,22 @@ class Parts:
             )
         return np.frombuffer(found, _LOGIT)
 
-    def write(self, shard: selection.ShardFile, logit: np.ndarray) -> None:
+    def write(self, shard: records_folder.ShardFile, logit: np.ndarray) -> None:
         """Writes the part of a shard, whole or not at all."""
         with files.open_whole(
             self._path(shard), "wb", sync=True, is_shared=True
         ) as file:
             file.write(logit.astype(_LOGIT).tobytes())
 
-    def _path(self, shard: selection.ShardFile) -> str:
+    def _path(self, shard: records_folder.ShardFile) -> str:
         name = os.path.basename(shard.path)
         return os.path.join(self._folder, f"{name}{_ENDING}")
 
 
 def cut(
     results: Iterable[dict[str, np.ndarray]],
-    shards: Sequence[selection.ShardFile],
-) -> Iterator[tuple[selection.ShardFile, np.ndarray]]:
+    shards: Sequence[records_folder.ShardFile],
+) -> Iterator[tuple[records_folder.ShardFile, np.ndarray]]:
     """Yields shards with their logits, each as soon as it is complete.
 
     Args:

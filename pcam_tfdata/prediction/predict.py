@@ -20,6 +20,7 @@ from pcam_tfdata.distribution import strategy
 from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.prediction import configuration, merge, parts, submission
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.sources import kaggle, listing
 from pcam_tfdata.system import faults, files, name_arrays, workers
@@ -85,7 +86,7 @@ def _open(
     distribution = _make_strategy(options)
     patches = inference.open_patches(
         patch_source.Source(
-            options.records_dir,
+            records_folder.open_folder(options.records_dir),
             [options.split],
             options.input,
             input_threads=options.input_threads,

@@ -10,7 +10,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import typing
 from collections.abc import Sequence
+from typing import Any
 
 from pcam_tfdata import schema
 from pcam_tfdata.records import tfrecord
@@ -176,37 +178,49 @@ def check_sidecar(records_dir: str) -> None:
         )
 
 
-def read(records_dir: str) -> Manifest:
-    """Returns what `records_dir` holds.
+def parse(data: bytes, path: str) -> Manifest:
+    """Returns what a manifest says.
+
+    Args:
+        data: The bytes of its file.
+        path: Its file, for the message.
 
     Raises:
-        FileNotFoundError: it is not a finished records folder.
-        ValueError: its manifest is damaged or of another format.
-        RuntimeError: it is remote, and a package is missing.
+        ValueError: it is damaged or of another format.
     """
-    files.require(records_dir)
-    path = os.path.join(records_dir, MANIFEST_FILE)
-    content = _read_json(path)
     try:
-        found = content["format_version"]
-        if found != FORMAT_VERSION:
+        content = json.loads(data)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: found no JSON ({error}). Convert again."
+        ) from error
+    try:
+        if content["format_version"] != FORMAT_VERSION:
             raise ValueError(
-                f"{path}: found format {found}, expected {FORMAT_VERSION}."
-                " Convert again with this version."
+                f"{path}: found format {content['format_version']}, expected"
+                f" {FORMAT_VERSION}. Convert again with this version."
             )
-        found = Manifest(
-            splits=tuple(_split(split) for split in content["splits"]),
-            options=content["options"],
-            versions=content["versions"],
-            file_sha256=content["file_sha256"],
-        )
-        _check(found)
-        return found
-    except (KeyError, TypeError, AttributeError) as error:
+        manifest = _decode(Manifest, content, "")
+        _check(manifest)
+        return manifest
+    except (KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: found no usable {error}, expected the manifest of a"
             " records folder. Convert again."
         ) from error
+
+
+def read(records_dir: str) -> Manifest:
+    """Returns what `records_dir` holds; see `records_folder.open_folder`."""
+    path = os.path.join(records_dir, MANIFEST_FILE)
+    files.require(records_dir)
+    if files.size(path) is None:
+        raise FileNotFoundError(
+            f"{path}: not found, expected a records folder made by"
+            " `pcam convert_to_tfrecords`. Check the path."
+        )
+    with files.open_file(path, "rb") as file:
+        return parse(file.read(), path)
 
 
 def hash_manifest(records_dir: str) -> str:
@@ -223,62 +237,73 @@ def hash_file(path: str) -> str:
     return digest.hexdigest()
 
 
+def _decode(kind: Any, content: Any, name: str) -> Any:
+    """Returns JSON as a value of a type, such as a dataclass of tuples.
+
+    Raises:
+        KeyError: the part of this name is missing, or of another type.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        _require(isinstance(content, dict), name)
+        return kind(
+            **{
+                key: _decode(
+                    part, content.get(key), f"{name}.{key}".lstrip(".")
+                )
+                for key, part in typing.get_type_hints(kind).items()
+            }
+        )
+    if origin is tuple:
+        _require(isinstance(content, list), name)
+        return tuple(
+            _decode(arguments[0], part, f"{name}[{number}]")
+            for number, part in enumerate(content)
+        )
+    if origin is dict:
+        _require(isinstance(content, dict), name)
+        return {
+            key: _decode(arguments[1], part, f"{name}.{key}")
+            for key, part in content.items()
+        }
+    if kind is int:  # Of True, too, `isinstance` says that it is one.
+        _require(type(content) is int and 0 <= content < 1 << 63, name)
+    elif kind is float:
+        _require(type(content) in (int, float), name)
+    elif kind is not object:
+        _require(type(content) is kind, name)
+    return content
+
+
 def _check(manifest: Manifest) -> None:
     """Refuses contents that nothing else could be computed from."""
     _require(manifest.splits, "splits")
-    _require(_is_table(manifest.options, object), "options")
-    _require(_is_table(manifest.versions, str), "versions")
-    _require(_is_table(manifest.file_sha256, str), "file_sha256")
     for split in manifest.splits:
-        _check_split(split)
+        layout = tfrecord.layout(labeled=split.labeled)
+        _require(split.layout == layout, f"layout of {split.name}")
+        labels = {"0", "1"} if split.labeled else {str(schema.UNLABELED)}
+        _require(
+            split.class_counts.keys() == labels
+            and sum(split.class_counts.values()) == split.num_records,
+            f"class_counts of {split.name}",
+        )
+        for values in (split.channel_mean, split.channel_std):
+            _require(
+                len(values) == schema.NUM_CHANNELS
+                and all(0 <= value <= 255 for value in values),
+                f"statistics of {split.name}",
+            )
     shards = [shard.name for split in manifest.splits for shard in split.shards]
     for what, names in (
         ("name of a split", [split.name for split in manifest.splits]),
         ("name of a shard", shards),
-        ("name of a file", manifest.file_sha256),
+        ("name of a file", list(manifest.file_sha256)),
     ):
         are_plain = all(
             name == os.path.basename(name) and name not in ("", ".", "..")
             for name in names
         )
         _require(are_plain and len(set(names)) == len(names), what)
-
-
-def _check_split(split: Split) -> None:
-    labels = ("0", "1") if split.labeled else (str(schema.UNLABELED),)
-    counts = split.class_counts
-    _require(isinstance(split.name, str), "name of a split")
-    _require(isinstance(split.labeled, bool), f"labels of {split.name}")
-    layout = tfrecord.layout(labeled=split.labeled)
-    _require(split.layout == layout, f"layout of {split.name}")
-    for shard in split.shards:
-        _require(isinstance(shard.name, str), "name of a shard")
-        _require(isinstance(shard.sha256, str), f"sha256 of {shard.name}")
-        for count in (shard.num_records, shard.num_bytes):
-            _require(_is_count(count), f"size of {shard.name}")
-    is_sum = (
-        _is_table(counts, int)
-        and sorted(counts) == sorted(labels)
-        and all(map(_is_count, counts.values()))
-        and sum(counts.values()) == split.num_records
-    )
-    _require(is_sum, f"class_counts of {split.name}")
-    for values in (split.channel_mean, split.channel_std):
-        are_pixels = len(values) == schema.IMAGE_SHAPE[-1] and all(
-            type(value) in (int, float) and 0 <= value <= 255
-            for value in values
-        )
-        _require(are_pixels, f"statistics of {split.name}")
-
-
-def _is_table(found: object, kind: type) -> bool:
-    return isinstance(found, dict) and all(
-        isinstance(value, kind) for value in found.values()
-    )
-
-
-def _is_count(found: object) -> bool:
-    return type(found) is int and 0 <= found < 1 << 63  # True is an int.
 
 
 def _require(is_right: object, what: str) -> None:
@@ -289,33 +314,6 @@ def _require(is_right: object, what: str) -> None:
 def _write_json(records_dir: str, name: str, content: object) -> None:
     text = json.dumps(content, indent=1) + "\n"
     files.write_text(os.path.join(records_dir, name), text)
-
-
-def _read_json(path: str) -> dict[str, object]:
-    if files.size(path) is None:
-        raise FileNotFoundError(
-            f"{path}: not found, expected a records folder made by"
-            " `pcam convert_to_tfrecords`. Check the path."
-        )
-    with files.open_file(path) as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}: found no JSON ({error}). Convert again."
-            ) from error
-
-
-def _split(content: dict) -> Split:
-    return Split(
-        name=content["name"],
-        labeled=content["labeled"],
-        layout=tfrecord.Layout(**content["layout"]),
-        shards=tuple(Shard(**shard) for shard in content["shards"]),
-        class_counts=content["class_counts"],
-        channel_mean=tuple(content["channel_mean"]),
-        channel_std=tuple(content["channel_std"]),
-    )
 
 
 def _dataset_info(manifest: Manifest) -> dict[str, object]:

@@ -5,10 +5,8 @@ import json
 import os
 
 import numpy as np
-import pandas
 
-from pcam_tfdata.records import manifest, tfrecord
-from pcam_tfdata.system import files
+from pcam_tfdata.records import records_folder, tfrecord
 
 OVERVIEW_JSON = "overview.json"
 OVERVIEW_TEXT = "overview.txt"
@@ -30,13 +28,9 @@ def summarize(records_dir: str) -> dict[str, object]:
     Raises:
         FileNotFoundError, ValueError: it is no records folder.
     """
-    content = manifest.read(records_dir)
-    manifest.check_sidecar(records_dir)
-    path = os.path.join(records_dir, manifest.SIDECAR_FILE)
-    with files.open_file(path, "rb") as file:
-        rows = pandas.read_csv(
-            file, usecols=["split", "id", "slide"], dtype=str
-        )
+    records = records_folder.open_folder(records_dir)
+    content = records.content
+    rows = records.read_sidecar(["split", "id", "slide"]).replace("", None)
     unique = rows.groupby("split").nunique()
     return {
         "num_patches": len(rows),
@@ -57,7 +51,7 @@ def summarize(records_dir: str) -> dict[str, object]:
             for split in content.splits
         ],
         "options": content.options,
-        "manifest_sha256": manifest.hash_manifest(records_dir),
+        "manifest_sha256": records.manifest_sha256,
     }
 
 
@@ -112,26 +106,21 @@ def write_summary(output_dir: str, summary: dict[str, object]) -> None:
 
 def sample_patches(records_dir: str, num_patches: int, seed: int) -> Sample:
     """Returns patches drawn from the labelled splits, without repetition."""
-    content = manifest.read(records_dir)
-    images, labels = [], []
-    rng = np.random.default_rng(seed)
-    places = [
-        (split, shard, record)
-        for split in content.splits
-        if split.labeled
-        for shard in split.shards
-        for record in range(shard.num_records)
+    shards = [
+        shard
+        for shard in records_folder.open_folder(records_dir).list_shards()
+        if shard.labeled
     ]
-    count = min(num_patches, len(places))
-    for place in rng.choice(len(places), count, replace=False):
-        split, shard, record = places[place]
-        path = os.path.join(records_dir, shard.name)
-        size = split.layout.record_bytes
-        tfrecord.check_size(
-            path, files.size(path), shard.num_records, split.layout
-        )
-        data = files.read_bytes(path, record * size, size)
-        one = np.frombuffer(data, np.uint8)[np.newaxis]
-        images.append(tfrecord.view_images(one, split.layout)[0])
-        labels.append(int(one[0, split.layout.label_offset]))
+    starts = np.cumsum([0, *(shard.num_records for shard in shards)])
+    rng = np.random.default_rng(seed)
+    count = min(num_patches, int(starts[-1]))
+    images, labels = [], []
+    for patch in rng.choice(starts[-1], count, replace=False):
+        number = int(np.searchsorted(starts, patch, "right")) - 1
+        shard = shards[number]
+        shard.check()
+        data = shard.read_record(int(patch - starts[number]))
+        record = np.frombuffer(data, np.uint8)[np.newaxis]
+        images.append(tfrecord.view_images(record, shard.layout)[0])
+        labels.append(int(record[0, shard.layout.label_offset]))
     return Sample(np.stack(images), np.array(labels, np.int64))

@@ -1,14 +1,13 @@
 """Checks a records folder against its manifest, byte by byte."""
 
+import collections
 import dataclasses
 import hashlib
 import os
 
-import numpy as np
-
 from pcam_tfdata import schema
-from pcam_tfdata.records import manifest, tfrecord
-from pcam_tfdata.system import csv_files, files, workers
+from pcam_tfdata.records import manifest, records_folder, tfrecord
+from pcam_tfdata.system import files, workers
 
 _COUNT_EVERY = 256
 
@@ -17,9 +16,8 @@ _COUNT_EVERY = 256
 class VerifyTask:
     """A shard file, what the manifest says of it, and its sidecar ids."""
 
-    path: str
-    split: manifest.Split
-    shard: manifest.Shard
+    file: records_folder.ShardFile
+    sha256: str
     ids: tuple[str, ...]
 
 
@@ -33,132 +31,121 @@ def verify(records_dir: str, *, num_workers: int = 0) -> list[str]:
     Raises:
         FileNotFoundError, ValueError: it is no records folder at all.
     """
-    content = manifest.read(records_dir)
-    problems = _file_problems(records_dir, content)
-    tasks = _plan(records_dir, content)
+    records = records_folder.open_folder(records_dir)
+    problems = _file_problems(records)
+    tasks = _list_tasks(records)
     with workers.Workers(num_workers) as pool:
         parts = pool.map(
             verify_shard,
             tasks,
-            num_patches=sum(split.num_records for split in content.splits),
+            num_patches=records.num_patches,
             description="verify",
         )
-    counts: dict[str, np.ndarray] = {}
-    for task, (shard_problems, label_counts) in zip(tasks, parts, strict=True):
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    for task, (shard_problems, labels) in zip(tasks, parts, strict=True):
         problems += shard_problems
-        counts[task.split.name] = counts.get(task.split.name, 0) + label_counts
-    return problems + _count_problems(content, counts)
+        for label, count in labels.items():
+            counts[task.file.split, label] += count
+    return problems + _count_problems(records.content, counts)
 
 
-def verify_shard(task: VerifyTask) -> tuple[list[str], np.ndarray]:
-    """Returns the faults of one shard, and its patches of label 0, 1, -1."""
-    label_counts = np.zeros(3, np.int64)
-    size = files.size(task.path)
+def verify_shard(task: VerifyTask) -> tuple[list[str], dict[str, int]]:
+    """Returns the faults of one shard, and its sound patches of each label."""
+    labels: collections.Counter[str] = collections.Counter()
+    shard, layout = task.file, task.file.layout
+    size = files.size(shard.path)
     if size is None:
-        return [f"{task.path}: not found. Convert again."], label_counts
+        return [f"{shard.path}: not found. Convert again."], labels
     problems = []
-    if size != task.shard.num_bytes:
+    if size != shard.num_bytes:
         problems.append(
-            f"{task.path}: found {size:,} bytes, expected"
-            f" {task.shard.num_bytes:,}. Copy the file again or convert again."
+            f"{shard.path}: found {size:,} bytes, expected"
+            f" {shard.num_bytes:,}. Copy the file again or convert again."
         )
     digest = hashlib.sha256()
-    layout = task.split.layout
-    with files.open_file(task.path, "rb") as file:
-        for place in range(task.shard.num_records):
+    with files.open_file(shard.path, "rb") as file:
+        for number in range(shard.num_records):
             record = file.read(layout.record_bytes)
             digest.update(record)
-            fault = _record_fault(record, task, place)
-            if fault:
+            if fault := _record_fault(record, task, number):
                 problems.append(
-                    f"{task.path}: record {place} (byte"
-                    f" {place * layout.record_bytes:,}): {fault}."
+                    f"{shard.path}: record {number} (byte"
+                    f" {number * layout.record_bytes:,}): {fault}."
                 )
                 if len(record) < layout.record_bytes:
                     break
                 continue
-            labeled = task.split.labeled
-            label_counts[record[layout.label_offset] if labeled else -1] += 1
-            if place % _COUNT_EVERY == 0:
+            label = record[layout.label_offset] if shard.labeled else -1
+            labels[str(label)] += 1
+            if number % _COUNT_EVERY == 0:
                 workers.count_done(
-                    min(_COUNT_EVERY, task.shard.num_records - place)
+                    min(_COUNT_EVERY, shard.num_records - number)
                 )
         digest.update(file.read())
-    if digest.hexdigest() != task.shard.sha256:
+    if digest.hexdigest() != task.sha256:
         problems.append(
-            f"{task.path}: found SHA-256 {digest.hexdigest()}, expected"
-            f" {task.shard.sha256}. Copy the file again or convert again."
+            _describe_hash(shard.path, digest.hexdigest(), task.sha256)
         )
-    return problems, label_counts
+    return problems, labels
 
 
-def _plan(records_dir: str, content: manifest.Manifest) -> list[VerifyTask]:
-    path = os.path.join(records_dir, manifest.SIDECAR_FILE)
+def _list_tasks(records: records_folder.RecordsFolder) -> list[VerifyTask]:
     try:
-        rows = csv_files.read_csv(path, ("shard", "id"))
+        ids = records.read_sidecar(["id"])["id"].tolist()
     except (OSError, ValueError):
-        rows = []  # Its hash has told.
-    ids: dict[str, list[str]] = {}
-    for shard, patch_id in rows:
-        ids.setdefault(shard, []).append(patch_id)
+        ids = []  # What is wrong with it is said where files are checked.
+    sha256 = [
+        s.sha256 for split in records.content.splits for s in split.shards
+    ]
     return [
-        VerifyTask(
-            path=os.path.join(records_dir, shard.name),
-            split=split,
-            shard=shard,
-            ids=tuple(ids.get(shard.name, ())),
-        )
-        for split in content.splits
-        for shard in split.shards
+        VerifyTask(shard, expected, tuple(ids[shard.first_row : shard.end_row]))
+        for shard, expected in zip(records.list_shards(), sha256, strict=True)
     ]
 
 
-def _file_problems(records_dir: str, content: manifest.Manifest) -> list[str]:
+def _file_problems(records: records_folder.RecordsFolder) -> list[str]:
     problems = []
-    for name, expected in content.file_sha256.items():
-        path = os.path.join(records_dir, name)
+    for name, expected in records.content.file_sha256.items():
+        path = os.path.join(records.path, name)
         if not files.is_file(path):
             problems.append(f"{path}: not found. Convert again.")
-            continue
-        found = manifest.hash_file(path)
-        if found != expected:
-            problems.append(
-                f"{path}: found SHA-256 {found}, expected {expected}. Copy the"
-                " file again or convert again."
-            )
-    known = manifest.list_files(content)
-    problems += [
-        f"{os.path.join(records_dir, name)}: found a file that the manifest"
+        elif (found := manifest.hash_file(path)) != expected:
+            problems.append(_describe_hash(path, found, expected))
+    known = manifest.list_files(records.content)
+    return problems + [
+        f"{os.path.join(records.path, name)}: found a file that the manifest"
         " does not name. Remove it."
-        for name in sorted(set(files.list_names(records_dir)) - known)
+        for name in sorted(set(files.list_names(records.path)) - known)
     ]
-    return problems
 
 
-def _record_fault(record: bytes, task: VerifyTask, place: int) -> str | None:
-    layout = task.split.layout
-    fault = tfrecord.find_fault(record, layout)
-    if fault:
+def _describe_hash(path: str, found: str, expected: str) -> str:
+    return (
+        f"{path}: found SHA-256 {found}, expected {expected}. Copy the file"
+        " again or convert again."
+    )
+
+
+def _record_fault(record: bytes, task: VerifyTask, number: int) -> str | None:
+    layout = task.file.layout
+    if fault := tfrecord.find_fault(record, layout):
         return fault
-    if task.split.labeled and record[layout.label_offset] > schema.POSITIVE:
+    if task.file.labeled and record[layout.label_offset] > schema.POSITIVE:
         return f"found label {record[layout.label_offset]}, expected 0 or 1"
     start = layout.id_offset
-    found = record[start : start + schema.ID_BYTES].decode("ascii")
-    if place < len(task.ids) and found != task.ids[place]:
-        return f"found id {found}, the sidecar says {task.ids[place]}"
+    patch_id = record[start : start + schema.ID_BYTES].decode("ascii")
+    if number < len(task.ids) and patch_id != task.ids[number]:
+        return f"found id {patch_id}, the sidecar says {task.ids[number]}"
     return None
 
 
 def _count_problems(
-    content: manifest.Manifest, counts: dict[str, np.ndarray]
+    content: manifest.Manifest, counts: collections.Counter[tuple[str, str]]
 ) -> list[str]:
-    problems = []
-    for split in content.splits:
-        for label, expected in split.class_counts.items():
-            found = int(counts[split.name][int(label)])
-            if found != expected:
-                problems.append(
-                    f"{split.name}: found {found:,} sound patches of label"
-                    f" {label}, the manifest says {expected:,}."
-                )
-    return problems
+    return [
+        f"{split.name}: found {counts[split.name, label]:,} sound patches of"
+        f" label {label}, the manifest says {expected:,}."
+        for split in content.splits
+        for label, expected in split.class_counts.items()
+        if counts[split.name, label] != expected
+    ]

@@ -5,9 +5,8 @@ import math
 import os
 from collections.abc import Sequence
 
-from pcam_tfdata import schema
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import event_files, run_folder
 
 
@@ -102,7 +101,9 @@ class TrainOptions:
     worker_wait_seconds: float = 600.0
     restart: bool = False
 
-    def training(self) -> patch_source.Source:
+    def training(
+        self, records: records_folder.RecordsFolder
+    ) -> patch_source.Source:
         """Returns the patches to train on."""
         cache = self.cache
         if cache == "file":
@@ -110,19 +111,23 @@ class TrainOptions:
                 self.run_dir, run_folder.INPUT_CACHE, "records"
             )
         return dataclasses.replace(
-            self._source(self.train_splits),
+            self._source(records, self.train_splits),
             cache=cache,
             data_service=self.data_service,
             data_service_timeout_seconds=self.data_service_timeout_seconds,
         )
 
-    def validation(self) -> patch_source.Source:
+    def validation(
+        self, records: records_folder.RecordsFolder
+    ) -> patch_source.Source:
         """Returns the patches to score."""
-        return self._source(self.validation_splits)
+        return self._source(records, self.validation_splits)
 
-    def _source(self, splits: Sequence[str]) -> patch_source.Source:
+    def _source(
+        self, records: records_folder.RecordsFolder, splits: Sequence[str]
+    ) -> patch_source.Source:
         return patch_source.Source(
-            self.records_dir,
+            records,
             splits,
             self.input,
             input_threads=self.input_threads,
@@ -136,15 +141,16 @@ def last_step(num_epochs: int, num_patches: int, batch_size: int) -> int:
     return math.ceil(num_epochs * num_patches / batch_size)
 
 
-def settle_splits(options: TrainOptions) -> TrainOptions:
+def settle_splits(
+    options: TrainOptions, records: records_folder.RecordsFolder
+) -> TrainOptions:
     """Returns the options with `train_splits` filled in.
 
     Raises:
-        FileNotFoundError: there are no records.
         ValueError: a split is unknown, without labels, or on both sides, none
             is left to train on, or the validation lacks a class.
     """
-    content = manifest.read(options.records_dir)
+    content = records.content
     validation = content.select(options.validation_splits)
     names = options.train_splits or [
         split.name
@@ -185,7 +191,11 @@ def settle_splits(options: TrainOptions) -> TrainOptions:
     )
 
 
-def check(options: TrainOptions, num_replicas: int) -> None:
+def check(
+    options: TrainOptions,
+    records: records_folder.RecordsFolder,
+    num_replicas: int,
+) -> None:
     """Refuses what cannot be trained.
 
     Raises:
@@ -193,8 +203,8 @@ def check(options: TrainOptions, num_replicas: int) -> None:
             than an epoch; or flags do not fit each other. The message says what
             to take instead.
     """
-    _check_batch_size(options, num_replicas)
-    num_patches = options.training().count_patches()
+    num_patches = options.training(records).count_patches()
+    _check_batch_size(options, num_patches, num_replicas)
     num_steps = last_step(options.epochs, num_patches, options.batch_size)
     if options.warmup_steps >= num_steps:
         raise ValueError(
@@ -212,12 +222,14 @@ def check(options: TrainOptions, num_replicas: int) -> None:
             "--cache=file: found it with --strategy=multi_worker, expected"
             " none or memory: workers that share a folder would share the file."
         )
-    resolve_class_weights(options)
+    resolve_class_weights(options, records)
     if options.tensorboard:
         event_files.check_installed()
 
 
-def _check_batch_size(options: TrainOptions, num_replicas: int) -> None:
+def _check_batch_size(
+    options: TrainOptions, num_patches: int, num_replicas: int
+) -> None:
     size, num_parts = options.batch_size, options.gradient_accumulation_steps
     unit = num_replicas * num_parts
     if size % unit:
@@ -228,7 +240,6 @@ def _check_batch_size(options: TrainOptions, num_replicas: int) -> None:
             f"--batch_size: found {size}, which {num_replicas} replicas cannot"
             f" share evenly{in_parts}. Take {' or '.join(map(str, nearest))}."
         )
-    num_patches = options.training().count_patches()
     if size > num_patches:
         raise ValueError(
             f"--batch_size: found {size}, expected at most the number of"
@@ -236,7 +247,9 @@ def _check_batch_size(options: TrainOptions, num_replicas: int) -> None:
         )
 
 
-def resolve_class_weights(options: TrainOptions) -> tuple[float, float]:
+def resolve_class_weights(
+    options: TrainOptions, records: records_folder.RecordsFolder
+) -> tuple[float, float]:
     """Returns the factors of the loss of labels 0 and 1.
 
     `balanced` is n / (2 n_c), as in scikit-learn.
@@ -248,7 +261,7 @@ def resolve_class_weights(options: TrainOptions) -> tuple[float, float]:
     if not given:
         return 1.0, 1.0
     if given == ["balanced"]:
-        return _balance(options)
+        return _balance(records.count_labels(options.train_splits))
     try:
         negative, positive = map(float, given)
         if not (0 < negative < math.inf and 0 < positive < math.inf):
@@ -261,18 +274,7 @@ def resolve_class_weights(options: TrainOptions) -> tuple[float, float]:
     return negative, positive
 
 
-def count_labels(options: TrainOptions) -> tuple[int, int]:
-    """Returns how many training patches have label 0, and how many label 1."""
-    content = manifest.read(options.records_dir)
-    counts = [0, 0]
-    for split in content.select(options.train_splits):
-        for label in (schema.NEGATIVE, schema.POSITIVE):
-            counts[label] += split.class_counts[str(label)]
-    return counts[0], counts[1]
-
-
-def _balance(options: TrainOptions) -> tuple[float, float]:
-    counts = count_labels(options)
+def _balance(counts: tuple[int, int]) -> tuple[float, float]:
     if not all(counts):
         raise ValueError(
             "--class_weights=balanced: found training patches of one label"

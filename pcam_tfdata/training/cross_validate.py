@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata.evaluation import metrics
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import outputs, run_folder
 from pcam_tfdata.system import csv_files, files
 
@@ -98,7 +98,7 @@ def format_summary(summary: dict[str, object]) -> str:
 
 
 def _settle_folds(options: CrossValidateOptions) -> list[str]:
-    content = manifest.read(options.records_dir)
+    content = records_folder.open_folder(options.records_dir).content
     names = list(options.folds) or [
         split.name for split in content.splits if split.labeled
     ]
@@ -159,10 +159,11 @@ def _is_scored(options: CrossValidateOptions, fold: str) -> bool:
         path = os.path.join(run_dir, run_folder.METRICS_JSON)
         with open(path, encoding="utf-8") as file:
             scores = json.load(file)
-        model, records = run_folder.find_model(run_dir), options.records_dir
+        model = run_folder.find_model(run_dir)
+        records = records_folder.open_folder(options.records_dir)
         return scores["splits"] == [fold] and (
             scores["model_sha256"] == manifest.hash_file(model)
-            and scores["manifest_sha256"] == manifest.hash_manifest(records)
+            and scores["manifest_sha256"] == records.manifest_sha256
             and scores["predictions_sha256"] == manifest.hash_file(predictions)
         )
     except (FileNotFoundError, KeyError, TypeError, ValueError):
@@ -213,9 +214,8 @@ def _summarize(folds: Sequence[str], rows: Sequence[_Row]) -> dict[str, object]:
 def _write_out_of_fold(
     options: CrossValidateOptions, rows: Sequence[_Row]
 ) -> None:
-    manifest.check_sidecar(options.records_dir)
-    sidecar = os.path.join(options.records_dir, manifest.SIDECAR_FILE)
-    names = [name for (name,) in csv_files.read_csv(sidecar, ("source_name",))]
+    records = records_folder.open_folder(options.records_dir)
+    names = records.read_sidecar(["source_name"])["source_name"].tolist()
     probability = metrics.to_probability(np.array([row[2] for row in rows]))
     csv_files.write_csv(
         os.path.join(options.run_dir, OUT_OF_FOLD),

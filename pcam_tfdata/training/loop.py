@@ -98,7 +98,7 @@ class Loop:
             validation, stepped.model, distribution, options.batch_size, group
         )
         self._labels = (
-            configuration.count_labels(options), stepped.recipe.class_weights,
+            training.source.count_labels(), stepped.recipe.class_weights,
         )  # fmt: skip
         folder = os.path.join(options.run_dir, run_folder.CHECKPOINTS)
         self.state = self._restore(folder)

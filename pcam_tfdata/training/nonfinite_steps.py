@@ -70,7 +70,8 @@ def _write_batch(
 ) -> None:
     # In the same order, and nothing needs to go to a device.
     source = dataclasses.replace(
-        options.training(),
+        training.source,
+        data_service=None,
         input="stream" if training.input == "stream" else "mmap",
         cache="none" if options.cache == "none" else "memory",
     )

@@ -13,7 +13,7 @@ from pcam_tfdata.distribution import cluster, strategy, tf_config
 from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs, run_folder
 from pcam_tfdata.system import interruption, versions
 from pcam_tfdata.training import configuration, loop, optimizers, replica_step
@@ -65,22 +65,24 @@ def train(
     )
     group = cluster.Group(job, distribution)
     with group.failures_told():
-        options = configuration.settle_splits(options)
+        records = records_folder.open_folder(options.records_dir)
+        options = configuration.settle_splits(options, records)
         if group.count > 1:
-            group.check_same(_list_common(options, job, distribution))
-        configuration.check(options, distribution.num_replicas_in_sync)
-        return _train(options, callbacks, distribution, group)
+            group.check_same(_list_common(options, records, job, distribution))
+        configuration.check(options, records, distribution.num_replicas_in_sync)
+        return _train(options, records, callbacks, distribution, group)
 
 
 def _train(
     options: configuration.TrainOptions,
+    records: records_folder.RecordsFolder,
     callbacks: Sequence[keras.callbacks.Callback],
     distribution: tf.distribute.Strategy,
     group: cluster.Group,
 ) -> dict[str, float]:
     """See `train`; options are settled and checked."""
     # First, so that damaged shards are refused before anything is made.
-    training, validation = _open_patches(options, distribution, group)
+    training, validation = _open_patches(options, records, distribution, group)
     facts = _list_facts(options, training)
     with _hold_run(options, facts, group):
         with interruption.put_off():
@@ -142,6 +144,7 @@ def _hold_run(
 
 def _open_patches(
     options: configuration.TrainOptions,
+    records: records_folder.RecordsFolder,
     distribution: tf.distribute.Strategy,
     group: cluster.Group,
 ) -> tuple[patch_source.Patches, patch_source.Patches]:
@@ -153,18 +156,20 @@ def _open_patches(
     devices = strategy.list_devices(distribution)
     training = None
     if group.is_chief:
-        training = patch_source.open_patches(options.training(), devices)
+        training = patch_source.open_patches(options.training(records), devices)
     if group.count > 1:
         kind = training.input if group.is_chief else ""
         kind = group.bytes_of_chief(kind.encode()).decode()
         options = dataclasses.replace(options, input=kind)
     if training is None:
-        training = patch_source.open_patches(options.training(), devices)
-    return training, patch_source.open_patches(options.validation(), devices)
+        training = patch_source.open_patches(options.training(records), devices)
+    validation = options.validation(records)
+    return training, patch_source.open_patches(validation, devices)
 
 
 def _list_common(
     options: configuration.TrainOptions,
+    records: records_folder.RecordsFolder,
     job: tf_config.Job,
     distribution: tf.distribute.Strategy,
 ) -> dict[str, object]:
@@ -174,9 +179,7 @@ def _list_common(
         **{f"--{name}": flags[name] for name in flags.keys() - set(_OWN)},
         **versions.of_training(),
         "cluster": job.addresses,
-        "records of manifest SHA-256": manifest.hash_manifest(
-            options.records_dir
-        ),
+        "records of manifest SHA-256": records.manifest_sha256,
         "devices": len(strategy.list_devices(distribution)),
         "precision": strategy.resolve_precision(options.precision),
         "XLA": strategy.resolve_xla(options.xla),
@@ -198,7 +201,7 @@ def _list_facts(
         "precision": strategy.resolve_precision(options.precision),
         "input": training.input,
         "order": training.order,
-        "manifest_sha256": manifest.hash_manifest(options.records_dir),
+        "manifest_sha256": training.source.records.manifest_sha256,
     }
 
 
@@ -223,7 +226,9 @@ def _make_trainer(
         ),
         precision=strategy.resolve_precision(options.precision),
         augment=options.augment,
-        class_weights=configuration.resolve_class_weights(options),
+        class_weights=configuration.resolve_class_weights(
+            options, training.source.records
+        ),
         clip_norm=options.clip_norm,
         num_accumulated=options.gradient_accumulation_steps,
         xla=strategy.resolve_xla(options.xla),

@@ -440,7 +440,7 @@ def change_label(lines: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (cut, "patches.csv: found 94 rows, expected 97. Run pcam verify."),
+        (cut, "patches.csv: found SHA-256 "),
         (change_label, "patches.csv: found SHA-256 "),
     ],
     ids=["cut", "changed"],

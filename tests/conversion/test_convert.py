@@ -17,7 +17,7 @@ from PIL import Image
 from pcam_tfdata import schema
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
-from pcam_tfdata.records import manifest, verify
+from pcam_tfdata.records import manifest, records_folder, verify
 from pcam_tfdata.system import csv_files, faults
 from pcam_tfdata.training import configuration
 
@@ -331,7 +331,9 @@ def test_one_fold_alone_leaves_nothing_to_train_on(kaggle_tree, tmp_path):
     )
     told = r"found no labelled split in .* beside fold0, which is validated"
     with pytest.raises(ValueError, match=told):
-        configuration.settle_splits(options)
+        configuration.settle_splits(
+            options, records_folder.open_folder(options.records_dir)
+        )
 
 
 def test_conversion_imports_no_tensorflow():

@@ -19,7 +19,7 @@ from conftest import (
 
 from pcam_tfdata.conversion import convert, join, journal
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.records import manifest, tfrecord, verify
+from pcam_tfdata.records import manifest, records_folder, tfrecord, verify
 from pcam_tfdata.system import csv_files
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
@@ -60,7 +60,9 @@ def joined(parts, tmp_path_factory) -> str:
 
 
 def read_patches(records_dir: str, splits) -> list[tuple]:
-    source = patch_source.Source(records_dir, splits, "mmap")
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), splits, "mmap"
+    )
     (batch,) = patch_source.eval_batches(
         source, batch_size=source.count_patches()
     ).as_numpy_iterator()

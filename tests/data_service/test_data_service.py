@@ -28,7 +28,7 @@ from pcam_tfdata.data_service import (
     timeouts,
 )
 from pcam_tfdata.pipeline import patch_source, streamed
-from pcam_tfdata.records import tfrecord
+from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.runs import run_folder
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
@@ -147,7 +147,7 @@ def change_clock(monkeypatch, *, ahead: float = 0, rate: float = 1) -> None:
 
 def source(records_dir, servers, **options) -> patch_source.Source:
     return patch_source.Source(
-        records_dir, FOLDS, data_service=f"grpc://{servers['address']}",
+        records_folder.open_folder(records_dir), FOLDS, data_service=f"grpc://{servers['address']}",
         **options,
     )  # fmt: skip
 
@@ -167,7 +167,9 @@ def check_epochs(rows: list[int], num_epochs: int) -> None:
 
 
 def test_every_patch_comes_once_an_epoch(records_dir, servers):
-    local = patch_source.Source(records_dir, FOLDS, "mmap")
+    local = patch_source.Source(
+        records_folder.open_folder(records_dir), FOLDS, "mmap"
+    )
     patches = {
         row: (image.tobytes(), label)
         for batch in patch_source.eval_batches(
@@ -290,7 +292,9 @@ def test_way_in_that_no_service_has_is_refused(records_dir, options, told):
     given = {"data_service": "grpc://127.0.0.1:1"} | options
     with pytest.raises(ValueError, match=re.escape(told)):
         patch_source.open_patches(
-            patch_source.Source(records_dir, FOLDS, **given)
+            patch_source.Source(
+                records_folder.open_folder(records_dir), FOLDS, **given
+            )
         )
 
 

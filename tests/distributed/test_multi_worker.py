@@ -22,6 +22,7 @@ import yaml
 from pcam_tfdata.distribution import lost_workers, tf_config
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -200,7 +201,9 @@ def test_scores_are_those_of_one_process(records_dir, folder, alone, together):
     # Validation is scored from logits in float32.
     pd.testing.assert_frame_equal(two, one, rtol=1e-6)
     model = keras.models.load_model(folder / "two" / run_folder.BEST_MODEL)
-    source = patch_source.Source(records_dir, ["fold0"])
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), ["fold0"]
+    )
     (batch,) = patch_source.eval_batches(
         source, batch_size=source.count_patches()
     ).as_numpy_iterator()

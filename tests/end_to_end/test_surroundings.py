@@ -20,7 +20,7 @@ from pcam_tfdata.distribution import strategy
 from pcam_tfdata.evaluation import evaluate
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.records import verify
+from pcam_tfdata.records import records_folder, verify
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import progress
 from pcam_tfdata.training import configuration, train
@@ -281,7 +281,7 @@ def test_order_follows_from_its_own_seed_alone(records_dir):
         tf.random.set_seed(global_seed)
         tf.random.uniform([])
         ds = patch_source.train_batches(
-            patch_source.Source(records_dir, FOLDS, "stream"),
+            patch_source.Source(records_folder.open_folder(records_dir), FOLDS, "stream"),
             batch_size=60, seed=3, first_step=0, num_steps=1,
         )  # fmt: skip
         (batch,) = ds.as_numpy_iterator()

@@ -1,44 +1,9 @@
-"""Slides read from the sidecar, and scores of each."""
-
-import pathlib
-import shutil
+"""Scores of each slide."""
 
 import numpy as np
 import pytest
 
 from pcam_tfdata.evaluation import metrics, slides
-from pcam_tfdata.records import manifest
-from pcam_tfdata.system import csv_files
-
-
-def test_slides_are_those_of_the_rows(records_dir):
-    slide = slides.read_slides(records_dir)
-    content = manifest.read(records_dir)
-    first = content.first_row("test")
-    assert (slide[:first] != "").all()
-    assert (slide[first:] == "").all()
-    rows = csv_files.read_csv(
-        f"{records_dir}/{manifest.SIDECAR_FILE}", ("row", "slide")
-    )
-    assert slide[17] == dict(rows)["17"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda lines: lines[:-1],
-        lambda lines: [lines[0], lines[2], lines[1], *lines[3:]],
-        lambda lines: lines[:1],
-    ],
-    ids=["short", "swapped", "empty"],
-)
-def test_sidecar_of_other_records_is_refused(records_dir, tmp_path, change):
-    copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "copy"))
-    path = copy / manifest.SIDECAR_FILE
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(change(lines)))
-    with pytest.raises(ValueError, match=r"patches\.csv: found .* rows, exp"):
-        slides.read_slides(str(copy))
 
 
 def test_scores_of_two_slides():

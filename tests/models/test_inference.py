@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from pcam_tfdata.models import inference, networks
 from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import memory
 
 SHAPE = (96, 96, 3)
@@ -13,7 +14,9 @@ SHAPE = (96, 96, 3)
 
 def test_patches_read_once_need_no_memory_to_shuffle(records_dir, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 1 << 10)
-    source = patch_source.Source(records_dir, ["test"], "stream")
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), ["test"], "stream"
+    )
     with pytest.raises(ValueError, match="Lower --shuffle_megabytes"):
         patch_source.open_patches(source)
     assert inference.open_patches(source, ()).num_patches > 0

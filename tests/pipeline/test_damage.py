@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.records import manifest, tfrecord
+from pcam_tfdata.records import manifest, records_folder, tfrecord
 
 LAYOUT = tfrecord.layout(labeled=True)
 SHARD = "pcam-fold1.tfrecord-00000-of-00003"
@@ -47,7 +47,10 @@ def flip_bit(path, offset: int) -> None:
 
 def read_all(records_dir, input, check_crc="first_epoch") -> None:
     source = patch_source.Source(
-        str(records_dir), FOLDS, input, check_crc=check_crc
+        records_folder.open_folder(str(records_dir)),
+        FOLDS,
+        input,
+        check_crc=check_crc,
     )
     patches = patch_source.open_patches(source)
     with patch_source.damage_named(patches):
@@ -72,7 +75,12 @@ def test_flipped_bit_is_named(spoiled_dir, input, offset, told):
 def test_stream_does_not_go_on_without_damaged_records(spoiled_dir, cache):
     offset = 2 * LAYOUT.record_bytes + LAYOUT.image_offset
     flip_bit(spoiled_dir / SHARD, offset)
-    source = patch_source.Source(str(spoiled_dir), FOLDS, "stream", cache=cache)
+    source = patch_source.Source(
+        records_folder.open_folder(str(spoiled_dir)),
+        FOLDS,
+        "stream",
+        cache=cache,
+    )
     found = iter(
         patch_source.train_batches(
             source, batch_size=4, seed=0, first_step=0, num_steps=100
@@ -96,7 +104,9 @@ def test_ends_of_a_shard_are_looked_at_on_opening(spoiled_dir, input, record):
     path = spoiled_dir / SHARD
     place = 0 if record == "first" else os.path.getsize(path) - 100
     flip_bit(path, place)
-    source = patch_source.Source(str(spoiled_dir), FOLDS, input)
+    source = patch_source.Source(
+        records_folder.open_folder(str(spoiled_dir)), FOLDS, input
+    )
     with pytest.raises(tfrecord.DamagedRecordError, match=f"{SHARD}: record"):
         patch_source.open_patches(source)
 
@@ -106,7 +116,9 @@ def test_ends_of_a_shard_are_looked_at_on_opening(spoiled_dir, input, record):
 def test_shard_cut_short_is_refused_on_opening(spoiled_dir, input, cut):
     path = spoiled_dir / SHARD
     os.truncate(path, os.path.getsize(path) - cut)
-    source = patch_source.Source(str(spoiled_dir), FOLDS, input)
+    source = patch_source.Source(
+        records_folder.open_folder(str(spoiled_dir)), FOLDS, input
+    )
     with pytest.raises(
         ValueError, match=rf"{SHARD}: found [\d,]+ bytes, expec"
     ):
@@ -128,7 +140,9 @@ def test_damage_in_the_first_epoch_only_is_found_once(records_dir, tmp_path):
     path = tmp_path / "records"
     shutil.copytree(records_dir, path)
     patches = patch_source.open_patches(
-        patch_source.Source(str(path), FOLDS, "mmap")
+        patch_source.Source(
+            records_folder.open_folder(str(path)), FOLDS, "mmap"
+        )
     )
     ds = patches.eval_batches(batch_size=4)
     list(ds)

@@ -12,7 +12,7 @@ from conftest import NUM_TEST, NUM_TRAIN
 from pcam_tfdata import choices, schema
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.pipeline import order, patch_source, streamed
-from pcam_tfdata.records import manifest, selection, tfrecord
+from pcam_tfdata.records import manifest, records_folder, tfrecord
 from pcam_tfdata.system import csv_files
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
@@ -24,7 +24,9 @@ def train_batches(records_dir, input, **options) -> tf.data.Dataset:
     options = {
         "batch_size": 16, "seed": 3, "first_step": 0, "num_steps": 15,
     } | options  # fmt: skip
-    source = patch_source.Source(records_dir, FOLDS, input)
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), FOLDS, input
+    )
     return patch_source.train_batches(source, **options)
 
 
@@ -83,7 +85,9 @@ def test_training_shapes_are_static(records_dir, input):
 @INPUTS
 @pytest.mark.parametrize("batch_size", [1, 16, 67, 100])
 def test_evaluation_shows_every_patch_once(records_dir, input, batch_size):
-    source = patch_source.Source(records_dir, ("test", *FOLDS), input)
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), ("test", *FOLDS), input
+    )
     ds = patch_source.eval_batches(source, batch_size=batch_size)
     assert ds.element_spec["image"].shape == (batch_size, 96, 96, 3)
     rows = []
@@ -99,7 +103,9 @@ def test_evaluation_shows_every_patch_once(records_dir, input, batch_size):
 @INPUTS
 @pytest.mark.parametrize("first_batch", [1, 3, 8])
 def test_evaluation_goes_on_from_a_batch(records_dir, input, first_batch):
-    source = patch_source.Source(records_dir, ("test", *FOLDS), input)
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), ("test", *FOLDS), input
+    )
     patches = patch_source.open_patches(source)
     whole = list(patches.eval_batches(batch_size=8).as_numpy_iterator())
     rest = patches.eval_batches(batch_size=8, first_batch=first_batch)
@@ -131,7 +137,9 @@ def test_replicas_share_the_batches_of_one(records_dir, input, virtual_devices):
 
 @INPUTS
 def test_portions_of_processes_are_the_batches_of_one(records_dir, input):
-    source = patch_source.Source(records_dir, FOLDS, input)
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), FOLDS, input
+    )
     patches = patch_source.open_patches(source)
     training = {"seed": 3, "first_step": 2, "num_steps": 9}
     # In evaluation the last batch has 12 patches: the last portion has none.
@@ -156,7 +164,9 @@ def test_portions_of_processes_are_the_batches_of_one(records_dir, input):
 
 
 def test_portion_knows_which_patches_it_holds(records_dir):
-    source = patch_source.Source(records_dir, FOLDS, "mmap")
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), FOLDS, "mmap"
+    )
     patches = patch_source.open_patches(source)
     for index in range(4):
         portion = patch_source.Portion(index, 4)
@@ -170,7 +180,9 @@ def test_portion_knows_which_patches_it_holds(records_dir):
 def test_portion_is_split_for_the_replicas_of_its_process(
     records_dir, input, virtual_devices
 ):
-    source = patch_source.Source(records_dir, FOLDS, input)
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), FOLDS, input
+    )
     # A dataset that is read twice may shuffle anew.
     batches, again = (
         patch_source.open_patches(source).train_batches(
@@ -221,12 +233,12 @@ def test_orders_of_a_stream_do_not_correlate_if_its_buffer_holds_all(tmp_path):
             for _ in range(num_records):
                 writer.write(b"x")
         shards.append(
-            selection.ShardFile(
+            records_folder.ShardFile(
                 path, "all", num_records, number * num_records, layout, True
             )
         )
     starts = np.arange(num_files + 1) * num_records
-    selected = selection.Selection(tuple(shards), starts)
+    selected = records_folder.Selection(tuple(shards), starts)
     num_patches = selected.num_patches
     orders = []
     for seed in range(3):
@@ -253,7 +265,9 @@ def test_mmap_and_device_give_the_same_batches(records_dir):
 @INPUTS
 def test_threads_of_its_own_change_no_batch(records_dir, input):
     rows = rows_of(train_batches(records_dir, input))
-    source = patch_source.Source(records_dir, FOLDS, input, input_threads=1)
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), FOLDS, input, input_threads=1
+    )
     ds = patch_source.train_batches(
         source, batch_size=16, seed=3, first_step=0, num_steps=15
     )
@@ -278,7 +292,9 @@ def test_process_may_end_in_the_middle_of_an_epoch(records_dir, input):
     # TensorFlow's threads are in NumPy functions at that moment.
     program = (
         "from pcam_tfdata.pipeline import patch_source;"
-        f"source = patch_source.Source({records_dir!r}, {FOLDS}, {input!r});"
+        "from pcam_tfdata.records import records_folder;"
+        f"records = records_folder.open_folder({records_dir!r});"
+        f"source = patch_source.Source(records, {FOLDS}, {input!r});"
         "batches = iter(patch_source.train_batches(source, batch_size=60, seed=0,"
         " first_step=0, num_steps=10**6));"
         "next(batches)"
@@ -319,7 +335,10 @@ def test_datasets_are_made_in_the_scope_of_a_strategy(records_dir, input):
 def test_cache_of_other_patches_is_refused(records_dir, tmp_path):
     def open_with_cache(split):
         source = patch_source.Source(
-            records_dir, (split,), "stream", cache=str(tmp_path / "cache")
+            records_folder.open_folder(records_dir),
+            (split,),
+            "stream",
+            cache=str(tmp_path / "cache"),
         )
         return patch_source.train_batches(
             source, batch_size=4, seed=0, first_step=0, num_steps=10
@@ -333,7 +352,9 @@ def test_cache_of_other_patches_is_refused(records_dir, tmp_path):
 @pytest.mark.parametrize("cache", ["memory", "file"])
 def test_cached_records_come_once_an_epoch(records_dir, tmp_path, cache):
     path = "memory" if cache == "memory" else str(tmp_path / "cache")
-    source = patch_source.Source(records_dir, FOLDS, "stream", cache=path)
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), FOLDS, "stream", cache=path
+    )
     ds = patch_source.train_batches(
         source, batch_size=16, seed=3, first_step=0, num_steps=15
     )
@@ -344,12 +365,7 @@ def test_cached_records_come_once_an_epoch(records_dir, tmp_path, cache):
 
 
 def test_remote_records_are_streamed(records_dir):
-    remote = "ram://records"
-    tf.io.gfile.makedirs(remote)
-    for name in os.listdir(records_dir):
-        tf.io.gfile.copy(
-            os.path.join(records_dir, name), f"{remote}/{name}", overwrite=True
-        )
+    remote = f"file://{records_dir}"
     for input in ("stream", "auto"):
         for batch in train_batches(remote, input).as_numpy_iterator():
             check_against_sidecar(records_dir, batch)
@@ -364,7 +380,10 @@ def test_records_that_tensorflow_cannot_read_are_refused(records_dir, service):
     store = pytest.importorskip("fsspec").filesystem("memory")
     store.put(records_dir, "/stored", recursive=True)
     source = patch_source.Source(
-        "memory://stored", FOLDS, "stream", data_service=service
+        records_folder.open_folder("memory://stored"),
+        FOLDS,
+        "stream",
+        data_service=service,
     )
     assert source.count_patches() == NUM_TRAIN
     with pytest.raises(ValueError, match="reads no memory:// here"):

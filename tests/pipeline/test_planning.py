@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from pcam_tfdata.pipeline import patch_source, planning, resident
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import memory
 
 GIB = 1 << 30
@@ -75,7 +76,9 @@ def test_gpus_of_others_refuse_nothing(records_dir, tmp_path, monkeypatch):
     tool.write_text("#!/bin/sh\necho 0\necho 81000\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    source = patch_source.Source(records_dir, ("fold0",), "device")
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), ("fold0",), "device"
+    )
     # Where there is no GPU, TensorFlow places it on the CPU.
     assert (
         patch_source.open_patches(source, ["/GPU:0"]).plan == "device, as asked"
@@ -87,7 +90,9 @@ def fail_to_place(records_dir, monkeypatch, error: Exception) -> None:
         raise error
 
     monkeypatch.setattr(resident.tf, "identity", refuse)
-    source = patch_source.Source(records_dir, ("fold0",), "device")
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), ("fold0",), "device"
+    )
     patch_source.open_patches(source, ["/CPU:0"])
 
 

@@ -16,7 +16,7 @@ from conftest import HALF_OF_FLOAT32, run_pcam
 from pcam_tfdata.conversion import convert, join
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.prediction import configuration, parts, submission
-from pcam_tfdata.records import selection
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import csv_files, locks
 
 NUM_TEST = 299
@@ -140,7 +140,9 @@ def killed_copy(killed, tmp_path) -> pathlib.Path:
 
 
 def num_shards(records_dir) -> int:
-    return len(selection.select(records_dir, ["test"]).shards)
+    return len(
+        records_folder.open_folder(records_dir).select_patches(["test"]).shards
+    )
 
 
 @pytest.mark.parametrize(
@@ -604,7 +606,11 @@ def folder(records_dir, tmp_path) -> str:
     path = str(tmp_path / PARTS)
     with pytest.raises(KeyboardInterrupt):
         with parts.open_folder(path, {"model": "a", "split": "test"}) as done:
-            shard = selection.select(records_dir, ["test"]).shards[0]
+            shard = (
+                records_folder.open_folder(records_dir)
+                .select_patches(["test"])
+                .shards[0]
+            )
             done.write(shard, np.zeros(shard.num_records))
             raise KeyboardInterrupt
     return path
@@ -664,7 +670,9 @@ def results_of(rows, batch_size):
 def test_cutting_gives_each_shard_its_patches(
     records_dir, batch_size, first_shard
 ):
-    shards = selection.select(records_dir, ["test"]).shards
+    shards = (
+        records_folder.open_folder(records_dir).select_patches(["test"]).shards
+    )
     first_row = shards[0].first_row
     skipped = shards[first_shard].first_row - first_row
     rows = range(
@@ -688,7 +696,9 @@ def test_cutting_gives_each_shard_its_patches(
     ids=["short", "missing", "twice", "swapped"],
 )
 def test_cutting_finds_that_a_patch_is_not_there_once(records_dir, spoil):
-    shards = selection.select(records_dir, ["test"]).shards
+    shards = (
+        records_folder.open_folder(records_dir).select_patches(["test"]).shards
+    )
     rows = list(range(shards[0].first_row, shards[0].first_row + NUM_TEST))
     with pytest.raises(RuntimeError, match="each once and in order"):
         list(parts.cut(results_of(spoil(rows), 4), shards))

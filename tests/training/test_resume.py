@@ -20,6 +20,7 @@ import steep
 
 from pcam_tfdata.models import inference, networks
 from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.training import (
     checkpoints,
@@ -599,7 +600,10 @@ def test_loss_that_is_no_number(records_dir, tmp_path, caplog, on_nan, cache):
         step = int(bad["step"])
         assert f"in step {step}," in told
         source = patch_source.Source(
-            records_dir, SPLITS, input, cache=cache or "none"
+            records_folder.open_folder(records_dir),
+            SPLITS,
+            input,
+            cache=cache or "none",
         )
         ds = patch_source.train_batches(
             source, batch_size=8, seed=3, first_step=step, num_steps=step + 1

@@ -13,6 +13,7 @@ from pcam_tfdata import choices
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.training import (
     checkpoints,
@@ -113,7 +114,7 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
     distribution = tf.distribute.OneDeviceStrategy("/CPU:0")
     machine = make_trainer(distribution, precision=precision)
     batches = patch_source.train_batches(
-        patch_source.Source(records_dir, TRAIN_SPLITS, "mmap"),
+        patch_source.Source(records_folder.open_folder(records_dir), TRAIN_SPLITS, "mmap"),
         batch_size=16, seed=0, first_step=0, num_steps=1,
     )  # fmt: skip
     machine.run_steps(iter(batches), 0, 1, tf.zeros([3], tf.float64))
@@ -224,7 +225,9 @@ def test_best_model_takes_uint8_patches(records_dir, tmp_path):
     ],
 )
 def test_divergence_stops_the_run(records_dir, tmp_path, steps_per_epoch, told):
-    source = patch_source.Source(records_dir, TRAIN_SPLITS)
+    source = patch_source.Source(
+        records_folder.open_folder(records_dir), TRAIN_SPLITS
+    )
     batch_size = source.count_patches() // steps_per_epoch
     options = options_for(
         records_dir,

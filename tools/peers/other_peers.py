@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import records_folder
 from peers import consumer, patch_set
 
 NUM_WORKERS = 2
@@ -133,7 +133,7 @@ def read_tars(patches: patch_set.PatchSet) -> consumer.Batches:
 def write_dali_index(patches: patch_set.PatchSet) -> None:
     """Writes DALI's index of the shards: offset and size of each record."""
     os.makedirs(patches.place("dali"))
-    content = manifest.read(patches.data.records_dir)
+    content = records_folder.open_folder(patches.data.records_dir).content
     for split in content.select(patches.data.splits):
         size = split.layout.record_bytes
         for shard in split.shards:

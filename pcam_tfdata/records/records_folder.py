@@ -1,0 +1,249 @@
+"""A records folder, opened once: its manifest, its shards and its sidecar."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas
+
+from pcam_tfdata.records import manifest, tfrecord
+from pcam_tfdata.system import files
+
+_BLOCK_ROWS = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFile:
+    """A shard, and where its records lie.
+
+    Attributes:
+        path: Its file.
+        split: Name of its split.
+        num_records: Patches in it.
+        first_row: Sidecar's row of its first record.
+        layout: Where the parts of its records lie.
+        labeled: Whether its labels are 0 and 1; if not, all are -1.
+    """
+
+    path: str
+    split: str
+    num_records: int
+    first_row: int
+    layout: tfrecord.Layout
+    labeled: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return self.num_records * self.layout.record_bytes
+
+    @property
+    def end_row(self) -> int:
+        """The row after that of its last record."""
+        return self.first_row + self.num_records
+
+    def read_record(self, record: int) -> bytes:
+        """Returns a record, framing included."""
+        size = self.layout.record_bytes
+        return files.read_bytes(self.path, record * size, size)
+
+    def check(self) -> None:
+        """Refuses a file of another size, or of damaged first or last record.
+
+        Raises:
+            FileNotFoundError, ValueError: it is such a file, or not there.
+        """
+        tfrecord.check_size(
+            self.path, files.size(self.path), self.num_records, self.layout
+        )
+        for record in {0, self.num_records - 1} if self.num_records else ():
+            tfrecord.check_frame(
+                self.read_record(record), self.layout, self.path, record
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The patches of some splits: those of their shards, one after the other.
+
+    Attributes:
+        shards: Those that have records, in the order of the splits.
+        starts: int64 [num_shards + 1]: patches before each shard, and in all.
+    """
+
+    shards: tuple[ShardFile, ...]
+    starts: np.ndarray
+
+    @property
+    def num_patches(self) -> int:
+        """How many there are."""
+        return int(self.starts[-1])
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files."""
+        return sum(shard.num_bytes for shard in self.shards)
+
+    def locate(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the shard and the record within it of patches: int64 [n]."""
+        shard = np.searchsorted(self.starts, patches, "right") - 1
+        return shard, patches - self.starts[shard]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordsFolder:
+    """A records folder whose manifest was read and checked.
+
+    The shards and the sidecar are looked at when they are asked for.
+
+    Attributes:
+        path: As the user named it.
+        content: What the manifest says.
+        manifest_sha256: SHA-256 (hex) of the manifest, which names the data.
+    """
+
+    path: str
+    content: manifest.Manifest
+    manifest_sha256: str
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of all splits."""
+        return sum(split.num_records for split in self.content.splits)
+
+    @property
+    def sidecar_path(self) -> str:
+        """Where the sidecar is."""
+        return os.path.join(self.path, manifest.SIDECAR_FILE)
+
+    def list_shards(
+        self, splits: Sequence[str] | None = None
+    ) -> list[ShardFile]:
+        """Returns the shards of some splits, None for all; no file is opened.
+
+        Raises:
+            ValueError: a split is unknown or repeated, or there is none.
+        """
+        if splits is None:
+            splits = [split.name for split in self.content.splits]
+        shards = []
+        for split in self.content.select(splits):
+            row = self.content.first_row(split.name)
+            for shard in split.shards:
+                path = os.path.join(self.path, shard.name)
+                shards.append(
+                    ShardFile(
+                        path, split.name, shard.num_records, row, split.layout,
+                        split.labeled,
+                    )
+                )  # fmt: skip
+                row += shard.num_records
+        return shards
+
+    def select_patches(self, splits: Sequence[str]) -> Selection:
+        """Returns the patches of some splits, whose shards are looked at.
+
+        Raises:
+            FileNotFoundError: a shard is not there.
+            ValueError: a split is unknown, or a shard is of another size than
+                its records, or its first or last record is damaged.
+        """
+        shards = self.list_shards(splits)
+        for shard in shards:
+            shard.check()
+        shards = [shard for shard in shards if shard.num_records]
+        starts = np.cumsum([0, *(shard.num_records for shard in shards)])
+        return Selection(tuple(shards), starts.astype(np.int64))
+
+    def count_patches(self, splits: Sequence[str]) -> int:
+        """Returns how many patches some splits have."""
+        return sum(split.num_records for split in self.content.select(splits))
+
+    def count_labels(self, splits: Sequence[str]) -> tuple[int, int]:
+        """Returns how many patches of some splits have label 0, and label 1."""
+        counts = [split.class_counts for split in self.content.select(splits)]
+        return tuple(sum(c.get(label, 0) for c in counts) for label in "01")
+
+    def read_sidecar(self, columns: Sequence[str]) -> pandas.DataFrame:
+        """Returns some columns of the sidecar, as text; row k is record k.
+
+        Raises:
+            FileNotFoundError, ValueError: as in `iterate_sidecar`.
+        """
+        return pandas.concat(self.iterate_sidecar(columns))
+
+    def iterate_sidecar(
+        self, columns: Sequence[str]
+    ) -> Iterator[pandas.DataFrame]:
+        """Yields some columns of the sidecar in blocks, as text, by row.
+
+        Raises:
+            FileNotFoundError, ValueError: the sidecar is not there, or not the
+                one that was written with these records.
+        """
+        self.check_sidecar()
+        with files.open_file(self.sidecar_path, "rb") as file:
+            yield from pandas.read_csv(
+                file,
+                usecols=list(columns),
+                dtype=str,
+                na_filter=False,
+                lineterminator="\n",
+                chunksize=_BLOCK_ROWS,
+            )
+
+    def read_slides(self) -> np.ndarray:
+        """Returns the slide of every record: str [num_patches], "" if unknown.
+
+        Raises:
+            FileNotFoundError, ValueError: as in `iterate_sidecar`.
+        """
+        return self.read_sidecar(["slide"])["slide"].to_numpy(str)
+
+    def check_sidecar(self) -> None:
+        """Refuses a sidecar that is not the one that the manifest names.
+
+        It is read once, however often it is asked.
+
+        Raises:
+            FileNotFoundError, ValueError: it is not there, or another file.
+        """
+        found = self._sidecar_sha256
+        expected = self.content.file_sha256.get(manifest.SIDECAR_FILE)
+        if found != expected:
+            raise ValueError(
+                f"{self.sidecar_path}: found SHA-256 {found}, expected"
+                f" {expected}, that of the manifest: its rows may not be those"
+                " of the records. Run pcam verify."
+            )
+
+    @functools.cached_property
+    def _sidecar_sha256(self) -> str:
+        return manifest.hash_file(self.sidecar_path)
+
+
+def open_folder(records_dir: str) -> RecordsFolder:
+    """Opens a records folder: reads its manifest, once, and checks it.
+
+    Args:
+        records_dir: The folder, or a URL of it.
+
+    Raises:
+        FileNotFoundError: it is not a finished records folder.
+        ValueError: its manifest is damaged or of another format.
+        RuntimeError: it is remote, and a package is missing.
+    """
+    files.require(records_dir)
+    path = os.path.join(records_dir, manifest.MANIFEST_FILE)
+    if files.size(path) is None:
+        raise FileNotFoundError(
+            f"{path}: not found, expected a records folder made by"
+            " `pcam convert_to_tfrecords`. Check the path."
+        )
+    with files.open_file(path, "rb") as file:
+        data = file.read()
+    sha256 = hashlib.sha256(data).hexdigest()
+    return RecordsFolder(records_dir, manifest.parse(data, path), sha256)
