@@ -9,68 +9,68 @@ Orientation is obeyed, that of a JPEG's EXIF is not.
 """
 
 import io
-import os
 import re
 import struct
+import threading
+import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from pcam_tfdata import schema
-from pcam_tfdata.images import pillow_warnings, tiff_tags
 from pcam_tfdata.system import files
 
 HEADER_BYTES = 287
 FILE_BYTES = HEADER_BYTES + schema.IMAGE_BYTES
 _DATE_TIME_OFFSET = 267
-_DATE_TIME = b"2018:11:15 00:00:00\0"
 # 37 times the pixels: room for any colour profile, preview and notes, while
 # nothing that a file of this size can hold takes long to look through.
 MAX_FILE_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 16
 # How Pillow calls pixels of 16 bits a channel, which it reduces to 8.
 _DEEP = re.compile(r";16[BLN]|SGI16")
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _JPEG_2000_DEPTH = 42  # Bytes from there.
 _PROGRAMS = ("EPS",)  # Pillow runs Ghostscript on it.
-
-
-def _kaggle_header() -> bytes:
-    """Returns the header of Kaggle's files: TIFF 6.0, one IFD of 15 tags."""
-    text, short, long = 2, 3, 4
-    tags = (
-        (254, long, 1, 0),  # NewSubfileType
-        (256, long, 1, schema.PATCH_SIZE),  # ImageWidth
-        (257, long, 1, schema.PATCH_SIZE),  # ImageLength
-        (258, short, 3, 194),  # BitsPerSample, at byte 194
-        (259, short, 1, 1),  # Compression: none
-        (262, short, 1, 2),  # PhotometricInterpretation: RGB
-        (270, text, 23, 200),  # ImageDescription, at byte 200
-        (273, long, 1, HEADER_BYTES),  # StripOffsets
-        (277, short, 1, schema.NUM_CHANNELS),  # SamplesPerPixel
-        (278, long, 1, schema.PATCH_SIZE),  # RowsPerStrip
-        (279, long, 1, schema.IMAGE_BYTES),  # StripByteCounts
-        (284, short, 1, 1),  # PlanarConfiguration: chunky
-        (305, text, 12, 255),  # Software, at byte 255
-        (306, text, 20, _DATE_TIME_OFFSET),  # DateTime
-        (339, short, 1, 1),  # SampleFormat: unsigned integer
-    )
-    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    return b"".join(
-        (
-            struct.pack("<2sHIH", b"II", 42, 8, len(tags)),
-            directory,
-            struct.pack("<I", 0),  # No second IFD.
-            struct.pack("<3H", 8, 8, 8),
-            b'{"shape": [96, 96, 3]}'.ljust(55, b"\0"),
-            b"tifffile.py\0",
-            _DATE_TIME,
-        )
-    )
-
-
-_HEADER = _kaggle_header()
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_STRIPS, _NUM_CHANNELS, _STRIP_ROWS, _PLANES = 273, 277, 278, 284
+_TILE_WIDTH, _TILE_HEIGHT, _TILES = _TILE_TAGS = 322, 323, 324
+_LAYOUT_TAGS = range(_WIDTH, _TILES + 1)
+_SEPARATE_PLANES = 2
+_MAX_TAGS = 1_000  # Real files have up to 40.
+_MAX_CHANNELS = 6  # Pillow's own limit; beyond it, it writes to the log.
+_MAX_TILE_SIZE = 1024
+_TEXT, _SHORT, _LONG = 2, 3, 4  # TIFF's types.
+_KAGGLE_TAGS = (
+    (254, _LONG, 1, 0),  # NewSubfileType
+    (_WIDTH, _LONG, 1, schema.PATCH_SIZE),
+    (_HEIGHT, _LONG, 1, schema.PATCH_SIZE),
+    (_BITS, _SHORT, 3, 194),  # At byte 194.
+    (_COMPRESSION, _SHORT, 1, 1),  # None.
+    (_PHOTOMETRIC, _SHORT, 1, 2),  # RGB.
+    (270, _TEXT, 23, 200),  # ImageDescription, at byte 200.
+    (_STRIPS, _LONG, 1, HEADER_BYTES),
+    (_NUM_CHANNELS, _SHORT, 1, schema.NUM_CHANNELS),
+    (_STRIP_ROWS, _LONG, 1, schema.PATCH_SIZE),
+    (279, _LONG, 1, schema.IMAGE_BYTES),  # StripByteCounts
+    (_PLANES, _SHORT, 1, 1),  # Chunky.
+    (305, _TEXT, 12, 255),  # Software, at byte 255.
+    (306, _TEXT, 20, _DATE_TIME_OFFSET),  # DateTime
+    (339, _SHORT, 1, 1),  # SampleFormat: unsigned integer.
+)
+_HEADER = (
+    struct.pack("<2sHIH", b"II", 42, 8, len(_KAGGLE_TAGS))
+    + b"".join(struct.pack("<HHII", *tag) for tag in _KAGGLE_TAGS)
+    + struct.pack("<I3H", 0, 8, 8, 8)  # No second page; bits a channel.
+    + b'{"shape": [96, 96, 3]}'.ljust(55, b"\0")
+    + b"tifffile.py\0"
+    + b"2018:11:15 00:00:00\0"
+)
 _FIXED_HEADER = _HEADER[:_DATE_TIME_OFFSET]
+_warnings_lock = threading.Lock()
+
+
+class _UnfitError(Exception):
+    """What makes a file no patch, as a text."""
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -80,6 +80,22 @@ def encode(image: np.ndarray) -> bytes:
         image: uint8 [96, 96, 3], RGB.
     """
     return _HEADER + image.tobytes()
+
+
+def read(path: str) -> np.ndarray:
+    """Returns the pixels of the image file at `path`; see `decode`.
+
+    Of a file of more than 1 MiB no more is read.
+    """
+    if files.is_remote(path):
+        return decode(files.read_bytes(path, 0, MAX_FILE_BYTES + 1), path)
+    # One system call reads a whole file of Kaggle's.
+    with open(path, "rb", buffering=0) as file:
+        data = file.read(FILE_BYTES + 1)
+        if len(data) != FILE_BYTES:
+            num_others = MAX_FILE_BYTES + 1 - len(data)
+            data += io.BufferedReader(file).read(num_others)
+    return decode(data, path)
 
 
 def decode(data: bytes, path: str) -> np.ndarray:
@@ -101,68 +117,139 @@ def decode(data: bytes, path: str) -> np.ndarray:
         return np.frombuffer(data, np.uint8, offset=HEADER_BYTES).reshape(
             schema.IMAGE_SHAPE
         )
-    if len(data) > MAX_FILE_BYTES:
-        raise ValueError(_describe_size(path, len(data)))
     try:
         return _decode_with_pillow(data)
-    except _UnfitError as unfit:
-        found = str(unfit)
-    except Exception as error:  # Pillow's plugins raise anything on bad bytes.
-        found = f"{_name(data)} that do not decode ({_one_line(error)})"
-    size = schema.PATCH_SIZE
-    raise ValueError(
-        f"{path}: found {found}, expected an RGB image of {size} x {size} pixels,"
-        " 8 bits a channel. Re-export the patch or pass --on_bad_patch=skip."
-    )
-
-
-def read(path: str) -> np.ndarray:
-    """Returns the pixels of the image file at `path`; see `decode`.
-
-    Of a file of more than 1 MiB no more is read.
-    """
-    if files.is_remote(path):
-        return decode(files.read_bytes(path, 0, MAX_FILE_BYTES + 1), path)
-    # One system call reads a whole file of Kaggle's.
-    with open(path, "rb", buffering=0) as file:
-        data = file.read(FILE_BYTES + 1)
-        if len(data) != FILE_BYTES:
-            while len(data) <= MAX_FILE_BYTES and (
-                more := file.read(_CHUNK_BYTES)
-            ):
-                data += more
-        if len(data) > MAX_FILE_BYTES:
-            num_bytes = max(len(data), os.fstat(file.fileno()).st_size)
-            raise ValueError(_describe_size(path, num_bytes))
-    return decode(data, path)
+    except _UnfitError as error:
+        size = schema.PATCH_SIZE
+        raise ValueError(
+            f"{path}: found {error}, expected an RGB image of {size} x {size}"
+            " pixels, 8 bits a channel. Re-export the patch or pass"
+            " --on_bad_patch=skip."
+        ) from error
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    claims = tiff_tags.read(data)
-    problem = claims and claims.find_problem(len(data))
-    if problem:
-        raise _UnfitError(f"{claims}: {problem}")
-    with pillow_warnings.as_errors(), Image.open(io.BytesIO(data)) as image:
-        _check(image, data)
-        pixels = np.asarray(image)
+    """Returns the pixels; raises `_UnfitError` whatever is wrong."""
+    if len(data) > MAX_FILE_BYTES:
+        raise _UnfitError(f"more than {MAX_FILE_BYTES:,} bytes")
+    kind = f"{len(data)} bytes"
+    try:
+        # Filters belong to the process: of two threads that change them at a
+        # time, the later one would leave behind those of the other.
+        with _warnings_lock, warnings.catch_warnings():
+            # A size costs nothing until decoded; what Pillow says of its own
+            # future is not about the image.
+            warnings.filterwarnings("ignore", module=r"PIL\b")
+            warnings.filterwarnings("error", "", UserWarning, r"PIL\b")
+            if data.startswith(tuple(TiffImagePlugin.PREFIXES)):
+                kind += f" of {_check_tiff(data)}"
+            with Image.open(io.BytesIO(data)) as image:
+                _check_image(image, data)
+                pixels = np.asarray(image)
+    except _UnfitError:
+        raise
+    except Exception as error:  # Pillow's plugins raise anything on bad bytes.
+        text = re.sub(
+            r"<_io\.BytesIO[^>]*>", "it", " ".join(str(error).split())
+        )
+        if " " not in text:
+            text = f"{type(error).__name__} {text}".strip()
+        raise _UnfitError(f"{kind} that do not decode ({text})") from error
     pixels.flags.writeable = False
     return pixels
 
 
-def _check(image: Image.Image, data: bytes) -> None:
+def _check_tiff(data: bytes) -> str:
+    """Returns what a TIFF says of itself; refuses one that is no patch.
+
+    Pillow and libtiff do what its tags say: make room for a tile of a gigabyte,
+    leave the rows black that no strip covers, keep 8 bits of 16. What remains
+    open is for Pillow to find out.
+    """
+    directory = _read_directory(data)
+    get = directory.get
+    bits, num_channels = get(_BITS, (1,)), get(_NUM_CHANNELS, 1)
+    text = (
+        f"a TIFF of {get(_WIDTH)} x {get(_HEIGHT)}, {num_channels} channels,"
+        f" {'/'.join(map(str, bits[:_MAX_CHANNELS]))} bits, compression"
+        f" {get(_COMPRESSION, 1)}, photometric {get(_PHOTOMETRIC)}"
+    )
+    if set(bits) != {8} or not 1 <= num_channels <= _MAX_CHANNELS:
+        raise _UnfitError(text)
+    has_tiles = any(tag in directory for tag in _TILE_TAGS)
+    # Of a file with both, Pillow reads the strips and libtiff the tiles.
+    if has_tiles == (_STRIPS in directory):
+        raise _UnfitError(f"{text}, not either strips or tiles")
+    size = schema.PATCH_SIZE
+    if has_tiles:
+        kind, starts = "tiles", get(_TILES, ())
+        width, height = get(_TILE_WIDTH, 0), get(_TILE_HEIGHT, 0)
+    else:
+        kind, starts = "strips", get(_STRIPS)
+        width, height = size, min(size, get(_STRIP_ROWS, size))
+    if not 1 <= min(width, height) <= max(width, height) <= _MAX_TILE_SIZE:
+        raise _UnfitError(f"{text}, {kind} of {width:,} x {height:,}")
+    num_parts = -(-size // width) * -(-size // height)
+    if get(_PLANES) == _SEPARATE_PLANES:
+        num_parts *= num_channels
+    if len(starts) != num_parts:
+        raise _UnfitError(f"{text}, {len(starts):,} {kind} for {num_parts:,}")
+    return text
+
+
+def _read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Returns the tags of the only page of a TIFF.
+
+    Pillow would walk a million pages and hold values that lie over each other;
+    of a tag that stands there twice it may take one and libtiff the other.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    is_big = data[2:3] == b"+"  # As Pillow, which reads no big-endian ones.
+    width, step = (8, 20) if is_big else (2, 12)
+    header = data[: 16 if is_big else 8]
+    directory = TiffImagePlugin.ImageFileDirectory_v2(header)
+    start = directory.next + width
+    num_tags = int.from_bytes(
+        data[directory.next : start], "little" if order == "<" else "big"
+    )
+    if num_tags > _MAX_TAGS:
+        raise _UnfitError(f"a TIFF of {num_tags:,} tags")
+    if start + num_tags * step > len(data):
+        raise _UnfitError("a TIFF that ends before its tags do")
+    number = order + ("u8" if is_big else "u4")
+    counts = np.ndarray(num_tags, number, data, start + 4, step)
+    num_values = counts.sum(dtype=float)  # An integer may run over.
+    if num_values > len(data):
+        raise _UnfitError(f"a TIFF of {num_values:,.0f} values")
+    with io.BytesIO(data) as file:
+        file.seek(directory.next)
+        directory.load(file)
+    if directory.next:
+        raise _UnfitError("a TIFF of more pages than one")
+    entries = np.ndarray(num_tags, order + "u2", data, start, step)
+    num_known = sum(tag in directory for tag in _LAYOUT_TAGS)
+    if np.isin(entries, _LAYOUT_TAGS).sum() != num_known:
+        raise _UnfitError("a TIFF of tags that are there twice or say nothing")
+    return directory
+
+
+def _check_image(image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuses an image by what Pillow says of it, before it is decoded."""
     size = schema.PATCH_SIZE
     num_frames = getattr(image, "n_frames", 1)
-    found = f"{image.mode} {image.width} x {image.height}"
-    found += f", {num_frames} pages" * (num_frames > 1)
-    found += ", more than 8 bits a channel" * _is_deep(image, data)
-    found += f", {image.format}" * (image.format in _PROGRAMS)
-    if found != f"RGB {size} x {size}":
-        raise _UnfitError(found)
+    text = f"{image.mode} {image.width} x {image.height}"
+    if num_frames > 1:
+        text += f", {num_frames} pages"
+    if _is_deep(image, data):
+        text += ", more than 8 bits a channel"
+    if image.format in _PROGRAMS:
+        text += f", {image.format}"
+    if text != f"RGB {size} x {size}":
+        raise _UnfitError(text)
 
 
-def _is_deep(image: Image.Image, data: bytes) -> bool:
-    """Returns whether Pillow would drop bits; of a TIFF the claims tell."""
+def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Returns whether Pillow would drop bits; of a TIFF the tags tell."""
     if image.format == "PPM":
         (tile,) = image.tile
         return isinstance(tile.args, tuple) and tile.args[1] > 255
@@ -170,30 +257,3 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
         depth = data.find(_JPEG_2000) + _JPEG_2000_DEPTH
         return (data[depth] & 0x7F) + 1 > 8
     return _DEEP.search(str(image.tile)) is not None
-
-
-def _name(data: bytes) -> str:
-    """Returns how long a file is, and what it claims to be."""
-    try:
-        claims = tiff_tags.read(data)
-    except ValueError:
-        claims = None
-    return f"{len(data)} bytes" + (f" of {claims}" if claims else "")
-
-
-def _one_line(error: Exception) -> str:
-    text = re.sub(r"<_io\.BytesIO[^>]*>", "it", " ".join(str(error).split()))
-    return text if " " in text else f"{type(error).__name__} {text}".strip()
-
-
-def _describe_size(path: str, num_bytes: int) -> str:
-    return (
-        f"{path}: found {num_bytes:,} bytes, expected at most"
-        f" {MAX_FILE_BYTES:,}: the pixels of a patch are"
-        f" {schema.IMAGE_BYTES:,}. Re-export the patch or pass"
-        " --on_bad_patch=skip."
-    )
-
-
-class _UnfitError(Exception):
-    """An image that opens and is not a patch."""

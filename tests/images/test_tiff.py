@@ -4,6 +4,7 @@ import concurrent.futures
 import io
 import itertools
 import pathlib
+import struct
 import subprocess
 import sys
 import warnings
@@ -18,7 +19,7 @@ from PIL import Image
 from tiff_files import LONG, SHORT, make_tiff
 
 from pcam_tfdata import schema
-from pcam_tfdata.images import pillow_warnings, tiff
+from pcam_tfdata.images import tiff
 
 RNG = np.random.default_rng(5)
 NOISE = RNG.integers(0, 256, (96, 96, 3), np.uint8)
@@ -76,7 +77,7 @@ def two_pages() -> bytes:
         (save(Image.new("L", (96, 96)), "TIFF"), "L 96 x 96"),
         (save(Image.new("RGBA", (96, 96)), "PNG"), "RGBA 96 x 96"),
         (save(Image.new("RGB", (97, 96)), "PNG"), "RGB 97 x 96"),
-        (two_pages(), "2 pages"),
+        (two_pages(), "a TIFF of more pages than one"),
     ],
     ids=["empty", "text", "truncated", "grey", "rgba", "wide", "pages"],
 )
@@ -223,6 +224,12 @@ def deep_png() -> bytes:
     )  # fmt: skip
 
 
+def twice(tag: int) -> bytes:
+    """A TIFF with a second value of a tag, after a larger one."""
+    data = make_tiff(NOISE, {301: (SHORT, [1])})
+    return data.replace(struct.pack("<H", 301), struct.pack("<H", tag), 1)
+
+
 DEEP = {258: (SHORT, [16] * 3)}
 BLACK = Image.new("RGB", (96, 96))
 
@@ -261,7 +268,9 @@ BLACK = Image.new("RGB", (96, 96))
         (make_tiff(NOISE, {258: (SHORT, [8, 8, 16])}), "8/8/16 bits"),
         (lossy("JPEG")[:-400], "truncated"),
         (lossy("PNG")[:-400], "do not decode"),
-        (lossy("TIFF", compression="tiff_lzw")[:-3000], "do not decode"),
+        (lossy("TIFF", compression="tiff_lzw")[:-3000], "ends before its tags"),
+        (twice(277), "tags that are there twice"),
+        (make_tiff(NOISE, {340: (SHORT, [0])}, next_page=8), "more pages"),
     ],
     ids=[
         "rgb16", "rgb16_planes", "grey16", "png16", "ppm16", "palette",
@@ -270,6 +279,7 @@ BLACK = Image.new("RGB", (96, 96))
         "ycbcr", "signed", "zstd_lie", "unknown_compression",
         "big_endian_bigtiff", "strip_missing", "rows_of_strip_lie",
         "no_rows_in_strip", "unequal_depth", "cut_jpeg", "cut_png", "cut_lzw",
+        "tag_twice", "loop",
     ],
 )  # fmt: skip
 def test_what_is_no_patch_is_refused_with_what_was_found(data, found):
@@ -295,15 +305,17 @@ def test_large_file_is_refused_unread(tmp_path, num_bytes):
     with path.open("wb") as file:
         file.write(tiff.encode(NOISE))
         file.truncate(num_bytes)
-    expected = rf"large.tif: found {num_bytes:,} bytes, expected at most 1,048,"
-    with pytest.raises(ValueError, match=expected):
+    expected = "found more than 1,048,576 bytes, expected an RGB image"
+    with pytest.raises(ValueError, match=rf"large.tif: {expected}"):
         tiff.read(str(path))
-    with pytest.raises(ValueError, match="found 1,048,577 bytes"):
+    with pytest.raises(ValueError, match=expected):
         tiff.decode(bytes(tiff.MAX_FILE_BYTES + 1), "p")
 
 
 def test_endless_file_is_refused():
-    with pytest.raises(ValueError, match=r"/dev/zero: found 1,[0-9,]+ bytes"):
+    with pytest.raises(
+        ValueError, match="/dev/zero: found more than 1,048,576"
+    ):
         tiff.read("/dev/zero")
 
 
@@ -330,8 +342,7 @@ def test_filters_of_warnings_outlive_threads_that_decode():
     data = lossy("PNG")
 
     def decode(number: int) -> np.ndarray:
-        with pillow_warnings.as_errors():
-            return tiff.decode(data, str(number))
+        return tiff.decode(data, str(number))
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert len(list(pool.map(decode, range(400)))) == 400
@@ -345,7 +356,7 @@ import resource, struct, time, zlib
 import numpy as np
 from PIL import Image
 from tiff_files import LONG, SHORT, make_tiff
-from pcam_tfdata import tiff
+from pcam_tfdata.images import tiff
 
 Image.init()
 image = np.zeros((96, 96, 3), np.uint8)
@@ -432,14 +443,14 @@ def test_bombs_cost_neither_memory_nor_time():
         "size": "a TIFF of 4294967295 x 4294967295",
         "large": "a TIFF of 13500 x 13500",
         "png": "400000000 pixels",
-        "pages": "1,000 pages or more",
-        "loop": "102 pages",
+        "pages": "a TIFF of more pages than one",
+        "loop": "a TIFF of more pages than one",
         "tile": "tiles of 8,192 x 8,192",
         "hidden": "not either strips or tiles",
         "strips": "100,000 strips for 1",
         "tags": "20,009 tags",
-        "overlap": "tags of 900,0",
-        "channels": "another number of channels",
+        "overlap": "a TIFF of 900,000,0",
+        "channels": "a TIFF of 96 x 96, 4294967295 channels",
     }.items():
         assert text in found.pop(name)
     assert not found
