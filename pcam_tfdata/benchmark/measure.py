@@ -130,7 +130,7 @@ class _Process:
 
     def start(self) -> None:
         """Starts it. All start together: importing takes the longest."""
-        with workers.deaf_to_signals(), workers.without_main():
+        with workers.start_of_processes():
             self._process.start()
         self._their_end.close()
         self._watch = usage.Watch(self._process.pid)

@@ -20,7 +20,7 @@ def imports() -> Iterator[None]:
     to tidy up yet.
     """
     sys.stderr.flush()
-    with interruption.end_process_at_once(), tempfile.TemporaryFile() as held:
+    with interruption.signals_end_process(), tempfile.TemporaryFile() as held:
         stderr = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:

@@ -103,7 +103,7 @@ def serve_worker(
     )
     service_address.wait_for(dispatcher, seconds)
     # If its dispatcher dies at this moment, TensorFlow waits for it for ever.
-    with interruption.end_process_at_once():
+    with interruption.signals_end_process():
         server.start()
     listening = server._address.rpartition(":")[-1]
     _logger.info(

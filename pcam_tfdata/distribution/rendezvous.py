@@ -37,7 +37,7 @@ def join(job: tf_config.Job, wait_seconds: float) -> tf.distribute.Strategy:
     _configure(job, wait_seconds)
     _bypass_proxies(job)
     try:
-        with interruption.end_process_at_once():
+        with interruption.signals_end_process():
             return tf.distribute.MultiWorkerMirroredStrategy(
                 communication_options=_choose_communication()
             )

@@ -87,7 +87,7 @@ class Predictor:
         launched: collections.deque[patch_source.Batch] = collections.deque()
         with progress.Progress(num_patches, description) as bar:
             while True:
-                with interruption.put_off():
+                with interruption.SignalsDeferred():
                     num_calls = 1 + _CALLS_AHEAD - len(launched)
                     for part in itertools.islice(parts, num_calls):
                         launched.append(self._step(part))
@@ -187,7 +187,7 @@ def load(
     try:
         # Layers that are loaded draw seeds, too.
         settings = strategy.keras_settings(seed=0)
-        with interruption.put_off(), settings, distribution.scope():
+        with interruption.SignalsDeferred(), settings, distribution.scope():
             model = keras.models.load_model(path)
     except Exception as error:  # Keras raises anything on bad bytes.
         raise ValueError(

@@ -213,7 +213,6 @@ def parse(data: bytes, path: str) -> Manifest:
 def read(records_dir: str) -> Manifest:
     """Returns what `records_dir` holds; see `records_folder.open_folder`."""
     path = os.path.join(records_dir, MANIFEST_FILE)
-    files.require(records_dir)
     if files.size(path) is None:
         raise FileNotFoundError(
             f"{path}: not found, expected a records folder made by"

@@ -236,7 +236,6 @@ def open_folder(records_dir: str) -> RecordsFolder:
         ValueError: its manifest is damaged or of another format.
         RuntimeError: it is remote, and a package is missing.
     """
-    files.require(records_dir)
     path = os.path.join(records_dir, manifest.MANIFEST_FILE)
     if files.size(path) is None:
         raise FileNotFoundError(

@@ -1,9 +1,7 @@
 """Files on a disk or in a bucket, and files written whole.
 
-Paths with a scheme, such as `gs://bucket/records`, go through fsspec (`remote`).
-Where it or its package for the scheme is not installed, TensorFlow's file systems
-read them; TensorFlow is imported for that alone. A path without one is a file of
-the system, and is opened as ever.
+Paths with a scheme, such as `gs://bucket/records`, go through fsspec (`remote`). A
+path without one is a file of the system, and is opened as ever.
 """
 
 import contextlib
@@ -11,16 +9,12 @@ import os
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import IO
+from typing import IO, Any
 
 from pcam_tfdata.system import remote
 
 INCOMPLETE = ".incomplete"  # Ends the name of what is being written.
-_OF_TENSORFLOW = "ram"  # Its files in memory, which nobody else sees.
-_BUILT_INTO_TENSORFLOW = ("file", "gs", _OF_TENSORFLOW)
 
 
 def is_remote(path: str) -> bool:
@@ -36,40 +30,11 @@ def resolve(path: str) -> str:
     return f"{scheme}://{rest.rstrip('/')}"
 
 
-def require(path: str) -> None:
-    """Refuses a remote path that cannot be opened for want of a package.
-
-    Raises:
-        RuntimeError: neither fsspec nor TensorFlow knows its scheme.
-    """
-    if _is_for_tensorflow(path) and not is_known_to_tensorflow(path):
-        remote.require(path)
-
-
-def is_known_to_tensorflow(path: str) -> bool:
-    """Returns whether TensorFlow's own file systems open a path."""
-    if not is_remote(path):
-        return True
-    scheme = path.partition("://")[0]
-    if scheme in _BUILT_INTO_TENSORFLOW:
-        return True
-    # Others come with packages that import it; to ask, it takes seconds.
-    return (
-        "tensorflow" in sys.modules
-        and scheme in _tensorflow().io.gfile.get_registered_schemes()
-    )
-
-
 def size(path: str) -> int | None:
     """Returns the bytes of a file, or None if there is no such file."""
-    if _is_for_tensorflow(path):
-        tf = _tensorflow()
-        try:
-            return tf.io.gfile.stat(path).length
-        except tf.errors.NotFoundError:
-            return None
     if is_remote(path):
-        return remote.size(path)
+        found = remote.describe(path)
+        return found["size"] if found.get("type") == "file" else None
     return os.path.getsize(path) if os.path.isfile(path) else None
 
 
@@ -80,7 +45,9 @@ def is_file(path: str) -> bool:
 
 def is_folder(path: str) -> bool:
     """Returns whether there is such a folder; a bucket has none without files."""
-    return remote.is_folder(path) if is_remote(path) else os.path.isdir(path)
+    if is_remote(path):
+        return remote.describe(path).get("type") == "directory"
+    return os.path.isdir(path)
 
 
 def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
@@ -115,7 +82,7 @@ def is_stream(path: str) -> bool:
     return not stat.S_ISDIR(mode) and not is_replaced
 
 
-def _open_stream(path: str, mode: str, **options: object) -> IO:
+def _open_stream(path: str, mode: str, **options: Any) -> IO:
     """Opens what `is_stream` says is one; arguments as for `open`."""
     # To open it by its path would begin a redirected file anew.
     number = _find_descriptor(path)
@@ -141,12 +108,13 @@ def is_within(path: str, folder: str) -> bool:
 
 def list_names(folder: str) -> list[str]:
     """Returns the names in a folder; of a bucket, none if it is not there."""
-    if _is_for_tensorflow(folder):
-        names = _tensorflow().io.gfile.listdir(folder)
-        return [name.rstrip("/") for name in names]
-    return (
-        remote.list_names(folder) if is_remote(folder) else os.listdir(folder)
-    )
+    if not is_remote(folder):
+        return os.listdir(folder)
+    try:
+        with remote.scan(folder) as entries:
+            return [entry.name.decode() for entry in entries]
+    except FileNotFoundError:
+        return []
 
 
 def stamp(path: str) -> str:
@@ -156,26 +124,28 @@ def stamp(path: str) -> str:
     program sets back.
     """
     if is_remote(path):
-        return remote.stamp(path)
+        with remote.reach(path) as (system, key):
+            return f"{system.size(key)} {system.modified(key)}"
     status = os.stat(path)
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
     """Returns bytes of a file from `start` on; fewer at its end."""
-    if is_remote(path) and not _is_for_tensorflow(path):
+    if is_remote(path):
         return remote.read_bytes(path, start, num_bytes)
-    with open_file(path, "rb") as file:
+    with open(path, "rb") as file:
         file.seek(start)
         return file.read(num_bytes)
 
 
-def open_file(path: str, mode: str = "r", **options: object) -> IO:
+def open_file(path: str, mode: str = "r", **options: Any) -> IO:
     """Opens a file for reading, as `open` does; text is UTF-8."""
-    if _is_for_tensorflow(path):
-        return _tensorflow().io.gfile.GFile(path, mode)
+    if "b" not in mode:
+        options = {"encoding": "utf-8", **options}
     if is_remote(path):
-        return remote.open_file(path, mode, **options)
+        with remote.reach(path) as (system, key):
+            return system.open(key, mode, **options)
     return open(path, mode, **options)
 
 
@@ -186,7 +156,7 @@ def open_whole(
     *,
     sync: bool = False,
     is_shared: bool = False,
-    **options: object,
+    **options: Any,
 ) -> Iterator[IO]:
     """Opens a file to write that is at `path` once it is whole; text is UTF-8.
 
@@ -268,7 +238,8 @@ def make_folder(path: str) -> None:
 def remove(path: str) -> None:
     """Removes a file, if it is there."""
     if is_remote(path):
-        remote.remove(path)
+        with remote.reach(path) as (system, key):
+            remote.remove_key(system, key)
         return
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
@@ -280,16 +251,3 @@ def remove_folder(path: str) -> None:
         remote.remove_folder(path)
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_for_tensorflow(path: str) -> bool:
-    if not is_remote(path):
-        return False
-    scheme = path.partition("://")[0]
-    return scheme == _OF_TENSORFLOW or not remote.knows(scheme)
-
-
-def _tensorflow() -> ModuleType:
-    import tensorflow
-
-    return tensorflow

@@ -1,126 +1,154 @@
-"""Signals that end a job at a moment of its own choosing."""
+"""Ctrl-C and SIGTERM, which end a job at a moment of its own choosing.
+
+All of this is without effect on signals that are ignored, as in a job that a shell
+has put into the background, and outside of the main thread, where Python has no
+handlers.
+"""
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_REPEAT_SECONDS = 0.1  # After which a signal that was dropped comes again.
 
 
 class Interrupted(BaseException):
     """A signal came. Not an `Exception`: nothing is to take it for an error."""
 
 
-class Signals:
-    """Puts off Ctrl-C and SIGTERM until the job asks for them.
+class Terminated(BaseException):
+    """SIGTERM came, as `KeyboardInterrupt` says it of Ctrl-C."""
 
-    A context manager. On leaving it by `Interrupted`, the signal takes the way
-    that it would have taken without it. A second signal takes that way at once.
-    Without effect on signals that are ignored, and outside of the main thread,
-    where Python has no handlers.
+
+class SignalsDeferred:
+    """Has signals wait until a job asks for them, or is done. A context manager.
+
+    On leaving it, a signal that came takes the way that it would have taken
+    without it. A second signal takes that way at once.
+
+    For calls of TensorFlow too: what a handler raises within them may come out as
+    another error, and one prediction in two hundred that was ended so aborted
+    with a damaged heap.
+
+    Attributes:
+        number: The signal that came; 0 for none.
     """
 
     def __init__(self) -> None:
-        self._pending: int | None = None
+        self.number = 0
         self._has_come = False
-        self._handlers: dict[int, object] = {}
+        self._handlers: dict[int, Any] = {}
 
-    @property
-    def name(self) -> str:
-        """Of the signal that came."""
-        return signal.Signals(self._pending).name
-
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> "SignalsDeferred":
         self._handlers = _replace_handlers(self._note)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._restore()
-        if kind is Interrupted:
-            signal.raise_signal(self._pending)
+    def __exit__(self, *_: object) -> None:
+        _set_handlers(self._handlers)
+        if self.number:
+            signal.raise_signal(self.number)
 
     @property
-    def number(self) -> int:
-        """Of the signal that came; 0 for none."""
-        return self._pending or 0
+    def name(self) -> str:
+        """What the signal that came is called."""
+        return signal.Signals(self.number).name
 
     def adopt(self, number: int) -> None:
         """Takes a signal that came to another process as if it came to this."""
-        self._pending = self._pending or number or None
+        self.number = self.number or number
 
     def check(self) -> None:
         """Raises `Interrupted` if a signal came."""
-        if self._pending is not None:
+        if self.number:
             raise Interrupted
 
-    def _note(self, number: int, frame: object) -> None:
+    def _note(self, number: int, _: object) -> None:
         if self._has_come:
-            self._restore()
+            self.number = 0
+            _set_handlers(self._handlers)
             signal.raise_signal(number)
         self._has_come = True
-        self._pending = number
-
-    def _restore(self) -> None:
-        _set_handlers(self._handlers)
+        self.number = number
 
 
 @contextlib.contextmanager
-def end_process_at_once() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
+    """Defers signals; processes that start meanwhile ignore them.
+
+    They reach the whole process group, and the parent answers for all. The mask
+    is what processes inherit; it does not do for the parent, where a thread of
+    a library may take the signal.
+    """
+    with SignalsDeferred():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def signals_end_process() -> Iterator[None]:
     """Lets signals end the process, where no handler of Python could run.
 
     For calls that may wait for ever in other than Python code.
     """
-    with handled_by(signal.SIG_DFL):
+    before = _replace_handlers(signal.SIG_DFL)
+    try:
         yield
-
-
-@contextlib.contextmanager
-def put_off() -> Iterator[None]:
-    """Has a signal wait until a call has returned; a second one does not wait.
-
-    For calls of TensorFlow: what a handler raises within them may come out as
-    another error, and one prediction in two hundred that was ended so aborted
-    with a damaged heap.
-    """
-    came: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        if came:
-            came.clear()
-            _set_handlers(before)
-            signal.raise_signal(number)
-        came.append(number)
-
-    try:
-        with handled_by(note) as before:
-            yield
-    finally:
-        if came:
-            signal.raise_signal(came[0])
-
-
-@contextlib.contextmanager
-def handled_by(handler: object) -> Iterator[dict[int, object]]:
-    """Gives Ctrl-C and SIGTERM another handler.
-
-    Without effect on signals that are ignored, and outside of the main thread,
-    where Python has no handlers.
-
-    Yields:
-        The handlers that were there, by number; none without effect.
-    """
-    before = _replace_handlers(handler)
-    try:
-        yield before
     finally:
         _set_handlers(before)
 
 
-def _replace_handlers(handler: object) -> dict[int, object]:
+def raise_on_signals() -> None:
+    """Has signals raise `KeyboardInterrupt` and `Terminated` from now on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # See __main__.py.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _repeat_dropped
+
+
+def find_signal(error: BaseException) -> int:
+    """Returns the signal that an error tells of; 0 for none."""
+    # Python 3.11 wraps what __set_name__ raises.
+    for kind in (type(error), type(error.__cause__)):
+        if kind in _NUMBERS:
+            return _NUMBERS[kind]
+    return 0
+
+
+_NUMBERS: dict[type, int] = {
+    KeyboardInterrupt: signal.SIGINT,
+    Terminated: signal.SIGTERM,
+}
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def _repeat_dropped(dropped: "sys.UnraisableHookArgs") -> None:
+    """Lets a signal come again that met Python in a finalizer or a callback.
+
+    What is raised there is dropped, and by default printed with a traceback.
+    """
+    number = _NUMBERS.get(dropped.exc_type)
+    if number is None:
+        sys.__unraisablehook__(dropped)
+        return
+    # Raised, because it may have another handler by then.
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+    signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
+
+
+def _replace_handlers(handler: Any) -> dict[int, Any]:
+    """Gives signals a handler; returns those that they had."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    # A shell has the jobs that it puts into the background ignore Ctrl-C.
     return {
         number: signal.signal(number, handler)
         for number in SIGNALS
@@ -128,6 +156,11 @@ def _replace_handlers(handler: object) -> dict[int, object]:
     }
 
 
-def _set_handlers(handlers: dict[int, object]) -> None:
+def _set_handlers(handlers: dict[int, Any]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+# Former names, until no room has them any more.
+Signals = put_off = SignalsDeferred
+end_process_at_once = signals_end_process

@@ -2,8 +2,7 @@
 
 fsspec and the package of a scheme (gcsfs, s3fs) are imported when the first path
 of it is met, and take credentials and addresses from where they always do:
-environment variables and files of their own. A file appears whole: it is
-written on the local disk first. Their errors come as `OSError`.
+environment variables and files of their own.
 """
 
 import concurrent.futures
@@ -12,15 +11,16 @@ import dataclasses
 import errno
 import functools
 import hashlib
+import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 _BLOCK_FILES = 256  # Asked for at a time; fsspec has 128 requests under way.
-_NUM_CHANGES = 16  # Copies, or removals, under way at a time.
+_NUM_REMOVALS = 16  # Under way at a time.
 # What packages call that which changes with the bytes of a file.
-_OF_STATE = (
+_STATE_KEYS = (
     "size", "ETag", "etag", "md5Hash", "content_md5", "generation",
     "LastModified", "last_modified", "updated", "mtime", "modified", "created",
 )  # fmt: skip
@@ -81,48 +81,59 @@ def require(path: str) -> None:
         )
 
 
-def size(path: str) -> int | None:
-    """Returns the bytes of a file, or None if there is no such file."""
-    found = _describe(path)
-    return found["size"] if found and found["type"] == "file" else None
+@contextlib.contextmanager
+def reach(path: str) -> Iterator[tuple[Any, str]]:
+    """Yields fsspec's file system of a path, and the path's key in it.
+
+    Raises:
+        RuntimeError: a package is missing.
+        OSError: the package of the file system raised an error meanwhile.
+    """
+    require(path)
+    import fsspec
+
+    with _errors_named(path):
+        # A listing that is kept would not show what other processes write.
+        yield fsspec.url_to_fs(path, use_listings_cache=False)
 
 
-def is_folder(path: str) -> bool:
-    """Returns whether there is a folder, or a name that begins like its files."""
-    found = _describe(path)
-    return found is not None and found["type"] == "directory"
+@contextlib.contextmanager
+def _errors_named(path: str) -> Iterator[None]:
+    """Turns what a package raises into an `OSError` that names the path."""
+    try:
+        yield
+    except Exception as error:
+        kind = type(error) if isinstance(error, OSError) else OSError
+        kind = kind if kind.__module__ == "builtins" else OSError
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise kind(
+            f"{path}: cannot be used ({text[:300]}). Check the path, your"
+            " credentials and the network."
+        ) from error
 
 
-def stamp(path: str) -> str:
-    """Returns size and time of a file."""
-    system, place = _open_system(path)
-    with _told(path):
-        return f"{system.size(place)} {system.modified(place)}"
-
-
-def open_file(path: str, mode: str, **options: object) -> IO:
-    """Opens a file for reading, as `open` does."""
-    if "b" not in mode:
-        options = {"encoding": "utf-8", **options}
-    system, place = _open_system(path)
-    with _told(path):
-        return system.open(place, mode, **options)
+def describe(path: str) -> dict[str, Any]:
+    """Returns fsspec's `type` (file or directory), `size` and more; or {}."""
+    try:
+        with reach(path) as (system, key):
+            return system.info(key)
+    except FileNotFoundError:
+        return {}
 
 
 def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
     """Returns bytes of a file from `start` on; fewer at its end."""
-    system, place = _open_system(path)
-    with _told(path):
+    with reach(path) as (system, key):
         try:
-            return system.cat_file(place, start=start, end=start + num_bytes)
+            return system.cat_file(key, start=start, end=start + num_bytes)
         except OSError as error:
-            if _is_of_empty_file(error, system, place):
+            if _is_of_empty_file(error, system, key):
                 return b""
             raise
 
 
 @contextlib.contextmanager
-def open_whole(path: str, mode: str, **options: object) -> Iterator[IO]:
+def open_whole(path: str, mode: str, **options: Any) -> Iterator[IO]:
     """Opens a file to write that is at `path` once it is whole.
 
     Until then it is on the local disk, where TMPDIR says; after an error it is
@@ -136,9 +147,8 @@ def open_whole(path: str, mode: str, **options: object) -> Iterator[IO]:
             if error.errno and not error.filename:
                 error.filename = file.name
             raise
-        system, place = _open_system(path)
-        with _told(path):
-            system.put_file(file.name, place)
+        with reach(path) as (system, key):
+            system.put_file(file.name, key)
 
 
 @contextlib.contextmanager
@@ -148,34 +158,29 @@ def scan(path: str | bytes) -> Iterator[Iterator[Entry]]:
     Raises:
         FileNotFoundError: there is none.
     """
-    path = os.fsdecode(path)
-    system, place = _open_system(path)
-    with _told(path):
-        found = system.ls(place, detail=True)
-    own = place.rstrip("/")
+    with reach(os.fsdecode(path)) as (system, key):
+        listing = system.ls(key, detail=True)
     yield (
         Entry(
             name.rpartition("/")[2].encode(),
             entry["type"] != "directory",
             _hash_state(entry),
         )
-        for entry in found
+        for entry in listing
         # Some stores hold an empty object that stands for the folder.
-        if (name := entry["name"].rstrip("/")) != own
+        if (name := entry["name"].rstrip("/")) != key.rstrip("/")
     )
 
 
-def list_names(path: str) -> list[str]:
-    """Returns the names in a folder; none if there is no folder."""
-    try:
-        with scan(path) as entries:
-            return [entry.name.decode() for entry in entries]
-    except FileNotFoundError:
-        return []
+def _hash_state(entry: dict[str, Any]) -> int:
+    """Returns a hash of what a listing tells of the state of a file."""
+    state = [str(entry[key]) for key in _STATE_KEYS if key in entry]
+    digest = hashlib.blake2b("\n".join(state).encode(), digest_size=8)
+    return int.from_bytes(digest.digest())
 
 
 def read_many(paths: Sequence[str], max_bytes: int) -> Iterator[bytes]:
-    """Yields the content of files, in order, cut at `max_bytes`.
+    """Yields the content of files of one store, in order, cut at `max_bytes`.
 
     Many are asked for at once, and the next block while the last one is used:
     a store takes its time to answer, not to send.
@@ -183,126 +188,72 @@ def read_many(paths: Sequence[str], max_bytes: int) -> Iterator[bytes]:
     Raises:
         OSError: a file cannot be read.
     """
-    if not paths:
-        return
-    system, _ = _open_system(paths[0])
-    blocks = (
-        paths[start : start + _BLOCK_FILES]
-        for start in range(0, len(paths), _BLOCK_FILES)
-    )
-    read = functools.partial(_read_block, system, max_bytes)
     with concurrent.futures.ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(read, next(blocks))
-        for block in blocks:
-            following = ahead.submit(read, block)
-            yield from waiting.result()
-            waiting = following
-        yield from waiting.result()
+        blocks: Iterator[Any] = (
+            ahead.submit(
+                _read_block, paths[start : start + _BLOCK_FILES], max_bytes
+            )
+            for start in range(0, len(paths), _BLOCK_FILES)
+        )
+        # Of each pair, the second is under way while the first is used.
+        for block, _ in itertools.pairwise(itertools.chain(blocks, [None])):
+            yield from block.result()
+
+
+def _read_block(paths: Sequence[str], max_bytes: int) -> list[bytes]:
+    with reach(paths[0]) as (system, _):
+        keys = _strip_protocol(paths)
+        contents = system.cat_ranges(keys, 0, max_bytes, on_error="return")
+    for index, (path, key) in enumerate(zip(paths, keys, strict=True)):
+        error = contents[index]
+        if isinstance(error, Exception):
+            with _errors_named(path):
+                if not _is_of_empty_file(error, system, key):
+                    raise error
+            contents[index] = b""
+    return contents
+
+
+def _strip_protocol(paths: Sequence[str]) -> list[str]:
+    from fsspec import core
+
+    return [core.strip_protocol(path) for path in paths]
+
+
+def _is_of_empty_file(error: Exception, system: Any, key: str) -> bool:
+    """Returns whether a read failed since an empty file has no bytes to send.
+
+    s3fs has one number for that and for much else, as a session that expired.
+    """
+    is_likely = isinstance(error, OSError) and error.errno == errno.EINVAL
+    return is_likely and system.info(key)["size"] == 0
 
 
 def copy_all(pairs: Sequence[tuple[str, str]]) -> None:
-    """Copies files from one path to another, without fetching them.
+    """Copies files of one store from one path to another, without fetching them.
 
     Raises:
         OSError: one cannot be copied.
     """
     if not pairs:
         return
-    system, _ = _open_system(pairs[0][0])
-    _do_all(functools.partial(_copy, system), pairs)
-
-
-def remove(path: str) -> None:
-    """Removes a file, if it is there."""
-    _remove(*_open_system(path), path)
+    with reach(pairs[0][1]) as (system, _):
+        # Lists, so that no path is taken for a pattern.
+        system.copy(*map(_strip_protocol, zip(*pairs, strict=True)))
 
 
 def remove_folder(path: str) -> None:
     """Removes all files of a folder, if it is there."""
-    system, place = _open_system(path)
-    # Not `rm` of the folder: to that, `records[1]` is also `records1`.
-    with _told(path):
-        found = system.find(place)
-    inside = [name for name in found if name.startswith(f"{place}/")]
-    _do_all(_remove, [(system, name, path) for name in inside])
+    with (
+        reach(path) as (system, key),
+        concurrent.futures.ThreadPoolExecutor(_NUM_REMOVALS) as pool,
+    ):
+        # Not `rm` of the folder: to that, `records[1]` is also `records1`.
+        names = [n for n in system.find(key) if n.startswith(f"{key}/")]
+        list(pool.map(functools.partial(remove_key, system), names))
 
 
-def _open_system(path: str) -> tuple[Any, str]:
-    """Returns fsspec's file system, and what it calls the path."""
-    import fsspec
-
-    # A listing that is kept would not show what other processes write.
-    with _told(path):
-        return fsspec.url_to_fs(path, use_listings_cache=False)
-
-
-def _describe(path: str) -> dict[str, Any] | None:
-    system, place = _open_system(path)
-    try:
-        with _told(path):
-            return system.info(place)
-    except FileNotFoundError:
-        return None
-
-
-def _hash_state(entry: dict[str, Any]) -> int:
-    """Returns a hash of what a listing tells of the state of a file."""
-    state = [str(entry[key]) for key in _OF_STATE if key in entry]
-    digest = hashlib.blake2b("\n".join(state).encode(), digest_size=8)
-    return int.from_bytes(digest.digest())
-
-
-def _read_block(
-    system: Any, max_bytes: int, paths: Sequence[str]
-) -> list[bytes]:
-    places = [system._strip_protocol(path) for path in paths]
-    with _told(paths[0]):
-        blocks = system.cat_ranges(places, 0, max_bytes, on_error="return")
-    for path, place, found in zip(paths, places, blocks, strict=True):
-        with _told(path):
-            if isinstance(found, Exception) and not _is_of_empty_file(
-                found, system, place
-            ):
-                raise found
-    return [b"" if isinstance(found, Exception) else found for found in blocks]
-
-
-def _is_of_empty_file(error: Exception, system: Any, place: str) -> bool:
-    """Returns whether a read failed since an empty file has no bytes to send.
-
-    s3fs has one number for that and for much else, as a session that expired.
-    """
-    is_likely = isinstance(error, OSError) and error.errno == errno.EINVAL
-    return is_likely and system.info(place)["size"] == 0
-
-
-def _do_all(change: Callable[..., None], each: Sequence[tuple]) -> None:
-    """Makes changes, many at once; the first error ends it."""
-    with concurrent.futures.ThreadPoolExecutor(_NUM_CHANGES) as pool:
-        for done in [pool.submit(change, *values) for values in each]:
-            done.result()
-
-
-def _copy(system: Any, source: str, target: str) -> None:
-    with _told(target):
-        system.cp_file(*map(system._strip_protocol, (source, target)))
-
-
-def _remove(system: Any, place: str, path: str) -> None:
-    with _told(path), contextlib.suppress(FileNotFoundError):
-        system.rm_file(place)
-
-
-@contextlib.contextmanager
-def _told(path: str) -> Iterator[None]:
-    """Turns what a package raises into an `OSError` that names the path."""
-    try:
-        yield
-    except Exception as error:
-        kind = type(error) if isinstance(error, OSError) else OSError
-        kind = kind if kind.__module__ == "builtins" else OSError
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise kind(
-            f"{path}: cannot be used ({text[:300]}). Check the path, your"
-            " credentials and the network."
-        ) from error
+def remove_key(system: Any, key: str) -> None:
+    """Removes a file of a file system, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        system.rm_file(key)

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -104,7 +103,7 @@ class Workers:
             initargs=(self._num_done,),
         )
         for _ in range(self._num_workers if prepare_for else 0):
-            self._submit(_import, prepare_for)
+            self._submit(callable, prepare_for)  # Imports what it unpickles.
 
     def __enter__(self) -> "Workers":
         return self
@@ -113,14 +112,11 @@ class Workers:
         if kind is not None:
             # A worker may be anywhere, starting included; waiting for it to
             # take its leave hung now and then.
-            for child in self._children():
-                child.kill()
-                child.join()
+            for child in multiprocessing.active_children():
+                if child not in self._others:
+                    child.kill()
+                    child.join()
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
-
-    def _children(self) -> list[multiprocessing.Process]:
-        children = multiprocessing.active_children()
-        return [child for child in children if child not in self._others]
 
     def map(
         self,
@@ -143,69 +139,53 @@ class Workers:
             Exception: whatever `function` raised first.
         """
         self._num_done.value = 0
+        numbered = enumerate(tasks)
+        running: dict[concurrent.futures.Future, int] = {}
+        results: dict[int, Any] = {}
         try:
             with progress.Progress(num_patches, description) as bar:
-                results = {}
-                for done in self._run(function, enumerate(tasks)):
-                    results |= done
+                while True:
+                    room = _TASKS_AHEAD * self._num_workers - len(running)
+                    for index, task in itertools.islice(numbered, room):
+                        running[self._submit(function, task)] = index
+                    if not running:
+                        return [results[index] for index in range(len(results))]
+                    done, _ = concurrent.futures.wait(
+                        running,
+                        timeout=_POLL_SECONDS,
+                        return_when=concurrent.futures.FIRST_COMPLETED,
+                    )
+                    results |= {running.pop(f): f.result() for f in done}
                     bar.advance_to(self._num_done.value)
-            return [results[place] for place in range(len(results))]
         except process.BrokenProcessPool as error:
             raise RuntimeError(
                 "A worker process was killed (out of memory?). Run again, with"
                 " fewer --num_workers if memory is short."
             ) from error
 
-    def _run(
-        self, function: Callable[[Any], Any], tasks: Iterator[tuple[int, Any]]
-    ) -> Iterator[dict[int, Any]]:
-        """Yields the results of tasks that are done, by place; none now and then."""
-        running: dict[concurrent.futures.Future, int] = {}
-        while True:
-            room = _TASKS_AHEAD * self._num_workers - len(running)
-            for place, task in itertools.islice(tasks, room):
-                running[self._submit(function, task)] = place
-            if not running:
-                return
-            done, _ = concurrent.futures.wait(
-                running,
-                timeout=_POLL_SECONDS,
-                return_when=concurrent.futures.FIRST_COMPLETED,
-            )
-            yield {running.pop(future): future.result() for future in done}
-
     def _submit(
         self, function: Callable[[Any], Any], task: Any
     ) -> concurrent.futures.Future:
-        # Submitting is what starts workers.
-        with deaf_to_signals(), without_main():
+        with start_of_processes():  # Submitting is what starts workers.
             return self._pool.submit(function, task)
 
 
 @contextlib.contextmanager
-def deaf_to_signals() -> Iterator[None]:
-    """Puts off Ctrl-C and SIGTERM; processes that start meanwhile ignore them.
+def start_of_processes() -> Iterator[None]:
+    """Has processes that start meanwhile ignore signals, and run no script again.
 
-    They reach the whole process group, and the parent answers for all. The mask
-    is what processes inherit; it does not do for the parent, where a thread of
-    a library may take the signal.
+    Python runs the program's script in each, for functions that it may define. A
+    script without a guard would start its job once more there, and a program that
+    came from stdin is no file.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python's handlers run in the main thread only.
-        return
-    came: list[int] = []
-    try:
-        with interruption.handled_by(lambda number, _: came.append(number)):
-            mask = signal.pthread_sigmask(
-                signal.SIG_BLOCK, interruption.SIGNALS
-            )
-            try:
-                yield
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    finally:
-        for number in came:
-            signal.raise_signal(number)
+    main = vars(sys.modules["__main__"])
+    with interruption.signals_blocked(), _main_lock:
+        hidden = {name: main[name] for name in _ORIGINS if name in main}
+        main.update(dict.fromkeys(hidden))
+        try:
+            yield
+        finally:
+            main.update(hidden)
 
 
 def end_with_writer_of_stdin() -> None:
@@ -222,34 +202,18 @@ def end_with_writer_of_stdin() -> None:
     threading.Thread(target=wait_and_end, daemon=True).start()
 
 
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Has processes that start meanwhile not run the program's script again.
-
-    Python does that in each, for functions that the script may define. A script
-    without a guard would start its job once more there, and a program that came
-    from stdin is no file.
-    """
-    main = vars(sys.modules["__main__"])
-    with _main_lock:
-        hidden = {name: main[name] for name in _ORIGINS if name in main}
-        main.update(dict.fromkeys(hidden))
-        try:
-            yield
-        finally:
-            main.update(hidden)
-
-
 def _start_worker(num_done: Any) -> None:
     global _num_done
     _num_done = num_done
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _import(_: Callable[[Any], Any]) -> None:
-    """Does nothing; but its argument had to be imported."""
-
-
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+# Former names, until no room has them any more.
+deaf_to_signals = interruption.signals_blocked
+without_main = start_of_processes

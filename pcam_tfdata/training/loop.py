@@ -59,7 +59,7 @@ class _Session:
     fresh: list[dict[str, object]]
     events: keras.callbacks.CallbackList
     board: event_files.EventWriter | None
-    signals: interruption.Signals
+    signals: interruption.SignalsDeferred
 
 
 class Loop:
@@ -130,7 +130,7 @@ class Loop:
         self._trainer.model.stop_training = False
         with (
             patch_source.damage_named(self.training, self.validation),
-            interruption.Signals() as signals,
+            interruption.SignalsDeferred() as signals,
             self._open_board() as board,
         ):
             events.on_train_begin()

@@ -85,7 +85,7 @@ def _train(
     training, validation = _open_patches(options, records, distribution, group)
     facts = _list_facts(options, training)
     with _hold_run(options, facts, group):
-        with interruption.put_off():
+        with interruption.SignalsDeferred():
             stepped = _make_trainer(options, distribution, training)
             run = loop.Loop(
                 options, distribution, stepped, training, validation, group

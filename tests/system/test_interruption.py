@@ -10,7 +10,7 @@ from pcam_tfdata.system import interruption
 def test_signal_waits_for_the_end_of_a_call():
     seen = []
     with pytest.raises(KeyboardInterrupt):
-        with interruption.put_off():
+        with interruption.SignalsDeferred():
             signal.raise_signal(signal.SIGINT)
             seen.append("returned")
         seen.append("went on")
@@ -19,7 +19,7 @@ def test_signal_waits_for_the_end_of_a_call():
 
 
 def test_second_signal_does_not_wait():
-    with pytest.raises(KeyboardInterrupt), interruption.put_off():
+    with pytest.raises(KeyboardInterrupt), interruption.SignalsDeferred():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("it went on")
@@ -27,14 +27,14 @@ def test_second_signal_does_not_wait():
 
 
 def test_signal_is_not_lost_beside_an_error():
-    with pytest.raises(KeyboardInterrupt), interruption.put_off():
+    with pytest.raises(KeyboardInterrupt), interruption.SignalsDeferred():
         signal.raise_signal(signal.SIGINT)
         raise ValueError
 
 
 def test_calls_that_nothing_disturbs_leave_no_trace():
     before = signal.getsignal(signal.SIGTERM)
-    with interruption.put_off():
+    with interruption.SignalsDeferred():
         pass
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -48,9 +48,9 @@ def deaf():
 
 
 def test_signal_that_is_ignored_stays_so(deaf):
-    with interruption.Signals() as signals:
+    with interruption.SignalsDeferred() as signals:
         signal.raise_signal(signal.SIGINT)
         signals.check()
-    with interruption.handled_by(lambda *_: pytest.fail("it came")):
+    with interruption.signals_end_process():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

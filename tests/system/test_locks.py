@@ -11,7 +11,7 @@ from pcam_tfdata.system import locks
 # Each holds it, and removes it and its folder as a job does that is done.
 COME_AND_GO = """
 import os, sys
-from pcam_tfdata import files, locks
+from pcam_tfdata.system import files, locks
 folder = sys.argv[1]
 path = os.path.join(folder, "lock")
 for _ in range(500):
