@@ -1,9 +1,10 @@
-"""Processes that have imported TensorFlow already.
+"""Processes that have imported what a command needs already.
 
-Importing it takes most of the time of a short command. A server imports it once
-and forks when it is asked to; what runs then is the command itself, in a process
-of its own, with its arguments and outputs. Nothing of TensorFlow has run in the
-server, so each command starts it afresh.
+Imports take most of the time of a short command. A server imports once and forks
+when it is asked to; what runs then is the command itself, in a process of its
+own, with its arguments and outputs. There are two servers: one has TensorFlow,
+of which nothing has run, so that each command starts it afresh; the other does
+without, and its processes begin and end in no time.
 """
 
 import atexit
@@ -20,6 +21,12 @@ import tempfile
 import warnings
 from typing import IO
 
+# Commands that import TensorFlow, or the libraries of plots.
+_HEAVY = {
+    *("benchmark", "cross_validate", "data_service", "evaluate", "inspect"),
+    *("predict", "train"),
+}
+
 
 class Process:
     """A program that runs, with what tests use of `subprocess.Popen`.
@@ -27,13 +34,20 @@ class Process:
     Args:
         program: Python.
         together: Whether stderr is a part of stdout.
+        with_tensorflow: Whether TensorFlow has been imported in it.
 
     Attributes:
         pid: Of its process.
         returncode: None while it runs.
     """
 
-    def __init__(self, program: str, *, together: bool = False) -> None:
+    def __init__(
+        self,
+        program: str,
+        *,
+        together: bool = False,
+        with_tensorflow: bool = True,
+    ) -> None:
         self.returncode = None
         self._stdout = tempfile.TemporaryFile()
         self._stderr = self._stdout if together else tempfile.TemporaryFile()
@@ -42,7 +56,7 @@ class Process:
         )
         with theirs:
             socket.send_fds(
-                _server(),
+                _server(with_tensorflow),
                 [program.encode()],
                 [self._stdout.fileno(), self._stderr.fileno(), theirs.fileno()],
             )
@@ -94,7 +108,8 @@ def start(*arguments: object, together: bool = False) -> Process:
     """Starts a command of `pcam`."""
     given = list(map(str, arguments))
     program = f"from pcam_tfdata.cli import main; main.run({given!r})"
-    return Process(program, together=together)
+    is_light = "--help" in given or given[0] not in _HEAVY
+    return Process(program, together=together, with_tensorflow=not is_light)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
@@ -117,13 +132,13 @@ def _read(file: IO[bytes]) -> str:
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """Returns the way to the server, which ends with this process."""
+def _server(with_tensorflow: bool) -> socket.socket:
+    """Returns the way to a server, which ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         number = theirs.fileno()
         server = subprocess.Popen(
-            [sys.executable, __file__, str(number)],
+            [sys.executable, __file__, str(number), str(int(with_tensorflow))],
             stdin=subprocess.DEVNULL,
             pass_fds=[number],
         )
@@ -132,9 +147,9 @@ def _server() -> socket.socket:
     return ours
 
 
-def _serve(number: int) -> None:
+def _serve(number: int, with_tensorflow: bool) -> None:
     """Forks for each request; returns in the forked processes only."""
-    _import()
+    _import(with_tensorflow)
     keepers = []
     requests = socket.socket(fileno=number)
     while True:
@@ -172,15 +187,17 @@ def _keep(status: int) -> None:
     os._exit(0)
 
 
-def _import() -> None:
+def _import(with_tensorflow: bool) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # As the commands do.
-    from pcam_tfdata.cli import quiet
+    from pcam_tfdata.cli import main, quiet  # noqa: F401
+    from pcam_tfdata.conversion import convert  # noqa: F401
 
-    with quiet.imports():
-        from pcam_tfdata.evaluation import evaluate, plots  # noqa: F401
-        from pcam_tfdata.prediction import predict  # noqa: F401
-        from pcam_tfdata.training import train  # noqa: F401
+    if with_tensorflow:
+        with quiet.imports():
+            from pcam_tfdata.evaluation import evaluate, plots  # noqa: F401
+            from pcam_tfdata.prediction import predict  # noqa: F401
+            from pcam_tfdata.training import train  # noqa: F401
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), bool(int(sys.argv[2])))

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from absl import app, flags
 
@@ -89,12 +89,12 @@ def from_flags(kind: type[Options]) -> Options:
     )
 
 
-def value(name: str) -> object:
+def value(name: str) -> Any:
     """Returns the value of a flag; `~` is the home folder, also after `=`."""
-    found = flags.FLAGS[name].value
-    if isinstance(found, list):
-        return list(map(os.path.expanduser, found))
-    return os.path.expanduser(found) if isinstance(found, str) else found
+    given = flags.FLAGS[name].value
+    if isinstance(given, list):
+        return list(map(os.path.expanduser, given))
+    return os.path.expanduser(given) if isinstance(given, str) else given
 
 
 def check_output(output_dir: str) -> None:

@@ -19,6 +19,7 @@ from typing import NoReturn
 from absl import app, flags
 
 from pcam_tfdata.cli import standard_streams
+from pcam_tfdata.system import interruption
 
 COMMANDS = {
     "synthesize": "Write a folder of made-up patches, laid out like Kaggle's.",
@@ -44,7 +45,6 @@ _KINDS = {
 }
 # Set, it shows where an error came from.
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
-_REPEAT_SECONDS = 0.1  # After which a dropped signal comes again.
 _HELP_FLAGS = ("--help", "-help", "-h", "help")
 
 
@@ -53,11 +53,11 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     argv = sys.argv[1:] if argv is None else list(argv)
     standard_streams.prepare()
     if not argv or argv[0] in _HELP_FLAGS:
-        _print_commands(sys.stdout if argv else sys.stderr)
+        print(_list_commands(), file=sys.stdout if argv else sys.stderr)
         sys.exit(0 if argv else 2)
     command, *arguments = argv
     if command not in COMMANDS:
-        _fail(
+        _end(
             2,
             f"pcam: found command {command!r}, expected one of"
             f" {', '.join(COMMANDS)}.",
@@ -65,28 +65,27 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         _prepare_process()
         code = _run_command(command, arguments)
-        sys.stdout.flush()  # Here a full disk is told.
+        sys.stdout.flush()  # A full disk is an error here.
         sys.exit(code)
     except (flags.Error, app.UsageError) as error:
-        _fail(2, f"pcam {command}: {_one_line(error)}")
-    except Exception as error:
-        cause = type(error.__cause__)
-        if cause in _SIGNALS:  # Python 3.11 wraps what __set_name__ raises.
-            _end_by_signal(command, cause)
-        if os.environ.get(_TRACEBACK_VARIABLE) or not _is_told(error):
+        _end(2, f"pcam {command}: {_one_line(error)}")
+    except (Exception, KeyboardInterrupt, interruption.Terminated) as error:
+        number = interruption.find_signal(error)
+        if number:
+            how = "interrupted" if number == signal.SIGINT else "terminated"
+            _end(128 + number, f"pcam {command}: {how}.")
+        if os.environ.get(_TRACEBACK_VARIABLE) or not _is_for_user(error):
             raise
         _end(1, _message(error))
-    except tuple(_SIGNALS) as error:
-        _end_by_signal(command, type(error))
 
 
 def _run_command(command: str, arguments: Sequence[str]) -> int | None:
     module = importlib.import_module(f"pcam_tfdata.cli.{command}")
     if set(arguments) & set(_HELP_FLAGS[:-1]):
-        _print_flags(command, module)
+        print(_describe_flags(command, module))
         return 0
     _parse(command, module, arguments)
-    _handle_signals()
+    interruption.raise_on_signals()  # From now on there may be things to tidy up.
     return module.run()
 
 
@@ -137,31 +136,30 @@ def _prepare_process() -> None:
     logger.propagate = False
 
 
-def _handle_signals() -> None:
-    """Has signals raise: what runs from now on may have to tidy up."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # See __main__.py.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.unraisablehook = _repeat_dropped
+def _list_commands() -> str:
+    commands = "".join(
+        f"  {name:<22}{description}\n" for name, description in COMMANDS.items()
+    )
+    return (
+        f"usage: pcam COMMAND --flag=value ...\n\n{commands}\n"
+        "pcam COMMAND --help shows the flags of a command."
+    )
 
 
-def _print_commands(file: object) -> None:
-    print("usage: pcam COMMAND --flag=value ...\n", file=file)
-    for name, description in COMMANDS.items():
-        print(f"  {name:<22}{description}", file=file)
-    print("\npcam COMMAND --help shows the flags of a command.", file=file)
-
-
-def _print_flags(command: str, module: types.ModuleType) -> None:
-    print(f"usage: pcam {command} --flag=value ...\n")
-    print(f"{module.__doc__.strip()}\n")
+def _describe_flags(command: str, module: types.ModuleType) -> str:
+    lines = [f"usage: pcam {command} --flag=value ...\n"]
+    lines.append(f"{(module.__doc__ or '').strip()}\n")
     for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
         values = getattr(flag.parser, "enum_values", None)
         kind = "|".join(values) if values else _KINDS[flag.flag_type()]
-        print(f"  --{flag.name}={kind}  ({_default(flag, module)})")
         text = flag.help.split(">: ")[-1]  # Without absl's list of values.
-        print(textwrap.indent(textwrap.fill(text, 72), "      "))
-    print("\n  --flagfile=F reads flags from a file, one a line.")
+        lines += [
+            f"  --{flag.name}={kind}  ({_default(flag, module)})",
+            textwrap.indent(textwrap.fill(text, 72), "      "),
+        ]
+    return "\n".join(
+        [*lines, "\n  --flagfile=F reads flags from a file, one a line."]
+    )
 
 
 def _default(flag: flags.Flag, module: types.ModuleType) -> str:
@@ -174,55 +172,30 @@ def _default(flag: flags.Flag, module: types.ModuleType) -> str:
     return f"default {shown}"
 
 
-class _Terminated(BaseException):
-    """SIGTERM came."""
-
-
-_SIGNALS = {
-    KeyboardInterrupt: (signal.SIGINT, "interrupted"),
-    _Terminated: (signal.SIGTERM, "terminated"),
-}
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
-
-
-def _repeat_dropped(dropped: "sys.UnraisableHookArgs") -> None:
-    """Lets a signal come again that met Python in a finalizer or a callback.
-
-    What is raised there is dropped, and by default printed with a traceback.
-    """
-    if dropped.exc_type not in _SIGNALS:
-        sys.__unraisablehook__(dropped)
-        return
-    number, _ = _SIGNALS[dropped.exc_type]
-    # Raised, because it may have another handler by then.
-    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
-    signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
-
-
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     """Returns what to print for an error that ends a command."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return (
             f"{error.filename}: {error.strerror}. Check the path, its rights and"
             " the room on its disk."
         )
-    if type(error).__module__.startswith("tensorflow"):
+    if _is_of_tensorflow(error):
         return f"TensorFlow: {_one_line(error)[:500]}"
     return str(error)
 
 
-def _is_told(error: Exception) -> bool:
+def _is_for_user(error: BaseException) -> bool:
     """Returns whether the message of an error is written for the user."""
     kinds = (ValueError, OSError, RuntimeError, ArithmeticError)
-    # Its errors have a base of their own, and TensorFlow may not be imported.
-    from_tensorflow = type(error).__module__.startswith("tensorflow")
-    return isinstance(error, kinds) or from_tensorflow
+    return isinstance(error, kinds) or _is_of_tensorflow(error)
 
 
-def _one_line(error: Exception) -> str:
+def _is_of_tensorflow(error: BaseException) -> bool:
+    # Its errors have a base of their own, and it may not be imported.
+    return type(error).__module__.startswith("tensorflow")
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
@@ -232,16 +205,6 @@ def _end(code: int, message: str) -> NoReturn:
     A pool whose workers were killed raises now and then while Python shuts down.
     """
     print(message, file=sys.stderr, flush=True)
-    with contextlib.suppress(OSError):  # It may be what is told.
+    with contextlib.suppress(OSError):  # It may be what the message is of.
         sys.stdout.flush()
     os._exit(code)
-
-
-def _end_by_signal(command: str, kind: type[BaseException]) -> NoReturn:
-    number, how = _SIGNALS[kind]
-    _end(128 + number, f"pcam {command}: {how}.")
-
-
-def _fail(code: int, message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(code)

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 _NUM_STREAMS = 3
 
@@ -34,7 +34,7 @@ class _Stream(io.TextIOWrapper):
     were written, would be written again.
     """
 
-    def __init__(self, stream: TextIO, forgiven: type[OSError]) -> None:
+    def __init__(self, stream: Any, forgiven: type[OSError]) -> None:
         super().__init__(
             stream.buffer,
             encoding=stream.encoding,
