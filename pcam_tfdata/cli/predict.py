@@ -84,7 +84,6 @@ def run() -> None:
         from pcam_tfdata.prediction import (
             beam_prediction,
             configuration,
-            merge,
             predict,
         )
     predicted = flag_groups.from_flags(configuration.PredictOptions)
@@ -93,7 +92,7 @@ def run() -> None:
         print(f"{predicted.parts_dir}: {num_patches:,} patches.")
         return
     if flag_groups.value("merge"):
-        num_patches = merge.merge(predicted)
+        num_patches = predict.merge(predicted)
     elif flag_groups.value("runner") == "beam":
         num_patches = beam_prediction.predict_records(
             predicted, flag_groups.value("beam_options")

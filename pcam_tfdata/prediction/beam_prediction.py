@@ -5,7 +5,7 @@ import itertools
 import os
 
 from pcam_tfdata.beam import beam_pool
-from pcam_tfdata.prediction import configuration, merge, predict
+from pcam_tfdata.prediction import configuration, predict
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import versions
 
@@ -32,7 +32,6 @@ def predict_records(
             Beam refuses the flags, or fails.
     """
     configuration.check_output(options, stays_in_parts=True)
-    merge.describe_job(options)  # What is not there is told at once.
     options = dataclasses.replace(
         options,
         run_dir=os.path.abspath(options.run_dir),
@@ -41,7 +40,9 @@ def predict_records(
     )
     records = records_folder.open_folder(options.records_dir)
     shards = records.select_patches([options.split]).shards
-    writer = merge.Writer(options, shards)  # So is a bad sample.
+    # What is not there, or does not fit, is told at once.
+    predict.describe_job(options, records)
+    predict.list_rows(options, records)
     folder = f"{options.output_csv}.beam"
     expected = versions.of_prediction()
     with beam_pool.BeamPool(folder, beam_options, expected) as pool:
@@ -51,8 +52,7 @@ def predict_records(
             num_patches=sum(shard.num_records for shard in shards),
             description="predict",
         )
-    with merge.open_parts(options, shards) as done:
-        return writer.write(done)
+    return predict.merge(options)
 
 
 def _list_tasks(

@@ -2,12 +2,9 @@
 
 import dataclasses
 import os
-import re
 
 from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import files
-
-_RANGE = re.compile(r"(\d+):(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +39,8 @@ class PredictOptions:
 
     run_dir: str
     output_csv: str
-    records_dir: str | None = None
-    input_dir: str | None = None
+    records_dir: str = ""
+    input_dir: str = ""
     split: str = "test"
     batch_size: int = 512
     input: str = "auto"
@@ -53,12 +50,12 @@ class PredictOptions:
     allow_cpu: bool = False
     threshold: float | None = None
     allow_equal_probabilities: bool = False
-    sample_submission: str | None = None
+    sample_submission: str = ""
     restart: bool = False
     follow_symlinks: bool = False
     check_ids: str = "auto"
     on_bad_patch: str = "fail"
-    shard_range: str | None = None
+    shard_range: str = ""
 
     @property
     def parts_dir(self) -> str:
@@ -72,20 +69,17 @@ def check_output(
     """Refuses a path where the CSV cannot be written, or must not be.
 
     Args:
-        options: Of the prediction.
+        options: What to predict.
         stays_in_parts: Whether the parts outlive this process, beside the CSV.
 
     Raises:
         FileExistsError, FileNotFoundError, ValueError: it is such a path.
     """
-    inputs = [options.sample_submission]
-    if options.input_dir is not None:
+    inputs = [options.sample_submission] if options.sample_submission else []
+    if options.input_dir:
         inputs.append(os.path.join(options.input_dir, options.split))
     outputs.check_file(
-        options.output_csv,
-        "--output_csv",
-        suffixes=outputs.CSV,
-        inputs=[path for path in inputs if path is not None],
+        options.output_csv, "--output_csv", suffixes=outputs.CSV, inputs=inputs
     )
     if stays_in_parts and files.is_stream(options.output_csv):
         raise FileExistsError(
@@ -93,20 +87,3 @@ def check_output(
             " one or none: the parts of a prediction lie beside it. Choose"
             " another --output_csv."
         )
-
-
-def parse_range(text: str, num_shards: int) -> slice:
-    """Returns the shards that a range `a:b` means: a to b - 1.
-
-    Raises:
-        ValueError: it is none, or not one of `num_shards` shards.
-    """
-    found = _RANGE.fullmatch(text)
-    if found:
-        start, stop = map(int, found.groups())
-        if start < stop <= num_shards:
-            return slice(start, stop)
-    raise ValueError(
-        f"--shard_range: found {text!r}, expected a:b for shards a to b - 1 of"
-        f" the split, within 0:{num_shards}."
-    )

@@ -2,28 +2,31 @@
 
 Records are predicted as one stream of batches. Its results are cut at the ends
 of shards, and each shard's are a part on disk at once, so a killed job goes on
-with the shards that are missing. Memory holds the logits of a shard, whatever
-the number of patches; names are read when the CSV is written.
+with the shards that are missing.
 """
 
 import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.conversion import identity
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.prediction import configuration, merge, parts, submission
-from pcam_tfdata.records import records_folder
+from pcam_tfdata.prediction import (
+    configuration,
+    part_files,
+    submission,
+    usable_files,
+)
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.sources import kaggle, listing
-from pcam_tfdata.system import faults, files, name_arrays, workers
+from pcam_tfdata.sources import listing
+from pcam_tfdata.system import faults, files, name_arrays
 
 _logger = logging.getLogger(__name__)
 
@@ -43,14 +46,27 @@ def predict(options: configuration.PredictOptions) -> int:
             do not fit each other, or another process writes this output, or
             the parts there are of another job. No CSV is written then.
     """
-    if options.records_dir is None:
+    if options.input_dir:
         return _predict_folder(options)
-    return _predict_records(options)
+    records, distribution, patches = _open_records(options)
+    shards = patches.selection.shards
+    with contextlib.ExitStack() as stack:
+        folder = options.parts_dir
+        if files.is_stream(options.output_csv):  # Nothing can lie beside it.
+            temporary = tempfile.TemporaryDirectory()
+            folder = os.path.join(stack.enter_context(temporary), "parts")
+        job = describe_job(options, records)
+        parts = stack.enter_context(
+            part_files.open_folder(folder, job, restart=options.restart)
+        )
+        rows = list_rows(options, records)  # First: predicting takes an hour.
+        _write_missing(options, distribution, patches, slice(None), parts)
+        return _write_csv(options, rows, map(parts.read, shards))
 
 
 @strategy.keras_settings()
 def predict_range(options: configuration.PredictOptions) -> int:
-    """Writes the parts of some shards, which stay for `merge.merge`.
+    """Writes the parts of some shards, which stay for `merge`.
 
     Any number of processes may do so at once, on hosts that share a folder.
     Shards that have a part are passed over.
@@ -66,34 +82,97 @@ def predict_range(options: configuration.PredictOptions) -> int:
             shards.
         RuntimeError: a process is writing the CSV from the parts.
     """
-    distribution, patches = _open(options)
+    records, distribution, patches = _open_records(options)
     shards = patches.selection.shards
-    chosen = configuration.parse_range(options.shard_range, len(shards))
-    job = merge.describe_job(options)
-    with parts.share_folder(options.parts_dir, job) as done:
-        _predict_missing(options, distribution, patches, chosen, done)
+    chosen = part_files.parse_range(options.shard_range, len(shards))
+    job = describe_job(options, records)
+    with part_files.open_folder(
+        options.parts_dir, job, is_shared=True
+    ) as parts:
+        _write_missing(options, distribution, patches, chosen, parts)
     return sum(shard.num_records for shard in shards[chosen])
 
 
-def _open(
+def merge(options: configuration.PredictOptions) -> int:
+    """Writes the CSV of a prediction whose parts are all there.
+
+    They are removed then.
+
+    Returns:
+        How many patches.
+
+    Raises:
+        FileNotFoundError, ValueError: a part is not there, or the parts are of
+            another model or other records, or the sample does not fit them.
+        RuntimeError: a process is writing parts.
+    """
+    configuration.check_output(options, stays_in_parts=True)
+    records = records_folder.open_folder(options.records_dir)
+    shards = records.select_patches([options.split]).shards
+    job = describe_job(options, records)
+    if not os.path.isdir(options.parts_dir):
+        raise FileNotFoundError(
+            f"{options.parts_dir}: not found, expected the parts of a"
+            " prediction. Predict with --shard_range first."
+        )
+    with part_files.open_folder(options.parts_dir, job) as parts:
+        parts.require(shards)
+        rows = list_rows(options, records)
+        return _write_csv(options, rows, map(parts.read, shards))
+
+
+def describe_job(
+    options: configuration.PredictOptions, records: records_folder.RecordsFolder
+) -> dict[str, str]:
+    """Returns what parts belong to.
+
+    Raises:
+        FileNotFoundError: there is no model.
+    """
+    model_path = run_folder.find_model(options.run_dir)
+    return {
+        "model_sha256": manifest.hash_file(model_path),
+        "manifest_sha256": records.manifest_sha256,
+        "split": options.split,
+    }
+
+
+def list_rows(
+    options: configuration.PredictOptions, records: records_folder.RecordsFolder
+) -> submission.Rows:
+    """Returns the rows of the CSV of a split of records.
+
+    Raises:
+        FileNotFoundError, ValueError: sidecar or sample do not fit the patches.
+    """
+    sidecar = records.read_sidecar(["split", "source_name", "id"])
+    patches = sidecar[sidecar["split"] == options.split]
+    names = patches["source_name"]
+    if options.sample_submission:
+        return submission.read_sample(options.sample_submission, names)
+    return submission.list_rows(records.sidecar_path, names, patches["id"])
+
+
+def _open_records(
     options: configuration.PredictOptions,
-) -> tuple[tf.distribute.Strategy, patch_source.Patches]:
-    """Returns what computes, and the patches of a split of the records."""
+) -> tuple[
+    records_folder.RecordsFolder, tf.distribute.Strategy, patch_source.Patches
+]:
+    """Returns the records, what computes, and the patches of a split."""
     run_folder.find_model(options.run_dir)
     configuration.check_output(
-        options, stays_in_parts=options.shard_range is not None
+        options, stays_in_parts=bool(options.shard_range)
     )
     distribution = _make_strategy(options)
-    patches = inference.open_patches(
-        patch_source.Source(
-            records_folder.open_folder(options.records_dir),
-            [options.split],
-            options.input,
-            input_threads=options.input_threads,
-        ),
-        strategy.list_devices(distribution),
+    records = records_folder.open_folder(options.records_dir)
+    source = patch_source.Source(
+        records,
+        [options.split],
+        options.input,
+        input_threads=options.input_threads,
     )
-    return distribution, patches
+    devices = strategy.list_devices(distribution)
+    return records, distribution, inference.open_patches(source, devices)
 
 
 def _make_strategy(
@@ -106,73 +185,51 @@ def _make_strategy(
     )
 
 
-def _predict_records(options: configuration.PredictOptions) -> int:
-    distribution, patches = _open(options)
-    shards = patches.selection.shards
-    job = merge.describe_job(options)
-    with _open_parts(options, job) as done:
-        writer = merge.Writer(options, shards)
-        every = slice(0, len(shards))
-        _predict_missing(options, distribution, patches, every, done)
-        return writer.write(done)
-
-
-@contextlib.contextmanager
-def _open_parts(
-    options: configuration.PredictOptions, job: Mapping[str, str]
-) -> Iterator[parts.Parts]:
-    """Opens the folder of the parts; of a pipe or a device, one of no name."""
-    folder = options.parts_dir
-    with contextlib.ExitStack() as stack:
-        if files.is_stream(options.output_csv):
-            temporary = stack.enter_context(tempfile.TemporaryDirectory())
-            folder = os.path.join(temporary, "parts")
-        yield stack.enter_context(
-            parts.open_folder(folder, job, restart=options.restart)
-        )
-
-
-def _predict_missing(
+def _write_missing(
     options: configuration.PredictOptions,
     distribution: tf.distribute.Strategy,
     patches: patch_source.Patches,
     chosen: slice,
-    done: parts.Parts,
+    parts: part_files.Parts,
 ) -> None:
-    """Writes the parts of some shards that are not there."""
-    shards = patches.selection.shards
-    missing = merge.list_missing(shards, chosen, done)
-    num_chosen = chosen.stop - chosen.start
-    num_there = num_chosen - sum(run.stop - run.start for run in missing)
+    """Writes the parts of chosen shards that are not there."""
+    shards = patches.selection.shards[chosen]
+    starts = patches.selection.starts[chosen.start or 0 :].tolist()
+    missing = parts.list_missing(shards)
+    num_there = len(shards) - sum(gap.stop - gap.start for gap in missing)
     if num_there:
         _logger.info(
             "%s: %d of %d shards were there.",
-            options.output_csv, num_there, num_chosen,
+            options.output_csv, num_there, len(shards),
         )  # fmt: skip
     if not missing:
         return
     model_path = run_folder.find_model(options.run_dir)
     predictor = inference.load(model_path, distribution, patches.fill)
-    for run in missing:
+    for gap in missing:
         results = predictor.stream_patches(
             patches,
             options.batch_size,
             "predict",
-            first_patch=int(patches.selection.starts[run.start]),
-            end_patch=int(patches.selection.starts[run.stop]),
+            first_patch=starts[gap.start],
+            end_patch=starts[gap.stop],
         )
-        for shard, logit in parts.cut(results, shards[run]):
-            done.write(shard, logit)
+        for shard, logit in part_files.cut(results, shards[gap]):
+            parts.write(shard, logit)
 
 
 def _predict_folder(options: configuration.PredictOptions) -> int:
     model_path = run_folder.find_model(options.run_dir)
     configuration.check_output(options)
     distribution = _make_strategy(options)
-    listed, left_out = _list_usable(options)
-    names = name_arrays.to_text(listed.names)
-    sample = merge.read_sample(options, names, left_out)
-    patches = patch_source.ImageFiles(listing.list_paths(listed.images))
+    usable, left_out = usable_files.list_usable(options)
+    names = name_arrays.to_text(usable.names)
+    rows = submission.Rows(names, np.arange(len(names)))
+    if options.sample_submission:
+        rows = submission.read_sample(
+            options.sample_submission, names, left_out
+        )
+    patches = patch_source.ImageFiles(listing.list_paths(usable.images))
     predictor = inference.load(model_path, distribution, patches.fill)
     logits = []
     for batch in predictor.stream_patches(
@@ -181,70 +238,19 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
         if patches.faults:  # A file has changed since it was checked.
             raise faults.BadInputError(patches.faults)
         logits.append(batch["logit"])
+    return _write_csv(options, rows, logits)
+
+
+def _write_csv(
+    options: configuration.PredictOptions,
+    rows: submission.Rows,
+    logits: Iterable[np.ndarray],
+) -> int:
     submission.write(
         options.output_csv,
-        names,
-        logits,
-        sample=sample,
+        rows,
+        np.concatenate(list(logits)),
         threshold=options.threshold,
         allow_equal=options.allow_equal_probabilities,
     )
-    return len(names)
-
-
-def _list_usable(
-    options: configuration.PredictOptions,
-) -> tuple[listing.Listing, set[str]]:
-    """Returns the patches of a folder that can be used; all files are read.
-
-    Beside them it returns the names of the others.
-    """
-    patches, found = _list_folder(options)
-    check_ids = options.check_ids
-    if check_ids == "auto" and _others_are_hashed(options):
-        check_ids = "always"
-    (hashes,), bad = identity.hash_all(workers.Threads(), [patches], check_ids)
-    found += bad
-    if found and options.on_bad_patch == "fail":
-        raise faults.BadInputError(found, np.count_nonzero(hashes != b""))
-    if found:
-        _logger.warning(
-            "%s\nWarning: patches with these faults are left out of %s.",
-            faults.BadInputError(found), options.output_csv,
-        )  # fmt: skip
-    usable = patches.take(np.flatnonzero(hashes != b""))
-    if not len(usable):
-        raise ValueError(
-            f"{options.input_dir}: found no {options.split} patch that can be"
-            " used, expected at least one. Check --input_dir."
-        )
-    return usable, {fault.name for fault in found}
-
-
-def _list_folder(
-    options: configuration.PredictOptions,
-) -> tuple[listing.Listing, list[faults.Fault]]:
-    if options.split not in (kaggle.TEST, kaggle.TRAIN):
-        raise ValueError(
-            f"--split: found {options.split!r}, expected {kaggle.TEST} or"
-            f" {kaggle.TRAIN} with --input_dir."
-        )
-    is_test = options.split == kaggle.TEST
-    list_split = kaggle.list_test if is_test else kaggle.list_train
-    return list_split(
-        options.input_dir, follow_symlinks=options.follow_symlinks
-    )
-
-
-def _others_are_hashed(options: configuration.PredictOptions) -> bool:
-    """Returns whether names of the other split are the SHA-1 of the pixels.
-
-    A conversion of the folder would then ask it of both splits.
-    """
-    is_test = options.split == kaggle.TEST
-    others = kaggle.list_files(
-        options.input_dir,
-        kaggle.TRAIN if is_test else kaggle.TEST,
-        follow_symlinks=options.follow_symlinks,
-    )
-    return identity.names_are_hashes([others], "auto")
+    return len(rows.ids)

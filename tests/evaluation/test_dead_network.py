@@ -318,10 +318,10 @@ def test_a_folder_of_equal_probabilities_warns(dead, kaggle_tree, tmp_path):
 def test_probabilities_are_equal_as_the_csv_has_them(
     tmp_path, caplog, logit, is_told
 ):
-    parts = [np.array(logit[:1], np.float32), np.array(logit[1:], np.float32)]
-    names = [str(number) for number in range(len(logit))]
+    patches = np.arange(len(logit))
+    rows = submission.Rows([str(number) for number in patches], patches)
     path = str(tmp_path / "s.csv")
-    submission.write(path, names, parts, sample=None, threshold=None)
+    submission.write(path, rows, np.array(logit, np.float32), threshold=None)
     assert ("probabilities equal" in caplog.text) == is_told
     assert len(csv_files.read_csv(path, ("id",))) == len(logit)
 

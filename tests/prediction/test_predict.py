@@ -10,12 +10,13 @@ import time
 
 import loaded
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import HALF_OF_FLOAT32, run_pcam
 
 from pcam_tfdata.conversion import convert, join
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.prediction import configuration, parts, submission
+from pcam_tfdata.prediction import part_files, submission
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import csv_files, locks
 
@@ -139,10 +140,14 @@ def killed_copy(killed, tmp_path) -> pathlib.Path:
     return pathlib.Path(shutil.copytree(killed, tmp_path / "killed"))
 
 
-def num_shards(records_dir) -> int:
-    return len(
+def list_shards(records_dir) -> tuple[records_folder.ShardFile, ...]:
+    return (
         records_folder.open_folder(records_dir).select_patches(["test"]).shards
     )
+
+
+def num_shards(records_dir) -> int:
+    return len(list_shards(records_dir))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +330,7 @@ def test_merge_without_parts_makes_nothing(records_dir, run_dir, tmp_path):
 @pytest.mark.parametrize("text", ["3", "4:4", "5:3", "0:8", "-1:2", "a:b", ":"])
 def test_range_of_no_shards_is_refused(text):
     with pytest.raises(ValueError, match="expected a:b"):
-        configuration.parse_range(text, 7)
+        part_files.parse_range(text, 7)
 
 
 @pytest.mark.parametrize(
@@ -471,70 +476,55 @@ def test_slides_of_an_edited_sidecar_are_not_believed(
     assert not (tmp_path / "scores").exists()
 
 
+def share(folder, job):
+    return part_files.open_folder(folder, job, is_shared=True)
+
+
 def test_parts_are_shared_but_not_while_they_are_joined(folder):
     same = {"model": "a", "split": "test"}
-    with parts.share_folder(folder, same), parts.share_folder(folder, same):
+    with share(folder, same), share(folder, same):
         with pytest.raises(RuntimeError, match="is at work on this output"):
-            with parts.open_folder(folder, same):
+            with part_files.open_folder(folder, same):
                 pass
     with pytest.raises(RuntimeError, match="is at work on this output"):
-        with parts.open_folder(folder, same):
-            with parts.share_folder(folder, same):
+        with part_files.open_folder(folder, same):
+            with share(folder, same):
                 pass
     with pytest.raises(ValueError, match="differs in model"):
-        with parts.share_folder(folder, same | {"model": "b"}):
+        with share(folder, same | {"model": "b"}):
             pass
 
 
 def test_shared_folder_without_parts_takes_another_job(tmp_path):
     path = str(tmp_path / PARTS)
-    one, other = {"model": "a"}, {"model": "b"}
-    with parts.share_folder(path, one):
-        with pytest.raises(ValueError, match=r"differs in model\."):
-            with parts.share_folder(path, other):
-                pass
-    with parts.share_folder(path, other), parts.share_folder(path, other):
-        with pytest.raises(ValueError, match=r"differs in model\."):
-            with parts.share_folder(path, one):
-                pass
+    for job in ({"model": "a"}, {"model": "b"}):
+        with share(path, job), share(path, job):
+            assert os.listdir(path) == ["lock"]
 
 
-def test_sharing_asks_for_no_links(tmp_path, monkeypatch):
+def test_parts_of_two_jobs_are_not_merged(records_dir, tmp_path):
+    path = str(tmp_path / PARTS)
+    shards = list_shards(records_dir)[:2]
+    jobs = {"model": "a"}, {"model": "b"}
+    with share(path, jobs[0]) as one, share(path, jobs[1]) as other:
+        for parts, shard in zip((one, other), shards, strict=True):
+            parts.write(shard, np.zeros(shard.num_records))
+    for job in jobs:
+        with pytest.raises(ValueError, match=r"differs in model\."):
+            with part_files.open_folder(path, job) as parts:
+                parts.require(shards)
+    assert len(os.listdir(path)) == 3
+
+
+def test_parts_need_no_links(records_dir, tmp_path, monkeypatch):
     def refuse(*_, **__) -> None:
         raise PermissionError("Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    path = str(tmp_path / PARTS)
-    with parts.share_folder(path, {"model": "a"}):
-        with parts.share_folder(path, {"model": "a"}):
-            assert sorted(os.listdir(path)) == ["job.json", "lock"]
-
-
-def test_of_jobs_that_begin_at_once_one_is_noted(tmp_path):
-    path = str(tmp_path / PARTS)
-    begin, end = threading.Barrier(8), threading.Barrier(8)
-    entered, refused = [], []
-
-    def share(model: str) -> None:
-        begin.wait(60)
-        try:
-            with parts.share_folder(path, {"model": model}):
-                entered.append(model)
-                end.wait(60)
-        except ValueError:
-            refused.append(model)
-            end.wait(60)
-
-    threads = [
-        threading.Thread(target=share, args=["ab"[number % 2]])
-        for number in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(entered) in (["a"] * 4, ["b"] * 4)
-    assert len(refused) == 4
+    shard = list_shards(records_dir)[0]
+    with share(str(tmp_path / PARTS), {"model": "a"}) as parts:
+        parts.write(shard, np.zeros(shard.num_records))
+        assert parts.list_missing([shard]) == []
 
 
 @pytest.fixture
@@ -545,31 +535,8 @@ def sleeps(monkeypatch) -> threading.Event:
     monkeypatch.setattr(
         time, "sleep", lambda seconds: (has_slept.set(), sleep(seconds))
     )
-    monkeypatch.setattr(parts, "_DROP_SECONDS", 120)
+    monkeypatch.setattr(part_files, "_WAIT_SECONDS", 120)
     return has_slept
-
-
-def test_sharing_waits_until_a_job_is_noted_whole(tmp_path, sleeps):
-    path = tmp_path / PARTS
-    is_shared = threading.Event()
-
-    def note() -> None:
-        lock = os.path.join(path, "lock")
-        with locks.hold(lock, "predicts", "Wait.", is_shared=True):
-            (path / "job.json").touch()
-            is_shared.set()
-            sleeps.wait(60)
-            (path / "job.json").write_text('{"model": "a"}')
-
-    thread = threading.Thread(target=note)
-    thread.start()
-    assert is_shared.wait(60)
-    try:
-        with parts.share_folder(str(path), {"model": "a"}):
-            assert sleeps.is_set()
-    finally:
-        sleeps.set()  # Also if nothing has waited.
-        thread.join()
 
 
 def test_sharing_waits_for_a_process_that_looks_into_the_folder(
@@ -587,7 +554,7 @@ def test_sharing_waits_for_a_process_that_looks_into_the_folder(
     thread.start()
     assert is_held.wait(60)
     try:
-        with parts.share_folder(path, {"model": "a"}):
+        with share(path, {"model": "a"}):
             assert sleeps.is_set()
     finally:
         sleeps.set()  # Also if nothing has waited.
@@ -596,7 +563,7 @@ def test_sharing_waits_for_a_process_that_looks_into_the_folder(
 
 def test_folder_with_parts_takes_no_other_job(folder):
     with pytest.raises(ValueError, match="remove this folder to begin anew"):
-        with parts.share_folder(folder, {"model": "b", "split": "test"}):
+        with share(folder, {"model": "b", "split": "test"}):
             pass
 
 
@@ -605,13 +572,11 @@ def folder(records_dir, tmp_path) -> str:
     """A folder with a part of the job `{"model": "a", "split": "test"}`."""
     path = str(tmp_path / PARTS)
     with pytest.raises(KeyboardInterrupt):
-        with parts.open_folder(path, {"model": "a", "split": "test"}) as done:
-            shard = (
-                records_folder.open_folder(records_dir)
-                .select_patches(["test"])
-                .shards[0]
-            )
-            done.write(shard, np.zeros(shard.num_records))
+        with part_files.open_folder(
+            path, {"model": "a", "split": "test"}
+        ) as parts:
+            shard = list_shards(records_dir)[0]
+            parts.write(shard, np.zeros(shard.num_records))
             raise KeyboardInterrupt
     return path
 
@@ -628,23 +593,28 @@ def folder(records_dir, tmp_path) -> str:
 def test_parts_belong_to_one_job(folder, other, differing):
     before = sorted(os.listdir(folder))
     with pytest.raises(ValueError, match=f"differs in {differing}\\."):
-        with parts.open_folder(folder, other):
+        with part_files.open_folder(folder, other):
             pass
     assert sorted(os.listdir(folder)) == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", "[1]", "{", "\udcff"])
-def test_parts_of_an_unknown_job_are_not_used(folder, content):
-    path = pathlib.Path(folder) / "job.json"
-    path.write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError, match="differs in model, split"):
-        with parts.open_folder(folder, {"model": "a", "split": "test"}):
-            pass
+def test_parts_of_an_unknown_job_are_not_used(records_dir, folder, content):
+    shard = list_shards(records_dir)[0]
+    job = {"model": "a", "split": "test"}
+    with share(folder, job) as parts:
+        assert parts.list_missing([shard]) == []
+    (path,) = pathlib.Path(folder).glob("*.logits")
+    _, logits = path.read_bytes().split(b"\n", 1)
+    header = content.encode(errors="surrogateescape")
+    path.write_bytes(header + b"\n" + logits)
+    with share(folder, job) as parts:
+        assert parts.list_missing([shard]) == [slice(0, 1)]
 
 
 def test_error_before_a_part_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        with parts.open_folder(str(tmp_path / PARTS), {"model": "a"}):
+        with part_files.open_folder(str(tmp_path / PARTS), {"model": "a"}):
             raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
 
@@ -653,7 +623,7 @@ def test_error_before_a_part_leaves_nothing(tmp_path):
 def test_folder_of_other_things_is_left_alone(tmp_path, restart):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(FileExistsError, match="other than parts"):
-        with parts.open_folder(str(tmp_path), {}, restart=restart):
+        with part_files.open_folder(str(tmp_path), {}, restart=restart):
             pass
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
@@ -670,15 +640,15 @@ def results_of(rows, batch_size):
 def test_cutting_gives_each_shard_its_patches(
     records_dir, batch_size, first_shard
 ):
-    shards = (
-        records_folder.open_folder(records_dir).select_patches(["test"]).shards
-    )
+    shards = list_shards(records_dir)
     first_row = shards[0].first_row
     skipped = shards[first_shard].first_row - first_row
     rows = range(
         first_row + skipped // batch_size * batch_size, first_row + NUM_TEST
     )
-    found = list(parts.cut(results_of(rows, batch_size), shards[first_shard:]))
+    found = list(
+        part_files.cut(results_of(rows, batch_size), shards[first_shard:])
+    )
     assert [shard for shard, _ in found] == list(shards[first_shard:])
     for shard, logit in found:
         expected = shard.first_row + np.arange(shard.num_records)
@@ -696,30 +666,28 @@ def test_cutting_gives_each_shard_its_patches(
     ids=["short", "missing", "twice", "swapped"],
 )
 def test_cutting_finds_that_a_patch_is_not_there_once(records_dir, spoil):
-    shards = (
-        records_folder.open_folder(records_dir).select_patches(["test"]).shards
-    )
+    shards = list_shards(records_dir)
     rows = list(range(shards[0].first_row, shards[0].first_row + NUM_TEST))
     with pytest.raises(RuntimeError, match="each once and in order"):
-        list(parts.cut(results_of(spoil(rows), 4), shards))
+        list(part_files.cut(results_of(spoil(rows), 4), shards))
 
 
 def test_sample_finds_names_of_any_kind(tmp_path):
-    names = ["b", "äöü", "a" * 60, "a", "\udcff.tif", "名前"]
+    names = ["b", "äöü", "a" * 60, "a", "x.tif", "名前"]
     path = str(tmp_path / "sample.csv")
     csv_files.write_csv(
-        path, ("id",), [(name,) for name in names if "\udcff" not in name]
+        path, ("id",), [(name,) for name in names if name != "x.tif"]
     )
     with pytest.raises(ValueError, match=r"1 patches without a row \(as .*tif"):
         submission.read_sample(path, names)
     del names[4]
     order = [3, 0, 4, 1, 2]
     csv_files.write_csv(path, ("id",), [(names[place],) for place in order])
-    sample = submission.read_sample(path, names)
-    assert sample.places.tolist() == order
+    rows = submission.read_sample(path, names)
+    assert rows.patches.tolist() == order
     output = tmp_path / "out.csv"
-    logits = [np.array([-1, 0], np.float32), np.array([1, 2, 3], np.float32)]
-    submission.write(str(output), names, logits, sample=sample, threshold=0.6)
+    logit = np.array([-1, 0, 1, 2, 3], np.float32)
+    submission.write(str(output), rows, logit, threshold=0.6)
     labels = [0, 0, 1, 1, 1]
     assert csv_files.read_csv(str(output), ("id", "label")) == [
         (names[place], str(labels[place])) for place in order
@@ -740,10 +708,10 @@ def test_sample_may_spell_ids_otherwise(tmp_path, ids):
     names = ["b", "test/c.jpg", HASH]
     path = tmp_path / "sample.csv"
     path.write_text("".join(f"{name}, \n" for name in [" ID ,x", *ids]))
-    sample = submission.read_sample(str(path), names)
+    rows = submission.read_sample(str(path), names)
     expected = [name for name in ids if name][:3]
-    assert [name.decode() for name in sample.names] == expected
-    order = [expected[place] for place in np.argsort(sample.places)]
+    assert rows.ids == expected
+    order = [expected[index] for index in np.argsort(rows.patches)]
     assert [name[0].lower() for name in order] == ["b", "t", "a"]
 
 
@@ -794,9 +762,10 @@ def test_patch_that_records_hold_twice_gets_one_row(
 
 
 def test_names_that_two_unequal_patches_share_are_refused():
-    patches = [("a", HASH), ("b", HASH), ("a", HASH[::-1])]
+    names = pd.Series(["a", "b", "a"])
+    hashes = pd.Series([HASH, HASH, HASH[::-1]])
     with pytest.raises(ValueError, match=r"1 patches .* differ \(as a\)"):
-        submission.list_once("patches.csv", patches)
+        submission.list_rows("patches.csv", names, hashes)
 
 
 @pytest.mark.parametrize(
