@@ -38,10 +38,14 @@ def run() -> None:
     output_csv = flag_groups.value("output_csv")
     if output_csv:
         outputs.check_file(output_csv, "--output_csv", suffixes=outputs.CSV)
-    table = leaderboard.make(reading.read_runs(flag_groups.value("runs_dir")))
+    table = leaderboard.make_table(
+        reading.read_runs(flag_groups.value("runs_dir"))
+    )
     _check_columns("columns", _COLUMNS.value, table)
     _check_columns("sort_by", [_SORT_BY.value], table)
-    table = leaderboard.sort(table, _SORT_BY.value, ascending=_ASCENDING.value)
+    table = leaderboard.sort_rows(
+        table, _SORT_BY.value, ascending=_ASCENDING.value
+    )
     if output_csv:
         leaderboard.write_csv(output_csv, table)
     _print(table)
@@ -51,10 +55,10 @@ def _check_columns(
     flag: str, names: list[str], table: leaderboard.Table
 ) -> None:
     for name in names:
-        if name not in table.columns:
+        if name not in table.frame:
             raise app.UsageError(
                 f"--{flag}: found {name!r}, expected one of"
-                f" {', '.join(table.columns)}."
+                f" {', '.join(table.frame)}."
             )
 
 
@@ -62,7 +66,9 @@ def _print(table: leaderboard.Table) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # Names, maybe no UTF-8.
     columns = _COLUMNS.value or list(table.shown)
     if sys.stdout.isatty() and not _COLUMNS.value:
-        columns = leaderboard.fit(table, shutil.get_terminal_size().columns)
+        columns = leaderboard.fit_columns(
+            table, shutil.get_terminal_size().columns
+        )
     print(leaderboard.format_text(table, columns), end="")
     left_out = [name for name in table.shown if name not in columns]
     if left_out and not _COLUMNS.value:

@@ -20,7 +20,12 @@ from pcam_tfdata.evaluation import (
 from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import manifest, records_folder
-from pcam_tfdata.runs import outputs, reading, run_folder
+from pcam_tfdata.runs import (
+    environment_file,
+    outputs,
+    reading,
+    run_folder,
+)
 from pcam_tfdata.system import csv_files, files
 
 _LONGEST_NAME = 100  # Of the 255 bytes that a file's name may have.
@@ -83,7 +88,7 @@ def settle(options: EvaluateOptions) -> EvaluateOptions:
     _check_splits(records, splits)
     output_dir = options.output_dir
     sha256 = records.manifest_sha256
-    is_own = sha256 == run_folder.read_manifest_sha256(options.run_dir)
+    is_own = sha256 == environment_file.read_manifest_sha256(options.run_dir)
     if is_own and set(splits) == set(own_splits):
         output_dir = output_dir or options.run_dir
     elif not output_dir:
@@ -252,7 +257,7 @@ def _find_death(run_dir: str, found: dict[str, np.ndarray]) -> str | None:
         logit,
         loss=metrics.nll(label, logit),
         entropy=dead_network.label_entropy(np.bincount(label, minlength=2)),
-        is_learning=not reading.is_best_dead(run_dir),
+        is_learning=not reading.read_training(run_dir).is_best_dead,
     )
     if reason is None:
         return None
@@ -287,7 +292,7 @@ def _list_warnings(
         sha256: Of the manifest of their records.
     """
     warnings = []
-    trained = run_folder.read_manifest_sha256(run_dir)
+    trained = environment_file.read_manifest_sha256(run_dir)
     if trained is None:
         warnings.append(
             "no file of the run tells on which records the network was trained,"
@@ -304,7 +309,7 @@ def _list_warnings(
             f"the network was trained on {', '.join(seen)}: these scores say"
             " nothing of new patches."
         )
-    if state := reading.find_unfinished(run_dir):
+    if state := reading.read_training(run_dir).unfinished_state:
         warnings.append(
             f"the run has not finished ({state}): its network may yet change."
         )

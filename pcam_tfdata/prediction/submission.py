@@ -27,7 +27,7 @@ class Rows:
     patches: np.ndarray
 
 
-def list_rows(path: str, names: Sequence[str], hashes: Sequence[str]) -> Rows:
+def list_rows(path: str, names: pandas.Series, hashes: pandas.Series) -> Rows:
     """Returns a row for each name of patches, with a warning of repeated ones.
 
     Args:

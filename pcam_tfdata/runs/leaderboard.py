@@ -1,15 +1,20 @@
 """A table of runs: built from what is known of them, sorted, and as text."""
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+
+import pandas
 
 from pcam_tfdata.runs import reading
-from pcam_tfdata.system import csv_files
-
-Row = Mapping[str, object]
+from pcam_tfdata.system import files
 
 NAME, STATE, NOTE = "run", "state", "note"
+# The order of columns, by how their names begin; flags follow, and notes.
+_ORDER = (
+    NAME, STATE, "epoch", "best_epoch", "dead_epochs", reading.BEST_SCORE,
+    "val_", "eval_", "train_", reading.SPEED, "dataset", "commit", "started_at",
+    "starts", "devices", "resolved_precision",
+)  # fmt: skip
 # Flags that say where things are, not what a run was.
 _PATHS = ("records_dir", "run_dir")
 # Columns that are shown when asked for.
@@ -30,40 +35,38 @@ class Table:
     """What is known of some runs.
 
     Attributes:
-        rows: For each run its values by column: numbers or text; None or no
-            entry where it has none. Flags are text.
-        columns: All of them, in order.
-        shown: Those to show: scores, origin, and the flags in which runs differ.
+        frame: A row for each run: numbers or text, None or NaN where it has no
+            value. Flags are text.
+        shown: Columns to show: scores, origin, and the flags in which runs
+            differ.
     """
 
-    rows: Sequence[Row]
-    columns: Sequence[str]
+    frame: pandas.DataFrame
     shown: Sequence[str]
 
 
-def make(found: Sequence[reading.Run]) -> Table:
+def make_table(runs: Sequence[reading.Run]) -> Table:
     """Returns the table of some runs, in their order."""
-    columns = [
-        NAME,
-        *_union(run.progress for run in found),
-        *_union(
-            [{reading.BEST_SCORE: None}, *(run.validation for run in found)]
-        ),
-        *_union(run.evaluated for run in found),
-        *_union(run.training for run in found),
-        *_union(run.origin for run in found),
-    ]
-    taken = {*columns, *_PATHS, NOTE}
-    flags = [
-        name for name in _union(run.flags for run in found) if name not in taken
-    ]
-    rows = [_row(run) for run in found]
-    shown = [name for name in columns if _is_shown(name, rows)]
-    shown += _differing(flags, [run.flags for run in found if run.flags])
-    return Table(rows, [*columns, *flags, NOTE], shown)
+    rows = [{reading.BEST_SCORE: None} | run.columns for run in runs]
+    known = pandas.DataFrame(rows, dtype=object)
+    known = known[sorted(known, key=_rank)]
+    flags = pandas.DataFrame([run.flags for run in runs], dtype=object)
+    # A flag that has the name of another column is not shown.
+    flags = flags.drop(columns=[*known, *_PATHS, NOTE], errors="ignore")
+    given = flags[[bool(run.flags) for run in runs]]
+    differing = given.columns[given.nunique(dropna=False) > 1]
+    shown = [name for name in known if _is_shown(name, known[name])]
+    frame = pandas.concat([known, flags], axis=1)
+    frame[NOTE] = ["; ".join(run.notes) for run in runs]
+    return Table(frame, [*shown, *differing])
 
 
-def sort(table: Table, column: str, *, ascending: bool = False) -> Table:
+def _rank(column: str) -> int:
+    """Returns where a column stands; the first name that fits counts."""
+    return next(i for i, name in enumerate(_ORDER) if column.startswith(name))
+
+
+def sort_rows(table: Table, column: str, *, ascending: bool = False) -> Table:
     """Returns a table with its rows in order.
 
     Args:
@@ -72,26 +75,21 @@ def sort(table: Table, column: str, *, ascending: bool = False) -> Table:
         ascending: Smallest first, not largest. Either way rows without a value
             come last, and equal ones in the order of their names.
     """
-    rows = sorted(table.rows, key=lambda row: str(row[NAME]))
-    having = [row for row in rows if _has(row, column)]
-    key = _to_number if _is_numeric(rows, column) else str
-    ordered = sorted(
-        having, key=lambda row: key(row[column]), reverse=not ascending
-    )
-    lacking = [row for row in rows if not _has(row, column)]
-    return dataclasses.replace(table, rows=ordered + lacking)
+    frame = table.frame.sort_values(NAME)
+    values = frame[column].where(_has(frame[column]))
+    as_key = pandas.to_numeric if _is_numeric(values) else _to_text
+    values = as_key(values).sort_values(ascending=ascending, kind="stable")
+    return dataclasses.replace(table, frame=frame.loc[values.index])
 
 
 def write_csv(path: str, table: Table) -> None:
     """Writes all columns in full precision, whole or not at all."""
-    csv_files.write_csv(
-        path,
-        table.columns,
-        [[row.get(name) for name in table.columns] for row in table.rows],
-    )
+    # Names of folders need not be UTF-8.
+    with files.open_whole(path, newline="", errors="backslashreplace") as file:
+        table.frame.to_csv(file, index=False, lineterminator="\n")
 
 
-def fit(table: Table, width: int) -> list[str]:
+def fit_columns(table: Table, width: int) -> list[str]:
     """Returns the columns to show in lines of `width` characters.
 
     The lesser scores go first, then where a run came from. The name, the state,
@@ -103,11 +101,10 @@ def fit(table: Table, width: int) -> list[str]:
         if name.startswith(("eval_", "val_"))
         and name.partition(":")[0] not in _KEPT_SCORES
     ]
-    # Those of `pcam evaluate` stand behind the others: they go before them.
-    dispensable = [*reversed(lesser), *_DISPENSABLE]
     kept = list(table.shown)
-    widths = {name: max(map(len, _cells(table.rows, name))) for name in kept}
-    for name in dispensable:
+    widths = {name: len(_align(table.frame[name])[0]) for name in kept}
+    # Those of `pcam evaluate` stand behind the others: they go before them.
+    for name in (*reversed(lesser), *_DISPENSABLE):
         if sum(widths[n] + len(_GAP) for n in kept) - len(_GAP) <= width:
             break
         if name in kept:
@@ -120,86 +117,55 @@ def format_text(table: Table, columns: Sequence[str]) -> str:
 
     A line for each note follows, unless notes are among the columns.
     """
-    cells = [_align(table.rows, name) for name in columns]
+    cells = [_align(table.frame[name]) for name in columns]
     lines = [_GAP.join(line).rstrip() for line in zip(*cells, strict=True)]
     if NOTE not in columns:
+        noted = table.frame[_has(table.frame[NOTE])]
         lines += [
-            _printable(f"{row[NAME]}: {row[NOTE]}.")
-            for row in table.rows
-            if _has(row, NOTE)
+            _printable(f"{name}: {note}.")
+            for name, note in zip(noted[NAME], noted[NOTE], strict=True)
         ]
     return "\n".join(lines) + "\n"
 
 
-def _union(dicts: Iterable[Mapping[str, object]]) -> list[str]:
-    """Returns all keys, in the order in which they first come."""
-    return list({name: None for found in dicts for name in found})
+def _has(column: pandas.Series) -> pandas.Series:
+    """Returns which rows have a value."""
+    return column.notna() & (column != "")
 
 
-def _row(run: reading.Run) -> Row:
-    # A flag that has the name of another column is not shown.
-    return (
-        run.flags | {NAME: run.name} | run.progress | run.validation
-        | run.evaluated | run.training | run.origin
-        | {NOTE: "; ".join(run.notes)}
-    )  # fmt: skip
-
-
-def _has(row: Row, column: str) -> bool:
-    value = row.get(column)
-    is_nan = isinstance(value, float) and math.isnan(value)
-    return value not in (None, "") and not is_nan
-
-
-def _is_shown(column: str, rows: Sequence[Row]) -> bool:
-    if column in (NAME, STATE, reading.BEST_SCORE):
+def _is_shown(name: str, column: pandas.Series) -> bool:
+    if name in (NAME, STATE, reading.BEST_SCORE):
         return True
-    if column in _DETAILS or column.startswith("train_"):
+    if name in _DETAILS or name.startswith("train_"):
         return False
-    name, colon, _ = column.partition(":")
-    if colon and name not in _KEPT_SCORES:
+    score, colon, _ = name.partition(":")
+    if colon and score not in _KEPT_SCORES:
         return False  # Of an evaluation that is not the run's own.
-    return any(_has(row, column) for row in rows)
+    return bool(_has(column).any())
 
 
-def _differing(
-    names: Sequence[str], flags: Sequence[Mapping[str, str]]
-) -> list[str]:
-    """Returns the flags that have not one value, or are not in all runs."""
-    return [
-        name for name in names if len({found.get(name) for found in flags}) > 1
-    ]
-
-
-def _to_number(value: object) -> float | None:
-    try:
-        number = float(value)
-    except (OverflowError, ValueError):
-        return None
-    return None if math.isnan(number) else number
-
-
-def _is_numeric(rows: Sequence[Row], column: str) -> bool:
+def _is_numeric(column: pandas.Series) -> bool:
     """Returns whether all values of a column are numbers, or text of them."""
-    values = [row[column] for row in rows if _has(row, column)]
-    return all(_to_number(value) is not None for value in values)
+    values = column[_has(column)]
+    return bool(pandas.to_numeric(values, errors="coerce").notna().all())
 
 
-def _align(rows: Sequence[Row], column: str) -> list[str]:
+def _to_text(column: pandas.Series) -> pandas.Series:
+    return column.map(str, na_action="ignore")
+
+
+def _align(column: pandas.Series) -> list[str]:
     """Returns the cells of a column, its name first, of one width."""
-    cells = _cells(rows, column)
+    name = str(column.name)
+    shown = column.where(_has(column))
+    cells = [name, *(_format_cell(name, value) for value in shown)]
     width = max(map(len, cells))
-    if _is_numeric(rows, column):
-        return [cell.rjust(width) for cell in cells]
-    return [cell.ljust(width) for cell in cells]
+    align = str.rjust if _is_numeric(column) else str.ljust
+    return [align(cell, width) for cell in cells]
 
 
-def _cells(rows: Sequence[Row], column: str) -> list[str]:
-    return [column, *(_cell(column, row.get(column)) for row in rows)]
-
-
-def _cell(column: str, value: object) -> str:
-    if not _has({column: value}, column):
+def _format_cell(column: str, value: object) -> str:
+    if pandas.isna(value):
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}" if column == reading.SPEED else f"{value:.4f}"

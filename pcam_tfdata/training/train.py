@@ -14,7 +14,12 @@ from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.runs import outputs, run_folder
+from pcam_tfdata.runs import (
+    environment_file,
+    outputs,
+    resumption,
+    run_folder,
+)
 from pcam_tfdata.system import interruption, versions
 from pcam_tfdata.training import configuration, loop, optimizers, replica_step
 
@@ -128,11 +133,11 @@ def _hold_run(
     if not group.is_chief:
         yield
         return
-    with run_folder.lock_run(options.run_dir):
+    with resumption.lock_run(options.run_dir):
         flags = _list_flags(options)
         # A dataclass keeps the defaults of its fields as attributes.
         defaults = {n: getattr(type(options), n, None) for n in flags}
-        run_folder.open_run(
+        resumption.open_run(
             options.run_dir,
             flags,
             facts,
@@ -272,7 +277,7 @@ def _note_environment(
 ) -> None:
     """Notes in the run's folder what computes where, and by which flags."""
     run_folder.write_flags(options.run_dir, _list_flags(options))
-    run_folder.write_environment(
+    environment_file.add_start(
         options.run_dir,
         {
             "first_epoch": run.state.epoch + 1,

@@ -609,7 +609,7 @@ def test_run_with_other_flags_is_refused(records_dir, run_dir):
 def test_training_in_a_folder_of_other_things_is_refused(records_dir, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     refused(
-        1, "found something that is no run", "train",
+        1, "found something other than files of a run", "train",
         f"--records_dir={records_dir}", f"--run_dir={tmp_path}",
         "--model=small_cnn", "--batch_size=16",
     )  # fmt: skip

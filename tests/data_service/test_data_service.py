@@ -29,7 +29,7 @@ from pcam_tfdata.data_service import (
 )
 from pcam_tfdata.pipeline import patch_source, streamed
 from pcam_tfdata.records import records_folder, tfrecord
-from pcam_tfdata.runs import run_folder
+from pcam_tfdata.runs import environment_file, resumption, run_folder
 
 FOLDS = tuple(f"fold{n}" for n in range(5))
 DEADLINE = 180
@@ -263,17 +263,17 @@ def test_order_of_a_service_is_not_that_of_a_stream(tmp_path):
     by_service = first | {"order": served.ServedPatches.order}
     alone = first | {"order": streamed.StreamedPatches.order}
     (tmp_path / run_folder.BEST_MODEL).touch()
-    run_folder.open_run(str(tmp_path), {}, by_service, restart=True)
-    run_folder.write_environment(str(tmp_path), by_service)
+    resumption.open_run(str(tmp_path), {}, by_service, restart=True)
+    environment_file.add_start(str(tmp_path), by_service)
     (tmp_path / run_folder.BEST_MODEL).touch()
-    run_folder.open_run(str(tmp_path), {}, by_service, restart=False)
+    resumption.open_run(str(tmp_path), {}, by_service, restart=False)
     with pytest.raises(ValueError, match="=stream and --data_service, or"):
-        run_folder.open_run(str(tmp_path), {}, alone, restart=False)
-    run_folder.open_run(str(tmp_path), {}, alone, restart=True)
-    run_folder.write_environment(str(tmp_path), alone)
+        resumption.open_run(str(tmp_path), {}, alone, restart=False)
+    resumption.open_run(str(tmp_path), {}, alone, restart=True)
+    environment_file.add_start(str(tmp_path), alone)
     (tmp_path / run_folder.BEST_MODEL).touch()
     with pytest.raises(ValueError, match="=stream without --data_service, or"):
-        run_folder.open_run(str(tmp_path), {}, by_service, restart=False)
+        resumption.open_run(str(tmp_path), {}, by_service, restart=False)
 
 
 @pytest.mark.parametrize(

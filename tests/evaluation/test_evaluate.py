@@ -186,7 +186,7 @@ def change_network(run_dir) -> None:
 
 
 def marks_of(run_dir) -> dict[str, object]:
-    found = reading.read_run(str(run_dir), "r").evaluated
+    found = reading.read_run(str(run_dir), "r").columns
     return {
         name.removeprefix("eval_mark"): mark
         for name, mark in found.items()
@@ -236,11 +236,11 @@ def test_run_that_goes_on_is_told_from_one_that_stopped_early(
     flags.write_text(text.replace("--epochs=1\n", "--epochs=50\n"))
     (warning,) = score(records_dir, tmp_path / "run")["warnings"]
     assert warning.startswith("the run has not finished (epoch 1 of 50)")
-    assert reading.read_run(str(tmp_path / "run"), "").progress["epoch"] == 1
+    assert reading.read_run(str(tmp_path / "run"), "").columns["epoch"] == 1
 
     stopping = {"learning_rate": 0.0, "early_stopping_patience": 2}
     result = train.train(options(epochs=50, restart=True, **stopping))
     assert result["epoch"] == 3
-    progress = reading.read_run(str(tmp_path / "run"), "").progress
+    progress = reading.read_run(str(tmp_path / "run"), "").columns
     assert (progress["state"], progress["epoch"]) == ("finished", 3)
     assert score(records_dir, tmp_path / "run")["warnings"] == []

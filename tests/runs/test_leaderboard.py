@@ -16,7 +16,13 @@ from conftest import HALF_OF_FLOAT32, run_pcam
 
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.records import manifest
-from pcam_tfdata.runs import leaderboard, reading, run_folder
+from pcam_tfdata.runs import (
+    environment_file,
+    leaderboard,
+    reading,
+    resumption,
+    run_folder,
+)
 from pcam_tfdata.system import csv_files
 
 RATES = ("0.002", "0.0005")
@@ -56,8 +62,8 @@ def write_run(
     run_dir: pathlib.Path, aucs=AUCS, *, start=None, **flags
 ) -> pathlib.Path:
     """Writes the files of a run, as training leaves them after some epochs."""
-    run_folder.open_run(str(run_dir), FLAGS | flags, FACTS, restart=False)
-    run_folder.write_environment(str(run_dir), FACTS | (start or {}))
+    resumption.open_run(str(run_dir), FLAGS | flags, FACTS, restart=False)
+    environment_file.add_start(str(run_dir), FACTS | (start or {}))
     rows = [
         {"epoch": epoch, "step": 2 * epoch, "learning_rate": 0.001,
          "loss": 0.5, "val_loss": epoch / 8, "val_auc": auc}
@@ -83,8 +89,9 @@ def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
 
 def row_of(run_dir: pathlib.Path) -> dict[str, object]:
     """Returns the row of one run."""
-    (row,) = leaderboard.make([reading.read_run(str(run_dir), "r")]).rows
-    return dict(row)
+    table = leaderboard.make_table([reading.read_run(str(run_dir), "r")])
+    (row,) = table.frame.to_dict("records")
+    return {name: value for name, value in row.items() if value is not None}
 
 
 # The command, on runs that were trained.
@@ -177,7 +184,7 @@ def test_rows_are_sorted_with_empty_ones_last(tmp_path, arguments, order):
     write_run(tmp_path / "a", (0.5,), batch_size="8")
     write_run(tmp_path / "c", batch_size="128")
     write_run(tmp_path / "b", batch_size="16")
-    run_folder.open_run(str(tmp_path / "new"), FLAGS, FACTS, restart=False)
+    resumption.open_run(str(tmp_path / "new"), FLAGS, FACTS, restart=False)
     flags = tmp_path / "new" / run_folder.FLAGS
     flags.write_text(flags.read_text().replace("--batch_size=16\n", ""))
     result = run_pcam("runs", f"--runs_dir={tmp_path}", *arguments)
@@ -343,7 +350,7 @@ def test_network_is_hashed_once_for_all_evaluations(tmp_path, monkeypatch):
 
 
 def test_a_run_of_flags_alone_has_not_begun(tmp_path):
-    run_folder.open_run(str(tmp_path / "run"), FLAGS, FACTS, restart=False)
+    resumption.open_run(str(tmp_path / "run"), FLAGS, FACTS, restart=False)
     row = row_of(tmp_path / "run")
     assert (row["state"], row["note"]) == ("not begun", "")
     assert "val_auc" not in row
@@ -356,7 +363,7 @@ def test_epochs_whose_auc_is_not_defined_are_never_the_best(tmp_path):
 
 def test_a_run_resumed_by_other_code_names_both_commits(tmp_path):
     run_dir = write_run(tmp_path / "run", start={"git_commit": "a" * 40})
-    run_folder.write_environment(str(run_dir), FACTS | {"git_commit": "b" * 40})
+    environment_file.add_start(str(run_dir), FACTS | {"git_commit": "b" * 40})
     row = row_of(run_dir)
     assert row["commit"] == f"{'a' * 40},{'b' * 40}"
     assert row["starts"] == 2
@@ -472,9 +479,9 @@ def test_runs_are_found_below_runs_but_not_in_their_own_folders(tmp_path):
 def test_a_flag_that_a_run_lacks_differs(tmp_path):
     write_run(tmp_path / "a", dropout="0.5")
     write_run(tmp_path / "b")
-    table = leaderboard.make(reading.read_runs(str(tmp_path)))
+    table = leaderboard.make_table(reading.read_runs(str(tmp_path)))
     assert table.shown[-1] == "dropout"
     (tmp_path / "b" / run_folder.FLAGS).write_text("")
-    table = leaderboard.make(reading.read_runs(str(tmp_path)))
+    table = leaderboard.make_table(reading.read_runs(str(tmp_path)))
     # One run is left of which the flags are known.
-    assert "dropout" not in table.shown and "dropout" in table.columns
+    assert "dropout" not in table.shown and "dropout" in table.frame

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pcam_tfdata.runs import run_folder
+from pcam_tfdata.runs import environment_file, resumption, run_folder
 
 FACTS = {
     "manifest_sha256": "a", "order": "a permutation", "input": "mmap",
@@ -17,7 +17,7 @@ FLAGS = {"model": "small_cnn", "epochs": 3, "records_dir": "r", "splits": ["a"]}
 @pytest.fixture
 def run_dir(tmp_path):
     path = tmp_path / "run"
-    run_folder.open_run(str(path), FLAGS, FACTS, restart=False)
+    resumption.open_run(str(path), FLAGS, FACTS, restart=False)
     return path
 
 
@@ -26,7 +26,7 @@ def begin(run_dir) -> None:
 
 
 def open_with(run_dir, restart=False, facts=FACTS, **changes) -> None:
-    run_folder.open_run(str(run_dir), FLAGS | changes, facts, restart=restart)
+    resumption.open_run(str(run_dir), FLAGS | changes, facts, restart=restart)
 
 
 def test_same_flags_resume(run_dir):
@@ -64,7 +64,7 @@ def test_restart_drops_the_run_and_spares_the_rest(run_dir):
 def test_resuming_on_other_records_is_refused(run_dir):
     begin(run_dir)
     for _ in range(2):
-        run_folder.write_environment(str(run_dir), FACTS)
+        environment_file.add_start(str(run_dir), FACTS)
     content = json.loads((run_dir / run_folder.ENVIRONMENT).read_text())
     assert len(content["starts"]) == 2
     assert {"versions", "git_commit", "python"} <= content["starts"][0].keys()
@@ -100,15 +100,15 @@ def test_damaged_environment_is_named_and_restarted(run_dir, content):
     path.write_bytes(content)
     for read in (
         lambda: open_with(run_dir),
-        lambda: run_folder.read_manifest_sha256(str(run_dir)),
-        lambda: run_folder.write_environment(str(run_dir), FACTS),
+        lambda: environment_file.read_manifest_sha256(str(run_dir)),
+        lambda: environment_file.add_start(str(run_dir), FACTS),
     ):
         told = f"^{re.escape(str(path))}: found no .*, expected the JSON"
         with pytest.raises(ValueError, match=told):
             read()
     assert path.read_bytes() == content
     open_with(run_dir, restart=True)
-    run_folder.write_environment(str(run_dir), FACTS)
+    environment_file.add_start(str(run_dir), FACTS)
     open_with(run_dir)
 
 

@@ -1,0 +1,88 @@
+"""The starts of a run, in its `environment.json`: where and how it was computed."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pcam_tfdata
+from pcam_tfdata.runs import run_folder
+from pcam_tfdata.system import files, versions
+
+# What must not change from one start of a run to the next.
+_FACTS = ("manifest_sha256", "order", "input", "precision")
+_PACKAGES = ("keras", "numpy", "scikit-learn", "tensorflow")
+
+
+def add_start(run_dir: str, facts: Mapping[str, object]) -> None:
+    """Adds a start of the run: versions, machine, git commit and `facts`."""
+    now = datetime.datetime.now(datetime.UTC)
+    start = {
+        "started_at": now.isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions.find(_PACKAGES),
+        "git_commit": _find_commit(),
+        **facts,
+    }
+    content = {"starts": [*read_starts(run_dir), start]}
+    path = os.path.join(run_dir, run_folder.ENVIRONMENT)
+    files.write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_starts(
+    run_dir: str, names: Sequence[str] = _FACTS
+) -> list[dict[str, Any]]:
+    """Returns the starts of a run; none where no file tells them.
+
+    Args:
+        run_dir: Its folder.
+        names: Facts that the first and the last must tell.
+
+    Raises:
+        ValueError: the file is damaged, or a fact is missing.
+    """
+    path = os.path.join(run_dir, run_folder.ENVIRONMENT)
+    try:
+        with open(path, encoding="utf-8") as file:
+            starts = json.load(file)["starts"]
+        for start in (starts[0], starts[-1]):
+            if missing := set(names) - dict(start).keys():
+                raise KeyError(min(missing))
+        return starts
+    except FileNotFoundError:
+        return []
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: found no starts of a run ({type(error).__name__}:"
+            f" {error}), expected the JSON that `pcam train` writes. Put it"
+            " back from a copy, or run pcam train anew with --restart."
+        ) from error
+
+
+def read_manifest_sha256(run_dir: str) -> str | None:
+    """Returns the hash of the records of a run; None where no file tells it."""
+    # Runs of long ago tell no order.
+    starts = read_starts(run_dir, ("manifest_sha256",))
+    return starts[0]["manifest_sha256"] if starts else None
+
+
+def _find_commit() -> str | None:
+    """Returns the commit of the code where it runs from a checkout."""
+    folder = pathlib.Path(pcam_tfdata.__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

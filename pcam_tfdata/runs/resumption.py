@@ -1,0 +1,191 @@
+"""Whether a run goes on in its folder: the same flags, on the same data."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+
+from pcam_tfdata.runs import (
+    checkpoint_files,
+    environment_file,
+    outputs,
+    run_folder,
+)
+from pcam_tfdata.system import locks
+
+# What may change between a run and its resumption: where things are, and how
+# they get to the network if in the same order, which is looked at by itself.
+_FREE = (
+    "records_dir", "run_dir", "input", "input_threads", "check_crc",
+    "steps_per_loop", "on_nan", "checkpoint_every_seconds", "keep_checkpoints",
+    "tensorboard", "data_service", "data_service_timeout_seconds",
+    "worker_wait_seconds",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def lock_run(run_dir: str) -> Iterator[None]:
+    """Holds the folder of a run, and makes it if it is not there.
+
+    The system lets go of the lock when its holder ends, however it ends.
+
+    Raises:
+        RuntimeError: another process holds it.
+        FileExistsError: the folder holds other things than a run.
+    """
+    if not os.path.isfile(os.path.join(run_dir, run_folder.FLAGS)):
+        own = (*run_folder.OWNED, run_folder.LOCK)
+        outputs.check_own(
+            run_dir, own.__contains__, "files of a run", "--run_dir"
+        )
+    with locks.hold(
+        os.path.join(run_dir, run_folder.LOCK),
+        "is training there",
+        "Wait for it, or choose another --run_dir.",
+    ):
+        yield
+
+
+def open_run(
+    run_dir: str,
+    flags: Mapping[str, object],
+    facts: Mapping[str, object],
+    *,
+    restart: bool,
+    defaults: Mapping[str, object] | None = None,
+) -> None:
+    """Writes the flags of a new run, or checks that it is the same run.
+
+    Of a run that goes on nothing is changed: its checkpoint is yet to be read.
+
+    Args:
+        run_dir: Its folder, locked.
+        flags: Name and value of every flag that makes the run what it is.
+        facts: What flags do not tell: `manifest_sha256`, `order`, `input` and
+            `precision`.
+        restart: Removes what an earlier run left there.
+        defaults: Of `flags`: what a run had whose file lacks one of them,
+            because it is older than the flag.
+
+    Raises:
+        OSError: the folder cannot be read.
+        ValueError: the folder is that of a run with other flags, on other data,
+            in another order or precision, or of one that is damaged or has lost
+            its checkpoints. Nothing is changed then.
+    """
+    os.makedirs(run_dir, exist_ok=True)
+    if restart or not _has_begun(run_dir):
+        _remove_run(run_dir)
+        run_folder.write_flags(run_dir, flags)
+        return
+    _refuse_other_flags(run_dir, flags, defaults or {})
+    _refuse_lost_checkpoints(run_dir)
+    _refuse_other_facts(run_dir, facts)
+
+
+def _has_begun(run_dir: str) -> bool:
+    """Returns whether there is anything of a run that could be lost."""
+    own = {run_folder.BEST_MODEL, run_folder.HISTORY}
+    return _has_checkpoint(run_dir) or not own.isdisjoint(os.listdir(run_dir))
+
+
+def _has_checkpoint(run_dir: str) -> bool:
+    folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
+    return bool(checkpoint_files.list_checkpoints(folder))
+
+
+def _refuse_lost_checkpoints(run_dir: str) -> None:
+    """Refuses a run that has been through an epoch, and so had a checkpoint."""
+    history = os.path.join(run_dir, run_folder.HISTORY)
+    if os.path.exists(history) and not _has_checkpoint(run_dir):
+        folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
+        raise ValueError(
+            f"{folder}: found no checkpoint, expected those of the run that"
+            f" {run_folder.HISTORY} tells of. Put them back from a copy, or pass"
+            " --restart to begin anew."
+        )
+
+
+def _refuse_other_flags(
+    run_dir: str, flags: Mapping[str, object], defaults: Mapping[str, object]
+) -> None:
+    path = os.path.join(run_dir, run_folder.FLAGS)
+    try:
+        before = run_folder.parse_flags(run_dir)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path}: not found, expected it beside the checkpoints of a run."
+            " Pass --restart to begin anew."
+        ) from error
+    before = run_folder.to_text(defaults) | before
+    now = run_folder.to_text(flags)
+    names = sorted((before.keys() | now.keys()) - set(_FREE))
+    differing = [name for name in names if before.get(name) != now.get(name)]
+    if differing == ["epochs"] and _only_goes_further(before, now):
+        return
+    if differing:
+        had = [
+            f"--{name}={before[name]}" for name in differing if name in before
+        ]
+        raise ValueError(
+            f"{path}: found a run that differs in"
+            f" {', '.join(f'--{name}' for name in differing)} (it had"
+            f" {' '.join(had) or 'the default'}). Give the same flags to"
+            " resume it, another --run_dir, or --restart to begin anew."
+        )
+
+
+def _only_goes_further(
+    before: Mapping[str, str], now: Mapping[str, str]
+) -> bool:
+    """Returns whether there are more epochs, and a schedule that allows it.
+
+    The positions of a run go on without end; a schedule does not.
+    """
+    is_constant = now.get("schedule") == "constant"
+    return is_constant and int(now["epochs"]) > int(before["epochs"])
+
+
+def _refuse_other_facts(run_dir: str, facts: Mapping[str, object]) -> None:
+    starts = environment_file.read_starts(run_dir)
+    if not starts:
+        return
+    first = starts[0]
+    for name, what, remedy in (
+        ("manifest_sha256", "other records, of manifest SHA-256",
+         "Check --records_dir"),
+        ("order", "patches in another order,",
+         _advise_order(first, facts)),
+        ("precision", "another precision,",
+         f"Pass --precision={first['precision']}"),
+    ):  # fmt: skip
+        if first[name] != facts[name]:
+            path = os.path.join(run_dir, run_folder.ENVIRONMENT)
+            raise ValueError(
+                f"{path}: found that the run began with {what} {first[name]},"
+                f" expected {facts[name]}. {remedy}, or pass --restart to begin"
+                " anew."
+            )
+
+
+def _advise_order(
+    first: Mapping[str, object], facts: Mapping[str, object]
+) -> str:
+    remedy = f"Pass --input={first['input']}"
+    if "service" in first["order"]:
+        return f"{remedy} and --data_service"
+    if "service" in facts["order"]:
+        return f"{remedy} without --data_service"
+    return remedy
+
+
+def _remove_run(run_dir: str) -> None:
+    for name in (
+        *run_folder.OWNED,
+        run_folder.FLAGS,
+    ):  # The last: without it this is no run.
+        path = os.path.join(run_dir, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif os.path.exists(path):
+            os.remove(path)
