@@ -85,7 +85,9 @@ class EventWriter:
         self.close()
 
     def _write_row(self, row: HistoryRow) -> None:
-        event = self._events.Event(step=int(row["step"]), wall_time=time.time())
+        event = self._events.Event(
+            step=int(row["step"] or 0), wall_time=time.time()
+        )
         for column, value in row.items():
             if column != "step" and value is not None:
                 event.summary.value.add(
@@ -109,6 +111,6 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ValueError(
             f"TensorBoard's files cannot be written: found no package"
-            f" {error.name.partition('.')[0]}. Install it (pip install"
+            f" {str(error.name).partition('.')[0]}. Install it (pip install"
             " 'pcam_tfdata[tensorboard]'), or do without --tensorboard."
         ) from error

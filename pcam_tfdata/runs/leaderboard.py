@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pandas
 
@@ -49,16 +50,17 @@ def make_table(runs: Sequence[reading.Run]) -> Table:
     """Returns the table of some runs, in their order."""
     rows = [{reading.BEST_SCORE: None} | run.columns for run in runs]
     known = pandas.DataFrame(rows, dtype=object)
-    known = known[sorted(known, key=_rank)]
+    columns = sorted(map(str, known), key=_rank)
+    known = known[columns]
     flags = pandas.DataFrame([run.flags for run in runs], dtype=object)
     # A flag that has the name of another column is not shown.
-    flags = flags.drop(columns=[*known, *_PATHS, NOTE], errors="ignore")
+    flags = flags.drop(columns=[*columns, *_PATHS, NOTE], errors="ignore")
     given = flags[[bool(run.flags) for run in runs]]
     differing = given.columns[given.nunique(dropna=False) > 1]
-    shown = [name for name in known if _is_shown(name, known[name])]
+    shown = [name for name in columns if _is_shown(name, known[name])]
     frame = pandas.concat([known, flags], axis=1)
     frame[NOTE] = ["; ".join(run.notes) for run in runs]
-    return Table(frame, [*shown, *differing])
+    return Table(frame, [*shown, *map(str, differing)])
 
 
 def _rank(column: str) -> int:
@@ -164,7 +166,7 @@ def _align(column: pandas.Series) -> list[str]:
     return [align(cell, width) for cell in cells]
 
 
-def _format_cell(column: str, value: object) -> str:
+def _format_cell(column: str, value: Any) -> str:
     if pandas.isna(value):
         return "-"
     if isinstance(value, float):

@@ -267,7 +267,7 @@ def _parse_number(text: str) -> float:
     return int(text) if text.isdecimal() else float(text or "nan")
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     """Returns whether a value is a number; NaN is none."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and not math.isnan(value)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pcam_tfdata.runs import (
     checkpoint_files,
@@ -146,7 +147,7 @@ def _only_goes_further(
     return is_constant and int(now["epochs"]) > int(before["epochs"])
 
 
-def _refuse_other_facts(run_dir: str, facts: Mapping[str, object]) -> None:
+def _refuse_other_facts(run_dir: str, facts: Mapping[str, Any]) -> None:
     starts = environment_file.read_starts(run_dir)
     if not starts:
         return
@@ -168,9 +169,7 @@ def _refuse_other_facts(run_dir: str, facts: Mapping[str, object]) -> None:
             )
 
 
-def _advise_order(
-    first: Mapping[str, object], facts: Mapping[str, object]
-) -> str:
+def _advise_order(first: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     remedy = f"Pass --input={first['input']}"
     if "service" in first["order"]:
         return f"{remedy} and --data_service"
