@@ -6,8 +6,6 @@ has those of its validation splits; its folder evaluations/SPLITS those of
 others, and with @ and their hash those of other records.
 """
 
-import os
-
 from absl import flags
 
 from pcam_tfdata.cli import flag_groups, quiet
@@ -51,19 +49,6 @@ flags.DEFINE_integer(
 def run() -> None:
     """Writes the scores and prints them."""
     with quiet.imports():
-        from pcam_tfdata.evaluation import evaluate, plots, score_page
-        from pcam_tfdata.runs import run_folder
-    evaluated = flag_groups.from_flags(evaluate.EvaluateOptions)
-    evaluated = evaluate.settle(evaluated)
-    scores = evaluate.evaluate(evaluated)
-    output_dir = evaluated.output_dir
-    roc_path = os.path.join(output_dir, run_folder.ROC_PLOT)
-    if scores["auc"] is not None:
-        predictions = os.path.join(output_dir, run_folder.PREDICTIONS)
-        plots.plot_roc(predictions, roc_path)
-    elif os.path.exists(roc_path):
-        os.remove(roc_path)  # Of an earlier evaluation.
-    plots.plot_confusion(
-        scores, os.path.join(output_dir, run_folder.CONFUSION_PLOT)
-    )
-    print(score_page.format_scores(scores), end="")
+        from pcam_tfdata.evaluation import evaluate, score_page
+    options = flag_groups.from_flags(evaluate.EvaluateOptions)
+    print(score_page.format_scores(evaluate.evaluate(options)), end="")

@@ -151,7 +151,7 @@ class WeightedScores:
         false = positive - true
         num_true, num_false = true[-1], false[-1]
         if not num_true or not num_false:
-            return (np.nan,) * len(metrics.RANKING_NAMES)
+            return np.nan, np.nan, np.nan
         new_true = np.diff(true, prepend=0)
         new_false = np.diff(false, prepend=0)
         # A tie of both labels is a slope of the ROC curve: half of it counts.

@@ -14,6 +14,7 @@ from pcam_tfdata.evaluation import (
     bootstrap,
     dead_network,
     metrics,
+    plots,
     score_page,
     slides,
 )
@@ -49,7 +50,7 @@ class EvaluateOptions:
         strategy: One of `choices.STRATEGIES`.
         num_virtual_devices: See `strategy.make_strategy`.
         allow_cpu: See `strategy.make_strategy`.
-        output_dir: Where the files go; None for `run_dir`, where the run's
+        output_dir: Where the files go; empty for `run_dir`, where the run's
             validation splits of its own records are scored, and else for a
             folder of these splits in its `evaluations`.
         num_resamples: Bootstrap resamples behind the intervals; 0 for none.
@@ -65,39 +66,94 @@ class EvaluateOptions:
     strategy: str = "one_device"
     num_virtual_devices: int = 0
     allow_cpu: bool = False
-    output_dir: str | None = None
+    output_dir: str = ""
     num_resamples: int = 1000
 
 
-def settle(options: EvaluateOptions) -> EvaluateOptions:
-    """Returns options with `splits` and `output_dir` filled in.
+@strategy.keras_settings()
+def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
+    """Scores a run's best model on every patch of some splits, each once.
+
+    Writes `predictions.csv` (row, label, logit), `metrics.json`, the same as
+    text, pictures, and, where the slide of every patch is known, `slides.csv`.
 
     Raises:
         FileNotFoundError, ValueError: model, records or splits are not there.
+        FileExistsError: the scores would take the place of other files.
     """
-    run_folder.find_model(options.run_dir)
-    own_splits = _read_splits(options.run_dir, "validation_splits")
+    model_path = run_folder.find_model(options.run_dir)
+    records = records_folder.open_folder(options.records_dir)
+    options = _settle(options, records)
+    run = reading.read_training(options.run_dir)
+    warnings = _list_warnings(options, records, run)
+    for warning in warnings:
+        _logger.warning("Warning: %s", warning)
+    _check_output(options)
+    # Before the network runs: it may take an hour.
+    slide_of_row = records.read_slides()
+    predictions = _predict(options, records, model_path)
+    label, logit = predictions["label"], predictions["logit"]
+    known = slide_of_row[predictions["row"]]
+    slide = None if (known == "").any() else known
+    intervals = bootstrap.compute_intervals(
+        label,
+        logit,
+        options.threshold,
+        slide,
+        num_resamples=options.num_resamples,
+    )
+    if death := _find_death(label, logit, is_learning=not run.is_best_dead):
+        _logger.warning("Warning: %s", death)
+        warnings.append(death)
+    evaluation: score_page.Evaluation = {
+        "model": _read_flags(options).get("model", "network"),
+        "splits": list(options.splits),
+        "records_dir": options.records_dir,
+        "model_sha256": manifest.hash_file(model_path),
+        "manifest_sha256": records.manifest_sha256,
+        "warnings": warnings,
+        **metrics.score(label, logit, options.threshold),
+        "num_slides": None if slide is None else intervals.num_units,
+        "intervals": intervals.ranges,
+        "resampled": intervals.resampled,
+        "num_resamples": intervals.num_resamples,
+        "num_one_class_resamples": intervals.num_one_class,
+    }
+    _write(options.output_dir, evaluation, predictions)
+    _write_slides(options, predictions, slide)
+    return evaluation
+
+
+def _settle(
+    options: EvaluateOptions, records: records_folder.RecordsFolder
+) -> EvaluateOptions:
+    """Returns options with `splits` and `output_dir` filled in."""
+    run_dir, output_dir = options.run_dir, options.output_dir
+    own_splits = _list_splits(options, "validation_splits")
     splits = options.splits or own_splits
     if not splits:
         raise ValueError(
-            f"--splits: found none, and no {run_folder.FLAGS} in"
-            f" {options.run_dir} that tells the run's validation splits,"
-            " expected labelled splits of the records. Pass --splits."
+            f"--splits: found none, and no {run_folder.FLAGS} in {run_dir} that"
+            " tells the run's validation splits, expected labelled splits of the"
+            " records. Pass --splits."
         )
-    records = records_folder.open_folder(options.records_dir)
-    _check_splits(records, splits)
-    output_dir = options.output_dir
+    selected = records.content.select(splits)
+    unlabeled = [split.name for split in selected if not split.labeled]
+    if unlabeled:
+        raise ValueError(
+            f"--splits: found {', '.join(unlabeled)}, without labels, expected"
+            " labelled splits."
+        )
     sha256 = records.manifest_sha256
-    is_own = sha256 == environment_file.read_manifest_sha256(options.run_dir)
+    is_own = sha256 == environment_file.read_manifest_sha256(run_dir)
     if is_own and set(splits) == set(own_splits):
-        output_dir = output_dir or options.run_dir
+        output_dir = output_dir or run_dir
     elif not output_dir:
-        name = _shorten("+".join(sorted(splits))) + f"@{sha256[:8]}" * (
-            not is_own
-        )
-        output_dir = os.path.join(options.run_dir, run_folder.EVALUATIONS, name)
+        name = _shorten("+".join(sorted(splits)))
+        name += "" if is_own else f"@{sha256[:8]}"
+        output_dir = os.path.join(run_dir, run_folder.EVALUATIONS, name)
         _logger.info("Scores of %s go to %s.", ", ".join(splits), output_dir)
-    elif files.resolve(output_dir) == files.resolve(options.run_dir):
+    elif files.resolve(output_dir) == files.resolve(run_dir):
         raise FileExistsError(
             f"--output_dir={output_dir}: found the run's folder, which keeps the"
             " scores of its own validation splits and records, expected another."
@@ -108,6 +164,17 @@ def settle(options: EvaluateOptions) -> EvaluateOptions:
     )
 
 
+def _read_flags(options: EvaluateOptions) -> dict[str, str]:
+    return run_folder.read_flags(options.run_dir)
+
+
+def _list_splits(options: EvaluateOptions, flag: str) -> list[str]:
+    """Returns the splits that a flag of the run names."""
+    return [
+        name for name in _read_flags(options).get(flag, "").split(",") if name
+    ]
+
+
 def _shorten(name: str) -> str:
     """Returns a name that a file may have, its own if it is not too long."""
     if len(name) <= _LONGEST_NAME:
@@ -116,86 +183,35 @@ def _shorten(name: str) -> str:
     return f"{name[:_LONGEST_NAME]}-{digest[:8]}"
 
 
-@strategy.keras_settings()
-def evaluate(options: EvaluateOptions) -> dict[str, object]:
-    """Scores a run's best model on every patch of some splits, each once.
-
-    Writes `predictions.csv` (row, label, logit), `metrics.json`, the same as
-    text, and, where the slide of every patch is known, `slides.csv`.
-
-    Returns:
-        `model`, `splits`, `records_dir`; `model_sha256` and `manifest_sha256`,
-        of the network's file and the records'; `warnings`, why the scores may
-        say little. The scores, see `metrics.score`; and `intervals`,
-        `resampled`, `num_resamples` and `num_one_class_resamples` of
-        `bootstrap.Intervals`, with `num_slides` (None where a slide is
-        unknown).
-
-    Raises:
-        FileNotFoundError, ValueError: model, records or splits are not there.
-    """
-    options = settle(options)
-    records = records_folder.open_folder(options.records_dir)
-    subject = _describe_subject(options, records)
-    for warning in subject["warnings"]:
-        _logger.warning("Warning: %s", warning)
-    _check_output(options)
-    # Before the network runs: it may take an hour.
-    slide_of_row = records.read_slides()
-    found = _predict(options, records)
-    slide = slide_of_row[found["row"]]
-    if (slide == "").any():
-        slide = None
-    scores = subject | _score(options, found, slide)
-    death = _find_death(options.run_dir, found)
-    if death is not None:
-        _logger.warning("Warning: %s", death)
-        scores["warnings"].append(death)
-    _write(options.output_dir, scores, found)
-    _write_slides(options.output_dir, found, slide, options.threshold)
-    return scores
-
-
-def _describe_subject(
-    options: EvaluateOptions, records: records_folder.RecordsFolder
-) -> dict[str, object]:
-    """Returns which network is scored, on what, and why that may say little."""
-    run_dir, sha256 = options.run_dir, records.manifest_sha256
-    flags = run_folder.read_flags(run_dir)
-    return {
-        "model": flags.get("model", "network"),
-        "splits": list(options.splits),
-        "records_dir": options.records_dir,
-        "model_sha256": manifest.hash_file(run_folder.find_model(run_dir)),
-        "manifest_sha256": sha256,
-        "warnings": _list_warnings(run_dir, options.splits, sha256),
-    }
-
-
-def _predict(
-    options: EvaluateOptions, records: records_folder.RecordsFolder
-) -> dict[str, np.ndarray]:
-    """Makes the folder of the scores; returns `row`, `label` and `logit`."""
-    distribution = strategy.make_strategy(
-        options.strategy,
-        num_virtual_devices=options.num_virtual_devices,
-        allow_cpu=options.allow_cpu,
-    )
-    patches = inference.open_patches(
-        patch_source.Source(
-            records,
-            options.splits,
-            options.input,
-            input_threads=options.input_threads,
-        ),
-        strategy.list_devices(distribution),
-    )
-    os.makedirs(options.output_dir, exist_ok=True)
-    model_path = run_folder.find_model(options.run_dir)
-    predictor = inference.load(model_path, distribution, patches.fill)
-    return inference.join(
-        predictor.stream_patches(patches, options.batch_size, "evaluate")
-    )
+def _list_warnings(
+    options: EvaluateOptions,
+    records: records_folder.RecordsFolder,
+    run: reading.Run,
+) -> list[str]:
+    """Returns why the scores may say little of new patches, a sentence each."""
+    warnings = []
+    trained = environment_file.read_manifest_sha256(options.run_dir)
+    if trained is None:
+        warnings.append(
+            "no file of the run tells on which records the network was trained,"
+            " so any split may hold patches that it was trained on."
+        )
+    elif trained != records.manifest_sha256:
+        warnings.append(
+            "the network was trained on other records than these, so any split"
+            " may hold patches that it was trained on."
+        )
+    train_splits = _list_splits(options, "train_splits")
+    if seen := sorted(set(options.splits) & set(train_splits)):
+        warnings.append(
+            f"the network was trained on {', '.join(seen)}: these scores say"
+            " nothing of new patches."
+        )
+    if state := run.unfinished_state:
+        warnings.append(
+            f"the run has not finished ({state}): its network may yet change."
+        )
+    return warnings
 
 
 def _check_output(options: EvaluateOptions) -> None:
@@ -203,149 +219,106 @@ def _check_output(options: EvaluateOptions) -> None:
     chosen = files.resolve(options.output_dir)
     run_dir = files.resolve(options.run_dir)
     own = os.path.join(run_dir, run_folder.EVALUATIONS)
-    if chosen != run_dir and not files.is_within(chosen, own):
-        outputs.check_folder(
-            options.output_dir, "--output_dir", file=run_folder.METRICS_JSON
-        )
-        _refuse_table_of_slides(os.path.join(chosen, run_folder.SLIDES))
-
-
-def _refuse_table_of_slides(path: str) -> None:
-    """Refuses a file that has the name of an output and is none."""
+    if chosen == run_dir or files.is_within(chosen, own):
+        return
+    outputs.check_folder(
+        options.output_dir, "--output_dir", file=run_folder.METRICS_JSON
+    )
+    path = os.path.join(chosen, run_folder.SLIDES)
     if not os.path.isfile(path):
         return
     with open(path, encoding="utf-8", errors="replace") as file:
         header = file.readline().strip()
-    if header != ",".join(slides.COLUMNS):
+    if header != ",".join(slides.COLUMNS):  # A table of another kind.
         raise FileExistsError(
             f"{path}: found columns {header[:80]!r}, expected no file or that of"
             " an earlier evaluation. Choose another --output_dir."
         )
 
 
-def _score(
+def _predict(
     options: EvaluateOptions,
-    found: dict[str, np.ndarray],
-    slide: np.ndarray | None,
-) -> dict[str, object]:
-    label, logit = found["label"], found["logit"]
-    intervals = bootstrap.compute_intervals(
-        label,
-        logit,
-        options.threshold,
-        slide,
-        num_resamples=options.num_resamples,
+    records: records_folder.RecordsFolder,
+    model_path: str,
+) -> inference.Logits:
+    """Makes the folder of the scores; returns `row`, `label` and `logit`."""
+    distribution = strategy.make_strategy(
+        options.strategy,
+        num_virtual_devices=options.num_virtual_devices,
+        allow_cpu=options.allow_cpu,
     )
-    return metrics.score(label, logit, options.threshold) | {
-        "num_slides": None if slide is None else intervals.num_units,
-        "intervals": intervals.ranges,
-        "resampled": intervals.resampled,
-        "num_resamples": intervals.num_resamples,
-        "num_one_class_resamples": intervals.num_one_class,
-    }
+    source = patch_source.Source(
+        records,
+        options.splits,
+        options.input,
+        input_threads=options.input_threads,
+    )
+    devices = strategy.list_devices(distribution)
+    patches = inference.open_patches(source, devices)
+    os.makedirs(options.output_dir, exist_ok=True)
+    predictor = inference.load(model_path, distribution, patches.fill)
+    return inference.join(
+        predictor.stream_patches(patches, options.batch_size, "evaluate")
+    )
 
 
-def _find_death(run_dir: str, found: dict[str, np.ndarray]) -> str | None:
+def _find_death(
+    label: np.ndarray, logit: np.ndarray, *, is_learning: bool
+) -> str | None:
     """Returns why the network is dead, a sentence; None where it is not.
 
     That its ranking is by chance here may be these patches' doing; only where
     training saw the same is it dead.
     """
-    label, logit = found["label"], found["logit"]
     reason = dead_network.find_reason(
         label,
         logit,
         loss=metrics.nll(label, logit),
-        entropy=dead_network.label_entropy(np.bincount(label, minlength=2)),
-        is_learning=not reading.read_training(run_dir).is_best_dead,
+        entropy=dead_network.label_entropy(
+            np.bincount(label, minlength=2).tolist()
+        ),
+        is_learning=is_learning,
     )
-    if reason is None:
-        return None
-    return f"found a dead network: {reason}. {dead_network.REMEDY}"
-
-
-def _read_splits(run_dir: str, name: str) -> list[str]:
-    text = run_folder.read_flags(run_dir).get(name, "")
-    return text.split(",") if text else []
-
-
-def _check_splits(
-    records: records_folder.RecordsFolder, splits: Sequence[str]
-) -> None:
-    selected = records.content.select(splits)
-    unlabeled = [split.name for split in selected if not split.labeled]
-    if unlabeled:
-        raise ValueError(
-            f"--splits: found {', '.join(unlabeled)}, without labels, expected"
-            " labelled splits."
-        )
-
-
-def _list_warnings(
-    run_dir: str, splits: Sequence[str], sha256: str
-) -> list[str]:
-    """Returns why the scores may say little of new patches, a sentence each.
-
-    Args:
-        run_dir: Folder of the run.
-        splits: To be scored.
-        sha256: Of the manifest of their records.
-    """
-    warnings = []
-    trained = environment_file.read_manifest_sha256(run_dir)
-    if trained is None:
-        warnings.append(
-            "no file of the run tells on which records the network was trained,"
-            " so any split may hold patches that it was trained on."
-        )
-    elif trained != sha256:
-        warnings.append(
-            "the network was trained on other records than these, so any split"
-            " may hold patches that it was trained on."
-        )
-    train_splits = _read_splits(run_dir, "train_splits")
-    if seen := sorted(set(splits) & set(train_splits)):
-        warnings.append(
-            f"the network was trained on {', '.join(seen)}: these scores say"
-            " nothing of new patches."
-        )
-    if state := reading.read_training(run_dir).unfinished_state:
-        warnings.append(
-            f"the run has not finished ({state}): its network may yet change."
-        )
-    return warnings
+    return reason and f"found a dead network: {reason}. {dead_network.REMEDY}"
 
 
 def _write(
-    output_dir: str, scores: dict[str, object], found: dict[str, np.ndarray]
+    output_dir: str,
+    evaluation: score_page.Evaluation,
+    predictions: inference.Logits,
 ) -> None:
+    def path_of(name: str) -> str:
+        return os.path.join(output_dir, name)
+
     columns = ("row", "label", "logit")
-    path = os.path.join(output_dir, run_folder.PREDICTIONS)
-    csv_files.write_csv(
-        path,
-        columns,
-        zip(*(found[name].tolist() for name in columns), strict=True),
-    )
+    rows = zip(*(predictions[name].tolist() for name in columns), strict=True)
+    predictions_csv = path_of(run_folder.PREDICTIONS)
+    csv_files.write_csv(predictions_csv, columns, rows)
     # So that nobody takes the predictions of another evaluation for these.
-    content = scores | {"predictions_sha256": manifest.hash_file(path)}
-    for name, text in (
-        (run_folder.METRICS_JSON, json.dumps(content, indent=1) + "\n"),
-        (run_folder.METRICS_TEXT, score_page.format_scores(scores)),
-    ):
-        files.write_text(os.path.join(output_dir, name), text)
+    sha256 = manifest.hash_file(predictions_csv)
+    text = json.dumps(evaluation | {"predictions_sha256": sha256}, indent=1)
+    files.write_text(path_of(run_folder.METRICS_JSON), text + "\n")
+    files.write_text(
+        path_of(run_folder.METRICS_TEXT), score_page.format_scores(evaluation)
+    )
+    roc_path = path_of(run_folder.ROC_PLOT)
+    if evaluation["auc"] is not None:
+        plots.plot_roc(predictions["label"], predictions["logit"], roc_path)
+    else:
+        files.remove(roc_path)  # It is of an earlier evaluation.
+    plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
 
 
 def _write_slides(
-    output_dir: str,
-    found: dict[str, np.ndarray],
+    options: EvaluateOptions,
+    predictions: inference.Logits,
     slide: np.ndarray | None,
-    threshold: float,
 ) -> None:
-    path = os.path.join(output_dir, run_folder.SLIDES)
-    if slide is not None:
-        rows = slides.score_slides(
-            slide, found["label"], found["logit"], threshold
-        )
-        csv_files.write_csv(path, slides.COLUMNS, rows)
-    elif os.path.exists(path):
-        os.remove(path)  # Of an earlier evaluation.
+    path = os.path.join(options.output_dir, run_folder.SLIDES)
+    if slide is None:
+        files.remove(path)  # It is of an earlier evaluation.
+        return
+    rows = slides.score_slides(
+        slide, predictions["label"], predictions["logit"], options.threshold
+    )
+    csv_files.write_csv(path, slides.COLUMNS, rows)

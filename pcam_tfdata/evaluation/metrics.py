@@ -1,5 +1,7 @@
 """Scores from labels and logits: exact, by scikit-learn. No I/O."""
 
+from typing import Any, TypedDict
+
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
@@ -10,6 +12,26 @@ SPECIFICITY = 0.95
 # The scores that are one number each, in the order of a report.
 RANKING_NAMES = ("auc", "average_precision", "sensitivity_at_95_specificity")
 NAMES = (*RANKING_NAMES, "accuracy", "nll", "brier", "ece")
+
+
+class Scores(TypedDict):
+    """Scores of one set of predictions, each of `NAMES` among them.
+
+    The `RANKING_NAMES` are None where all labels are equal. Rows of the
+    confusion matrix are true, columns predicted labels, 0 before 1.
+    """
+
+    num_patches: int
+    threshold: float
+    auc: float | None
+    average_precision: float | None
+    sensitivity_at_95_specificity: float | None
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+    confusion_matrix: list[list[int]]
+    classification_report: dict[str, Any]
 
 
 def to_probability(logit: np.ndarray) -> np.ndarray:
@@ -24,18 +46,13 @@ def to_probability(logit: np.ndarray) -> np.ndarray:
 
 def score(
     label: np.ndarray, logit: np.ndarray, threshold: float = 0.5
-) -> dict[str, object]:
+) -> Scores:
     """Returns all scores of one set of predictions.
 
     Args:
         label: int [num_patches], 0 or 1.
         logit: float [num_patches].
         threshold: A probability at or above it predicts 1.
-
-    Returns:
-        `num_patches` and `threshold`; each of `NAMES`, the `RANKING_NAMES`
-        None where all labels are equal; `confusion_matrix` (rows true, columns
-        predicted, 0 before 1); `classification_report`, a dict a class.
     """
     probability = to_probability(logit)
     predicted = (probability >= threshold).astype(int)

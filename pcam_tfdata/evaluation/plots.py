@@ -1,13 +1,15 @@
 """Pictures of runs and records: curves, grids, matrices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas
 from matplotlib import figure, patches, ticker
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
 from pcam_tfdata import schema
+from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.system import files
 
 _TRAIN_COLOR = "#7a7a7a"
@@ -51,7 +53,7 @@ def plot_history(history_csv: str, path: str) -> None:
     _save(drawing, path)
 
 
-def plot_label_histogram(summary: dict[str, object], path: str) -> None:
+def plot_label_histogram(summary: Mapping[str, Any], path: str) -> None:
     """Draws the patches per label and split of `overview.summarize`, as PNG."""
     splits = [s for s in summary["splits"] if "-1" not in s["class_counts"]]
     drawing = figure.Figure(
@@ -111,13 +113,12 @@ def plot_patches(images: np.ndarray, labels: Sequence[int], path: str) -> None:
     _save(drawing, path)
 
 
-def plot_roc(predictions_csv: str, path: str) -> None:
-    """Draws the ROC curve of an evaluation's predictions, as PNG."""
-    rows = pandas.read_csv(predictions_csv)
-    false_rate, true_rate, _ = metrics.roc_curve(rows["label"], rows["logit"])
+def plot_roc(label: np.ndarray, logit: np.ndarray, path: str) -> None:
+    """Draws the ROC curve of predictions with both labels, as PNG."""
+    false_rate, true_rate, _ = sklearn_metrics.roc_curve(label, logit)
     drawing = figure.Figure(figsize=(4.4, 4.2), layout="constrained")
     axes = drawing.subplots()
-    area = metrics.auc(false_rate, true_rate)
+    area = sklearn_metrics.auc(false_rate, true_rate)
     axes.plot(
         false_rate, true_rate, color=_VALIDATION_COLOR, label=f"AUC {area:.4f}"
     )
@@ -133,8 +134,8 @@ def plot_roc(predictions_csv: str, path: str) -> None:
     _save(drawing, path)
 
 
-def plot_confusion(scores: dict[str, object], path: str) -> None:
-    """Draws the confusion matrix of `metrics.score`, as PNG."""
+def plot_confusion(scores: metrics.Scores, path: str) -> None:
+    """Draws the confusion matrix of scores, as PNG."""
     matrix = np.array(scores["confusion_matrix"])
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     drawing = figure.Figure(figsize=(4.2, 3.8), layout="constrained")

@@ -19,13 +19,34 @@ _FEW_SLIDES = 30  # Cameron & Miller 2015: few are less than 20 to 50.
 _CLASS_COLUMNS = ("precision", "recall", "f1-score", "support")
 
 
-def format_scores(scores: dict[str, object]) -> str:
-    """Returns what `evaluate.evaluate` found as a page of text."""
+class Evaluation(metrics.Scores):
+    """What came of an evaluation, as `metrics.json` has it.
+
+    The hashes are of the network's file and the records' manifest. A warning
+    says why the scores may say little; there are no slides where one is
+    unknown. Intervals are those of `bootstrap.Intervals`.
+    """
+
+    model: str
+    splits: list[str]
+    records_dir: str
+    model_sha256: str
+    manifest_sha256: str
+    warnings: list[str]
+    num_slides: int | None
+    intervals: dict[str, tuple[float, float] | None]
+    resampled: str
+    num_resamples: int
+    num_one_class_resamples: int
+
+
+def format_scores(scores: Evaluation) -> str:
+    """Returns an evaluation as a page of text."""
     parts = (
-        [_head(scores), *_subject(scores)],
+        _subject(scores),
         [
             textwrap.fill(f"Warning: {warning}", _LINE_WIDTH)
-            for warning in scores.get("warnings", ())
+            for warning in scores["warnings"]
         ],
         _table(scores),
         [textwrap.fill(note, _LINE_WIDTH) for note in _notes(scores)],
@@ -35,39 +56,34 @@ def format_scores(scores: dict[str, object]) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
-def _head(scores: dict[str, object]) -> str:
+def _subject(scores: Evaluation) -> list[str]:
+    """Returns which network was scored, and on which records."""
     slides = ""
     if num_slides := scores["num_slides"]:
         slides = f" of {num_slides:,} slide{'s' * (num_slides > 1)}"
-    return (
+    return [
         f"{scores['model']} on {', '.join(scores['splits'])}:"
         f" {scores['num_patches']:,} patches{slides}, threshold"
-        f" {scores['threshold']}"
-    )
+        f" {scores['threshold']}",
+        f"Network {scores['model_sha256'][:8]}, records"
+        f" {scores['manifest_sha256'][:8]} of {scores['records_dir']}",
+    ]
 
 
-def _subject(scores: dict[str, object]) -> Iterator[str]:
-    """Yields which network was scored, and on which records."""
-    if "model_sha256" in scores:
-        yield (
-            f"Network {scores['model_sha256'][:8]}, records"
-            f" {scores['manifest_sha256'][:8]} of {scores['records_dir']}"
-        )
-
-
-def _table(scores: dict[str, object]) -> list[str]:
+def _table(scores: Evaluation) -> list[str]:
     lines = []
     if any(scores["intervals"].values()):
         lines.append(f"{'':<{_TITLE_WIDTH}}{'score':>12} 95% interval")
     for name in metrics.NAMES:
-        value, interval = scores[name], scores["intervals"][name]
+        value = scores[name]  # type: ignore[literal-required]
+        interval = scores["intervals"][name]
         shown = "not defined" if value is None else f"{value:.4f}"
         beside = " [{:.4f}, {:.4f}]".format(*interval) if interval else ""
         lines.append(f"{_TITLES[name]:<{_TITLE_WIDTH}}{shown:>12}{beside}")
     return lines
 
 
-def _notes(scores: dict[str, object]) -> Iterator[str]:
+def _notes(scores: Evaluation) -> Iterator[str]:
     """Yields how the scores are to be read, a paragraph each."""
     if scores["num_slides"] is None:
         yield (
@@ -83,13 +99,13 @@ def _notes(scores: dict[str, object]) -> Iterator[str]:
         )
 
 
-def _interval_notes(scores: dict[str, object]) -> Iterator[str]:
+def _interval_notes(scores: Evaluation) -> Iterator[str]:
     by_slide = scores["resampled"] == bootstrap.SLIDES
     yield (
         f"Intervals: percentiles of {scores['num_resamples']:,} bootstrap"
         f" resamples of {'whole ' * by_slide}{scores['resampled']}."
     )
-    if by_slide and scores["num_slides"] < _FEW_SLIDES:
+    if by_slide and (scores["num_slides"] or 0) < _FEW_SLIDES:
         yield (
             f"With fewer than {_FEW_SLIDES} slides intervals are rough, and"
             " rather too narrow."
@@ -111,7 +127,7 @@ def _interval_notes(scores: dict[str, object]) -> Iterator[str]:
         )
 
 
-def _confusion_matrix(scores: dict[str, object]) -> list[str]:
+def _confusion_matrix(scores: Evaluation) -> list[str]:
     lines = [" " * _TITLE_WIDTH + f"{'predicted 0':>12}{'predicted 1':>12}"]
     for label, row in enumerate(scores["confusion_matrix"]):
         counts = "".join(f"{count:>12,}" for count in row)
@@ -119,7 +135,7 @@ def _confusion_matrix(scores: dict[str, object]) -> list[str]:
     return lines
 
 
-def _class_report(scores: dict[str, object]) -> list[str]:
+def _class_report(scores: Evaluation) -> list[str]:
     heads = "".join(f"{name:>12}" for name in _CLASS_COLUMNS)
     lines = [" " * _TITLE_WIDTH + heads]
     for name, row in scores["classification_report"].items():

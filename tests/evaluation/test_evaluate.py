@@ -140,8 +140,9 @@ def test_chance_on_other_patches_is_no_dead_network(run_dir, is_dead):
     draw = np.random.default_rng(0)
     label = np.arange(2000) % 2
     logit = draw.normal(size=1000).repeat(2)  # Sure, and right by chance.
-    found = {"label": label, "logit": logit}
-    death = evaluate._find_death(str(run_dir), found)
+    run = reading.read_training(str(run_dir))
+    assert run.is_best_dead == is_dead
+    death = evaluate._find_death(label, logit, is_learning=not is_dead)
     assert (death is not None) == is_dead
 
 

@@ -21,6 +21,10 @@ def page(label, slide=None, num_resamples=100, logit=None) -> str:
         | {
             "model": "small_cnn",
             "splits": ["fold0"],
+            "records_dir": "records",
+            "model_sha256": "0" * 64,
+            "manifest_sha256": "1" * 64,
+            "warnings": [],
             "num_slides": None if slide is None else found.num_units,
             "intervals": found.ranges,
             "resampled": found.resampled,
