@@ -15,37 +15,29 @@ from pcam_tfdata.system import files
 _TRAIN_COLOR = "#7a7a7a"
 _VALIDATION_COLOR = "#b1307f"
 _CLASS_COLORS = ("#4c72b0", "#b1307f")
+_COLUMNS = 6  # Of patches.
 _CURVES = (
     ("loss", "val_loss", "Loss (nats)"),
     ("accuracy", "val_accuracy", "Accuracy"),
     (None, "val_auc", "AUC"),
 )
+_CURVE_STYLES = (
+    {"label": "train", "color": _TRAIN_COLOR, "marker": ".", "linewidth": 1.5},
+    {"label": "validation", "color": _VALIDATION_COLOR, "marker": ".",
+     "linewidth": 1.5},
+)  # fmt: skip
 
 
 def plot_history(history_csv: str, path: str) -> None:
     """Draws loss, accuracy and AUC by epoch from a run's history, as PNG."""
-    columns = pandas.read_csv(history_csv)
+    history = pandas.read_csv(history_csv)
     drawing = figure.Figure(figsize=(12, 3.6), layout="constrained")
-    for axes, (train, validation, title) in zip(
+    for axes, (*columns, title) in zip(
         drawing.subplots(1, len(_CURVES)), _CURVES, strict=True
     ):
-        style = {"marker": ".", "linewidth": 1.5}
-        epochs = columns["epoch"]
-        if train:
-            axes.plot(
-                epochs,
-                columns[train],
-                color=_TRAIN_COLOR,
-                label="train",
-                **style,
-            )
-        axes.plot(
-            epochs,
-            columns[validation],
-            color=_VALIDATION_COLOR,
-            label="validation",
-            **style,
-        )
+        for column, style in zip(columns, _CURVE_STYLES, strict=True):
+            if column:
+                axes.plot(history["epoch"], history[column], **style)
         axes.set(title=title, xlabel="Epoch")
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -56,23 +48,18 @@ def plot_history(history_csv: str, path: str) -> None:
 def plot_label_histogram(summary: Mapping[str, Any], path: str) -> None:
     """Draws the patches per label and split of `overview.summarize`, as PNG."""
     splits = [s for s in summary["splits"] if "-1" not in s["class_counts"]]
-    drawing = figure.Figure(
-        figsize=(3 + len(splits), 3.6), layout="constrained"
-    )
+    size = (3 + len(splits), 3.6)
+    drawing = figure.Figure(figsize=size, layout="constrained")
     axes = drawing.subplots()
-    places = np.arange(len(splits))
-    width = 0.38
+    positions, width = np.arange(len(splits)), 0.38
     for label, name in enumerate(schema.CLASS_NAMES):
         counts = [split["class_counts"][str(label)] for split in splits]
         bars = axes.bar(
-            places + (label - 0.5) * width,
-            counts,
-            width,
-            color=_CLASS_COLORS[label],
-            label=f"{name} ({sum(counts):,})",
-        )
+            positions + (label - 0.5) * width, counts, width,
+            color=_CLASS_COLORS[label], label=f"{name} ({sum(counts):,})",
+        )  # fmt: skip
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8)
-    axes.set(title="Patches by label", xticks=places)
+    axes.set(title="Patches by label", xticks=positions)
     axes.set_xticklabels([split["name"] for split in splits])
     axes.margins(y=0.15)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
@@ -88,47 +75,36 @@ def plot_patches(images: np.ndarray, labels: Sequence[int], path: str) -> None:
         labels: 0 or 1 of each.
         path: Where to.
     """
-    columns = 6
-    rows = max(1, -(-len(images) // columns))
-    drawing = figure.Figure(
-        figsize=(columns * 1.7, rows * 1.9), layout="constrained"
-    )
-    grid = drawing.subplots(rows, columns, squeeze=False).ravel()
+    rows = max(1, -(-len(images) // _COLUMNS))
+    size = (_COLUMNS * 1.7, rows * 1.9)
+    drawing = figure.Figure(figsize=size, layout="constrained")
+    grid = drawing.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    corner, side = (schema.CENTER_START - 0.5,) * 2, schema.CENTER_SIZE
     for axes in grid:
         axes.axis("off")
     for axes, image, label in zip(grid, images, labels, strict=False):
         axes.imshow(image)
         color = _CLASS_COLORS[label]
         axes.set_title(schema.CLASS_NAMES[label], fontsize=9, color=color)
-        axes.add_patch(
-            patches.Rectangle(
-                (schema.CENTER_START - 0.5,) * 2,
-                schema.CENTER_SIZE,
-                schema.CENTER_SIZE,
-                fill=False,
-                edgecolor="#ffe600",
-                linewidth=1.2,
-            )
+        centre = patches.Rectangle(
+            corner, side, side, fill=False, edgecolor="#ffe600", linewidth=1.2
         )
+        axes.add_patch(centre)
     _save(drawing, path)
 
 
 def plot_roc(label: np.ndarray, logit: np.ndarray, path: str) -> None:
     """Draws the ROC curve of predictions with both labels, as PNG."""
     false_rate, true_rate, _ = sklearn_metrics.roc_curve(label, logit)
+    area = sklearn_metrics.auc(false_rate, true_rate)
     drawing = figure.Figure(figsize=(4.4, 4.2), layout="constrained")
     axes = drawing.subplots()
-    area = sklearn_metrics.auc(false_rate, true_rate)
     axes.plot(
         false_rate, true_rate, color=_VALIDATION_COLOR, label=f"AUC {area:.4f}"
     )
     axes.plot([0, 1], [0, 1], color=_TRAIN_COLOR, linestyle=":", label="chance")
-    axes.set(
-        title="ROC",
-        xlabel="False positive rate",
-        ylabel="True positive rate",
-        aspect="equal",
-    )
+    axes.set(title="ROC", aspect="equal")
+    axes.set(xlabel="False positive rate", ylabel="True positive rate")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
     _save(drawing, path)
@@ -142,21 +118,12 @@ def plot_confusion(scores: metrics.Scores, path: str) -> None:
     axes = drawing.subplots()
     axes.imshow(share, cmap="Purples", vmin=0, vmax=1)
     for (true, predicted), count in np.ndenumerate(matrix):
-        axes.text(
-            predicted,
-            true,
-            f"{count:,}\n{share[true, predicted]:.1%}",
-            ha="center",
-            va="center",
-            color="white" if share[true, predicted] > 0.5 else "black",
-        )
-    axes.set(
-        title=f"Confusion at threshold {scores['threshold']}",
-        xlabel="Predicted",
-        ylabel="True",
-        xticks=[0, 1],
-        yticks=[0, 1],
-    )
+        part = share[true, predicted]
+        color = "white" if part > 0.5 else "black"
+        text = f"{count:,}\n{part:.1%}"
+        axes.text(predicted, true, text, ha="center", va="center", color=color)
+    axes.set(title=f"Confusion at threshold {scores['threshold']}")
+    axes.set(xlabel="Predicted", ylabel="True", xticks=[0, 1], yticks=[0, 1])
     axes.set_xticklabels(schema.CLASS_NAMES)
     axes.set_yticklabels(schema.CLASS_NAMES, rotation=90, va="center")
     _save(drawing, path)

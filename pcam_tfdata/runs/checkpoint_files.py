@@ -32,13 +32,13 @@ class State:
     Attributes:
         epoch: Epochs completed, with their validation.
         step: Steps done.
-        sums: Of loss, right answers and patches in the epoch that is under way.
+        sums: Loss, right answers and patches, summed over the epoch under way.
         num_skipped: Steps of the run that were skipped.
-        best_epoch: Of best validation AUC.
-        best_auc: That AUC.
-        is_stopped: A callback ended the run before its last epoch.
+        best_epoch: The epoch of best validation AUC; 0 for none yet.
+        best_auc: The validation AUC after that epoch.
+        is_stopped: Whether a callback ended the run before its last epoch.
         history: A row an epoch.
-        callbacks: See `callback_state.get`.
+        callbacks: The state of each callback, as `callback_state` gives it.
     """
 
     epoch: int = 0

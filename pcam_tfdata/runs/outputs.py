@@ -4,10 +4,11 @@ A path is looked at before any work is done; `files.open_whole` writes there the
 Paths in buckets are not looked at.
 """
 
+import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import run_folder
@@ -22,6 +23,12 @@ _KAGGLE_TABLES = (kaggle.LABELS_FILE, kaggle.SAMPLE_FILE)
 _TABLES = re.compile(
     rf"{'|'.join(map(re.escape, _KAGGLE_TABLES))}|truth\.csv"
     r"|.*_split_(train|valid|test)_meta\.csv|out_of_fold\.csv"
+)
+
+_NO_FILES = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISBLK, "a disk"),
+    (stat.S_ISSOCK, "a socket"),
 )
 
 
@@ -44,8 +51,12 @@ def check_file(
     """
     if files.is_remote(path):
         return
-    if found := _find_no_file(path):
-        raise _taken(path, flag, found, "a file to write")
+    mode = 0
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+    for is_kind, kind in _NO_FILES:
+        if is_kind(mode):
+            raise _taken(path, flag, kind, "a file to write")
     if files.is_stream(path):
         return
     suffix = os.path.splitext(path)[1].lower()
@@ -56,12 +67,17 @@ def check_file(
             f" {' or '.join(suffixes)}, which is what is written."
         )
     target = os.path.realpath(path)
-    _check_folder_of(target, path, flag)
+    folder, name = os.path.split(target)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise FileNotFoundError(
+            f"{flag}={path}: found no folder {folder} that can be written in."
+            f" Make it, or choose another {flag}."
+        )
     for other in inputs:
         if files.is_within(target, os.path.realpath(other)):
             found = f"what this command reads ({other})"
             raise _taken(path, flag, found, "another file")
-    if os.path.exists(target) and _TABLES.fullmatch(os.path.basename(target)):
+    if os.path.exists(target) and _TABLES.fullmatch(name):
         raise _taken(
             path, flag, "a table of another kind", "none or an earlier output"
         )
@@ -123,47 +139,16 @@ def check_own(
         )
 
 
-def _find_no_file(path: str) -> str:
-    """Returns what is there if it takes no text; else nothing."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return ""
-    for is_it, found in (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISBLK, "a disk"),
-        (stat.S_ISSOCK, "a socket"),
-    ):
-        if is_it(mode):
-            return found
-    return ""
-
-
-def _check_folder_of(target: str, path: str, flag: str) -> None:
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise FileNotFoundError(
-            f"{flag}={path}: found no folder {folder} that can be written in."
-            f" Make it, or choose another {flag}."
-        )
-
-
 def _refuse_owned(target: str, path: str, flag: str) -> None:
     """Refuses a path without links that is a part of something whole."""
-    for folder, name in _climb(target):
+    folder, name = os.path.split(target)
+    while True:
         if manifest.is_records_folder(folder):
             raise _taken(path, flag, f"a records folder ({folder})")
         if name in _IMAGE_FOLDERS and _is_of_kaggle(folder):
             raise _taken(path, flag, f"a folder of patches ({folder})")
         if run_folder.owns(folder, name):
             raise _taken(path, flag, f"what belongs to a run ({folder})")
-
-
-def _climb(path: str) -> Iterator[tuple[str, str]]:
-    """Yields each folder that a path is in, and what of it leads there."""
-    folder, name = os.path.split(path)
-    while True:
-        yield folder, name
         if folder == os.path.dirname(folder):
             return
         folder, name = os.path.split(folder)

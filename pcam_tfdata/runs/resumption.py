@@ -75,36 +75,23 @@ def open_run(
             its checkpoints. Nothing is changed then.
     """
     os.makedirs(run_dir, exist_ok=True)
-    if restart or not _has_begun(run_dir):
+    names = os.listdir(run_dir)
+    folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
+    has_checkpoint = bool(checkpoint_files.list_checkpoints(folder))
+    has_scores = run_folder.HISTORY in names
+    has_begun = has_checkpoint or has_scores or run_folder.BEST_MODEL in names
+    if restart or not has_begun:
         _remove_run(run_dir)
         run_folder.write_flags(run_dir, flags)
         return
     _refuse_other_flags(run_dir, flags, defaults or {})
-    _refuse_lost_checkpoints(run_dir)
-    _refuse_other_facts(run_dir, facts)
-
-
-def _has_begun(run_dir: str) -> bool:
-    """Returns whether there is anything of a run that could be lost."""
-    own = {run_folder.BEST_MODEL, run_folder.HISTORY}
-    return _has_checkpoint(run_dir) or not own.isdisjoint(os.listdir(run_dir))
-
-
-def _has_checkpoint(run_dir: str) -> bool:
-    folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
-    return bool(checkpoint_files.list_checkpoints(folder))
-
-
-def _refuse_lost_checkpoints(run_dir: str) -> None:
-    """Refuses a run that has been through an epoch, and so had a checkpoint."""
-    history = os.path.join(run_dir, run_folder.HISTORY)
-    if os.path.exists(history) and not _has_checkpoint(run_dir):
-        folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
+    if has_scores and not has_checkpoint:
         raise ValueError(
             f"{folder}: found no checkpoint, expected those of the run that"
             f" {run_folder.HISTORY} tells of. Put them back from a copy, or pass"
             " --restart to begin anew."
         )
+    _refuse_other_facts(run_dir, facts)
 
 
 def _refuse_other_flags(
@@ -122,8 +109,10 @@ def _refuse_other_flags(
     now = run_folder.to_text(flags)
     names = sorted((before.keys() | now.keys()) - set(_FREE))
     differing = [name for name in names if before.get(name) != now.get(name)]
-    if differing == ["epochs"] and _only_goes_further(before, now):
-        return
+    if differing == ["epochs"] and now.get("schedule") == "constant":
+        # Steps go on without end under it: more epochs are the same run.
+        if int(now["epochs"]) > int(before["epochs"]):
+            return
     if differing:
         had = [
             f"--{name}={before[name]}" for name in differing if name in before
@@ -134,17 +123,6 @@ def _refuse_other_flags(
             f" {' '.join(had) or 'the default'}). Give the same flags to"
             " resume it, another --run_dir, or --restart to begin anew."
         )
-
-
-def _only_goes_further(
-    before: Mapping[str, str], now: Mapping[str, str]
-) -> bool:
-    """Returns whether there are more epochs, and a schedule that allows it.
-
-    The positions of a run go on without end; a schedule does not.
-    """
-    is_constant = now.get("schedule") == "constant"
-    return is_constant and int(now["epochs"]) > int(before["epochs"])
 
 
 def _refuse_other_facts(run_dir: str, facts: Mapping[str, Any]) -> None:
