@@ -1,1 +1,5 @@
-"""Scores of a trained network on labelled patches, as numbers, text and plots."""
+"""Exact scores of a trained network on labelled patches.
+
+A run folder and a records folder come in; numbers with intervals, a page of text,
+predictions and pictures go out as files.
+"""

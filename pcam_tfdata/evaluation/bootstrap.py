@@ -65,7 +65,7 @@ def compute_intervals(
         threshold: A probability at or above it predicts 1.
         slide: Slide of each patch, to draw whole slides; None: draw patches.
         num_resamples: How many to draw; 0 for no intervals.
-        seed: Of the draws: the same arguments give the same intervals.
+        seed: What is drawn: the same arguments give the same intervals.
     """
     unit = np.arange(len(label))
     if slide is not None:

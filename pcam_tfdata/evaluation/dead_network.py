@@ -89,7 +89,7 @@ def is_learning(
 
     Args:
         loss: Mean of an epoch, in nats.
-        losses_before: Of the epochs before it.
+        losses_before: The losses of the epochs before it.
         untrained_loss: Mean loss in nats of a network that is not trained, as
             the function `untrained_loss` returns it.
     """
@@ -145,7 +145,7 @@ def summarize(
 
     Args:
         history: A row an epoch.
-        best_epoch: Of the best model; 0 for none.
+        best_epoch: The epoch of the best model; 0 for none.
     """
     dead = [row["epoch"] for row in history if row.get(run_folder.IS_DEAD)]
     if not dead or not {history[-1]["epoch"], best_epoch} & {*dead}:

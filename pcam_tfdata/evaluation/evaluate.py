@@ -45,11 +45,11 @@ class EvaluateOptions:
         threshold: A probability at or above it predicts 1.
         batch_size: Patches of a forward pass, over all replicas; rounded up to
             what these can share evenly.
-        input: Way in, one of `choices.INPUTS`.
-        input_threads: See `pipeline.Source`.
+        input: Input mode, one of `choices.INPUTS`.
+        input_threads: Threads of the input; 0 for as many as it can use.
         strategy: One of `choices.STRATEGIES`.
-        num_virtual_devices: See `strategy.make_strategy`.
-        allow_cpu: See `strategy.make_strategy`.
+        num_virtual_devices: Devices that the CPU is split into; 0 for none.
+        allow_cpu: Whether several replicas may do without a GPU.
         output_dir: Where the files go; empty for `run_dir`, where the run's
             validation splits of its own records are scored, and else for a
             folder of these splits in its `evaluations`.

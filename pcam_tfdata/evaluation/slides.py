@@ -1,8 +1,7 @@
 """Scores of each slide that patches were cut from."""
 
-from collections.abc import Iterator
-
 import numpy as np
+import pandas
 
 from pcam_tfdata.evaluation import metrics
 
@@ -26,18 +25,11 @@ def score_slides(
     Returns:
         Rows; the AUC is None on a slide whose labels are all equal.
     """
+    groups = pandas.Series(slide).groupby(slide).indices
     return [
         (name, *_score(label[patches], logit[patches], threshold))
-        for name, patches in _group(slide)
+        for name, patches in groups.items()
     ]
-
-
-def _group(slide: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields each slide, by name, and the places of its patches."""
-    names, counts = np.unique(slide, return_counts=True)
-    order = np.argsort(slide, kind="stable")
-    places = np.split(order, np.cumsum(counts)[:-1])
-    return zip(names.tolist(), places, strict=True)
 
 
 def _score(

@@ -9,32 +9,32 @@ from pcam_tfdata.system import files
 
 @dataclasses.dataclass(frozen=True)
 class PredictOptions:
-    """What to predict.
+    """What to predict. Each field is a flag of `pcam predict`.
 
     Attributes:
         run_dir: Folder of a run; its best model predicts.
-        output_csv: Where to.
-        records_dir: Records folder; or else
-        input_dir: Kaggle's folder, read without records.
-        split: Of the records; of a folder, `test` or `train`.
+        output_csv: The file to write.
+        records_dir: Records folder; empty where `input_dir` is read.
+        input_dir: Kaggle's folder, read without records; empty for records.
+        split: Name of a split of the records; of a folder, `test` or `train`.
         batch_size: Patches of a forward pass, over all replicas; rounded up to
             what these can share evenly.
-        input: Way in to records, one of `choices.INPUTS`.
-        input_threads: See `pipeline.Source`.
+        input: Input mode of records, one of `choices.INPUTS`.
+        input_threads: Threads of the input; 0 for as many as it can use.
         strategy: One of `choices.STRATEGIES`.
-        num_virtual_devices: See `strategy.make_strategy`.
-        allow_cpu: See `strategy.make_strategy`.
+        num_virtual_devices: Devices that the CPU is split into; 0 for none.
+        allow_cpu: Whether several replicas may do without a GPU.
         threshold: None for probabilities; else labels 0 and 1, where a
             probability at or above it gives 1.
         allow_equal_probabilities: No line warns where all are equal.
         sample_submission: A CSV whose ids, in order, the output must have.
         restart: Drops the parts that a killed job left.
-        follow_symlinks: Of a folder: whether links among its files are followed.
-        check_ids: Of a folder: see `convert.ConvertOptions`.
-        on_bad_patch: Of a folder: `fail`, or `skip` to leave out what cannot be
-            used.
+        follow_symlinks: Whether links among the files of a folder are followed.
+        check_ids: Whether ids of files must be hashes of their pixels: `auto`,
+            `always` or `never`.
+        on_bad_patch: `fail`, or `skip` to leave out files that cannot be used.
         shard_range: `a:b`: only shards a to b - 1 of the split, whose parts
-            stay until all are there and `merge` writes the CSV.
+            stay until all are there and are merged; empty for all.
     """
 
     run_dir: str

@@ -25,8 +25,6 @@ _LOCK = "lock"
 _ENDING = ".logits"
 _WAIT_SECONDS = 2  # Far more than a merge takes to see that parts are missing.
 _LOGIT = np.dtype("<f4")
-# The lock, a part, and what a killed process was writing under its own name.
-_OWN = re.compile(rf"{_LOCK}|.+{_ENDING}(\.[\w.-]+)?({files.INCOMPLETE})?")
 _RANGE = re.compile(r"(\d+):(\d+)")
 _MAX_RANGES = 8  # That an error names.
 
@@ -146,9 +144,7 @@ def open_folder(
         RuntimeError: another process works there.
         ValueError: the parts belong to another job.
     """
-    outputs.check_own(
-        folder, _OWN.fullmatch, "parts of a prediction", "--output_csv"
-    )
+    outputs.check_own(folder, _is_own, "parts of a prediction", "--output_csv")
     with locks.hold(
         os.path.join(folder, _LOCK),
         "is at work on this output",
@@ -158,16 +154,14 @@ def open_folder(
     ):
         if restart:
             _remove_parts(folder)
-        parts = Parts(folder, job)
+        parts, is_done = Parts(folder, job), False
         try:
             any(map(parts.is_own, _list_parts(folder)[:1]))
             yield parts
-        except BaseException:
-            if not is_shared and not _list_parts(folder):
+            is_done = True
+        finally:
+            if not is_shared and (is_done or not _list_parts(folder)):
                 _remove(folder)
-            raise
-        if not is_shared:
-            _remove(folder)
 
 
 def cut(
@@ -177,7 +171,8 @@ def cut(
     """Yields shards with their logits, each as soon as it is complete.
 
     Args:
-        results: Of batches, by row; those of other patches are passed over.
+        results: `row` and `logit` of batches, by row; other patches are passed
+            over.
         shards: By row.
 
     Raises:
@@ -233,14 +228,19 @@ def _read_job(path: str) -> dict[str, str]:
         return {}
 
 
+def _is_own(name: str) -> bool:
+    """Returns whether a name is the lock's or a part's, also half written."""
+    return name == _LOCK or _ENDING in name
+
+
 def _list_parts(folder: str) -> list[str]:
     return [name for name in os.listdir(folder) if name.endswith(_ENDING)]
 
 
 def _remove_parts(folder: str) -> None:
     """Removes all but the lock: other processes may wait for it."""
-    for name in filter(_OWN.fullmatch, os.listdir(folder)):
-        if name != _LOCK:
+    for name in os.listdir(folder):
+        if _ENDING in name:
             os.remove(os.path.join(folder, name))
 
 

@@ -32,8 +32,8 @@ def list_rows(path: str, names: pandas.Series, hashes: pandas.Series) -> Rows:
 
     Args:
         path: Where the patches are listed.
-        names: Of the patches, in order.
-        hashes: Of their pixels.
+        names: Each patch's name, in order.
+        hashes: Each patch's hash of its pixels.
 
     Raises:
         ValueError: patches of one name have unequal pixels.
@@ -60,7 +60,7 @@ def read_sample(
 
     Args:
         path: A CSV with a column `id`, as `csv_rows.read` reads it.
-        names: Of the patches, in order; of equal ones the first counts.
+        names: Each patch's name, in order; of equal ones the first counts.
         left_out: Names of patches that cannot be used, for the error.
 
     Raises:
@@ -154,8 +154,8 @@ def _locate(ids: pandas.Series, names: pandas.Series) -> np.ndarray:
 def _find(wanted: pandas.Series, known: pandas.Series) -> np.ndarray:
     """Returns the index of the first equal value, int64; -1 for none."""
     is_first = ~known.duplicated().to_numpy()
-    places = pandas.Index(known[is_first]).get_indexer(pandas.Index(wanted))
-    return np.append(np.flatnonzero(is_first), -1)[places]
+    firsts = pandas.Index(known[is_first]).get_indexer(pandas.Index(wanted))
+    return np.append(np.flatnonzero(is_first), -1)[firsts]
 
 
 def _normalize(names: pandas.Series) -> pandas.Series:

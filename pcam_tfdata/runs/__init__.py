@@ -1,4 +1,5 @@
 """A run folder: what was trained, how far, and what came of it.
 
-`training`, `evaluation` and `prediction` meet through the files of such a folder.
+`training`, `evaluation` and `prediction` meet through the files of such a folder;
+`outputs` says where any command may write.
 """

@@ -40,7 +40,7 @@ def check_file(
     A pipe, a terminal or a character device may be there: it is written to.
 
     Args:
-        path: Of the file, or of a link to it.
+        path: The file's, or that of a link to it.
         flag: What names it, as `--output_csv`, for the error.
         suffixes: Those of its format, as `.csv`. A name without one is right
             too, and so is one that ends in a number, as `s_0.95`.
@@ -88,7 +88,7 @@ def check_folder(path: str, flag: str, *, file: str = "") -> None:
     """Refuses a path where a folder cannot be, or would spoil what is there.
 
     Args:
-        path: Of the folder, there or not.
+        path: The folder's, there or not.
         flag: What names it, for the error.
         file: Name of a file that goes there, if a run may have such a file.
 
@@ -108,7 +108,7 @@ def check_new(path: str, flag: str) -> None:
     """Refuses a path where a folder that is made would spoil one around it.
 
     Args:
-        path: Of the folder, there or not.
+        path: The folder's, there or not.
         flag: What names it, for the error.
 
     Raises:

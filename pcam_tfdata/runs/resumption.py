@@ -65,7 +65,7 @@ def open_run(
         facts: What flags do not tell: `manifest_sha256`, `order`, `input` and
             `precision`.
         restart: Removes what an earlier run left there.
-        defaults: Of `flags`: what a run had whose file lacks one of them,
+        defaults: What a run had whose file lacks one of these flags,
             because it is older than the flag.
 
     Raises:
