@@ -24,8 +24,8 @@ from pcam_tfdata.audit import (
     alignment,
     near_duplicates,
     optical_density,
-    pairs,
     patch_statistics,
+    similarity_search,
 )
 from pcam_tfdata.system import workers
 
@@ -77,7 +77,7 @@ def _measure_misses(
         looks, blank = _describe(altered)
         met = _meets(embeddings[chosen], looks) & ~blank
         scores, _, _ = _align(originals, altered)
-        fits = scores >= pairs.LEAST_SCORE
+        fits = scores >= near_duplicates.LEAST_SCORE
         print(
             f"| {name} | {(~met).mean():.2%} | {(~fits).mean():.2%} |"
             f" {(~(met & fits)).mean():.2%} |",
@@ -90,20 +90,22 @@ def _meets(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     By its product, bits and sorts only: nothing is cut off as in a crowd.
     """
-    similar = (first * second).sum(axis=1) >= pairs.LEAST_SIMILARITY
-    bits = near_duplicates.hash_bits(first) == near_duplicates.hash_bits(second)
-    most = near_duplicates.most_bits(pairs.LEAST_SIMILARITY)
+    similar = (first * second).sum(axis=1) >= near_duplicates.LEAST_SIMILARITY
+    bits = similarity_search.hash_bits(first) == similarity_search.hash_bits(
+        second
+    )
+    most = similarity_search.most_bits(near_duplicates.LEAST_SIMILARITY)
     similar &= (~bits).sum(axis=0) <= most
-    sorts = near_duplicates.choose_bits(_NUM_PATCHES.value)
+    sorts = similarity_search.choose_bits(_NUM_PATCHES.value)
     return similar & np.any([bits[sort].all(axis=0) for sort in sorts], axis=0)
 
 
 def _measure_false_alarms(
     images: np.ndarray, embeddings: np.ndarray, searched: np.ndarray
 ) -> None:
-    found = near_duplicates.find(
+    found = similarity_search.find_pairs(
         embeddings[searched],
-        least_similarity=pairs.LEAST_SIMILARITY,
+        least_similarity=near_duplicates.LEAST_SIMILARITY,
         num_threads=workers.count_cores(),
     )
     first, second = searched[found.first], searched[found.second]
@@ -136,8 +138,8 @@ def _draw_sheets(
     os.makedirs(_OUTPUT_DIR.value, exist_ok=True)
     size = _SHEET_COLUMNS * _SHEET_ROWS
     order = np.argsort(scores, kind="stable")
-    accepted = order[scores[order] >= pairs.LEAST_SCORE]
-    refused = order[scores[order] < pairs.LEAST_SCORE][::-1]
+    accepted = order[scores[order] >= near_duplicates.LEAST_SCORE]
+    refused = order[scores[order] < near_duplicates.LEAST_SCORE][::-1]
     spread = np.linspace(0, max(len(accepted) - 1, 0), size).astype(int)
     sheets = {
         "lowest_accepted": accepted[:size],
@@ -245,8 +247,8 @@ def _describe(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     looks, blank = [], []
     for start in range(0, len(images), _BLOCK):
         block = np.ascontiguousarray(images[start : start + _BLOCK])
-        statistics, embeddings = patch_statistics.measure(block)
-        looks.append(embeddings)
+        statistics = patch_statistics.measure(block)
+        looks.append(statistics.embeddings)
         blank.append(statistics.is_blank)
     return np.concatenate(looks), np.concatenate(blank)
 

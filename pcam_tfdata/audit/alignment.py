@@ -7,7 +7,6 @@ by the correlation of the pixels that both have.
 """
 
 import functools
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -56,24 +55,18 @@ def align(first: np.ndarray, second: np.ndarray) -> Alignments:
 
     Args:
         first: float32 [n, 96, 96], optical density.
-        second: Likewise.
+        second: float32 [n, 96, 96], that of the other patches.
     """
     small_scores, moves = _best_moves(first, second)
     scores = np.zeros(len(first), np.float32)
     shifts = np.zeros((len(first), 2), np.int64)
-    for place in np.flatnonzero(small_scores >= _LEAST_SMALL_SCORE):
-        fixed = _structure(first[place], _FINE_BLUR, 1)
-        moved = _structure(
-            turn(second[place][None], moves[place])[0], _FINE_BLUR, 1
-        )
-        shifts[place] = _best_shift(fixed, moved)
-        scores[place] = correlate(fixed, moved, *shifts[place])
+    for pair in np.flatnonzero(small_scores >= _LEAST_SMALL_SCORE):
+        (turned,) = turn(second[[pair]], moves[pair])
+        fixed = _structure(first[pair], _FINE_BLUR, 1)
+        moved = _structure(turned, _FINE_BLUR, 1)
+        shifts[pair] = _best_shift(fixed, moved)
+        scores[pair] = correlate(fixed, moved, *shifts[pair])
     return Alignments(scores, moves, shifts)
-
-
-def join(parts: Iterable[Alignments]) -> Alignments:
-    """Returns the alignments of all parts, one after the other."""
-    return Alignments(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def correlate(
@@ -83,9 +76,9 @@ def correlate(
 
     Args:
         fixed: float32 [size, size].
-        moved: Likewise; laid on `fixed` after moving `down` and `right`.
-        down: Pixels; negative ones are upwards.
-        right: Likewise.
+        moved: float32 [size, size], laid on `fixed` after it was moved.
+        down: Pixels that it was moved down; negative ones are upwards.
+        right: Pixels that it was moved right; negative ones are to the left.
     """
     shared = fixed[_overlap(down)][:, _overlap(right)]
     other = moved[_overlap(-down)][:, _overlap(-right)]
@@ -107,30 +100,37 @@ def _best_moves(
     fixed = _windowed(_structure(first, _SMALL_BLUR, _PIXELS))
     moved = _windowed(_structure(second, _SMALL_BLUR, _PIXELS))
     spectrum = np.fft.rfft2(fixed)
-    near = _near_shifts(_SMALL_SIZE, MAX_SHIFT // _PIXELS)
     best = np.zeros((NUM_MOVES, len(first)), np.float32)
     for move in range(NUM_MOVES):
-        products = spectrum * np.fft.rfft2(turn(moved, move)).conj()
-        fits = np.fft.irfft2(products, (_SMALL_SIZE, _SMALL_SIZE))
-        best[move] = fits[:, near][:, :, near].max(axis=(1, 2))
+        fits = _fits(spectrum, turn(moved, move), MAX_SHIFT // _PIXELS)
+        best[move] = fits.max(axis=(1, 2))
     energies = (fixed**2).sum((1, 2)) * (moved**2).sum((1, 2))
     best /= np.sqrt(np.maximum(energies, _LEAST_ENERGY))
-    moves = best.argmax(axis=0)
-    return best.max(axis=0), moves
+    return best.max(axis=0), best.argmax(axis=0)
 
 
 def _best_shift(fixed: np.ndarray, moved: np.ndarray) -> tuple[int, int]:
     spectrum = np.fft.rfft2(_windowed(fixed))
-    products = spectrum * np.fft.rfft2(_windowed(moved)).conj()
-    fits = np.fft.irfft2(products, fixed.shape)
-    near = _near_shifts(len(fixed), MAX_SHIFT)
-    fits = fits[near][:, near]
+    fits = _fits(spectrum, _windowed(moved), MAX_SHIFT)
     down, right = np.unravel_index(fits.argmax(), fits.shape)
     return int(down) - MAX_SHIFT, int(right) - MAX_SHIFT
 
 
-def _near_shifts(size: int, largest: int) -> np.ndarray:
-    return np.arange(-largest, largest + 1) % size
+def _fits(spectrum: np.ndarray, moved: np.ndarray, largest: int) -> np.ndarray:
+    """Returns the product of images at all shifts up to the largest.
+
+    Args:
+        spectrum: That of the fixed images.
+        moved: float32 [..., size, size].
+        largest: Pixels along each axis.
+
+    Returns:
+        float32 [..., 2 * largest + 1, 2 * largest + 1].
+    """
+    products = spectrum * np.fft.rfft2(moved).conj()
+    fits = np.fft.irfft2(products, moved.shape[-2:])
+    near = np.arange(-largest, largest + 1) % moved.shape[-1]
+    return fits[..., near, :][..., near]
 
 
 def _structure(densities: np.ndarray, blur: float, pixels: int) -> np.ndarray:
@@ -144,12 +144,12 @@ def _structure(densities: np.ndarray, blur: float, pixels: int) -> np.ndarray:
 def _blurrer(blur: float, pixels: int) -> np.ndarray:
     """Returns a Gaussian blur along one axis: [96 / pixels, 96].
 
-    It fits a line at each place, so that shading stays what it is up to the
+    It fits a line at each pixel, so that shading stays what it is up to the
     edges, and differences of blurs are free of it (local linear regression).
     """
-    places = np.arange(schema.PATCH_SIZE) + 0.5
-    centers = places.reshape(-1, pixels).mean(axis=1)
-    distance = places - centers[:, None]
+    fine = np.arange(schema.PATCH_SIZE) + 0.5
+    centers = fine.reshape(-1, pixels).mean(axis=1)
+    distance = fine - centers[:, None]
     weights = np.exp(-0.5 * (distance / blur) ** 2)
     weights[weights < _LEAST_WEIGHT] = 0  # Denormals are slow to multiply.
     level, slope, bend = (

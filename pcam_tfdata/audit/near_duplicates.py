@@ -1,218 +1,148 @@
-"""Pairs of vectors that point the same way, without comparing all with all.
+"""Near duplicates: patches that show the same tissue, and how they differ.
 
-Each vector is hashed to 256 bits, the sides of random planes on which it lies:
-two at an angle differ in a share of bits of angle / 180 degrees (Charikar 2002).
-Patches are sorted by a few bits at a time, 128 times by different ones; only
-neighbours with those bits in common are compared, first by all bits, then as
-vectors. In a crowd of equal bits each is compared with the next 256 at the most,
-so the work grows as n log n, whatever the vectors are.
+Candidates are found by what they look like, then laid on each other: a pair
+counts if the pixels that both have agree. Equal ids are no near duplicates, and
+nearly blank patches are left out, because they all look alike.
 """
 
-import concurrent.futures
-import functools
-import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import pandas
 
-from pcam_tfdata.system import progress
+from pcam_tfdata.audit import (
+    alignment,
+    audit_report,
+    patch_table,
+    scan,
+    similarity_search,
+)
+from pcam_tfdata.system import workers
 
-NUM_BITS = 256
-_NUM_SORTS = 128
-_MAX_NEIGHBORS = 256
-_SEED = 20181
-# Later partners of a vector, the most similar ones: a bound on memory where
-# thousands look the same.
-_MAX_PAIRS = 8
-_ROWS = 16384  # Compared at a time.
-# A vector shares its bits with about 2^4 unrelated ones.
-_LOG_CROWD = 4
-_SPARE_BITS = 8  # Bits may differ by more than the angle says.
+# Of embeddings, and of pixels laid on each other. BUILD_NOTES.md, Audit, says
+# what these miss and what they let through.
+LEAST_SIMILARITY = 0.65
+LEAST_SCORE = 0.6
+# Pairs to lay on each other, at 1 ms: a bound on time where all look alike.
+MAX_CANDIDATES = 60_000
 
 
-class Pairs(NamedTuple):
-    """Pairs of similar vectors, each once, ordered by their places.
+def find_near_pairs(
+    pool: workers.Workers, table: patch_table.Table, *, num_threads: int
+) -> tuple[pandas.DataFrame, int]:
+    """Finds the near duplicates within a folder, and of it in others.
 
-    Attributes:
-        first: int64 [num_pairs], place of a vector.
-        second: int64 [num_pairs], of a later one.
-        similarity: float32 [num_pairs], the product of both.
-        num_left_out: int64 [num_vectors], further later vectors that each is
-            known to be like: where thousands look the same there are more.
+    Returns:
+        A row for each pair, the most alike first: the numbers `first`, of an
+        audited patch, and `second`, of a later one of any folder; `score`, the
+        correlation of the pixels that both have; and how the second was moved,
+        `move` as in `alignment.turn`, then pixels `down` and `right`. And how
+        many candidates were too many to look at: so many are known, where
+        patches look alike in thousands there are more.
     """
+    rows = table.rows[~table.rows["blank"]]
+    # Of equal ones in a split, the first one is compared.
+    rows = rows[~rows.duplicated(["section", "id"])]
+    similar = similarity_search.find_pairs(
+        table.statistics.embeddings[rows.index],
+        least_similarity=LEAST_SIMILARITY,
+        num_threads=num_threads,
+    )
+    own = (rows["folder"] == 0).to_numpy()
+    ids = rows["id"].to_numpy()
+    kept = own[similar.first] & (ids[similar.first] != ids[similar.second])
+    best = np.argsort(-similar.similarity[kept], kind="stable")
+    best = np.flatnonzero(kept)[np.sort(best[:MAX_CANDIDATES])]
+    num_left_out = similar.num_left_out[own].sum() + kept.sum() - len(best)
+    numbers = rows.index.to_numpy()
+    first, second = numbers[similar.first[best]], numbers[similar.second[best]]
+    aligned = scan.align(pool, table.selection, np.stack([first, second], 1))
+    down, right = aligned.shifts.T
+    pairs = pandas.DataFrame(
+        {
+            "first": first, "second": second, "score": aligned.scores,
+            "move": aligned.moves, "down": down, "right": right,
+        }
+    )  # fmt: skip
+    pairs = pairs[pairs["score"] >= LEAST_SCORE]
+    pairs = pairs.sort_values("score", ascending=False, kind="stable")
+    return pairs, int(num_left_out)
 
-    first: np.ndarray
-    second: np.ndarray
-    similarity: np.ndarray
-    num_left_out: np.ndarray
 
-
-_SomePairs = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def find(
-    embeddings: np.ndarray, *, least_similarity: float, num_threads: int = 1
-) -> Pairs:
-    """Returns the pairs of vectors whose product is large, or nearly all.
-
-    What is missed depends on the product: BUILD_NOTES.md, Audit.
+def find_near_duplicates(
+    table: patch_table.Table, pairs: pandas.DataFrame, num_left_out: int
+) -> Iterator[audit_report.Finding]:
+    """Yields which near duplicates are in several splits, in one, elsewhere.
 
     Args:
-        embeddings: float16 or float32 [n, size], of length 1.
-        least_similarity: Pairs below are left out.
-        num_threads: The work is numpy's, which lets threads run side by side.
+        table: All patches.
+        pairs: What `find_near_pairs` found.
+        num_left_out: How many pairs it left out.
     """
-    bits = hash_bits(embeddings)
-    packed = _pack(bits)
-    search = functools.partial(
-        _find_in_sort, embeddings, packed, bits, least_similarity
-    )
-    num_vectors = len(embeddings)
-    found = _merge([_no_pairs()], num_vectors)
-    with (
-        concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
-        progress.Progress(num_vectors, "search") as bar,
+    kinds = audit_report.Kind
+    section = table.rows["section"].to_numpy()
+    within = section[pairs["first"]] == section[pairs["second"]]
+    folder = table.rows["folder"].to_numpy()[pairs["second"]]
+    for kind, chosen, where in (
+        (kinds.NEAR_ACROSS, (folder == 0) & ~within, "in different splits"),
+        (kinds.NEAR_WITHIN, within, "in the same split"),
+        *(
+            (kinds.NEAR_OVERLAP, folder == number, f"with {other.path}")
+            for number, other in enumerate(table.folders[1:], 1)
+        ),
     ):
-        parts = pool.map(search, choose_bits(num_vectors))
-        for number, part in enumerate(parts, 1):
-            found = _join(found, part)
-            # Each sort is a share of the work on every vector.
-            bar.advance_to(num_vectors * number // _NUM_SORTS)
-    return found
+        least = "at least " if num_left_out else ""
+        if chosen.any():
+            yield _of_pairs(table, kind, pairs[chosen], least, where)
 
 
-def hash_bits(embeddings: np.ndarray) -> np.ndarray:
-    """Returns on which side of random planes vectors lie: bool [256, n]."""
-    rng = np.random.default_rng(_SEED)
-    planes = rng.standard_normal((NUM_BITS, embeddings.shape[1]), np.float32)
-    bits = np.empty((NUM_BITS, len(embeddings)), bool)
-    block = 8192
-    for start in range(0, len(embeddings), block):
-        part = embeddings[start : start + block].astype(np.float32)
-        bits[:, start : start + block] = planes @ part.T > 0
-    return bits
-
-
-def choose_bits(num_vectors: int) -> np.ndarray:
-    """Returns the bits of each sort: int64 [128, bits a sort]."""
-    num_bits = max(1, round(math.log2(max(num_vectors, 2))) - _LOG_CROWD)
-    rng = np.random.default_rng(_SEED + 1)
-    return np.stack(
-        [
-            rng.choice(NUM_BITS, num_bits, replace=False)
-            for _ in range(_NUM_SORTS)
-        ]
+def _of_pairs(
+    table: patch_table.Table,
+    kind: audit_report.Kind,
+    pairs: pandas.DataFrame,
+    least: str,
+    where: str,
+) -> audit_report.Finding:
+    groups = pairs[["first", "second"]].to_numpy()
+    labels = np.sort(table.rows["label"].to_numpy()[groups], axis=1)
+    num_apart = int((labels == (0, 1)).all(axis=1).sum())
+    apart = f"; {num_apart:,} have different labels" if num_apart else ""
+    what, verb = f"{len(pairs):,} pairs", "show"
+    if len(pairs) == 1:
+        what, verb = "1 pair", "shows"
+    text = (
+        f"{least}{what} {where} {verb} the same tissue"
+        f" ({_count_moves(pairs)}){apart}."
     )
-
-
-def most_bits(similarity: float) -> int:
-    """Returns in how many of 256 bits similar vectors may differ."""
-    return round(NUM_BITS * math.acos(similarity) / math.pi) + _SPARE_BITS
-
-
-def _find_in_sort(
-    embeddings: np.ndarray,
-    packed: np.ndarray,
-    bits: np.ndarray,
-    least_similarity: float,
-    chosen: np.ndarray,
-) -> Pairs:
-    codes = np.zeros(len(embeddings), np.int64)
-    for place, bit in enumerate(chosen):
-        codes |= bits[bit].astype(np.int64) << place
-    order = np.argsort(codes, kind="stable")
-    codes = codes[order]
-    most = most_bits(least_similarity)
-    parts = [_no_pairs()]
-    num_pairs = 0
-    starts = np.arange(len(order))
-    for offset in range(1, _MAX_NEIGHBORS + 1):
-        starts = starts[starts < len(order) - offset]
-        starts = starts[codes[starts] == codes[starts + offset]]
-        if not len(starts):
-            break
-        first, second = order[starts], order[starts + offset]
-        close = _count_differing(packed, first, second) <= most
-        for rows in _blocks(np.flatnonzero(close)):
-            parts.append(
-                _compare(
-                    embeddings, first[rows], second[rows], least_similarity
-                )
-            )
-            num_pairs += len(parts[-1][0])
-        # Then a vector at least has more pairs than are kept, and is told.
-        if num_pairs > _MAX_PAIRS * len(embeddings):
-            break
-    return _merge(parts, len(embeddings))
-
-
-def _pack(bits: np.ndarray) -> np.ndarray:
-    """Returns bits as words: uint64 [4, n]."""
-    packed = np.packbits(bits, axis=0).T.copy().view(np.uint64)
-    return np.ascontiguousarray(packed.T)
-
-
-def _count_differing(
-    packed: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> np.ndarray:
-    # Word by word: rows of four words took twice as long.
-    counts = np.zeros(len(first), np.uint16)
-    for word in packed:
-        counts += np.bitwise_count(word[first] ^ word[second])
-    return counts
-
-
-def _compare(
-    embeddings: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    least_similarity: float,
-) -> _SomePairs:
-    similarity = np.einsum(
-        "ij,ij->i",
-        embeddings[first].astype(np.float32),
-        embeddings[second].astype(np.float32),
-    )
-    kept = similarity >= least_similarity
-    first, second = first[kept], second[kept]
-    return (
-        np.minimum(first, second),
-        np.maximum(first, second),
-        similarity[kept],
-    )
-
-
-def _join(found: Pairs, part: Pairs) -> Pairs:
-    # What two sorts leave out may be the same: the larger number is sure.
-    merged = _merge([found[:3], part[:3]], len(found.num_left_out))
-    numbers = [pairs.num_left_out for pairs in (merged, found, part)]
-    return merged._replace(num_left_out=np.maximum.reduce(numbers))
-
-
-def _merge(parts: list[_SomePairs], num_vectors: int) -> Pairs:
-    """Returns the pairs of all parts, each once; the best where too many."""
-    first, second, similarity = map(np.concatenate, zip(*parts, strict=True))
-    _, places = np.unique(first * num_vectors + second, return_index=True)
-    first, second = first[places], second[places]
-    similarity = similarity[places]
-    order = np.lexsort((-similarity, first))
-    ranks = np.arange(len(order)) - np.searchsorted(first, first[order])
-    kept = np.sort(order[ranks < _MAX_PAIRS])
-    num_pairs = np.bincount(first, minlength=num_vectors)
-    return Pairs(
-        first[kept],
-        second[kept],
-        similarity[kept],
-        num_left_out=np.maximum(num_pairs - _MAX_PAIRS, 0),
-    )
-
-
-def _no_pairs() -> _SomePairs:
-    empty = np.zeros(0, np.int64)
-    return empty, empty, np.zeros(0, np.float32)
-
-
-def _blocks(places: np.ndarray) -> list[np.ndarray]:
-    return [
-        places[start : start + _ROWS] for start in range(0, len(places), _ROWS)
+    notes = [
+        f"{_describe_move(pair)}, correlation {pair.score:.2f}"
+        for pair in pairs.itertuples()
     ]
+    return audit_report.find_groups(table, kind, text, groups.tolist(), notes)
+
+
+def _count_moves(pairs: pandas.DataFrame) -> str:
+    turned = pairs["move"] > 0
+    distance = pairs[["down", "right"]].abs().max(axis=1)
+    parts = {
+        "in the same place": ~turned & (distance == 0),
+        "moved by 1-8 pixels": ~turned & (distance > 0) & (distance <= 8),
+        f"moved by 9-{alignment.MAX_SHIFT} pixels": ~turned & (distance > 8),
+        "turned or mirrored": turned,
+    }
+    return ", ".join(
+        f"{chosen.sum():,} {name}"
+        for name, chosen in parts.items()
+        if chosen.any()
+    )
+
+
+def _describe_move(pair: Any) -> str:
+    """Returns how the second patch of a pair was moved, in words."""
+    turned = 90 * (pair.move % (alignment.NUM_MOVES // 2))
+    parts = ["mirrored"] if pair.move >= alignment.NUM_MOVES // 2 else []
+    parts += [f"turned {turned} degrees"] if turned else []
+    if pair.down or pair.right:
+        parts.append(f"moved {abs(pair.down)} by {abs(pair.right)} pixels")
+    return ", ".join(parts) or "same place"

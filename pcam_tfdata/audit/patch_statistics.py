@@ -13,14 +13,15 @@ BLANK_DETAIL = 0.01
 
 
 class Statistics(NamedTuple):
-    """Of each patch; the first axis is patches.
+    """What was measured of patches; the first axis is patches.
 
     Attributes:
         channel_mean: float32 [n, 3], red, green and blue in [0, 255].
         channel_std: float32 [n, 3], over the pixels of the patch.
         density: float32 [n, 3], mean optical density of each channel.
         tissue: float32 [n], share of pixels that are no bare glass.
-        detail: float32 [n], as in `perceptual.Look`.
+        detail: float32 [n], as `perceptual.describe` returns it.
+        embeddings: float32 [n, 242], as `perceptual.describe` returns them.
     """
 
     channel_mean: np.ndarray
@@ -28,6 +29,7 @@ class Statistics(NamedTuple):
     density: np.ndarray
     tissue: np.ndarray
     detail: np.ndarray
+    embeddings: np.ndarray
 
     @property
     def is_blank(self) -> np.ndarray:
@@ -39,38 +41,21 @@ class Statistics(NamedTuple):
         return self.detail < BLANK_DETAIL
 
 
-def measure(images: np.ndarray) -> tuple[Statistics, np.ndarray]:
-    """Returns the statistics of patches, and their embeddings.
-
-    Args:
-        images: uint8 [n, 96, 96, 3], C-contiguous.
-
-    Returns:
-        Statistics, and float32 [n, perceptual.EMBEDDING_SIZE].
-    """
+def measure(images: np.ndarray) -> Statistics:
+    """Returns what is measured of patches: uint8 [n, 96, 96, 3], C-contiguous."""
     densities = optical_density.of_pixels(images)
     gray = optical_density.mean_of_channels(densities)
-    look = perceptual.describe(gray)
-    channel_mean, channel_std = _moments(images)
-    statistics = Statistics(
-        channel_mean=channel_mean,
-        channel_std=channel_std,
-        density=_mean_of_pixels(densities),
-        tissue=(gray > TISSUE_DENSITY).mean(axis=(1, 2), dtype=np.float32),
-        detail=look.detail,
-    )
-    return statistics, look.embeddings
-
-
-def join(parts: list[Statistics]) -> Statistics:
-    """Returns the statistics of all parts, one after the other."""
-    return Statistics(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    embeddings, detail = perceptual.describe(gray)
     mean = _mean_of_pixels(images)
     squares = _mean_of_pixels(np.multiply(images, images, dtype=np.uint16))
-    return mean, np.sqrt(np.maximum(squares - mean**2, 0))
+    return Statistics(
+        channel_mean=mean,
+        channel_std=np.sqrt(np.maximum(squares - mean**2, 0)),
+        density=_mean_of_pixels(densities),
+        tissue=(gray > TISSUE_DENSITY).mean(axis=(1, 2), dtype=np.float32),
+        detail=detail,
+        embeddings=embeddings,
+    )
 
 
 def _mean_of_pixels(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ frequency forget stain, contrast and sharpness, which only scale it.
 """
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,47 +21,28 @@ _LEAST_POWER = 1e-12
 _LEAST_WEIGHT = 1e-6
 
 
-class Look(NamedTuple):
-    """What patches look like.
-
-    Attributes:
-        embeddings: float32 [n, EMBEDDING_SIZE] of length 1. Of the same tissue
-            their products are near 1, of unrelated patches 0 +- 0.1.
-        detail: float32 [n], root mean square of the optical density's
-            structure, of 4 to 48 pixels in size. Near 0: nothing to see.
-    """
-
-    embeddings: np.ndarray
-    detail: np.ndarray
-
-
-class _Basis(NamedTuple):
-    """Constants: waves under the window, kept frequencies, trend removal."""
-
-    waves: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
-    remove_trend: np.ndarray
-
-
-def describe(densities: np.ndarray) -> Look:
-    """Returns what patches look like.
+def describe(densities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what patches look like, and how much there is to see.
 
     Args:
         densities: float32 [n, 96, 96], optical density.
+
+    Returns:
+        Embeddings, float32 [n, 242] of length 1: of the same tissue
+        their products are near 1, of unrelated patches 0 +- 0.1. And detail,
+        float32 [n], the root mean square of the optical density's structure of
+        4 to 48 pixels in size; near 0 there is nothing to see.
     """
-    power = _power(densities)
-    basis = _basis()
-    kept = power[:, basis.rows, basis.columns]
-    logs = np.log(kept + _LEAST_POWER) @ basis.remove_trend
+    kept = _power(densities)[:, *_frequencies()]
+    logs = np.log(kept + _LEAST_POWER) @ _trend_remover()
     lengths = np.linalg.norm(logs, axis=1, keepdims=True)
     detail = np.sqrt(kept.sum(axis=1))
-    return Look(logs / np.maximum(lengths, 1e-6), detail)
+    return logs / np.maximum(lengths, 1e-6), detail
 
 
 def _power(densities: np.ndarray) -> np.ndarray:
     """Returns power by frequency, added up over moves: [n, 25, 25]."""
-    waves = _basis().waves
+    waves = _waves()
     half = waves.shape[1] // 2
     # Cosines and sines along y and x, by two matrix products.
     parts = np.matmul(waves.T, densities @ waves)
@@ -73,33 +53,33 @@ def _power(densities: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _basis() -> _Basis:
-    places = np.arange(schema.PATCH_SIZE) + 0.5
-    frequencies = np.arange(_HIGHEST + 1)
+def _waves() -> np.ndarray:
+    """Returns cosines and sines under the window: float32 [96, 50]."""
+    centers = np.arange(schema.PATCH_SIZE) + 0.5
     angles = 2 * np.pi / schema.PATCH_SIZE * np.outer(
-        places - schema.PATCH_SIZE / 2, frequencies
+        centers - schema.PATCH_SIZE / 2, np.arange(_HIGHEST + 1)
     )  # fmt: skip
-    window = np.sin(np.pi * places / schema.PATCH_SIZE) ** 2
+    window = np.sin(np.pi * centers / schema.PATCH_SIZE) ** 2
     window /= np.sqrt((window**2).sum() * schema.PATCH_SIZE)
     waves = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return (window[:, None] * waves).astype(np.float32)
+
+
+@functools.cache
+def _frequencies() -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows and columns of the power that is kept: int64 [242] each."""
     rows, columns = np.tril_indices(_HIGHEST + 1)
     radius = np.hypot(rows, columns)
     kept = (radius >= _LOWEST) & (radius <= _HIGHEST)
-    radius = radius[kept]
-    return _Basis(
-        waves=(window[:, None] * waves).astype(np.float32),
-        rows=rows[kept],
-        columns=columns[kept],
-        remove_trend=_trend_remover(radius).astype(np.float32),
-    )
+    return rows[kept], columns[kept]
 
 
-def _trend_remover(radius: np.ndarray) -> np.ndarray:
+@functools.cache
+def _trend_remover() -> np.ndarray:
+    """Returns what takes the trend off logarithms: float32 [242, 242]."""
+    radius = np.hypot(*_frequencies())
     distance = (radius[:, None] - radius) / _TREND_WIDTH
     weights = np.exp(-0.5 * distance**2)
     weights[weights < _LEAST_WEIGHT] = 0
     weights /= weights.sum(axis=1, keepdims=True)
-    return (np.eye(len(radius)) - weights).T
-
-
-EMBEDDING_SIZE = len(_basis().rows)
+    return (np.eye(len(radius)) - weights).T.astype(np.float32)

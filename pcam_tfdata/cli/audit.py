@@ -34,27 +34,20 @@ _NUM_WORKERS = flags.DEFINE_integer(
 def run() -> int:
     """Prints what was found; returns 1 where --fail_on says so."""
     with quiet.imports():
-        from pcam_tfdata.audit import job, text
+        from pcam_tfdata.audit import job, text_page
 
     output_dir = flag_groups.value("output_dir")
     if output_dir:
         flag_groups.check_output(output_dir)
-    audit = job.run(
-        job.AuditOptions(
-            records_dir=flag_groups.value("records_dir"),
-            other_records_dirs=_other_dirs(),
-            num_workers=_NUM_WORKERS.value,
-        )
+    table, report = job.audit_folders(
+        flag_groups.value("records_dir"),
+        [os.path.expanduser(folder) for folder in _OTHERS.value],
+        num_workers=_NUM_WORKERS.value,
     )
-    summary = job.summarize(audit)
     if output_dir:
-        from pcam_tfdata.audit import page
+        from pcam_tfdata.audit import picture_page
 
-        job.write(output_dir, audit, summary)
-        page.draw(audit, summary, os.path.join(output_dir, _PAGE))
-    print(text.format_audit(summary), end="")
-    return int(_FAIL_ON.value == _LEAKS and audit.has_leaks)
-
-
-def _other_dirs() -> tuple[str, ...]:
-    return tuple(map(os.path.expanduser, _OTHERS.value))
+        job.write(output_dir, report)
+        picture_page.draw(table, report, os.path.join(output_dir, _PAGE))
+    print(text_page.format_report(report), end="")
+    return int(_FAIL_ON.value == _LEAKS and report.leaks)

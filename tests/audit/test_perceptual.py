@@ -18,7 +18,7 @@ def patches() -> np.ndarray:
 
 
 def embed(images: np.ndarray) -> np.ndarray:
-    return patch_statistics.measure(np.ascontiguousarray(images))[1]
+    return patch_statistics.measure(np.ascontiguousarray(images)).embeddings
 
 
 @pytest.mark.parametrize("move", range(alignment.NUM_MOVES))
@@ -50,8 +50,8 @@ def test_embeddings_have_length_1_and_little_in_common(patches):
 
 def test_embedding_of_nothing_is_finite():
     nothing = np.full((2, 96, 96, 3), [[[[255]]], [[[0]]]], np.uint8)
-    statistics, embeddings = patch_statistics.measure(nothing)
-    assert np.isfinite(embeddings).all()
+    statistics = patch_statistics.measure(nothing)
+    assert np.isfinite(statistics.embeddings).all()
     assert statistics.is_blank.all()
 
 
@@ -84,7 +84,7 @@ def test_stain_and_brightness_change_an_embedding_little(patches):
 
 
 def test_statistics_agree_with_plain_numpy(patches):
-    statistics, _ = patch_statistics.measure(patches)
+    statistics = patch_statistics.measure(patches)
     pixels = patches.astype(np.float64)
     densities = -np.log(np.maximum(pixels, 1) / 255)
     for found, expected in (
@@ -99,5 +99,5 @@ def test_statistics_agree_with_plain_numpy(patches):
 def test_patch_with_tissue_is_not_blank_and_one_with_grain_is(patches):
     rng = np.random.default_rng(0)
     grain = rng.normal(235, 1, (4, 96, 96, 3)).astype(np.uint8)
-    assert not patch_statistics.measure(patches)[0].is_blank.any()
-    assert patch_statistics.measure(grain)[0].is_blank.all()
+    assert not patch_statistics.measure(patches).is_blank.any()
+    assert patch_statistics.measure(grain).is_blank.all()

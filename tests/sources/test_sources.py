@@ -16,7 +16,7 @@ from PIL import Image
 from source_files import PREFIX, pack, read_split, write_h5
 
 from pcam_tfdata import schema
-from pcam_tfdata.audit import finding, job
+from pcam_tfdata.audit import audit_report, job
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.records import manifest, verify
 from pcam_tfdata.sources import catalog
@@ -158,22 +158,25 @@ def test_few_contradictions_are_told_and_kept(official, tmp_path, caplog):
     told = "found 5 labels that contradict {} (validation 5)"
     assert told.format("the masks") in caplog.text
     assert told.format("center_tumor_patch in the meta file") in caplog.text
-    audit = job.run(job.AuditOptions(str(tmp_path / "records"), num_workers=1))
-    (found,) = (f for f in audit.findings if f.kind == finding.MASK_CONFLICT)
-    assert (found.gravity, found.where) == (finding.CONFLICT, {"validation": 5})
+    _, report = job.audit_folders(str(tmp_path / "records"), num_workers=1)
+    kind = audit_report.Kind.MASK_CONFLICT
+    (found,) = (f for f in report.findings if f.kind == kind)
+    assert (found.gravity, found.where) == ("conflict", {"validation": 5})
     assert found.text.startswith("5 of 39 labels contradict")
     first = 23  # Rows of train.
-    assert [n for (n,) in found.groups] == list(range(first, first + 5))
+    rows = [
+        patch.row for example in found.examples for patch in example.patches
+    ]
+    assert rows == list(range(first, first + 5))
 
 
 def test_labels_that_fit_are_not_told(official, tmp_path, caplog):
     run("hdf5", official, tmp_path / "records")
     assert "contradict" not in caplog.text
-    audit = job.run(job.AuditOptions(str(tmp_path / "records"), num_workers=1))
-    kinds = {found.kind for found in audit.findings}
-    assert finding.MASK_CONFLICT not in kinds
-    title = finding.KINDS[finding.MASK_CONFLICT]
-    assert title in job.summarize(audit)["not_found"]
+    _, report = job.audit_folders(str(tmp_path / "records"), num_workers=1)
+    kind = audit_report.Kind.MASK_CONFLICT
+    assert kind not in {found.kind for found in report.findings}
+    assert kind.heading in report.not_found
 
 
 def test_killed_conversion_still_counts_contradictions(official, tmp_path):

@@ -12,13 +12,21 @@ import pytest
 from conftest import make_clouds, run_pcam
 from PIL import Image
 
-from pcam_tfdata.audit import finding, job, shifts, text
+from pcam_tfdata.audit import (
+    audit_report,
+    job,
+    patch_table,
+    split_shifts,
+    text_page,
+)
+from pcam_tfdata.audit.audit_report import Kind
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest
 from pcam_tfdata.system import csv_files
 
 NUM_TRAIN, NUM_TEST = 60, 30
+GRAVITIES = ("leak", "conflict", "duplicate", "note")
 
 
 def write_records(
@@ -134,43 +142,47 @@ def planted_dir(patches, tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def planted(planted_dir) -> job.Audit:
-    return job.run(job.AuditOptions(planted_dir, num_workers=2))
+def planted(planted_dir) -> audit_report.Report:
+    return audit(planted_dir, num_workers=2)
 
 
-def found_of(audit: job.Audit, kind: str) -> finding.Finding:
-    (found,) = [f for f in audit.findings if f.kind == kind]
+def audit(records_dir: str, *others: str, **options) -> audit_report.Report:
+    return job.audit_folders(records_dir, others, **options)[1]
+
+
+def found_of(report: audit_report.Report, kind: Kind) -> audit_report.Finding:
+    (found,) = [f for f in report.findings if f.kind == kind]
     return found
 
 
-def names_of(audit: job.Audit, kind: str) -> list[set[str]]:
+def notes_of(report: audit_report.Report, kind: Kind) -> list[str]:
+    return [example.note for example in found_of(report, kind).examples]
+
+
+def names_of(report: audit_report.Report, kind: Kind) -> list[set[str]]:
     """Returns the source names of each example of a kind."""
-    (found,) = [
-        f for f in job.summarize(audit)["findings"] if f["kind"] == kind
-    ]
     return [
-        {patch["source_name"] for patch in example["patches"]}
-        for example in found["examples"]
+        {patch.source_name for patch in example.patches}
+        for example in found_of(report, kind).examples
     ]
 
 
 def test_equal_pixels_across_splits_are_a_leak(planted):
-    assert names_of(planted, finding.EXACT_ACROSS) == [{"train002", "test030"}]
-    assert found_of(planted, finding.EXACT_ACROSS).gravity == finding.LEAK
+    assert names_of(planted, Kind.EXACT_ACROSS) == [{"train002", "test030"}]
+    assert found_of(planted, Kind.EXACT_ACROSS).gravity == "leak"
 
 
 def test_near_duplicates_across_splits_are_a_leak(planted):
-    found = names_of(planted, finding.NEAR_ACROSS)
+    found = names_of(planted, Kind.NEAR_ACROSS)
     assert {"train004", "test031"} in found
     assert {"train006", "test032"} in found
     # The JPEG's fold is dealt by its hash.
     assert len(found) <= 3
-    assert found_of(planted, finding.NEAR_ACROSS).gravity == finding.LEAK
+    assert found_of(planted, Kind.NEAR_ACROSS).gravity == "leak"
 
 
 def test_notes_say_how_a_near_duplicate_was_moved(planted):
-    found = found_of(planted, finding.NEAR_ACROSS)
-    notes = "; ".join(found.notes)
+    notes = "; ".join(notes_of(planted, Kind.NEAR_ACROSS))
     assert "moved 6 by 0 pixels" in notes
     assert "turned 90 degrees" in notes or "turned 270 degrees" in notes
 
@@ -179,7 +191,7 @@ def test_recompressed_patch_is_a_near_duplicate(planted):
     found = [
         names
         for f in planted.findings
-        if f.kind in (finding.NEAR_ACROSS, finding.NEAR_WITHIN)
+        if f.kind in (Kind.NEAR_ACROSS, Kind.NEAR_WITHIN)
         for names in names_of(planted, f.kind)
     ]
     assert {"train003", "train063"} in found
@@ -187,13 +199,11 @@ def test_recompressed_patch_is_a_near_duplicate(planted):
 
 
 def test_equal_pixels_with_different_labels_are_a_conflict(planted):
-    assert names_of(planted, finding.LABEL_CONFLICT) == [
-        {"train000", "train060"}
-    ]
+    assert names_of(planted, Kind.LABEL_CONFLICT) == [{"train000", "train060"}]
 
 
 def test_equal_pixels_within_a_split_are_found(planted):
-    found = names_of(planted, finding.EXACT_WITHIN)
+    found = names_of(planted, Kind.EXACT_WITHIN)
     assert sorted(map(sorted, found)) == [
         ["train000", "train060"],
         ["train001", "train061"],
@@ -201,29 +211,29 @@ def test_equal_pixels_within_a_split_are_found(planted):
 
 
 def test_blank_patch_is_found_with_its_label(planted):
-    found = found_of(planted, finding.BLANK)
-    assert names_of(planted, finding.BLANK) == [{"train062"}]
+    found = found_of(planted, Kind.BLANK)
+    assert names_of(planted, Kind.BLANK) == [{"train062"}]
     assert "label 0: 0 (0.00%), label 1: 1 (" in found.text
 
 
 def test_stain_shift_of_a_split_is_found(planted):
-    found = found_of(planted, finding.STAIN_SHIFT)
+    found = found_of(planted, Kind.STAIN_SHIFT)
     assert found.text.startswith("test differs")
     assert "large shift" in found.text
 
 
 def test_gravest_findings_come_first(planted):
-    places = [finding.GRAVITIES.index(f.gravity) for f in planted.findings]
+    places = [GRAVITIES.index(f.gravity) for f in planted.findings]
     assert places == sorted(places)
-    assert planted.has_leaks
+    assert planted.leaks
 
 
 def test_nothing_is_found_where_nothing_is_wrong(patches, tmp_path):
     train = [(image, n % 2) for n, image in enumerate(patches)]
-    audit = job.run(job.AuditOptions(write_records(tmp_path, train)))
-    assert audit.findings == []
-    assert not audit.has_leaks
-    told = text.format_audit(job.summarize(audit))
+    report = audit(write_records(tmp_path, train))
+    assert report.findings == []
+    assert not report.leaks
+    told = text_page.format_report(report)
     assert "Not found: equal pixels across splits" in told
     assert "LEAK" not in told
     assert "Not compared" not in told
@@ -232,33 +242,30 @@ def test_nothing_is_found_where_nothing_is_wrong(patches, tmp_path):
 def test_pairs_of_a_crowd_that_are_left_out_are_told(patches, tmp_path):
     crowd = [restain(patches[0], 0.8 + 0.01 * n) for n in range(40)]
     train = [(image, n % 2) for n, image in enumerate(crowd[:34])]
-    audit = job.run(
-        job.AuditOptions(write_records(tmp_path, train, crowd[34:]))
-    )
-    summary = job.summarize(audit)
-    num_told = sum(f.count for f in audit.findings if "near" in f.kind)
-    num_left_out = summary["num_pairs_left_out"]
+    report = audit(write_records(tmp_path, train, crowd[34:]))
+    num_told = sum(f.count for f in report.findings if "near" in f.kind)
+    num_left_out = report.num_pairs_left_out
     assert 0 < num_left_out <= 40 * 39 // 2 - num_told
-    told = text.format_audit(summary)
+    told = text_page.format_report(report)
     assert f"Not compared: at least {num_left_out:,} more pairs" in told
-    assert f"at least {found_of(audit, finding.NEAR_ACROSS).count:,} p" in told
-    assert not any("near dup" in kind for kind in summary["not_found"])
+    assert f"at least {found_of(report, Kind.NEAR_ACROSS).count:,} p" in told
+    assert not any("near dup" in kind for kind in report.not_found)
 
 
 def test_overlap_with_another_folder_is_a_leak(patches, planted_dir, tmp_path):
     train = [(image, 0) for image in patches[10:14]]
     train += [(move(patches[20], 3, patches[21]), 0)]
     other = write_records(tmp_path, train)
-    audit = job.run(job.AuditOptions(planted_dir, (other,)))
-    exact = names_of(audit, finding.EXACT_OVERLAP)
+    report = audit(planted_dir, other)
+    exact = names_of(report, Kind.EXACT_OVERLAP)
     assert sorted(map(sorted, exact)) == [
         [f"train{n:03d}", f"train{n + 10:03d}"] for n in range(4)
     ]
-    near = names_of(audit, finding.NEAR_OVERLAP)
+    near = names_of(report, Kind.NEAR_OVERLAP)
     assert near == [{"train004", "train020"}]
-    kinds = [f.kind for f in audit.findings]
-    assert finding.TEST_SET not in kinds
-    assert found_of(audit, finding.EXACT_OVERLAP).gravity == finding.LEAK
+    kinds = [f.kind for f in report.findings]
+    assert Kind.TEST_SET not in kinds
+    assert found_of(report, Kind.EXACT_OVERLAP).gravity == "leak"
 
 
 @pytest.mark.parametrize(
@@ -275,28 +282,20 @@ def test_overlap_with_another_folder_is_a_leak(patches, planted_dir, tmp_path):
     ids=["sha1", "sha256", "file", "long"],
 )
 def test_names_of_examples_tell_patches_apart(name, shown):
-    patch = {
-        "split": "fold0", "row": 7, "source_name": name, "slide": "",
-        "label": 1,
-    }  # fmt: skip
-    found = {
-        "gravity": finding.LEAK, "title": "", "text": "", "where": {},
-        "examples": [{"patches": [patch, patch], "note": ""}],
-    }  # fmt: skip
-    summary = {
-        "folders": [], "findings": [found], "not_found": [], "splits": [],
-        "num_pairs_left_out": 0,
-    }  # fmt: skip
+    patch = patch_table.Patch("records", "fold0", 7, "", 1, "", name)
+    example = audit_report.Example("", [patch, patch])
+    finding = audit_report.Finding(Kind.EXACT_WITHIN, 1, "", {}, [example])
+    report = audit_report.Report(False, [], [finding], [], [], 0)
     one = f"fold0 row 7 {shown} label 1"
-    assert f"  e.g. {one} | {one}\n" in text.format_audit(summary)
+    assert f"  e.g. {one} | {one}\n" in text_page.format_report(report)
 
 
 def test_folders_without_a_common_patch_are_no_test_set(patches, tmp_path):
     images = [(image, n % 2) for n, image in enumerate(patches[:40])]
     kaggle = write_records(tmp_path / "k", images, list(patches[40:48]))
     official = write_official(tmp_path / "o", test=patches[57:70])
-    audit = job.run(job.AuditOptions(kaggle, (official,)))
-    assert finding.TEST_SET not in [f.kind for f in audit.findings]
+    report = audit(kaggle, official)
+    assert Kind.TEST_SET not in [f.kind for f in report.findings]
 
 
 @pytest.mark.parametrize("official_first", [False, True])
@@ -309,13 +308,13 @@ def test_official_test_set_beside_kaggles_is_named(
         tmp_path / "o", valid=patches[45:57], test=patches[57:70]
     )
     folders = (official, kaggle) if official_first else (kaggle, official)
-    audit = job.run(job.AuditOptions(folders[0], (folders[1],)))
-    found = audit.findings[0]
-    assert found.kind == finding.TEST_SET
+    report = audit(*folders)
+    found = report.findings[0]
+    assert found.kind == Kind.TEST_SET
     assert found.count == 3
     name = "validation" if official_first else f"{official}:validation"
     assert found.text.startswith(f"{name} is Kaggle's test set with labels")
-    assert found.gravity == finding.LEAK
+    assert found.gravity == "leak"
 
 
 def test_folders_without_kaggles_test_are_no_test_set(patches, tmp_path):
@@ -327,41 +326,42 @@ def test_folders_without_kaggles_test_are_no_test_set(patches, tmp_path):
         convert.ConvertOptions(str(tmp_path / "a"), first, source="folder")
     )
     second = write_official(tmp_path / "b", valid=patches[:20])
-    audit = job.run(job.AuditOptions(first, (second,)))
-    assert finding.TEST_SET not in [f.kind for f in audit.findings]
-    assert found_of(audit, finding.EXACT_OVERLAP).count == 20
+    report = audit(first, second)
+    assert Kind.TEST_SET not in [f.kind for f in report.findings]
+    assert found_of(report, Kind.EXACT_OVERLAP).count == 20
 
 
 def test_class_shift_needs_more_than_chance():
-    labels = np.r_[np.zeros(600), np.ones(400), np.zeros(500), np.ones(500)]
-    here, others = slice(0, 1000), [slice(1000, 2000)]
-    found = shifts.compare_classes(labels, here, others)
+    here, others = np.arange(1000) >= 600, np.arange(1000) >= 500
+    found = split_shifts.compare_classes(here, others)
     assert (found.here, found.elsewhere) == (0.4, 0.5)
     assert found.effect == pytest.approx(-0.2014, abs=1e-4)
-    few = shifts.compare_classes(labels, slice(590, 610), others)
-    assert few.effect == 0
+    assert split_shifts.compare_classes(here[590:610], others).effect == 0
 
 
 def test_effect_is_cohens_d():
     rng = np.random.default_rng(0)
-    values = {"x": np.r_[rng.normal(1, 2, 5000), rng.normal(0, 2, 5000)]}
-    (found,) = shifts.compare_stain(
-        values, slice(0, 5000), [slice(5000, 10000)]
-    )
+    here, others = rng.normal(1, 2, 5000), rng.normal(0, 2, 5000)
+    found = split_shifts.compare_means("x", here, others)
     assert found.effect == pytest.approx(0.5, abs=0.05)
-    assert found.size == ("moderate" if found.effect >= 0.5 else "small")
+
+
+@pytest.mark.parametrize(
+    ("effect", "size"), [(0.3, "small"), (-0.5, "moderate"), (-0.8, "large")]
+)
+def test_size_of_an_effect_is_cohens(effect, size):
+    assert split_shifts.name_size(effect) == size
 
 
 def test_folder_beside_itself_is_refused(records_dir):
     with pytest.raises(ValueError, match="found the same folder as"):
-        job.run(job.AuditOptions(records_dir, (f"{records_dir}/",)))
+        audit(records_dir, f"{records_dir}/")
 
 
 def test_sidecar_of_other_records_is_refused(planted_dir, tmp_path):
     copy = copy_records(planted_dir, tmp_path / "copy", lambda rows: rows[::-1])
-    audit = job.run(job.AuditOptions(str(copy)))
     with pytest.raises(ValueError, match=r"patches.csv: found id .* in row"):
-        job.summarize(audit)
+        audit(str(copy))
 
 
 def test_slides_across_splits_are_a_leak(records_dir, tmp_path):
@@ -373,17 +373,19 @@ def test_slides_across_splits_are_a_leak(records_dir, tmp_path):
         return rows
 
     copy = copy_records(records_dir, tmp_path / "copy", mix)
-    audit = job.run(job.AuditOptions(str(copy)))
-    found = found_of(audit, finding.SLIDE_ACROSS)
+    report = audit(str(copy))
+    found = found_of(report, Kind.SLIDE_ACROSS)
     with open(copy / "patches.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     slide = rows[0]["slide"]
     num_patches = sum(row["slide"] == slide for row in rows)
-    assert (found.gravity, found.count) == (finding.LEAK, 1)
+    assert (found.gravity, found.count) == ("leak", 1)
     assert f"1, with {num_patches:,} patches" in found.text
     assert found.where == {"fold0 - fold1": 1}
-    assert found.notes == [f"slide {slide}: fold0 1, fold1 {num_patches - 1:,}"]
-    told = text.format_audit(job.summarize(audit))
+    assert notes_of(report, Kind.SLIDE_ACROSS) == [
+        f"slide {slide}: fold0 1, fold1 {num_patches - 1:,}"
+    ]
+    told = text_page.format_report(report)
     assert "LEAK: slides across splits" in told
     assert f"e.g. fold0 row 0 {rows[0]['source_name'][:16]} of {slide}" in told
 
@@ -398,15 +400,13 @@ def test_slides_of_one_split_or_of_none_are_no_leak(records_dir, tmp_path):
     # Patches of the test set have no labels to learn by heart.
     with_slides = copy_records(records_dir, tmp_path / "copy", name_test)
     for folder in (records_dir, str(with_slides)):
-        audit = job.run(job.AuditOptions(folder))
-        summary = job.summarize(audit)
-        assert finding.SLIDE_ACROSS not in [f.kind for f in audit.findings]
-        assert "slides across splits" in summary["not_found"]
+        report = audit(folder)
+        assert Kind.SLIDE_ACROSS not in [f.kind for f in report.findings]
+        assert "slides across splits" in report.not_found
 
 
 def test_unknown_slides_are_not_told_to_be_sound(planted):
-    assert not planted.table.slide.any()
-    assert "slides across splits" not in job.summarize(planted)["not_found"]
+    assert "slides across splits" not in planted.not_found
 
 
 def test_slides_in_another_folder_are_a_leak(records_dir, tmp_path):
@@ -421,12 +421,14 @@ def test_slides_in_another_folder_are_a_leak(records_dir, tmp_path):
     slide = rows[0]["slide"]
     num_patches = sum(row["slide"] == slide for row in rows)
     other = copy_records(records_dir, tmp_path / "copy", keep_one)
-    audit = job.run(job.AuditOptions(records_dir, (str(other),)))
-    found = found_of(audit, finding.SLIDE_OVERLAP)
-    assert (found.gravity, found.count) == (finding.LEAK, 1)
+    report = audit(records_dir, str(other))
+    found = found_of(report, Kind.SLIDE_OVERLAP)
+    assert (found.gravity, found.count) == ("leak", 1)
     assert f"{num_patches} patches here and 1 there" in found.text
-    assert [audit.table.folder[n] for n in found.groups[0]] == [0, 1]
-    assert finding.SLIDE_ACROSS not in [f.kind for f in audit.findings]
+    (example,) = found.examples
+    folders = [patch.records_dir for patch in example.patches]
+    assert folders == [records_dir, str(other)]
+    assert Kind.SLIDE_ACROSS not in [f.kind for f in report.findings]
 
 
 def cut(lines: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pcam_tfdata.audit import near_duplicates
+from pcam_tfdata.audit import similarity_search
 from pcam_tfdata.system import progress
 
 SIZE = 64
@@ -30,7 +30,7 @@ def brute_force(vectors: np.ndarray, least_similarity: float) -> set:
     return set(zip(first.tolist(), second.tolist(), strict=True))
 
 
-def as_set(pairs: near_duplicates.Pairs) -> set:
+def as_set(pairs: similarity_search.Pairs) -> set:
     found = list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     assert len(found) == len(set(found))
     return set(found)
@@ -38,7 +38,9 @@ def as_set(pairs: near_duplicates.Pairs) -> set:
 
 def test_finds_the_pairs_that_brute_force_finds():
     vectors = make_vectors(4000, similarity=0.9, num_pairs=400)
-    found = near_duplicates.find(vectors, least_similarity=0.7, num_threads=2)
+    found = similarity_search.find_pairs(
+        vectors, least_similarity=0.7, num_threads=2
+    )
     expected = brute_force(vectors, 0.7)
     assert len(expected) >= 400
     assert as_set(found) <= expected
@@ -47,7 +49,7 @@ def test_finds_the_pairs_that_brute_force_finds():
 
 def test_similarity_is_the_product():
     vectors = make_vectors(500, similarity=0.8, num_pairs=50)
-    found = near_duplicates.find(vectors, least_similarity=0.6)
+    found = similarity_search.find_pairs(vectors, least_similarity=0.6)
     products = (vectors[found.first] * vectors[found.second]).sum(axis=1)
     np.testing.assert_allclose(found.similarity, products, atol=1e-5)
     assert (found.first < found.second).all()
@@ -56,7 +58,9 @@ def test_similarity_is_the_product():
 def test_threads_change_nothing():
     vectors = make_vectors(2000, similarity=0.75, num_pairs=300)
     one, two = (
-        near_duplicates.find(vectors, least_similarity=0.6, num_threads=n)
+        similarity_search.find_pairs(
+            vectors, least_similarity=0.6, num_threads=n
+        )
         for n in (1, 2)
     )
     np.testing.assert_array_equal(one.first, two.first)
@@ -67,7 +71,7 @@ def test_search_says_how_far_it_is(monkeypatch, caplog):
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", -1)
     vectors = make_vectors(640, similarity=0.8, num_pairs=50)
     with caplog.at_level("INFO", "pcam_tfdata"):
-        near_duplicates.find(vectors, least_similarity=0.6)
+        similarity_search.find_pairs(vectors, least_similarity=0.6)
     first, *_, last = caplog.messages
     assert first.startswith("search: 5 of 640 patches")
     assert last.startswith("search: 640 of 640 patches")
@@ -76,13 +80,13 @@ def test_search_says_how_far_it_is(monkeypatch, caplog):
 @pytest.mark.parametrize("num_vectors", [0, 1, 2, 9])
 def test_few_vectors(num_vectors):
     vectors = unit(np.ones((num_vectors, SIZE)))
-    found = near_duplicates.find(vectors, least_similarity=0.6)
+    found = similarity_search.find_pairs(vectors, least_similarity=0.6)
     assert as_set(found) == brute_force(vectors, 0.6)
 
 
 def test_crowd_of_equal_vectors_costs_neither_time_nor_memory():
     vectors = unit(np.ones((3_000, SIZE)))
-    found = near_duplicates.find(vectors, least_similarity=0.9)
+    found = similarity_search.find_pairs(vectors, least_similarity=0.9)
     # All pairs are 4.5 million; each vector is in one pair at least.
     assert len(found.first) <= 8 * len(vectors)
     assert len(np.union1d(found.first, found.second)) == len(vectors)
@@ -93,7 +97,7 @@ def test_search_tells_of_pairs_that_it_leaves_out(crowd, is_told):
     rng = np.random.default_rng(5)
     vectors = np.repeat(unit(rng.standard_normal((40, SIZE))), crowd, axis=0)
     vectors = unit(vectors + 0.02 * rng.standard_normal(vectors.shape))
-    found = near_duplicates.find(vectors, least_similarity=0.9)
+    found = similarity_search.find_pairs(vectors, least_similarity=0.9)
     expected = [first for first, _ in brute_force(vectors, 0.9)]
     expected = np.bincount(expected, minlength=len(vectors))
     kept = np.bincount(found.first, minlength=len(vectors))
@@ -104,14 +108,14 @@ def test_search_tells_of_pairs_that_it_leaves_out(crowd, is_told):
 
 def test_search_that_stops_early_tells_of_it():
     vectors = unit(np.ones((3_000, SIZE)))
-    found = near_duplicates.find(vectors, least_similarity=0.9)
+    found = similarity_search.find_pairs(vectors, least_similarity=0.9)
     assert (found.num_left_out[:-20] > 0).all()
 
 
 def test_bits_differ_by_the_angle():
     vectors = make_vectors(2000, similarity=0.8, num_pairs=1000)
-    bits = near_duplicates.hash_bits(vectors)
+    bits = similarity_search.hash_bits(vectors)
     differing = (bits[:, :1000] != bits[:, -1000:]).sum(axis=0)
-    expected = near_duplicates.NUM_BITS * np.arccos(0.8) / np.pi
+    expected = similarity_search.NUM_BITS * np.arccos(0.8) / np.pi
     assert differing.mean() == pytest.approx(expected, rel=0.1)
-    assert (differing <= near_duplicates.most_bits(0.8)).mean() > 0.8
+    assert (differing <= similarity_search.most_bits(0.8)).mean() > 0.8

@@ -1,0 +1,225 @@
+"""What an audit finds, as one tree: text, JSON, pairs and pictures show it."""
+
+import collections
+import dataclasses
+import enum
+import itertools
+from collections.abc import Sequence
+
+import pandas
+
+from pcam_tfdata.audit import patch_table
+
+
+class Kind(enum.StrEnum):
+    """What can be wrong, in the order of a report: the gravest first.
+
+    Attributes:
+        gravity: `leak`, `conflict`, `duplicate` or `note`.
+        heading: What it is, in a few words.
+    """
+
+    gravity: str
+    heading: str
+
+    def __new__(cls, name: str, gravity: str, heading: str) -> "Kind":
+        """Returns a kind that is equal to its name."""
+        kind = str.__new__(cls, name)
+        kind._value_, kind.gravity, kind.heading = name, gravity, heading
+        return kind
+
+    EXACT_ACROSS = "exact_across_splits", "leak", "equal pixels across splits"
+    TEST_SET = "test_set_with_labels", "leak", "the test set with labels"
+    EXACT_OVERLAP = "exact_overlap", "leak", "equal pixels in another folder"
+    NEAR_ACROSS = "near_across_splits", "leak", "near duplicates across splits"
+    NEAR_OVERLAP = "near_overlap", "leak", "near duplicates in another folder"
+    SLIDE_ACROSS = "slide_across_splits", "leak", "slides across splits"
+    SLIDE_OVERLAP = "slide_overlap", "leak", "slides in another folder"
+    LABEL_CONFLICT = (
+        "label_conflict", "conflict", "equal pixels with different labels",
+    )  # fmt: skip
+    MASK_CONFLICT = (
+        "mask_conflict", "conflict", "labels that contradict the tumor fraction",
+    )  # fmt: skip
+    EXACT_WITHIN = (
+        "exact_within_split", "duplicate", "equal pixels within a split",
+    )  # fmt: skip
+    NEAR_WITHIN = (
+        "near_within_split", "duplicate", "near duplicates within a split",
+    )  # fmt: skip
+    BLANK = "blank", "note", "nearly blank patches"
+    STAIN_SHIFT = "stain_shift", "note", "stain shifts between splits"
+    CLASS_SHIFT = "class_shift", "note", "class shifts between splits"
+
+
+NEAR_KINDS = {Kind.NEAR_ACROSS, Kind.NEAR_OVERLAP, Kind.NEAR_WITHIN}
+OVERLAP_KINDS = {Kind.EXACT_OVERLAP, Kind.NEAR_OVERLAP, Kind.SLIDE_OVERLAP}
+SLIDE_KINDS = {Kind.SLIDE_ACROSS, Kind.SLIDE_OVERLAP}
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """Patches that show what was found, such as a pair, and a remark on them.
+
+    Of a slide that splits share, it is one patch of each split.
+    """
+
+    note: str
+    patches: list[patch_table.Patch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        kind: What it is.
+        title: The heading of the kind.
+        gravity: That of the kind.
+        count: How many there are of what `text` counts first.
+        text: One line for the user.
+        where: How many, by split or pair of splits.
+        examples: All that was found, where it is of patches.
+    """
+
+    kind: Kind
+    title: str = dataclasses.field(init=False)
+    gravity: str = dataclasses.field(init=False)
+    count: int
+    text: str
+    where: dict[str, int]
+    examples: list[Example]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", self.kind.heading)
+        object.__setattr__(self, "gravity", self.kind.gravity)
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSummary:
+    """A records folder: its path, kind of source, hash of its manifest, size."""
+
+    records_dir: str
+    source: str
+    manifest_sha256: str
+    num_patches: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """A split that differs from the other labelled splits of its folder.
+
+    Attributes:
+        measure: What differs, such as `red density`.
+        here: Its mean in the split.
+        elsewhere: Its mean in the others.
+        effect: Cohen's d or h; positive if `here` is larger.
+    """
+
+    measure: str
+    here: float
+    elsewhere: float
+    effect: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSummary:
+    """What the patches of a split are like: counts, and means over patches.
+
+    A mean of no patches is None.
+
+    Attributes:
+        share_of_label_1: None where there are no labels.
+        channel_mean: Red, green and blue in [0, 255].
+        density: Optical density of each channel.
+        tissue: Share of pixels that are no bare glass.
+        shift: The largest one of the stain from the other labelled splits, if
+            there are such splits.
+    """
+
+    name: str
+    num_patches: int
+    num_blank: int
+    share_of_label_1: float | None
+    channel_mean: list[float] | None
+    density: list[float] | None
+    tissue: float | None
+    shift: Shift | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is wrong with a records folder, and what it is like.
+
+    Attributes:
+        leaks: Whether a finding is a leak.
+        folders: The audited one first.
+        findings: The gravest first.
+        not_found: The headings of what was looked for and is not there.
+        splits: Those of the audited folder.
+        num_pairs_left_out: Pairs that look alike but were too many to compare:
+            at least so many. Where it is not 0, near duplicates are counted at
+            the least too, and kinds without any are not in `not_found`.
+    """
+
+    leaks: bool
+    folders: list[FolderSummary]
+    findings: list[Finding]
+    not_found: list[str]
+    splits: list[SplitSummary]
+    num_pairs_left_out: int
+
+
+def group_by(rows: pandas.DataFrame, by: str | list[str]) -> list[list[int]]:
+    """Returns the numbers of patches that have the same in some columns."""
+    return [list(numbers) for numbers in rows.groupby(by).groups.values()]
+
+
+def find_groups(
+    table: patch_table.Table,
+    kind: Kind,
+    text: str,
+    groups: Sequence[Sequence[int]],
+    notes: Sequence[str] = (),
+) -> Finding:
+    """Returns a finding about groups of patches, which are its examples.
+
+    Args:
+        table: All patches.
+        kind: What the finding is.
+        text: One line for the user.
+        groups: Numbers of the patches of each group, in order.
+        notes: A remark on each group, or none at all.
+    """
+    numbers = [number for group in groups for number in group]
+    patches = iter(table.describe(numbers))
+    examples = [
+        Example(note, list(itertools.islice(patches, len(group))))
+        for group, note in itertools.zip_longest(groups, notes, fillvalue="")
+    ]
+    where = _count_sections(table, groups, kind in OVERLAP_KINDS)
+    return Finding(kind, len(groups), text, where, examples)
+
+
+def _count_sections(
+    table: patch_table.Table,
+    groups: Sequence[Sequence[int]],
+    between_folders: bool,
+) -> dict[str, int]:
+    """Returns how many groups touch each pair of splits, most first.
+
+    Groups within one split count for it. With `between_folders`, only pairs of
+    splits of different folders count.
+    """
+    folder, section = (
+        table.rows[name].to_numpy() for name in ("folder", "section")
+    )
+    counts: collections.Counter[str] = collections.Counter()
+    for group in groups:
+        touched = {section[number]: folder[number] for number in group}
+        if len(touched) == 1:
+            counts.update(touched.keys())
+        for first, second in itertools.combinations(touched, 2):
+            if touched[first] != touched[second] or not between_folders:
+                counts[f"{first} - {second}"] += 1
+    return dict(counts.most_common())

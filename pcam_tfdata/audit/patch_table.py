@@ -1,0 +1,139 @@
+"""All patches that an audit looks at, numbered through folders and splits."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import pandas
+
+from pcam_tfdata import schema
+from pcam_tfdata.audit import patch_statistics, scan
+from pcam_tfdata.records import manifest, records_folder
+from pcam_tfdata.system import workers
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Patch:
+    """A record and its row of the sidecar: patch `row` of a records folder."""
+
+    records_dir: str
+    split: str
+    row: int
+    id: str
+    label: int
+    slide: str
+    source_name: str
+
+
+PATCH_FIELDS = [field.name for field in dataclasses.fields(Patch)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Patches of all folders, numbered in order.
+
+    Attributes:
+        folders: The one that is audited first.
+        rows: A row for each patch, with the fields of `Patch`; the number of
+            its `folder`; its `section`, which is the name of the split, with
+            its folder where that is not the audited one; whether its split is
+            `labeled`; whether it is `blank`, so that there is nearly nothing
+            to see; and its `tumor_fraction`, NaN where not known.
+        statistics: What was measured of each patch.
+        selection: The shards of all folders.
+    """
+
+    folders: tuple[records_folder.RecordsFolder, ...]
+    rows: pandas.DataFrame
+    statistics: patch_statistics.Statistics
+    selection: records_folder.Selection
+
+    @property
+    def own(self) -> pandas.DataFrame:
+        """The rows of the audited folder, which come first."""
+        return self.rows[: self.folders[0].num_patches]
+
+    @property
+    def own_splits(self) -> list[tuple[manifest.Split, slice]]:
+        """The splits of the audited folder, and the numbers of their patches."""
+        content = self.folders[0].content
+        starts = [content.first_row(split.name) for split in content.splits]
+        return [
+            (split, slice(start, start + split.num_records))
+            for split, start in zip(content.splits, starts, strict=True)
+        ]
+
+    @property
+    def is_positive(self) -> np.ndarray:
+        """bool [n]: which patches have label 1."""
+        return self.rows["label"].eq(schema.POSITIVE).to_numpy()
+
+    def source(self, folder: int) -> str:
+        """Returns the kind of source of a folder, such as `kaggle`."""
+        return str(self.folders[folder].content.options.get("source", ""))
+
+    def describe(self, patches: Sequence[int]) -> list[Patch]:
+        """Returns patches by their numbers."""
+        rows = self.rows.iloc[np.asarray(patches, np.int64)]
+        columns = [rows[name] for name in PATCH_FIELDS]
+        return [Patch(*values) for values in zip(*columns, strict=True)]
+
+    def read_images(self, patches: Sequence[Patch]) -> np.ndarray:
+        """Returns patches: uint8 [len(patches), 96, 96, 3]."""
+        paths = self.rows["records_dir"].drop_duplicates()
+        starts = dict(zip(paths, paths.index, strict=True))
+        numbers = [starts[patch.records_dir] + patch.row for patch in patches]
+        return scan.read_images(self.selection, numbers)
+
+
+def read_table(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
+    """Returns all patches of records folders, each read once.
+
+    Raises:
+        FileNotFoundError, ValueError: one is no sound records folder.
+    """
+    folders = tuple(map(records_folder.open_folder, records_dirs))
+    shards = [shard for folder in folders for shard in folder.list_shards()]
+    for shard in shards:
+        shard.check()
+    starts = np.cumsum([0, *(shard.num_records for shard in shards)])
+    selection = records_folder.Selection(tuple(shards), starts)
+    rows = pandas.concat(
+        map(_read_rows, range(len(folders)), folders), ignore_index=True
+    )
+    ids, labels, fractions, statistics = scan.read_patches(pool, selection)
+    _check_ids(rows, ids)
+    rows = rows.assign(
+        label=labels, tumor_fraction=fractions, blank=statistics.is_blank
+    )
+    return Table(folders, rows, statistics, selection)
+
+
+def _read_rows(
+    number: int, folder: records_folder.RecordsFolder
+) -> pandas.DataFrame:
+    """Returns what the manifest and the sidecar of a folder say of its patches."""
+    rows = folder.read_sidecar(["split", "id", "slide", "source_name"])
+    prefix = f"{folder.path}:" if number else ""
+    splits = folder.content.splits
+    return rows.assign(
+        records_dir=folder.path,
+        folder=number,
+        row=np.arange(len(rows)),
+        section=rows["split"].map({s.name: prefix + s.name for s in splits}),
+        labeled=rows["split"].map({s.name: s.labeled for s in splits}),
+    )
+
+
+def _check_ids(rows: pandas.DataFrame, ids: np.ndarray) -> None:
+    """Refuses a sidecar whose ids are not those of the records."""
+    different = np.flatnonzero(rows["id"].to_numpy(ids.dtype) != ids)
+    if len(different):
+        patch = rows.iloc[different[0]]
+        path = os.path.join(patch["records_dir"], manifest.SIDECAR_FILE)
+        raise ValueError(
+            f"{path}: found id {patch['id']} in row {patch['row']}, expected"
+            f" {ids[different[0]].decode('ascii')}, as in the record. See pcam"
+            " verify."
+        )
