@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+import loaded
 import numpy as np
 import pytest
 
@@ -180,7 +181,18 @@ def _needs_tensorflow(item: pytest.Item) -> bool:
 
 
 def run_pcam(*arguments: object, **options) -> subprocess.CompletedProcess:
-    """Runs a command as a user would; its output as text."""
+    """Runs a command to its end; its output as text.
+
+    It is forked, see `loaded`, unless there are options, or Beam, which starts
+    programs of its own.
+    """
+    if options or "--runner=beam" in arguments:
+        return run_program(*arguments, **options)
+    return loaded.run(*arguments)
+
+
+def run_program(*arguments: object, **options) -> subprocess.CompletedProcess:
+    """Runs a command as a user would, imports and all; its output as text."""
     return subprocess.run(
         [sys.executable, "-m", "pcam_tfdata", *map(str, arguments)],
         capture_output=True,

@@ -10,6 +10,7 @@ without, and its processes begin and end in no time.
 import atexit
 import contextlib
 import functools
+import gc
 import os
 import pathlib
 import select
@@ -54,10 +55,14 @@ class Process:
         self._status, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET
         )
+        surroundings = (
+            f"import os; os.chdir({os.getcwd()!r}); os.environ.clear();"
+            f" os.environ.update({dict(os.environ)!r})\n"
+        )
         with theirs:
             socket.send_fds(
                 _server(with_tensorflow),
-                [program.encode()],
+                [f"{surroundings}{program}".encode()],
                 [self._stdout.fileno(), self._stderr.fileno(), theirs.fileno()],
             )
         self.pid = int(self._receive())
@@ -113,7 +118,7 @@ def start(*arguments: object, together: bool = False) -> Process:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
-    """Runs a command to its end, as `conftest.run_pcam`."""
+    """Runs a command to its end, as `conftest.run_program`."""
     process = start(*arguments)
     try:
         outputs = process.communicate(timeout=300)
@@ -150,6 +155,7 @@ def _server(with_tensorflow: bool) -> socket.socket:
 def _serve(number: int, with_tensorflow: bool) -> None:
     """Forks for each request; returns in the forked processes only."""
     _import(with_tensorflow)
+    gc.freeze()  # Else each process would copy what it only looks at.
     keepers = []
     requests = socket.socket(fileno=number)
     while True:

@@ -167,6 +167,7 @@ def marked(tmp_path) -> tuple[str, dict[str, str]]:
     return marker, os.environ | dict([marker.split("=")])
 
 
+@pytest.mark.long
 def test_input_times_every_way_and_leaves_no_process(records_dir, tmp_path):
     marker, variables = marked(tmp_path)
     path = tmp_path / "input.json"
@@ -234,6 +235,7 @@ def test_start_times_the_first_batch(records_dir, monkeypatch):
     assert mmap["seconds_min"] <= mmap["seconds"] <= mmap["seconds_max"]
 
 
+@pytest.mark.long
 def test_convert_times_every_way_and_removes_what_it_wrote(
     kaggle_tree, tmp_path, monkeypatch
 ):

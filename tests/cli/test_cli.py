@@ -13,7 +13,7 @@ import time
 import loaded
 import pytest
 import standing
-from conftest import HALF_OF_FLOAT32, NUM_TEST, NUM_TRAIN, run_pcam
+from conftest import HALF_OF_FLOAT32, NUM_TEST, NUM_TRAIN, run_program
 
 from pcam_tfdata.cli import main
 from pcam_tfdata.evaluation import slides
@@ -39,7 +39,7 @@ def refused(code: int, found: str, *arguments: object, lines: int = 1) -> None:
 def run_dir(records_dir, tmp_path_factory) -> pathlib.Path:
     """A run of one epoch of the small network."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    result = run_pcam(
+    result = run_program(
         "train", f"--records_dir={records_dir}", f"--run_dir={path}",
         "--model=small_cnn", "--batch_size=16", "--epochs=1",
     )  # fmt: skip
@@ -99,7 +99,7 @@ def test_wrong_usage_exits_2(arguments, found):
 
 
 def test_no_command_shows_them_all_and_exits_2():
-    result = run_pcam()
+    result = run_program()
     assert result.returncode == 2
     assert "usage: pcam COMMAND" in result.stderr
 
@@ -301,7 +301,7 @@ def test_killed_conversion_leaves_nothing_that_looks_finished(
 
 def test_convert_and_verify_say_what_they_did(kaggle_tree, tmp_path):
     output_dir = tmp_path / "records"
-    result = run_pcam(
+    result = run_program(
         "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
         f"--output_dir={output_dir}",
     )  # fmt: skip
@@ -310,7 +310,7 @@ def test_convert_and_verify_say_what_they_did(kaggle_tree, tmp_path):
     assert "no --slide_csv" in result.stderr
     assert "optimistic" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    result = run_pcam("verify", f"--records_dir={output_dir}")
+    result = run_program("verify", f"--records_dir={output_dir}")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == f"{output_dir}: sound.\n"
 
@@ -492,7 +492,7 @@ def test_sigterm_leaves_time_to_tidy_up():
 def test_output_that_cannot_be_renamed_is_refused(kaggle_tree, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
-    result = run_pcam(
+    result = run_program(
         "convert_to_tfrecords", f"--input_dir={kaggle_tree}", "--output_dir=.",
         cwd=here,
     )  # fmt: skip
@@ -506,7 +506,7 @@ def test_output_may_be_a_link(kaggle_tree, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "big")
     for more in ([], ["--overwrite"]):
-        result = run_pcam(
+        result = loaded.run(
             "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
             f"--output_dir={link}", *more,
         )  # fmt: skip
@@ -520,7 +520,7 @@ def test_overwriting_spares_what_is_not_records(kaggle_tree, tmp_path):
         "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
         f"--output_dir={tmp_path / 'records'}",
     ]  # fmt: skip
-    assert run_pcam(*command).returncode == 0
+    assert loaded.run(*command).returncode == 0
     (tmp_path / "records" / "run").mkdir()
     refused(1, "other files in it (run)", *command, "--overwrite")
 
@@ -568,6 +568,7 @@ def test_damaged_shard_is_refused_before_training(records_dir, tmp_path):
     assert os.listdir(tmp_path) == ["copy"]
 
 
+@pytest.mark.long
 def test_stream_trains_and_names_damage(records_dir, tmp_path):
     copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "copy"))
     command = [
@@ -640,6 +641,7 @@ def test_flags_of_a_run_repeat_it(run_dir, tmp_path):
     assert histories[0] == histories[1]
 
 
+@pytest.mark.long
 def test_restart_begins_anew_on_two_devices(records_dir, run_dir, tmp_path):
     copy = shutil.copytree(run_dir, tmp_path / "run")
     result = loaded.run(
@@ -656,7 +658,7 @@ def test_restart_begins_anew_on_two_devices(records_dir, run_dir, tmp_path):
 
 
 def test_evaluate_writes_scores_and_pictures(records_dir, run_dir, tmp_path):
-    result = run_pcam(
+    result = run_program(
         "evaluate", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
         f"--output_dir={tmp_path}", "--splits=fold0,fold1,fold2",
     )  # fmt: skip
@@ -824,7 +826,7 @@ def test_records_and_folder_give_one_submission(
     ordered = f"--sample_submission={tmp_path / 'sample.csv'}"
     one = submission(
         run_dir, tmp_path / "1.csv", f"--records_dir={records_dir}", ordered,
-        run=run_pcam,
+        run=run_program,
     )  # fmt: skip
     two = submission(
         run_dir, tmp_path / "2.csv", f"--input_dir={kaggle_tree}", ordered,

@@ -114,7 +114,7 @@ def list_shards(folder) -> dict[str, tuple[str, int]]:
         ("hdf5", write_official),
         ("hdf5", write_packed),
         ("folder", write_images),
-        ("tfds", write_dataset),
+        pytest.param("tfds", write_dataset, marks=pytest.mark.long),
     ],
     ids=["hdf5", "packed hdf5", "folder", "tfds"],
 )

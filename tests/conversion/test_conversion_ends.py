@@ -112,7 +112,7 @@ def finish(tree, output_dir, undisturbed) -> str:
 
 
 @pytest.mark.parametrize(
-    "num_kills", [5, pytest.param(20, marks=pytest.mark.long)]
+    "num_kills", [2, pytest.param(20, marks=pytest.mark.long)]
 )
 def test_killed_jobs_end_as_an_undisturbed_one(
     tree, tmp_path, timed, num_kills

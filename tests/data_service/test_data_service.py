@@ -191,11 +191,13 @@ def test_every_patch_comes_once_an_epoch(records_dir, servers):
     assert rows[:NUM_TRAIN] != rows[NUM_TRAIN : 2 * NUM_TRAIN]
 
 
+@pytest.mark.long
 def test_resumed_run_begins_a_new_pass(records_dir, servers):
     batches = batches_of(source(records_dir, servers), 1, first_step=1003)
     check_epochs([row for batch in batches for row in batch["row"]], 1)
 
 
+@pytest.mark.long
 def test_silent_workers_end_the_reader_with_a_line(
     records_dir, servers, small_steps, monkeypatch
 ):
@@ -225,6 +227,7 @@ def test_silent_workers_end_the_reader_with_a_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.long
 def test_damage_that_a_worker_meets_is_named(records_dir, servers, tmp_path):
     copy = tmp_path / "records"
     copy.mkdir()
@@ -258,6 +261,7 @@ def test_training_is_fed_by_a_service(records_dir, servers, tmp_path):
     assert [line.split(",")[1] for line in history[1:]] == ["6", "12"]
 
 
+@pytest.mark.long
 def test_order_of_a_service_is_not_that_of_a_stream(tmp_path):
     first = {"manifest_sha256": "1", "precision": "float32", "input": "stream"}
     by_service = first | {"order": served.ServedPatches.order}
@@ -338,6 +342,7 @@ def end_in_a_line(cases) -> None:
         assert output == ""
 
 
+@pytest.mark.long
 def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
     taken = servers["address"].rpartition(":")[-1]
     work_dir = next(
@@ -392,6 +397,7 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "torn"]
 
 
+@pytest.mark.long
 def test_epoch_goes_on_when_the_dispatcher_comes_back(
     records_dir, servers, small_steps
 ):
@@ -442,6 +448,7 @@ def opened(file: pathlib.Path) -> str:
         return ""
 
 
+@pytest.mark.long
 def test_epoch_is_whole_though_a_worker_is_killed(
     records_dir, servers, small_steps, caplog, tmp_path
 ):
@@ -491,6 +498,7 @@ def shorten(shard: pathlib.Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-size])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -534,6 +542,7 @@ def wait_until_it_opens(server: Server, num_files: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_worker_that_dies_before_its_first_patches_is_made_good(
     servers, elsewhere, monkeypatch, caplog
 ):
@@ -565,6 +574,7 @@ def test_worker_that_dies_before_its_first_patches_is_made_good(
     assert "60 of 60 patches did not come" in caplog.text
 
 
+@pytest.mark.long
 def test_servers_end_with_a_line(cluster):
     waiting = Server(
         "--role=worker", f"--dispatcher={cluster['address']}",

@@ -225,6 +225,7 @@ def test_only_the_chief_writes(folder, together):
         assert "best validation AUC" in worker.last_line()
 
 
+@pytest.mark.long
 def test_workers_agree_on_steps_and_on_the_end(records_dir, folder):
     run_dir = folder / "agreed"
     with launched_job(
@@ -279,6 +280,7 @@ def disturbed(records_dir, folder) -> Disturbed:
     return found
 
 
+@pytest.mark.long
 def test_signal_to_one_worker_stops_both_after_the_same_step(disturbed):
     for worker in disturbed.stopped:
         assert worker.process.returncode == 128 + signal.SIGTERM
@@ -287,6 +289,7 @@ def test_signal_to_one_worker_stops_both_after_the_same_step(disturbed):
         assert len(worker.losses()) == 7
 
 
+@pytest.mark.long
 def test_death_of_a_worker_ends_the_other_with_a_line(disturbed):
     for victim, survivor in zip((1, 0), disturbed.survivors, strict=True):
         line = survivor.last_line()
@@ -295,6 +298,7 @@ def test_death_of_a_worker_ends_the_other_with_a_line(disturbed):
         assert "goes on from the last checkpoint" in line
 
 
+@pytest.mark.long
 def test_restarted_workers_end_with_the_weights_of_undisturbed_ones(
     folder, together, disturbed
 ):
@@ -310,6 +314,7 @@ def test_restarted_workers_end_with_the_weights_of_undisturbed_ones(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.long
 def test_worker_that_differs_is_told_which_flag(records_dir, folder):
     run_dir = folder / "never"
     flags = (*FLAGS, f"--records_dir={records_dir}", f"--run_dir={run_dir}")
@@ -324,6 +329,7 @@ def test_worker_that_differs_is_told_which_flag(records_dir, folder):
     assert not run_dir.exists()
 
 
+@pytest.mark.long
 def test_worker_that_does_not_come_up_is_named(records_dir, folder):
     run_dir = folder / "never"
     flags = (f"--records_dir={records_dir}", f"--run_dir={run_dir}")

@@ -217,6 +217,7 @@ def read_history(run_dir: pathlib.Path) -> bytes:
     return (run_dir / run_folder.HISTORY).read_bytes()
 
 
+@pytest.mark.long
 def test_settings_of_a_program_and_of_its_runs_are_apart(
     records_dir, tmp_path, odd_keras
 ):
@@ -242,6 +243,7 @@ def test_settings_of_a_program_and_of_its_runs_are_apart(
     assert read_history(again) == read_history(run_dir)
 
 
+@pytest.mark.long
 def test_settings_of_the_user_change_no_run(records_dir, tmp_path):
     settings = {
         "floatx": "float16", "epsilon": 0.5, "backend": "jax",

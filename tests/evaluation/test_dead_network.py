@@ -346,6 +346,7 @@ def easy_records_dir(tmp_path_factory) -> str:
     return str(root / "records")
 
 
+@pytest.mark.long
 def test_a_network_that_learns_slowly_is_left_alone(easy_records_dir, tmp_path):
     run_dir = tmp_path / "run"
     splits = "--validation_splits=fold0,fold1,fold2,fold3"
@@ -368,6 +369,7 @@ def test_a_network_that_learns_slowly_is_left_alone(easy_records_dir, tmp_path):
     assert "dead" not in result.stdout
 
 
+@pytest.mark.long
 def test_seed_cnn_begins_slowly_on_real_patches(real_records_dir, tmp_path):
     """The loss of its first epochs is above the entropy of the labels."""
     run_dir = tmp_path / "run"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import conftest
+import pytest
 
 _TOOL = pathlib.Path(__file__).parents[2] / "tools" / "compare_peers.py"
 
@@ -24,6 +25,7 @@ def compare(tree, records_dir, *arguments) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_peer_that_cannot_run_has_its_reason(
     kaggle_tree, records_dir, tmp_path
 ):

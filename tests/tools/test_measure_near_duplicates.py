@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 from conftest import make_clouds, write_patches
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -24,6 +25,7 @@ def run_tool(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.long
 def test_prints_what_is_missed_and_what_is_mistaken(tmp_path):
     images = make_clouds(14)
     images[13] = images[0][::-1]

@@ -27,6 +27,7 @@ def run_tool(tmp_path: pathlib.Path, *arguments: str) -> tuple[int, list[str]]:
     return process.returncode, stderr.splitlines()
 
 
+@pytest.mark.long
 def test_training_that_fails_says_why(tmp_path):
     returncode, lines = run_tool(tmp_path, "--num_seeds=1")
     assert returncode == 1

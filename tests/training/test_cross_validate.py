@@ -44,6 +44,7 @@ def read_json(path):
         return json.load(file)
 
 
+@pytest.mark.long
 def test_each_patch_of_the_folds_is_predicted_once(records_dir, done):
     run_dir, _ = done
     content = manifest.read(records_dir)
@@ -61,6 +62,7 @@ def test_each_patch_of_the_folds_is_predicted_once(records_dir, done):
     assert len({row["row"] for row in rows}) == len(rows) == wanted < NUM_TRAIN
 
 
+@pytest.mark.long
 def test_no_network_saw_its_own_fold(done):
     run_dir, _ = done
     for fold in FOLDS:
@@ -69,6 +71,7 @@ def test_no_network_saw_its_own_fold(done):
         assert set(flags["train_splits"].split(",")) == set(FOLDS) - {fold}
 
 
+@pytest.mark.long
 def test_mean_and_spread_are_those_of_the_folds(done):
     run_dir, result = done
     found = read_json(run_dir / cross_validate.SUMMARY)
@@ -85,6 +88,7 @@ def test_mean_and_spread_are_those_of_the_folds(done):
     assert f"{mean:.4f}" in result.stdout
 
 
+@pytest.mark.long
 def test_again_it_trains_nothing(records_dir, done):
     run_dir, result = done
     before = (run_dir / "fold1" / run_folder.BEST_MODEL).stat().st_mtime_ns
@@ -102,6 +106,7 @@ def copied(done, tmp_path):
     return shutil.copytree(done[0], tmp_path / "runs")
 
 
+@pytest.mark.long
 def test_scores_of_patches_trained_on_are_not_counted(
     records_dir, done, copied
 ):
@@ -184,6 +189,7 @@ def is_free(lock) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_killed_command_takes_its_training_along(records_dir, tmp_path):
     run_dir = tmp_path / "runs"
     program = [sys.executable, "-m", "pcam_tfdata"]
@@ -211,6 +217,7 @@ def wait_until(condition, process=None) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_signal_reaches_the_run_which_goes_on_later(records_dir, tmp_path):
     run_dir = tmp_path / "runs"
     program = [sys.executable, "-m", "pcam_tfdata"]

@@ -151,6 +151,7 @@ def finish(records_dir, run_dir, *flags) -> str:
     return output
 
 
+@pytest.mark.long
 def test_killed_run_ends_as_an_undisturbed_one(
     records_dir, tmp_path, undisturbed
 ):
@@ -249,6 +250,7 @@ def test_damaged_checkpoints_are_passed_over_and_later_ones_dropped(tmp_path):
     assert os.listdir(folder) == ["step-000000003.npz"]
 
 
+@pytest.mark.long
 def test_cut_checkpoint_makes_the_run_go_on_from_the_one_before(
     records_dir, tmp_path, undisturbed
 ):
@@ -263,6 +265,7 @@ def test_cut_checkpoint_makes_the_run_go_on_from_the_one_before(
     check_same_end(undisturbed, run_dir)
 
 
+@pytest.mark.long
 def test_second_process_is_refused_while_the_first_trains(
     records_dir, tmp_path
 ):

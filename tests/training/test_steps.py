@@ -219,6 +219,7 @@ def test_replicas_train_a_normalized_network_as_one(several, name, rate):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "num_steps", "name", "rate"),
     [
@@ -339,6 +340,7 @@ def test_replicas_agree_with_batch_norm_in(two, recipe):
         np.testing.assert_allclose(other[0], one[0], rtol=SAME)
 
 
+@pytest.mark.long
 @RECIPES
 def test_parts_and_xla_change_no_step(two, recipe):
     batches = make_batches(5)
@@ -486,6 +488,7 @@ def test_step_that_is_not_finite_changes_nothing(two, value, build):
             np.testing.assert_array_equal(old, new.numpy())
 
 
+@pytest.mark.long
 def test_both_networks_step_augmented_in_parts():
     image = np.zeros((4, 96, 96, 3), np.uint8)
     batch = {"image": image, "label": np.arange(4) % 2, "row": np.arange(4)}
