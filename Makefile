@@ -33,7 +33,7 @@ test-quick: $(INSTALLED)
 	  -m "not tensorflow and not long and not beam"
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "long and not beam"
 
 # Beam's requirements are not TensorFlow's newest: an environment of its own.
 test-beam:
