@@ -7,6 +7,7 @@ is; the colours of a patch say little. Each slide has stains of its own.
 
 import dataclasses
 import functools
+import itertools
 import os
 import shutil
 from collections.abc import Sequence
@@ -23,8 +24,6 @@ from pcam_tfdata.system import csv_files, workers
 _PATCHES_PER_SLIDE = 64
 _MIN_SLIDES = 8  # Enough for five folds that keep slides whole.
 _POSITIVE_SHARE = 0.4  # As in Kaggle's train set: 89,117 of 220,025.
-
-_KAGGLE_COLUMNS = ("id", "label")
 
 # Random streams under one seed: [seed, stream, ...] never meet.
 _SLIDE_STREAM = 1
@@ -57,18 +56,13 @@ class Patches:
         return (self.tumor_fraction > 0).astype(np.int64)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Slide:
+class _Slide(NamedTuple):
     """The patches of one synthetic slide, to be made by one worker."""
 
     number: int
     split: str
     num_patches: int
     seed: int
-
-    @property
-    def name(self) -> str:
-        return f"slide_{self.number:03d}"
 
 
 class _Row(NamedTuple):
@@ -109,20 +103,32 @@ def write_kaggle_tree(
         ValueError: a count or the seed is too small.
         FileExistsError: `output_dir` is there and holds something.
     """
-    _check_at_least("num_train", num_train, 1)
-    _check_at_least("num_test", num_test, 0)
     _check_at_least("num_workers", num_workers, 0)
-    output_dir = os.path.realpath(output_dir)
     slides = _plan_slides(num_train, num_test, seed)
+    output_dir = os.path.realpath(output_dir)
     outputs.check_new(output_dir, "--output_dir")
-    _check_vacant(output_dir)
-    incomplete_dir = _start_tree(output_dir + ".incomplete")
+    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
+        raise _occupied(output_dir, "a file")
+    if os.path.isdir(output_dir) and (names := os.listdir(output_dir)):
+        found = f"a folder of {len(names)} names, {min(names)!r} first"
+        raise _occupied(output_dir, found)
+    tree_dir = f"{output_dir}.incomplete"
+    shutil.rmtree(tree_dir, ignore_errors=True)  # Of a run that was killed.
+    for split in ("train", "test"):
+        os.makedirs(os.path.join(tree_dir, split))
+    num_workers = min(num_workers or workers.count_cores(), len(slides))
     try:
-        rows = _write_patches(incomplete_dir, slides, num_workers)
-        _write_tables(incomplete_dir, rows)
-        os.replace(incomplete_dir, output_dir)
+        with workers.Workers(num_workers) as pool:
+            rows_of_slides = pool.map(
+                functools.partial(_write_slide, tree_dir),
+                slides,
+                num_patches=num_train + num_test,
+                description="synthesize",
+            )
+        _write_tables(tree_dir, list(itertools.chain(*rows_of_slides)))
+        os.replace(tree_dir, output_dir)
     except BaseException:
-        shutil.rmtree(incomplete_dir, ignore_errors=True)
+        shutil.rmtree(tree_dir, ignore_errors=True)
         raise
 
 
@@ -132,13 +138,11 @@ def make_patches(num_patches: int, seed: int = 0) -> Patches:
     Raises:
         ValueError: `num_patches` is below 1, or `seed` below 0.
     """
-    _check_at_least("num_patches", num_patches, 1)
-    slides = _plan_slides(num_patches, 0, seed)
-    made = [_make_slide(slide) for slide in slides]
+    slides = list(map(_make_slide, _plan_slides(num_patches, 0, seed)))
     return Patches(
-        image=np.concatenate([patches.image for patches in made]),
-        tumor=np.concatenate([patches.tumor for patches in made]),
-        slide=[name for patches in made for name in patches.slide],
+        image=np.concatenate([patches.image for patches in slides]),
+        tumor=np.concatenate([patches.tumor for patches in slides]),
+        slide=[name for patches in slides for name in patches.slide],
     )
 
 
@@ -147,94 +151,66 @@ def _check_at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name}: found {value}, expected at least {least}.")
 
 
-def _check_vacant(output_dir: str) -> None:
-    if not os.path.lexists(output_dir):
-        return
-    if not os.path.isdir(output_dir):
-        found = "a file"
-    elif names := os.listdir(output_dir):
-        found = f"a folder of {len(names)} names, {min(names)!r} first"
-    else:
-        return
-    raise FileExistsError(
+def _occupied(output_dir: str, found: str) -> FileExistsError:
+    return FileExistsError(
         f"{output_dir}: found {found}, expected nothing or an empty folder."
         " Choose another --output_dir or remove this one."
     )
 
 
 def _plan_slides(num_train: int, num_test: int, seed: int) -> list[_Slide]:
-    """Returns the slides of both splits, numbered through."""
+    """Returns the slides of both splits, numbered through.
+
+    A slide has 3 patches at the least, so that 2 classes fit.
+    """
+    _check_at_least("num_train", num_train, 1)
+    _check_at_least("num_test", num_test, 0)
     _check_at_least("seed", seed, 0)
-    sizes = [("train", size) for size in _slide_sizes(num_train)]
-    sizes += [("test", size) for size in _slide_sizes(num_test)]
-    return [
-        _Slide(number, split, size, seed)
-        for number, (split, size) in enumerate(sizes)
-    ]
-
-
-def _slide_sizes(num_patches: int) -> list[int]:
-    """Returns the patches of each slide: 3 at the least, 2 classes fit."""
-    few_slides = min(_MIN_SLIDES, num_patches // 3)
-    num_slides = max(num_patches // _PATCHES_PER_SLIDE, few_slides, 1)
-    size, num_larger = divmod(num_patches, num_slides)
-    sizes = [size + (i < num_larger) for i in range(num_slides)]
-    return [size for size in sizes if size]
-
-
-def _start_tree(path: str) -> str:
-    """Makes the empty folders of a tree, in place of what a killed run left."""
-    shutil.rmtree(path, ignore_errors=True)
-    for split in ("train", "test"):
-        os.makedirs(os.path.join(path, split))
-    return path
-
-
-def _write_patches(
-    tree_dir: str, slides: Sequence[_Slide], num_workers: int
-) -> list[_Row]:
-    """Writes every TIFF and returns the rows of truth.csv, in order of id."""
-    num_workers = min(num_workers or workers.count_cores(), len(slides))
-    with workers.Workers(num_workers) as pool:
-        rows_of_slides = pool.map(
-            functools.partial(_write_slide, tree_dir),
-            slides,
-            num_patches=sum(slide.num_patches for slide in slides),
-            description="synthesize",
-        )
-    rows = [row for rows in rows_of_slides for row in rows]
-    return sorted(rows, key=lambda row: row.id)
+    slides: list[_Slide] = []
+    for split, num_patches in (("train", num_train), ("test", num_test)):
+        few_slides = min(_MIN_SLIDES, num_patches // 3)
+        num_slides = max(num_patches // _PATCHES_PER_SLIDE, few_slides, 1)
+        size, num_larger = divmod(num_patches, num_slides)
+        for number in range(num_slides if num_patches else 0):
+            num_own = size + (number < num_larger)
+            slides.append(_Slide(len(slides), split, num_own, seed))
+    return slides
 
 
 def _write_slide(tree_dir: str, slide: _Slide) -> list[_Row]:
     """Writes the TIFFs of one slide and returns their rows of truth.csv."""
     patches = _make_slide(slide)
-    fractions = patches.tumor_fraction.tolist()
     rows = []
-    for image, label, fraction in zip(
-        patches.image, patches.label.tolist(), fractions, strict=True
+    for image, label, fraction, name in zip(
+        patches.image,
+        patches.label.tolist(),
+        patches.tumor_fraction.tolist(),
+        patches.slide,
+        strict=True,
     ):
         patch_id = schema.hash_pixels(image)
         path = os.path.join(tree_dir, slide.split, f"{patch_id}.tif")
         with open(path, "xb") as file:
             file.write(tiff.encode(image))
-        rows.append(_Row(slide.split, patch_id, label, fraction, slide.name))
+        rows.append(_Row(slide.split, patch_id, label, fraction, name))
     workers.count_done(slide.num_patches)
     return rows
 
 
 def _write_tables(tree_dir: str, rows: Sequence[_Row]) -> None:
-    """Writes the three csv files of a tree."""
+    """Writes the three csv files of a tree, rows in order of id."""
+    rows = sorted(rows, key=lambda row: row.id)
     train = [row for row in rows if row.split == "train"]
     test = [row for row in rows if row.split == "test"]
+    columns = ("id", "label")
     labels = [(row.id, row.label) for row in train]
     zeros = [(row.id, 0) for row in test]
-    for name, columns, lines in (
-        ("train_labels.csv", _KAGGLE_COLUMNS, labels),
-        ("sample_submission.csv", _KAGGLE_COLUMNS, zeros),
+    for name, header, lines in (
+        ("train_labels.csv", columns, labels),
+        ("sample_submission.csv", columns, zeros),
         ("truth.csv", _Row._fields, train + test),
     ):
-        csv_files.write_csv(os.path.join(tree_dir, name), columns, lines)
+        csv_files.write_csv(os.path.join(tree_dir, name), header, lines)
 
 
 def _make_slide(slide: _Slide) -> Patches:
@@ -250,4 +226,5 @@ def _make_slide(slide: _Slide) -> Patches:
             [slide.seed, _PATCH_STREAM, slide.number, i]
         )
         image[i], tumor[i] = tissue.draw_patch(rng, atlas, stain, positive[i])
-    return Patches(image, tumor, [slide.name] * slide.num_patches)
+    name = f"slide_{slide.number:03d}"
+    return Patches(image, tumor, [name] * slide.num_patches)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 
 import numpy as np
+from numpy.random import Generator
 
 from pcam_tfdata import schema
 
@@ -47,7 +48,7 @@ class Stain:
     light: np.ndarray
 
 
-def draw_stain(rng: np.random.Generator) -> Stain:
+def draw_stain(rng: Generator) -> Stain:
     """Returns the colours of a slide, within what is seen of H&E."""
     weight = rng.uniform()
     density = np.asarray(_RUIFROK_STAINS) * weight
@@ -110,11 +111,13 @@ def draw_atlas(seed: int) -> Atlas:
 
 
 def draw_patch(
-    rng: np.random.Generator, atlas: Atlas, stain: Stain, positive: bool
+    rng: Generator, atlas: Atlas, stain: Stain, positive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns one patch, uint8 [96, 96, 3], and its tumor, bool [96, 96]."""
     cell, tumor_nuclei = _draw_tumor(rng, atlas, positive)
-    gap = _draw_gap(rng, atlas) * (1 - cell)
+    # How bare the glass is, in [0, 1].
+    threshold = (0.3, 1.2, 2.0, np.inf)[rng.integers(4)]
+    gap = np.clip(4 * (_crop(rng, atlas.gaps) - threshold), 0, 1) * (1 - cell)
     benign_nuclei = _draw_benign(rng, atlas, gap + cell)
     eosin = (_crop(rng, atlas.stroma) + 0.5 * gap) * (1 - gap)
     hematoxylin = 0.24 * eosin + benign_nuclei
@@ -124,9 +127,7 @@ def draw_patch(
     return _expose(stain, layers[0], layers[1], grain), layers[2] > 0.5
 
 
-def _draw_noise(
-    rng: np.random.Generator, y_scale: float, x_scale: float
-) -> np.ndarray:
+def _draw_noise(rng: Generator, y_scale: float, x_scale: float) -> np.ndarray:
     """Returns Gaussian noise, smooth over so many pixels, that wraps around."""
     y_frequency = np.fft.fftfreq(_TILE_SIZE)[:, None]
     x_frequency = np.fft.rfftfreq(_TILE_SIZE)
@@ -137,7 +138,7 @@ def _draw_noise(
     return (noise - noise.mean()) / noise.std()
 
 
-def _draw_stroma(rng: np.random.Generator) -> np.ndarray:
+def _draw_stroma(rng: Generator) -> np.ndarray:
     """Returns eosin in wavy fibres: the contour lines of a smooth landscape."""
     streaks = np.sin(10 * _draw_noise(rng, 9, 24))
     streaks += 0.8 * _draw_noise(rng, 0.8, 2)
@@ -145,7 +146,7 @@ def _draw_stroma(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_outlines(
-    rng: np.random.Generator,
+    rng: Generator,
     reach: int,
     radius: tuple[float, float],
     stretch: tuple[float, float],
@@ -163,7 +164,7 @@ def _draw_outlines(
         float32 [64, 2 * reach + 1, 2 * reach + 1].
     """
 
-    def uniform(low, high):
+    def uniform(low: float, high: float) -> np.ndarray:
         values = rng.uniform(low, high, (_STAMPS_PER_BANK, 1, 1))
         return values.astype(np.float32)
 
@@ -182,7 +183,7 @@ def _draw_outlines(
 
 
 def _draw_chromatin(
-    rng: np.random.Generator,
+    rng: Generator,
     inside: np.ndarray,
     mottle: float,
     strength: tuple[float, float],
@@ -194,7 +195,7 @@ def _draw_chromatin(
     return np.clip(0.6 * inside + 0.5, 0, 1) * chromatin * strengths
 
 
-def _draw_benign_stamps(rng: np.random.Generator) -> np.ndarray:
+def _draw_benign_stamps(rng: Generator) -> np.ndarray:
     """Returns lymphocytes and, every fourth, spindle-shaped fibroblasts."""
     lymphocytes = _draw_outlines(rng, _BENIGN_REACH, (2.7, 3.8), (1, 1.4), 0.10)
     spindles = _draw_outlines(rng, _BENIGN_REACH, (2.3, 3.2), (2, 4), 0.12)
@@ -204,16 +205,14 @@ def _draw_benign_stamps(rng: np.random.Generator) -> np.ndarray:
     return np.stack([np.maximum(inside + 1, 0), nucleus], axis=1)
 
 
-def _draw_tumor_stamps(rng: np.random.Generator) -> np.ndarray:
+def _draw_tumor_stamps(rng: Generator) -> np.ndarray:
     """Returns tumor cells: a large, uneven nucleus in some cytoplasm."""
     inside = _draw_outlines(rng, _TUMOR_REACH, (4.2, 6.6), (1, 1.7), 0.14)
     nucleus = _draw_chromatin(rng, inside, 0.3, (0.5, 1.1))
     return np.stack([np.maximum(inside + 3, 0), nucleus], axis=1)
 
 
-def _draw_cells(
-    rng: np.random.Generator, stamps: np.ndarray, spacing: float
-) -> _Cells:
+def _draw_cells(rng: Generator, stamps: np.ndarray, spacing: float) -> _Cells:
     """Returns a tile of stamps, float32 [64, 2, k, k], the deepest on top."""
     points = _scatter(rng, spacing)
     size = _TILE_SIZE + 2 * _MARGIN
@@ -232,7 +231,7 @@ def _draw_cells(
     return _Cells(layers[:, tile, tile], owner[tile, tile], points)
 
 
-def _scatter(rng: np.random.Generator, spacing: float) -> np.ndarray:
+def _scatter(rng: Generator, spacing: float) -> np.ndarray:
     """Returns points on a shaken grid, int [k, 2], on and just off the tile."""
     start, stop = -_TUMOR_REACH, _TILE_SIZE + _TUMOR_REACH
     steps = np.arange(start, stop, spacing)
@@ -242,15 +241,7 @@ def _scatter(rng: np.random.Generator, spacing: float) -> np.ndarray:
     return np.rint(grid.reshape(-1, 2)).astype(np.intp).clip(start, stop - 1)
 
 
-def _draw_gap(rng: np.random.Generator, atlas: Atlas) -> np.ndarray:
-    """Returns how bare the glass is, float32 [96, 96] in [0, 1]."""
-    threshold = (0.3, 1.2, 2.0, np.inf)[rng.integers(4)]
-    return np.clip(4 * (_crop(rng, atlas.gaps) - threshold), 0, 1)
-
-
-def _draw_tumor(
-    rng: np.random.Generator, atlas: Atlas, positive: bool
-) -> np.ndarray:
+def _draw_tumor(rng: Generator, atlas: Atlas, positive: bool) -> np.ndarray:
     """Returns coverage and hematoxylin of tumor cells, float32 [2, 96, 96]."""
     if not positive and rng.uniform() > _NEGATIVE_TUMOR_SHARE:
         return np.zeros((2, schema.PATCH_SIZE, schema.PATCH_SIZE), np.float32)
@@ -263,7 +254,7 @@ def _draw_tumor(
 
 
 def _choose_tumor(
-    rng: np.random.Generator, y: np.ndarray, x: np.ndarray, positive: bool
+    rng: Generator, y: np.ndarray, x: np.ndarray, positive: bool
 ) -> np.ndarray:
     """Returns which of the cells are tumor, bool [k], in one or two nests.
 
@@ -288,9 +279,7 @@ def _choose_tumor(
     return is_tumor
 
 
-def _draw_benign(
-    rng: np.random.Generator, atlas: Atlas, taken: np.ndarray
-) -> np.ndarray:
+def _draw_benign(rng: Generator, atlas: Atlas, taken: np.ndarray) -> np.ndarray:
     """Returns hematoxylin of benign nuclei, float32 [96, 96].
 
     Most nuclei are kept where the tissue is crowded, few elsewhere, and none on
@@ -323,27 +312,25 @@ def _cut(cells: _Cells, corner: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return _window(cells.layers, corner) * is_kept[_window(cells.owner, corner)]
 
 
-def _draw_corner(rng: np.random.Generator) -> np.ndarray:
+def _draw_corner(rng: Generator) -> np.ndarray:
     return rng.integers(0, _TILE_SIZE - schema.PATCH_SIZE + 1, 2)
 
 
 def _window(tile: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    y, x = corner.tolist()
+    y, x = corner
     return tile[..., y : y + schema.PATCH_SIZE, x : x + schema.PATCH_SIZE]
 
 
-def _crop(rng: np.random.Generator, tile: np.ndarray) -> np.ndarray:
+def _crop(rng: Generator, tile: np.ndarray) -> np.ndarray:
     """Returns a random 96 x 96 window of a tile."""
     return _window(tile, _draw_corner(rng))
 
 
-def _turn(rng: np.random.Generator, layers: np.ndarray) -> np.ndarray:
+def _turn(rng: Generator, layers: np.ndarray) -> np.ndarray:
     """Returns [layers, 96, 96] in one of the eight positions of a square."""
     flip_y, flip_x, transpose = rng.integers(0, 2, 3).tolist()
     turned = layers[:, :: 1 - 2 * flip_y, :: 1 - 2 * flip_x]
-    if transpose:
-        turned = turned.swapaxes(1, 2)
-    return np.ascontiguousarray(turned)
+    return np.ascontiguousarray(turned.swapaxes(1, 2) if transpose else turned)
 
 
 def _expose(
@@ -351,8 +338,7 @@ def _expose(
 ) -> np.ndarray:
     """Returns what the scanner sees through two stains, uint8 [96, 96, 3]."""
     image = np.empty(schema.IMAGE_SHAPE, np.uint8)
-    for channel in range(schema.NUM_CHANNELS):
-        h, e = -stain.density[:, channel]
+    for channel, (h, e) in enumerate(-stain.density.T):
         seen = np.exp(h * hematoxylin + e * eosin)
         seen *= stain.light[channel]
         seen += grain
