@@ -1,24 +1,31 @@
-"""A job on Apache Beam: its options, and the run of its tasks to their end."""
+"""Tasks on Apache Beam: on Flink, Spark, Dataflow, or its own local runners.
 
-import concurrent.futures
+The driver writes tasks to a folder, see `task_folder`; a process of its own leads
+the job and its group of local workers. However the driver ends, the job is
+cancelled and that group is killed.
+"""
+
 import contextlib
-import glob
 import io
 import logging
 import os
+import re
+import secrets
 import shlex
 import signal
+import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pcam_tfdata.beam import task_folder
+from pcam_tfdata.system import files, locks
 
-_POLL_SECONDS = 0.2
-_STDERR = 2
-_TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
+_PROGRAM = "from pcam_tfdata.beam import beam_job; beam_job.lead_job()"
+_CANCEL_SECONDS = 10
+
+_logger = logging.getLogger(__name__)
 
 
 def parse_options(text: str) -> Any:
@@ -28,182 +35,136 @@ def parse_options(text: str) -> Any:
         RuntimeError: apache_beam is not installed.
         ValueError: Beam refuses the flags.
     """
+    output = io.StringIO()
+    logging.disable()  # Beam warns of what it could not import.
     try:
-        with _quiet():
+        with contextlib.redirect_stderr(output):  # argparse prints and exits.
             from apache_beam.options import pipeline_options
             from apache_beam.runners import runner
-    except ImportError as error:
-        raise RuntimeError(
-            f"--runner=beam: found no apache_beam ({error}), expected it to be"
-            " installed. pip install 'pcam_tfdata[beam]', see docs/beam.md."
-        ) from error
-    told = io.StringIO()
-    try:
-        flags = shlex.split(text)
-        if flags and not flags[0].startswith("--"):
-            raise ValueError(f"found {flags[0]!r}, expected --flag=value")
-        # argparse prints and exits.
-        with (
-            contextlib.redirect_stderr(told),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
+
+            flags = shlex.split(text)
+            if flags and not flags[0].startswith("--"):
+                raise ValueError(f"found {flags[0]!r}, expected --flag=value")
             options = pipeline_options.PipelineOptions(flags)
             standard = options.view_as(pipeline_options.StandardOptions)
             options.get_all_options()
             runner.create_runner(standard.runner or standard.DEFAULT_RUNNER)
     except (SystemExit, ValueError, ImportError, AttributeError) as error:
-        reason = told.getvalue().strip().splitlines()[-1:] or [str(error)]
+        if "pipeline_options" not in locals():
+            raise RuntimeError(
+                f"--runner=beam: found no apache_beam ({error}), expected it to"
+                " be installed. pip install 'pcam_tfdata[beam]', see"
+                " docs/beam.md."
+            ) from error
+        reason = output.getvalue().strip().splitlines()[-1:] or [str(error)]
         raise ValueError(
             f"--beam_options: found {text!r}, which Beam refuses"
             f" ({' '.join(reason[0].split())}). See docs/beam.md."
         ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     # Else DirectRunner fetches another one, Prism, from the network where it
     # can, which knows nothing of direct_running_mode. No trigger is used here.
     options.view_as(pipeline_options.TypeOptions).allow_unsafe_triggers = True
     return options
 
 
-def count_tasks(num_tasks: int) -> Iterator[int]:
-    """Yields the number of each task."""
-    yield from range(num_tasks)
+def map_tasks(
+    function: Callable[[Any], Any],
+    tasks: Iterable[Any],
+    *,
+    num_patches: int,
+    description: str,
+    folder: str,
+    beam_options: str,
+    expected: Mapping[str, str],
+) -> list[Any]:
+    """Returns `function(task)` for each task, in order, from Beam's workers.
 
+    Args:
+        function: Of a module, and so are its results: they are pickled.
+        tasks: Its arguments; taken one by one.
+        num_patches: How many patches all of them have, for the log.
+        description: What the job is called, in the log too.
+        folder: Of jobs, seen by the workers too. Those that an earlier process
+            left there are stopped: their tasks are removed. On a disk one
+            process has it at a time; in a bucket the later stops the earlier.
+        beam_options: Beam's flags, as on a command line.
+        expected: The versions that workers must have, by package.
 
-def run(options: Any, job: str, num_tasks: int) -> Exception | None:
-    """Runs a job to its end; returns what Beam says if it failed."""
-    try:
-        with _quiet():
-            return _run_pipeline(options, job, num_tasks)
-    except Exception as error:
-        return error
-
-
-def _run_pipeline(options: Any, job: str, num_tasks: int) -> Exception | None:
-    """Does what `run` does; some of Beam's own errors are raised."""
-    import apache_beam as beam
-
-    pipeline = beam.Pipeline(options=options)
-    _ = (
-        pipeline
-        | beam.Create([num_tasks])
-        | beam.FlatMap(count_tasks)
-        | beam.Reshuffle()  # Else one worker had them all.
-        | beam.Map(task_folder.run, job)
-    )
-    standard = options.view_as(beam.options.pipeline_options.StandardOptions)
-    name = standard.runner or standard.DEFAULT_RUNNER
-    run = _run_here if name in standard.LOCAL_RUNNERS else _run_on_engine
-    state = run(pipeline)
-    is_done = state == beam.runners.runner.PipelineState.DONE
-    return None if is_done else RuntimeError(f"the job ended as {state}")
-
-
-def _run_here(pipeline: Any) -> str:
-    """Runs a pipeline on this machine and returns its state at the end."""
-    others = _list_descendants(os.getpid())
-    try:
-        return _wait_for(lambda: pipeline.run().wait_until_finish())
-    except Exception:
-        raise  # Beam has ended its workers.
-    except BaseException:
-        _start_no_more()
-        _kill_workers(others)
-        raise
-
-
-def _start_no_more() -> None:
-    """Holds, to the end of this process, the lock that Beam starts workers under."""
-    from apache_beam.runners.portability.fn_api_runner import worker_handlers
-
-    worker_handlers.SUBPROCESS_LOCK.acquire()
-
-
-def _kill_workers(spared: set[int]) -> None:
-    """Kills the processes below this one, but for some.
-
-    Those that are about to start would wait for this process for two minutes
-    before they saw that it is gone.
+    Raises:
+        FileExistsError: the folder holds other things.
+        RuntimeError: Beam failed, or the workers are not fit, or another
+            process has the folder.
+        Exception: whatever `function` raised, of the first task that failed as
+            often as the runner tries.
     """
-    seen = set(spared)
-    while found := _list_descendants(os.getpid()) - seen:
-        for pid in found:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        seen |= found
-        time.sleep(_POLL_SECONDS)
+    own = re.compile("[a-z]+-[0-9a-f]{16}")
+    what = "has jobs on Beam for this output"
+    with locks.own_folder(folder, own, "jobs of Beam", what):
+        for name in filter(own.fullmatch, files.list_names(folder)):
+            files.remove_folder(os.path.join(folder, name))
+        job = os.path.join(folder, f"{description}-{secrets.token_hex(8)}")
+        files.make_folder(job)
+        try:
+            num_tasks = task_folder.write_tasks(job, function, tasks, expected)
+            if num_tasks:
+                counts = f"{num_patches:,} patches in {num_tasks:,} tasks"
+                _logger.info("%s: %s on Beam.", description, counts)
+                _run_job(beam_options, job, num_tasks)
+            return task_folder.collect(job, num_tasks)
+        finally:
+            # What still runs of it finds no more task.
+            files.remove_folder(job)
 
 
-def _list_descendants(pid: int) -> set[int]:
-    """Returns the processes below one, as far as Linux tells."""
-    found = set()
-    for path in glob.glob(f"/proc/{pid}/task/*/children"):
-        with contextlib.suppress(OSError), open(path) as file:
-            found |= set(map(int, file.read().split()))
-    return found.union(*map(_list_descendants, found))
+def _run_job(beam_options: str, job: str, num_tasks: int) -> None:
+    """Runs a job to its end; why it failed is a file of its folder then."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, beam_options, job, str(num_tasks)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=None if "PCAM_TRACEBACK" in os.environ else subprocess.DEVNULL,
+        process_group=0,
+    ) as process:
+        process.wait()
 
 
-def _run_on_engine(pipeline: Any) -> str:
-    """Runs a pipeline and returns its state at the end; cancels it on a signal."""
-    result = pipeline.run()  # It may set signal handlers: the main thread only.
+def lead_job() -> None:
+    """Runs the job of the command line, and ends this process."""
+    beam_options, job, num_tasks = sys.argv[1:]
+    results: list[Any] = []
+    watch = threading.Thread(
+        target=_end_with_driver, args=[results], daemon=True
+    )
+    watch.start()
     try:
-        return _wait_for(result.wait_until_finish)
-    except BaseException:
+        import apache_beam as beam
+
+        pipeline = beam.Pipeline(options=parse_options(beam_options))
+        _ = (
+            pipeline
+            | beam.Create([int(num_tasks)])  # Not all numbers: jobs stay small.
+            | beam.FlatMap(lambda count: range(count))
+            | beam.Reshuffle()  # Else one worker had them all.
+            | beam.Map(task_folder.run_task, job)
+        )
+        results.append(pipeline.run())
+        state = results[0].wait_until_finish()
+        if state != beam.runners.runner.PipelineState.DONE:
+            raise RuntimeError(f"the job ended as {state}")
+    except Exception as error:
+        task_folder.write_failure(job, error)
+        logging.exception("%s failed", job)
+    os.killpg(0, signal.SIGKILL)  # Threads and workers may be left.
+
+
+def _end_with_driver(results: list[Any]) -> None:
+    """Cancels the job and kills this process and its group, once it is asked."""
+    os.read(0, 1)  # It returns when the driver closes its end of the pipe.
+    end = (0, signal.SIGKILL)
+    threading.Timer(_CANCEL_SECONDS, os.killpg, end).start()
+    for result in results:
         with contextlib.suppress(Exception):
             result.cancel()
-        raise
-
-
-def _wait_for(function: Callable[[], str]) -> str:
-    """Returns what a function does, called in a thread.
-
-    So a signal is raised here and not within Beam, which would then tidy up, and
-    wait for workers that the signal has ended.
-    """
-    done: concurrent.futures.Future[str] = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            done.set_result(function())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    # A thread of gRPC may take the signal, which does not wake this one.
-    while not concurrent.futures.wait([done], timeout=_POLL_SECONDS).done:
-        pass
-    return done.result()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what Beam and its local workers write to stderr.
-
-    They write tracebacks there, of errors that are told in one line later. After
-    an interruption its threads stay quiet: they run until the process ends.
-    """
-    if os.environ.get(_TRACEBACK_VARIABLE):
-        yield
-        return
-    logger = logging.getLogger("apache_beam")
-    before = logger.level, threading.excepthook
-    sys.stderr.flush()
-    kept = os.dup(_STDERR)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), _STDERR)
-        logger.setLevel(logging.CRITICAL + 1)
-        threading.excepthook = lambda _: None
-        yield
-    except Exception:
-        _unmute(*before)
-        raise
-    else:
-        _unmute(*before)
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, _STDERR)
-        os.close(kept)
-
-
-def _unmute(level: int, hook: Callable[[Any], None]) -> None:
-    logging.getLogger("apache_beam").setLevel(level)
-    threading.excepthook = hook
+    os.killpg(*end)

@@ -1,15 +1,11 @@
 """Which fold a patch goes to: grouped by slide, balanced by label. Pure."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from pcam_tfdata.system import name_arrays
 
 
-def group_patches(
-    ids: Sequence[str], slides: Sequence[str] | None
-) -> np.ndarray:
+def group_patches(ids: np.ndarray, slides: np.ndarray | None) -> np.ndarray:
     """Returns for each patch the name of the group that must share a fold.
 
     A group is a slide where slides are known, else an id. Slides that hold the
@@ -17,16 +13,15 @@ def group_patches(
     of name.
 
     Args:
-        ids: The id of each patch; see `name_arrays.to_array`.
-        slides: The slide of each patch, or None.
+        ids: bytes [num_patches].
+        slides: bytes [num_patches], or None.
 
     Returns:
         bytes [num_patches].
     """
-    ids = name_arrays.to_array(ids)
     if slides is None:
         return ids
-    names, slide = np.unique(name_arrays.to_array(slides), return_inverse=True)
+    names, slide = np.unique(slides, return_inverse=True)
     parent = list(range(len(names)))
 
     def root(slide: int) -> int:
@@ -45,19 +40,15 @@ def group_patches(
 
 
 def assign_folds(
-    groups: Sequence[str],
-    labels: Sequence[int],
-    *,
-    num_folds: int,
-    seed: int,
+    groups: np.ndarray, labels: np.ndarray, *, num_folds: int, seed: int
 ) -> np.ndarray:
     """Returns the fold of each patch: grouped, balanced by label.
 
     Depends on the contents alone, never on the order of the arguments.
 
     Args:
-        groups: The group of each patch; those of one share a fold.
-        labels: 0 or 1 for each patch.
+        groups: bytes [num_patches]; patches of one group share a fold.
+        labels: int [num_patches], 0 or 1.
         num_folds: How many folds.
         seed: Another seed gives other folds.
 
@@ -67,13 +58,12 @@ def assign_folds(
     Raises:
         ValueError: there are fewer groups than folds.
     """
-    names, group = np.unique(name_arrays.to_array(groups), return_inverse=True)
+    names, group = np.unique(groups, return_inverse=True)
     if len(names) < num_folds:
         raise ValueError(
             f"found {len(names)} groups of patches that must stay together,"
             f" expected at least --num_folds={num_folds}. Ask for fewer folds."
         )
-    labels = np.asarray(labels, np.int64)
     counts = np.bincount(2 * group + labels, minlength=2 * len(names))
     counts = counts.reshape(-1, 2)
     order = name_arrays.shuffle(names, seed)

@@ -1,16 +1,18 @@
 """Which id a patch gets: its source's name, or the hash of its pixels."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.conversion import write_shard
-from pcam_tfdata.records import sharding
+from pcam_tfdata.records import manifest, sharding
 from pcam_tfdata.sources import listing
-from pcam_tfdata.system import faults, name_arrays, workers
+from pcam_tfdata.system import faults, name_arrays
 
+MapTasks = Callable[..., list[Any]]  # Such as `workers.Workers.map`.
 _NUM_PROBES = 64
 _TASK_PATCHES = 1024
 
@@ -30,21 +32,85 @@ def names_are_hashes(
     return any(map(_has_hit, listings))
 
 
+def settle_ids(
+    map_tasks: MapTasks,
+    listings: Sequence[listing.Listing],
+    check_ids: str,
+    *,
+    has_faults: bool,
+    skips_bad: bool,
+) -> tuple[list[np.ndarray | None], list[faults.Fault]]:
+    """Returns the id of each patch, and the faults seen on the way.
+
+    Names that are hashes are checked when the pixels are read for writing. If
+    the job fails anyway and should name every fault, or if folds must be dealt
+    by the pixels or without the bad patches, all are read and hashed before.
+
+    Args:
+        map_tasks: What runs a function for many tasks.
+        listings: The patches.
+        check_ids: `auto`, `always` or `never`.
+        has_faults: Whether the source has faults already.
+        skips_bad: Whether bad patches are left out.
+
+    Returns:
+        For each listing ids as of `hash_all`, or None where nothing asks for
+        them before the pixels are written.
+    """
+    is_trusted = names_are_hashes(listings, check_ids)
+    if is_trusted and not has_faults and not skips_bad:
+        return [patches.names for patches in listings], []
+    is_dealt = any(patches.is_dealt for patches in listings)
+    if not is_trusted and not has_faults and not is_dealt:
+        return [None for _ in listings], []
+    hashes, bad = hash_all(map_tasks, listings, check_ids)
+    if any(
+        np.any((sha1 != patches.names) & (sha1 != b""))
+        for patches, sha1 in zip(listings, hashes, strict=True)
+    ):
+        _logger.info(
+            "Records have hashes for ids, and the source's names in %s.",
+            manifest.SIDECAR_FILE,
+        )
+    return [*hashes], bad
+
+
+def count_usable(
+    listings: Sequence[listing.Listing], ids: Sequence[np.ndarray | None]
+) -> int:
+    """Returns how many patches have an id, or will have one."""
+    return sum(
+        len(patches) if own is None else int(np.count_nonzero(own != b""))
+        for patches, own in zip(listings, ids, strict=True)
+    )
+
+
 def hash_all(
-    pool: workers.Pool, listings: Sequence[listing.Listing], check_ids: str
+    map_tasks: MapTasks,
+    listings: Sequence[listing.Listing],
+    check_ids: str,
 ) -> tuple[list[np.ndarray], list[faults.Fault]]:
     """Returns the SHA-1 of each patch's pixels, and the bad patches.
 
     With `auto` a name that is no hash is a fault as soon as another one is; if
     none is, a log line says so. With `always` any is a fault.
 
+    Args:
+        map_tasks: What runs a function for many tasks.
+        listings: The patches.
+        check_ids: `auto`, `always` or `never`.
+
     Returns:
         For each listing bytes [num_patches], hex; empty for a patch that cannot
         be used.
     """
-    parts = pool.map(
+    parts = map_tasks(
         write_shard.hash_patches,
-        (part for patches in listings for part in _cut(patches)),
+        (
+            patches.take(slice(start, start + _TASK_PATCHES))
+            for patches in listings
+            for start in range(0, len(patches), _TASK_PATCHES)
+        ),
         num_patches=sum(map(len, listings)),
         description="hash",
     )
@@ -54,8 +120,8 @@ def hash_all(
     ends = np.cumsum([len(patches) for patches in listings])
     by_listing = np.split(hashes, ends[:-1])
     if _must_match(listings, by_listing, check_ids):
-        for patches, found in zip(listings, by_listing, strict=True):
-            bad += _drop_mismatches(patches, found)
+        for patches, own_hashes in zip(listings, by_listing, strict=True):
+            bad += _drop_mismatches(patches, own_hashes)
     return by_listing, bad
 
 
@@ -71,26 +137,20 @@ def _has_hit(patches: listing.Listing) -> bool:
     return bool((hashes == probes.names).any())
 
 
-def _cut(patches: listing.Listing) -> Iterator[listing.Listing]:
-    for start in range(0, len(patches), _TASK_PATCHES):
-        yield patches.take(slice(start, start + _TASK_PATCHES))
-
-
 def _drop_mismatches(
     patches: listing.Listing, hashes: np.ndarray
 ) -> list[faults.Fault]:
     """Empties the hashes that are not the name; returns a fault for each."""
-    rows = np.flatnonzero((hashes != patches.names) & (hashes != b""))
-    found = [
-        faults.Fault(
-            patches.names[row].decode(),
-            write_shard.mismatch(patches, row, hashes[row].decode()),
-            write_shard.MISMATCHES,
+    bad = []
+    differs = (hashes != patches.names) & (hashes != b"")
+    for row in np.flatnonzero(differs).tolist():
+        reason = write_shard.describe_mismatch(
+            patches, row, hashes[row].decode()
         )
-        for row in rows
-    ]
-    hashes[rows] = b""
-    return found
+        name = patches.names[row].decode()
+        bad.append(faults.Fault(name, reason, write_shard.MISMATCHES))
+        hashes[row] = b""
+    return bad
 
 
 def _must_match(
@@ -109,8 +169,8 @@ def _must_match(
         "No id is the SHA-1 of its pixels, so that is not asked of any."
     )
     num_hashes = sum(
-        np.count_nonzero(name_arrays.are_hashes(name) & (found != b""))
-        for name, found in zip(names, hashes, strict=True)
+        np.count_nonzero(name_arrays.are_hashes(name) & (sha1 != b""))
+        for name, sha1 in zip(names, hashes, strict=True)
     )
     if num_hashes:
         _logger.warning(

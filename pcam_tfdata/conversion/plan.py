@@ -5,7 +5,6 @@ that one over ten million patches fits into memory.
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -15,8 +14,6 @@ from pcam_tfdata.conversion import folds, write_shard
 from pcam_tfdata.records import sharding, tfrecord
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import name_arrays
-
-_FINGERPRINT_DIGITS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +53,6 @@ class SplitPlan:
             )
 
 
-def fingerprint(splits: Sequence[SplitPlan]) -> str:
-    """Returns what the shards of all splits depend on, as a hash."""
-    digest = hashlib.sha256()
-    for split in splits:
-        for task in split.list_tasks(""):
-            digest.update(f"{task.path} {task.fingerprint()}\n".encode())
-    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
-
-
 def plan_splits(
     listings: Sequence[listing.Listing],
     ids: Sequence[np.ndarray | None],
@@ -79,10 +67,10 @@ def plan_splits(
     as it is, in its order.
 
     Args:
-        listings: Of the source, in any order where they are dealt.
+        listings: What the source has, in any order where they are dealt.
         ids: For each listing bytes [num_patches]: record ids, empty for patches
             that are left out; None where they are not known yet and all stay.
-        num_folds: Of each listing that is dealt.
+        num_folds: How many folds each listing that is dealt becomes.
         seed: Another one deals other folds.
         shard_bytes: Largest size of a shard.
 
@@ -92,9 +80,13 @@ def plan_splits(
     """
     splits = []
     for patches, patch_ids in zip(listings, ids, strict=True):
-        parts = {patches.split: _kept(patches, patch_ids)}
+        rows = np.arange(len(patches))
+        if patch_ids is not None:
+            rows = np.flatnonzero(patch_ids != b"")
+        parts = {patches.split: rows}
         if patches.is_dealt:
-            parts = _deal(patches, patch_ids, num_folds, seed)
+            assert patch_ids is not None  # Folds are dealt by them.
+            parts = _deal(patches, patch_ids, rows, num_folds, seed)
         size = tfrecord.layout(labeled=patches.labeled).record_bytes
         for name, rows in parts.items():
             num_shards = sharding.count_shards(
@@ -105,32 +97,27 @@ def plan_splits(
     return [split for split in splits if len(split.rows)]
 
 
-def _kept(patches: listing.Listing, ids: np.ndarray | None) -> np.ndarray:
-    if ids is None:
-        return np.arange(len(patches))
-    return np.flatnonzero(ids != b"")
-
-
 def _deal(
-    patches: listing.Listing, ids: np.ndarray, num_folds: int, seed: int
+    patches: listing.Listing,
+    ids: np.ndarray,
+    rows: np.ndarray,
+    num_folds: int,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     """Returns the rows of each fold, in order of id, then of name."""
-    rows = _kept(patches, ids)
     if not len(rows):
         raise ValueError(
             f"Split {patches.split}: found no patch that can be used, expected"
             " at least one. Mend the source."
         )
-    names, labels, slides = patches.names, patches.labels, patches.slides
     if len(rows) < len(patches):
-        ids, names, labels = ids[rows], names[rows], labels[rows]
-        slides = None if slides is None else slides[rows]
+        patches, ids = patches.take(rows), ids[rows]
     fold_of_row = folds.assign_folds(
-        folds.group_patches(ids, slides),
-        labels,
+        folds.group_patches(ids, patches.slides),
+        patches.labels,
         num_folds=num_folds,
         seed=seed,
     )
-    order = name_arrays.argsort(ids, names)
+    order = name_arrays.argsort(ids, patches.names)
     rows, fold_of_row = rows[order], fold_of_row[order]
     return {f"fold{n}": rows[fold_of_row == n] for n in range(num_folds)}

@@ -1,22 +1,33 @@
-"""The last steps of a conversion: describe what was written, and rename it."""
+"""Puts a finished folder of records into its place, which nothing else may have.
 
-import itertools
-import logging
+On a disk it is renamed. A bucket has no folders to rename, so files are copied,
+within the store: the manifest goes first and comes last, so that at no time a
+folder with a manifest holds anything but its records. What is to be there is noted
+before, so that a job that was killed at it can be run again:
+
+    OUTPUT.incomplete/replacing    names of the files, a line each
+"""
+
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
-import numpy as np
-
-from pcam_tfdata import schema
-from pcam_tfdata.conversion import journal, replacement
-from pcam_tfdata.records import manifest, sharding, tfrecord
+from pcam_tfdata.records import manifest, sharding
 from pcam_tfdata.runs import outputs
-from pcam_tfdata.system import csv_files, faults, files
+from pcam_tfdata.system import files, remote
 
+NOTE = "replacing"
 _OF_A_DISK = ("file", "local")  # What fsspec calls it.
 
-_logger = logging.getLogger(__name__)
+
+def locate_incomplete(output_dir: str) -> str:
+    """Returns the folder in which a conversion to an output works."""
+    return f"{output_dir}.incomplete"
+
+
+def locate_replaced(output_dir: str) -> str:
+    """Returns where records are moved for the time of their replacement."""
+    return f"{output_dir}.replaced"
 
 
 def check_output(output_dir: str, *, overwrite: bool) -> None:
@@ -30,24 +41,23 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
     """
     if files.is_remote(output_dir):
         _check_remote(output_dir)
-        _check_content(output_dir, overwrite=overwrite)
-        return
-    outputs.check_new(output_dir, "--output_dir")
-    _check_replaced(locate_replaced(output_dir))
-    if not os.path.exists(output_dir):
-        return
-    if not os.path.isdir(output_dir):
+    else:
+        _check_on_disk(output_dir)
+        if not os.path.exists(output_dir):
+            return
+    names = set(files.list_names(output_dir))
+    if manifest.MANIFEST_FILE in names and not overwrite:
         raise FileExistsError(
-            f"{output_dir}: found a file, expected a folder to be made there."
+            f"{output_dir}: found finished records. Pass --overwrite to replace"
+            " them, or choose another --output_dir."
+        )
+    foreign = sorted(names - _list_own(output_dir, names))
+    if foreign:
+        raise FileExistsError(
+            f"{output_dir}: found a folder with other files in it"
+            f" ({foreign[0]}), expected none, an empty one or finished records."
             " Choose another --output_dir."
         )
-    if os.path.ismount(output_dir) or os.path.samefile(output_dir, "."):
-        raise FileExistsError(
-            f"{output_dir}: found a mount point or the working folder, expected"
-            " a folder that can be renamed. Choose one inside it as"
-            " --output_dir."
-        )
-    _check_content(output_dir, overwrite=overwrite)
 
 
 def _check_remote(output_dir: str) -> None:
@@ -71,28 +81,25 @@ def _check_remote(output_dir: str) -> None:
         )
 
 
-def _check_content(output_dir: str, *, overwrite: bool) -> None:
-    content = set(files.list_names(output_dir))
-    if manifest.MANIFEST_FILE in content and not overwrite:
+def _check_on_disk(output_dir: str) -> None:
+    """Refuses what cannot be renamed over, or where something would be lost."""
+    outputs.check_new(output_dir, "--output_dir")
+    replaced = locate_replaced(output_dir)
+    if files.holds_others(replaced, _is_of_records):
         raise FileExistsError(
-            f"{output_dir}: found finished records. Pass --overwrite to replace"
-            " them, or choose another --output_dir."
+            f"{replaced}: found something other than records that were being"
+            " replaced, expected to remove them. Move it away, or choose another"
+            " --output_dir."
         )
-    foreign = sorted(content - _own_files(output_dir, content))
-    if foreign:
+    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
         raise FileExistsError(
-            f"{output_dir}: found a folder with other files in it"
-            f" ({foreign[0]}), expected none, an empty one or finished records."
+            f"{output_dir}: found a file, expected a folder to be made there."
             " Choose another --output_dir."
         )
-
-
-def _check_replaced(folder: str) -> None:
-    """Refuses what `_rename` would remove, unless a killed job left it."""
-    if files.holds_others(folder, _is_of_records):
+    if os.path.ismount(output_dir) or output_dir == os.path.realpath("."):
         raise FileExistsError(
-            f"{folder}: found something other than records that were being"
-            " replaced, expected to remove them. Move it away, or choose another"
+            f"{output_dir}: found a mount point or the working folder, expected"
+            " a folder that can be renamed. Choose one inside it as"
             " --output_dir."
         )
 
@@ -101,113 +108,37 @@ def _is_of_records(name: str) -> bool:
     return name in manifest.FILES or sharding.is_shard_name(name)
 
 
-def _own_files(output_dir: str, content: set[str]) -> set[str]:
-    """Returns which files of a folder a conversion wrote there."""
-    if manifest.MANIFEST_FILE not in content:
-        return replacement.list_unfinished(output_dir)
-    try:
-        made = manifest.read(output_dir)
-    except ValueError:
-        return set()  # What a damaged manifest names is anyone's guess.
-    return manifest.list_files(made)
-
-
-def describe_split(
-    name: str, *, labeled: bool, results: Sequence[journal.ShardResult]
-) -> manifest.Split:
-    """Returns what the manifest says of a split, from its written shards.
-
-    Raises:
-        ValueError: all of its patches were left out.
-    """
-    label_counts = sum(result.label_counts for result in results)
-    values, squares = sum(result.channel_sums for result in results)
-    num_records = int(label_counts.sum())
-    if not num_records:
-        raise ValueError(
-            f"Split {name}: found no patch that can be used, expected at least"
-            " one. Ask for fewer folds, or mend the source."
-        )
-    num_pixels = num_records * schema.PATCH_SIZE**2
-    mean = values / num_pixels
-    std = np.sqrt(squares / num_pixels - mean**2)
-    labels = (
-        (schema.NEGATIVE, schema.POSITIVE) if labeled else (schema.UNLABELED,)
-    )
-    return manifest.Split(
-        name=name,
-        labeled=labeled,
-        layout=tfrecord.layout(labeled=labeled),
-        shards=tuple(result.shard for result in results),
-        class_counts={str(n): int(label_counts[n]) for n in labels},
-        channel_mean=tuple(mean.tolist()),
-        channel_std=tuple(std.tolist()),
-    )
-
-
-def write_folder(
-    folder: str, made: manifest.Manifest, skipped: Sequence[faults.Fault]
-) -> manifest.Manifest:
-    """Joins the parts of the sidecar and writes all files but the shards.
-
-    Returns:
-        The manifest as it was written.
-    """
-    names = [shard.name for split in made.splits for shard in split.shards]
-    rows = itertools.count()
-    path = os.path.join(folder, manifest.SIDECAR_FILE)
-    with files.open_whole(path, newline="") as sidecar:
-        sidecar.write(",".join(manifest.SIDECAR_COLUMNS) + "\n")
-        for name in names:
-            part_path = os.path.join(folder, f"{name}.csv")
-            with files.open_file(
-                part_path, encoding="utf-8", newline=""
-            ) as part:
-                sidecar.writelines(_number_rows(part, rows))
-    path = os.path.join(folder, manifest.SKIPPED_FILE)
-    files.remove(path)  # One may be there, of a killed job that skipped some.
-    if skipped:
-        rows = [(fault.name, fault.reason) for fault in skipped]
-        csv_files.write_csv(path, ("name", "reason"), rows)
-    return manifest.write(folder, made)
-
-
-def _number_rows(lines: Iterable[str], numbers: Iterator[int]) -> Iterator[str]:
-    """Yields lines of CSV with a number before each row.
-
-    A quoted field may hold a line's end: a row starts where no quote is open.
-    """
-    is_quoted = False
-    for line in lines:
-        yield line if is_quoted else f"{next(numbers)},{line}"
-        is_quoted ^= line.count('"') % 2 == 1
+def _list_own(output_dir: str, names: set[str]) -> set[str]:
+    """Returns which files of a folder a conversion wrote, or was copying, there."""
+    if manifest.MANIFEST_FILE in names:
+        try:
+            return manifest.list_files(manifest.read(output_dir))
+        except ValueError:
+            return set()  # What a damaged manifest names is anyone's guess.
+    note = os.path.join(locate_incomplete(output_dir), NOTE)
+    if not files.is_remote(output_dir) or not files.is_file(note):
+        return set()
+    with files.open_file(note) as file:
+        return set(file.read().splitlines())
 
 
 def put_into_place(
-    folder: str, output_dir: str, made: manifest.Manifest
+    folder: str, output_dir: str, written: manifest.Manifest
 ) -> None:
     """Makes a finished folder the output, as `check_output` allowed.
 
-    On a disk it is renamed; a bucket cannot do that, so files are copied there,
-    see `replacement`.
+    Raises:
+        OSError: the disk or the store refuses. Run again.
     """
-    names = manifest.list_files(made)
+    names = manifest.list_files(written)
     if not files.is_file(os.path.join(folder, manifest.SKIPPED_FILE)):
         names.discard(manifest.SKIPPED_FILE)
     if files.is_remote(output_dir):
-        replacement.copy(folder, output_dir, names)
+        _copy_into_place(folder, output_dir, names)
         return
     # Last: until then, a killed job need not write a shard again.
-    journal.remove_others(folder, names)
-    _rename(folder, output_dir)
-
-
-def locate_replaced(output_dir: str) -> str:
-    """Returns where records are moved for the time of their replacement."""
-    return f"{output_dir}.replaced"
-
-
-def _rename(folder: str, output_dir: str) -> None:
+    for name in set(os.listdir(folder)) - names:
+        os.remove(os.path.join(folder, name))
     replaced = locate_replaced(output_dir)
     shutil.rmtree(replaced, ignore_errors=True)
     if os.path.isdir(output_dir):
@@ -219,3 +150,23 @@ def _rename(folder: str, output_dir: str) -> None:
             os.rename(replaced, output_dir)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _copy_into_place(folder: str, output_dir: str, names: set[str]) -> None:
+    """Copies files of a folder, which replace all that is at the output."""
+    before = set(files.list_names(output_dir))
+    note = "".join(f"{name}\n" for name in sorted(before | names))
+    files.write_text(os.path.join(locate_incomplete(output_dir), NOTE), note)
+    for name in [manifest.MANIFEST_FILE, *sorted(before - names)]:
+        files.remove(os.path.join(output_dir, name))
+    _copy(folder, output_dir, sorted(names - {manifest.MANIFEST_FILE}))
+    _copy(folder, output_dir, [manifest.MANIFEST_FILE])
+
+
+def _copy(folder: str, output_dir: str, names: Iterable[str]) -> None:
+    remote.copy_all(
+        [
+            (os.path.join(folder, name), os.path.join(output_dir, name))
+            for name in names
+        ]
+    )

@@ -7,7 +7,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from pcam_tfdata.system import faults, files, versions, workers
 
 MISMATCHES = "ids that are not the SHA-1 of their pixels"
 _BLOCK_PATCHES = 64
+_FINGERPRINT_DIGITS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +28,9 @@ class ShardTask:
     """A shard to write.
 
     Attributes:
-        path: Where to; its sidecar part goes to `path`.csv.
+        path: Where to write it; its sidecar part goes to `path`.csv.
         split: Name of the split.
-        patches: In the order of the records.
+        patches: What it holds, in the order of the records.
         ids: bytes [num_patches]: the SHA-1 that the pixels of each patch must
             have, in hex; None where any will do.
     """
@@ -39,7 +41,7 @@ class ShardTask:
     ids: np.ndarray | None
 
     def fingerprint(self) -> str:
-        """Returns what the shard depends on, as a hash."""
+        """Returns what the shard depends on, as a hash; it may look at files."""
         patches = self.patches
         bytes_read = patches.images.identify(are_hashed=self.ids is not None)
         digest = hashlib.sha256(
@@ -52,9 +54,9 @@ class ShardTask:
             patches.slides,
             patches.coordinates,
         ):
-            kind = "" if column is None else f"{column.dtype} {column.shape}"
-            digest.update(kind.encode())
-            digest.update(b"" if column is None else column.tobytes())
+            if column is not None:
+                digest.update(f"{column.dtype} {column.shape}".encode())
+                digest.update(column.tobytes())
         return digest.hexdigest()
 
 
@@ -62,6 +64,14 @@ class ShardTask:
 def _name_code() -> str:
     """Returns the versions of what decodes and writes."""
     return json.dumps(versions.of_conversion())
+
+
+def fingerprint_all(tasks: Iterable[ShardTask]) -> str:
+    """Returns what many shards depend on, as a hash; it may look at files."""
+    digest = hashlib.sha256()
+    for task in tasks:
+        digest.update(f"{task.path} {task.fingerprint()}\n".encode())
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def write_shard(task: ShardTask) -> journal.ShardResult:
@@ -73,12 +83,12 @@ def write_shard(task: ShardTask) -> journal.ShardResult:
         OSError: the disk is full, or a file cannot be read.
     """
     fingerprint = task.fingerprint()
-    finished = journal.read(task.path, fingerprint)
-    if finished is not None:
+    result = journal.read(task.path, fingerprint)
+    if result is None:
+        result = _write(task)
+        journal.write(task.path, fingerprint, result)
+    else:
         workers.count_done(len(task.patches))
-        return finished
-    result = _write(task)
-    journal.write(task.path, fingerprint, result)
     return result
 
 
@@ -91,28 +101,30 @@ def hash_patches(
         bytes [num_patches], hex; empty for a bad patch.
     """
     hashes = np.zeros(len(patches), f"S{schema.ID_BYTES}")
-    found = []
+    bad = []
     for row, pixels in enumerate(patches.images.read()):
         if pixels.image is None:
-            found.append(faults.Fault(_name(patches, row), pixels.reason))
+            bad.append(faults.Fault(_name(patches, row), pixels.reason))
         else:
             hashes[row] = schema.hash_pixels(pixels.image)
     workers.count_done(len(patches))
-    return hashes, found
+    return hashes, bad
 
 
-def mismatch(patches: listing.Listing, row: int, found: str) -> str:
+def describe_mismatch(patches: listing.Listing, row: int, sha1: str) -> str:
     """Returns the line that says that a name is not the hash of the pixels."""
     return (
-        f"{patches.images.locate(row)}: found pixels with SHA-1 {found},"
+        f"{patches.images.locate(row)}: found pixels with SHA-1 {sha1},"
         f" expected the id {_name(patches, row)}. Fetch the file again, or pass"
         " --check_ids=never for ids that are no hashes."
     )
 
 
 def _write(task: ShardTask) -> journal.ShardResult:
-    tally = _Tally()
-    found: list[faults.Fault] = []
+    digest = hashlib.sha256()
+    channel_sums = np.zeros((2, schema.NUM_CHANNELS), np.int64)
+    labels, num_contradictions = np.zeros(0, np.int8), 0
+    bad: list[faults.Fault] = []
     with (
         files.open_whole(
             task.path, "wb", is_shared=True, buffering=1 << 20
@@ -121,107 +133,93 @@ def _write(task: ShardTask) -> journal.ShardResult:
             f"{task.path}.csv", is_shared=True, newline=""
         ) as sidecar,
     ):
-        rows = csv.writer(sidecar, lineterminator="\n")
-        for block in _read_blocks(task, found):
-            labels = task.patches.labels[block.rows]
-            written = tfrecord.encode_block(
-                block.ids, block.images, labels, block.tumor_fractions
-            )
-            file.write(written)
-            tally.add(written, block, labels)
-            rows.writerows(_sidecar_rows(task, block))
-    shard = manifest.Shard(
-        name=os.path.basename(task.path),
-        num_records=int(tally.label_counts.sum()),
-        num_bytes=tally.num_bytes,
-        sha256=tally.digest.hexdigest(),
-    )
+        writer = csv.writer(sidecar, lineterminator="\n")
+        for block in _read_blocks(task, bad):
+            of_block = block.patches.labels
+            data = tfrecord.encode_block(
+                block.ids, block.images, of_block, block.tumor_fractions
+            ).data
+            file.write(data)
+            digest.update(data)
+            channel_sums += _sum_channels(block.images)
+            labels = np.append(labels, of_block)
+            num_contradictions += schema.find_contradictions(
+                of_block, block.tumor_fractions
+            ).sum()
+            writer.writerows(_list_sidecar_rows(task, block))
+        num_bytes = file.tell()
     return journal.ShardResult(
-        shard,
-        tally.label_counts,
-        tally.channel_sums,
-        tally.num_contradictions,
-        found,
+        manifest.Shard(
+            name=os.path.basename(task.path),
+            num_records=len(labels),
+            num_bytes=num_bytes,
+            sha256=digest.hexdigest(),
+        ),
+        # Index -1 is the last: patches without a label.
+        label_counts=np.bincount(labels % 3, minlength=3).tolist(),
+        channel_sums=channel_sums.tolist(),
+        num_contradictions=int(num_contradictions),
+        faults=bad,
     )
 
 
-class _Tally:
-    """What is summed up over the records of a shard."""
-
-    def __init__(self) -> None:
-        self.digest = hashlib.sha256()
-        self.num_bytes = 0
-        self.label_counts = np.zeros(3, np.int64)
-        self.channel_sums = np.zeros((2, schema.NUM_CHANNELS), np.int64)
-        self.num_contradictions = 0
-
-    def add(
-        self, written: np.ndarray, block: "_Block", labels: np.ndarray
-    ) -> None:
-        """Adds the records of a block."""
-        self.digest.update(written)
-        self.num_bytes += written.nbytes
-        self.label_counts += np.bincount(labels % 3, minlength=3)
-        self.channel_sums += _sum_channels(block.images)
-        contradicts = schema.find_contradictions(labels, block.tumor_fractions)
-        self.num_contradictions += int(contradicts.sum())
-
-
-@dataclasses.dataclass(frozen=True)
-class _Block:
-    """Patches that can be used.
+class _Block(NamedTuple):
+    """Patches that can be used: their part of the listing, and what was read.
 
     Attributes:
-        rows: int64 [num_patches], in the task's listing.
+        patches: A listing of them alone.
         ids: bytes [num_patches], hex.
         images: uint8 [num_patches, 96, 96, 3].
         tumor_fractions: float [num_patches].
     """
 
-    rows: np.ndarray
+    patches: listing.Listing
     ids: np.ndarray
     images: np.ndarray
     tumor_fractions: np.ndarray
 
 
-def _read_blocks(
-    task: ShardTask, found: list[faults.Fault]
-) -> Iterator[_Block]:
-    """Yields what can be used, 64 patches at a time; the next overwrites it."""
+def _read_blocks(task: ShardTask, bad: list[faults.Fault]) -> Iterator[_Block]:
+    """Yields what can be used, 64 patches at a time; the next overwrites it.
+
+    Args:
+        task: What to read.
+        bad: Faults of patches that cannot be used are added to it.
+    """
     images = np.empty((_BLOCK_PATCHES, *schema.IMAGE_SHAPE), np.uint8)
     pixels_of_row = enumerate(task.patches.images.read())
-    while some := list(itertools.islice(pixels_of_row, _BLOCK_PATCHES)):
-        kept = []
-        for row, pixels in some:
+    while block := list(itertools.islice(pixels_of_row, _BLOCK_PATCHES)):
+        kept: list[tuple[int, str, float]] = []
+        for row, pixels in block:
             reason, kind = pixels.reason, faults.UNREADABLE
             if pixels.image is not None:
                 patch_id = schema.hash_pixels(pixels.image)
                 reason, kind = _find_change(task, row, patch_id), MISMATCHES
+                images[len(kept)] = pixels.image
             if reason:
                 name = _name(task.patches, row)
-                found.append(faults.Fault(name, reason, kind))
-                continue
-            images[len(kept)] = pixels.image
-            kept.append((row, patch_id, pixels.tumor_fraction))
-        workers.count_done(len(some))
+                bad.append(faults.Fault(name, reason, kind))
+            else:
+                kept.append((row, patch_id, pixels.tumor_fraction))
+        workers.count_done(len(block))
         if kept:
             rows, ids, fractions = zip(*kept, strict=True)
             yield _Block(
-                np.array(rows),
+                task.patches.take(np.array(rows)),
                 np.array(ids, np.bytes_),
                 images[: len(kept)],
                 np.array(fractions),
             )
 
 
-def _find_change(task: ShardTask, row: int, found: str) -> str:
+def _find_change(task: ShardTask, row: int, sha1: str) -> str:
     """Returns what is wrong with the id of a patch; nothing if it is right."""
-    if task.ids is None or found == (expected := task.ids[row].decode()):
+    if task.ids is None or sha1 == (expected := task.ids[row].decode()):
         return ""
     if _name(task.patches, row) == expected:
-        return mismatch(task.patches, row, found)
+        return describe_mismatch(task.patches, row, sha1)
     return (
-        f"{task.patches.images.locate(row)}: found pixels with SHA-1 {found},"
+        f"{task.patches.images.locate(row)}: found pixels with SHA-1 {sha1},"
         f" expected {expected}, as when it was first read. Let nothing write"
         " there, and run again."
     )
@@ -231,18 +229,18 @@ def _name(patches: listing.Listing, row: int) -> str:
     return patches.names[row].decode()
 
 
-def _sidecar_rows(
+def _list_sidecar_rows(
     task: ShardTask, block: _Block
 ) -> Iterator[tuple[object, ...]]:
-    patches = task.patches.take(block.rows)
-    num_patches = len(block.rows)
+    """Yields `manifest.SIDECAR_COLUMNS` but for the row's number."""
+    patches, num_patches = block.patches, len(block.ids)
     slides, coordinates = [b""] * num_patches, [("", "")] * num_patches
     if patches.slides is not None:
         slides = patches.slides.tolist()
     if patches.coordinates is not None:
         coordinates = patches.coordinates.tolist()
     shard = os.path.basename(task.path)
-    for patch_id, label, slide, name, (x, y) in zip(
+    for patch_id, label, slide, name, xy in zip(
         block.ids.tolist(),
         patches.labels.tolist(),
         slides,
@@ -252,7 +250,7 @@ def _sidecar_rows(
     ):
         yield (
             task.split, shard, patch_id.decode(), label, slide.decode(),
-            name.decode(), x, y,
+            name.decode(), *xy,
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 
-from pcam_tfdata.beam import beam_pool
+from pcam_tfdata.beam import beam_job
 from pcam_tfdata.prediction import configuration, predict
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import versions
@@ -31,6 +31,7 @@ def predict_records(
         FileNotFoundError, ValueError, RuntimeError: as in `predict.predict`, or
             Beam refuses the flags, or fails.
     """
+    beam_job.parse_options(beam_options)
     configuration.check_output(options, stays_in_parts=True)
     options = dataclasses.replace(
         options,
@@ -43,24 +44,15 @@ def predict_records(
     # What is not there, or does not fit, is told at once.
     predict.describe_job(options, records)
     predict.list_rows(options, records)
-    folder = f"{options.output_csv}.beam"
-    expected = versions.of_prediction()
-    with beam_pool.BeamPool(folder, beam_options, expected) as pool:
-        pool.map(
-            predict.predict_range,
-            _list_tasks(options, len(shards)),
-            num_patches=sum(shard.num_records for shard in shards),
-            description="predict",
-        )
+    ends = [*range(0, len(shards), _SHARDS_PER_TASK), len(shards)]
+    spans = [f"{start}:{end}" for start, end in itertools.pairwise(ends)]
+    beam_job.map_tasks(
+        predict.predict_range,
+        [dataclasses.replace(options, shard_range=span) for span in spans],
+        num_patches=sum(shard.num_records for shard in shards),
+        description="predict",
+        folder=f"{options.output_csv}.beam",
+        beam_options=beam_options,
+        expected=versions.of_prediction(),
+    )
     return predict.merge(options)
-
-
-def _list_tasks(
-    options: configuration.PredictOptions, num_shards: int
-) -> list[configuration.PredictOptions]:
-    """Returns what to predict, for `predict.predict_range`."""
-    ends = [*range(0, num_shards, _SHARDS_PER_TASK), num_shards]
-    return [
-        dataclasses.replace(options, shard_range=f"{start}:{end}")
-        for start, end in itertools.pairwise(ends)
-    ]

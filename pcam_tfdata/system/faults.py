@@ -2,12 +2,17 @@
 
 import dataclasses
 import itertools
+import pickle
+import socket
 from collections.abc import Iterable, Sequence
 
 MAX_LISTED = 1_000
 UNREADABLE = "patches that cannot be read"
+# Classes of errors whose messages are written for the user.
+FOR_USERS = (ValueError, OSError, RuntimeError, ArithmeticError)
 _MAX_EXAMPLES = 3
 _MAX_SHOWN = 60
+_MAX_TEXT = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,3 +114,20 @@ def escape(text: str) -> str:
         else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def make_portable(error: Exception) -> Exception:
+    """Returns an error that another process can unpickle and tell the user.
+
+    One that cannot travel, or is not written for the user, becomes a
+    RuntimeError of one line that names its class and this machine.
+    """
+    if isinstance(error, FOR_USERS):
+        try:
+            pickle.loads(pickle.dumps(error))
+            return error
+        except Exception:  # Classes may be anyone's.
+            pass
+    text = " ".join(str(error).split())[:_MAX_TEXT]
+    reason = ": ".join(filter(None, (type(error).__name__, text)))
+    return RuntimeError(f"worker on {socket.gethostname()}: {reason}")

@@ -4,11 +4,15 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
 from typing import IO
 
+from pcam_tfdata.system import files
+
+LOCK = "lock"  # Name of the file in a folder that is locked whole.
 _POLL_SECONDS = 0.05
 # Far more often than a job that ends can remove a folder just before this one.
 _MOST_TRIES = 100
@@ -58,6 +62,44 @@ def hold(
             file.flush()
             yield
             return
+
+
+@contextlib.contextmanager
+def own_folder(
+    folder: str, own: re.Pattern[str], content: str, what: str
+) -> Iterator[None]:
+    """Takes a folder for this process alone, which is made if it is not there.
+
+    At the end it goes if it is empty. In a bucket nothing can be locked.
+
+    Args:
+        folder: Where.
+        own: What names in it may be, beside that of the lock.
+        content: What these are, for the error, as `jobs`.
+        what: What a holder does, for the error, as `is training there`.
+
+    Raises:
+        FileExistsError: the folder holds something else, or is none.
+        RuntimeError: another process holds it.
+    """
+    if files.holds_others(folder, lambda n: n == LOCK or own.fullmatch(n)):
+        raise FileExistsError(
+            f"{folder}: found something other than {content}, expected a folder"
+            " to make. Move it away, or choose another output."
+        )
+    if files.is_remote(folder):
+        yield
+        return
+    path = os.path.join(folder, LOCK)
+    with hold(path, what, "Wait for it, or choose another output."):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(
+                OSError
+            ):  # It holds something, or is gone.
+                os.remove(path)
+                os.rmdir(folder)
 
 
 def _open(path: str) -> IO:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import pathlib
+import socket
 from collections.abc import Iterable, Mapping
 
 import pcam_tfdata
@@ -16,17 +17,29 @@ def find(packages: Iterable[str]) -> dict[str, str]:
     return {name: _find(name) for name in (pcam_tfdata.__name__, *packages)}
 
 
-def list_differing(expected: Mapping[str, str]) -> dict[str, str | None]:
-    """Returns what is here instead of some versions; None for what is not."""
-    found = {}
+def check(expected: Mapping[str, str]) -> None:
+    """Refuses a worker whose packages are others than where a job was started.
+
+    Args:
+        expected: The version of each package, as `find` returns them.
+
+    Raises:
+        RuntimeError: one differs, or is not installed.
+    """
+    differing = {}
     for name, version in expected.items():
         try:
-            here = _find(name)
+            here = f"{name} {_find(name)}"
         except importlib.metadata.PackageNotFoundError:
-            here = None
-        if here != version:
-            found[name] = here
-    return found
+            here = f"no {name}"
+        if here != f"{name} {version}":
+            differing[here] = f"{name} {version}"
+    if differing:
+        raise RuntimeError(
+            f"worker on {socket.gethostname()}: found {', '.join(differing)},"
+            f" expected {', '.join(differing.values())}, as where the job was"
+            " started. Install the same versions there."
+        )
 
 
 def of_conversion() -> dict[str, str]:

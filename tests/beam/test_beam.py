@@ -15,11 +15,11 @@ import pytest
 import worker_tasks
 from conftest import enlarge, run_pcam, small_disk, write_patches
 
-from pcam_tfdata.beam import beam_pool
-from pcam_tfdata.conversion import convert, journal
+from pcam_tfdata.beam import beam_job
+from pcam_tfdata.conversion import convert, write_shard
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest, verify
-from pcam_tfdata.system import csv_files
+from pcam_tfdata.system import csv_files, locks
 
 pytestmark = pytest.mark.beam
 
@@ -128,15 +128,22 @@ def test_beam_writes_the_bytes_of_local(tree, tmp_path, change, more):
     assert verify.verify(str(tmp_path / "beam"), num_workers=1) == []
 
 
-def test_tasks_run_in_several_processes(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _see_worker_tasks(monkeypatch) -> None:
+    """Has Beam's workers find the functions of these tests."""
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(worker_tasks.__file__))
-    with beam_pool.BeamPool(str(tmp_path / "jobs"), PROCESSES, {}) as pool:
-        pids = pool.map(
-            worker_tasks.find_process,
-            range(10),
-            num_patches=10,
-            description="pids",
-        )
+
+
+def map_tasks(function, tasks, folder, options=PROCESSES):
+    tasks = list(tasks)
+    return beam_job.map_tasks(
+        function, tasks, num_patches=len(tasks), description="test",
+        folder=str(folder), beam_options=options, expected={},
+    )  # fmt: skip
+
+
+def test_tasks_run_in_several_processes(tmp_path):
+    pids = map_tasks(worker_tasks.find_process, range(10), tmp_path / "jobs")
     assert len(pids) == 10
     assert len(set(pids)) == 2
     assert os.getpid() not in pids
@@ -150,52 +157,28 @@ def test_folder_of_other_things_is_left_alone(tmp_path, is_folder):
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("x")
     with pytest.raises(FileExistsError, match="other than jobs of Beam"):
-        with beam_pool.BeamPool(str(place), PROCESSES, {}):
-            pass
+        map_tasks(len, [""], place)
     assert mine.read_text() == "x"
 
 
 def test_folder_on_a_disk_is_of_one_process_at_a_time(tmp_path):
-    folder = tmp_path / "jobs"
-    with beam_pool.BeamPool(str(folder), PROCESSES, {}):
-        job = folder / f"convert-{'0' * 16}"
-        job.mkdir()
+    job = tmp_path / "jobs" / f"convert-{'0' * 16}"
+    job.mkdir(parents=True)
+    with locks.hold(str(tmp_path / "jobs" / "lock"), "works", "Wait."):
         with pytest.raises(RuntimeError, match="has jobs on Beam for this"):
-            with beam_pool.BeamPool(str(folder), PROCESSES, {}):
-                pass
+            map_tasks(len, [], tmp_path / "jobs")
         assert job.is_dir()
-    with beam_pool.BeamPool(str(folder), PROCESSES, {}):
-        assert not job.exists()
+    assert map_tasks(len, [], tmp_path / "jobs") == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_no_task_is_no_job(tmp_path):
-    with beam_pool.BeamPool(str(tmp_path / "jobs"), PROCESSES, {}) as pool:
-        assert pool.map(len, [], num_patches=0, description="none") == []
 
 
 def test_bundle_that_fails_twice_and_then_succeeds(
     tree, tmp_path, local, monkeypatch
 ):
-    read, write, failed = tiff.read, journal.write, []
-
-    def read_or_fail(path):
-        # The driver looks at 64 patches before the first task.
-        if not failed and read_or_fail.num_calls > 100:
-            failed.append("in the middle of a shard")
-            raise OSError(5, "Input/output error", path)
-        read_or_fail.num_calls += 1
-        return read(path)
-
-    def write_or_fail(path, fingerprint, result):
-        if len(failed) == 1 and "fold1" in path:
-            failed.append("between a shard and its note")
-            raise OSError(28, "No space left on device", path)
-        write(path, fingerprint, result)
-
-    read_or_fail.num_calls = 0
-    monkeypatch.setattr(tiff, "read", read_or_fail)
-    monkeypatch.setattr(journal, "write", write_or_fail)
+    monkeypatch.setattr(
+        write_shard, "write_shard", worker_tasks.write_shard_at_last
+    )
+    monkeypatch.setenv(worker_tasks.FAILURES, str(tmp_path / "failures"))
     output_dir = tmp_path / "records"
     convert.convert(
         convert.ConvertOptions(
@@ -203,7 +186,7 @@ def test_bundle_that_fails_twice_and_then_succeeds(
             beam_options=RETRYING,
         )
     )  # fmt: skip
-    assert len(failed) == 2
+    assert len((tmp_path / "failures").read_text().splitlines()) == 2
     assert hash_all(output_dir) == local
     names = csv_files.read_csv(
         str(output_dir / "patches.csv"), ("source_name",)
@@ -429,7 +412,7 @@ def test_interrupted_job_goes_on(large_tree, tmp_path, large_local, number):
 # A second worker starts while the job tidies up because of a signal.
 SLOW_STARTS = """
 import subprocess, sys, time
-from pcam_tfdata import files
+from pcam_tfdata.system import files
 from pcam_tfdata.cli import main
 
 class SlowPopen(subprocess.Popen):

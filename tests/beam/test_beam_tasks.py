@@ -52,36 +52,39 @@ def job(tmp_path) -> str:
 
 
 def test_each_task_finds_its_own_argument(job):
-    assert task_folder.write(job, double, iter([5, 7, 9]), {}) == 3
+    assert task_folder.write_tasks(job, double, iter([5, 7, 9]), {}) == 3
     for number in (2, 0, 1):
-        task_folder.run(number, job)
-    assert task_folder.collect(job, 3, None) == [10, 14, 18]
+        task_folder.run_task(number, job)
+    assert task_folder.collect(job, 3) == [10, 14, 18]
 
 
 def test_task_that_is_done_is_not_done_again(job):
-    task_folder.write(job, fail, [5], {})
+    task_folder.write_tasks(job, fail, [5], {})
     path = pathlib.Path(job) / "result-0"
     path.write_bytes(pickle.dumps("done"))
-    task_folder.run(0, job)
-    assert task_folder.collect(job, 1, RuntimeError("late")) == ["done"]
+    task_folder.run_task(0, job)
+    task_folder.write_failure(job, RuntimeError("late"))
+    assert task_folder.collect(job, 1) == ["done"]
 
 
 def test_error_of_the_first_task_comes_to_the_driver(job):
-    task_folder.write(job, fail, [5, 7], {})
+    task_folder.write_tasks(job, fail, [5, 7], {})
     for number in (1, 0):
         with pytest.raises(OSError, match="disk"):
-            task_folder.run(number, job)
+            task_folder.run_task(number, job)
+    task_folder.write_failure(job, RuntimeError("Beam's"))
     with pytest.raises(OSError, match="disk 5") as told:
-        task_folder.collect(job, 2, RuntimeError("Beam's"))
+        task_folder.collect(job, 2)
     assert told.value.filename == "/disk/5"
 
 
 def test_error_that_cannot_travel_is_told_by_its_text(job):
-    task_folder.write(job, fail_oddly, [1], {})
+    task_folder.write_tasks(job, fail_oddly, [1], {})
     with pytest.raises(OddError):
-        task_folder.run(0, job)
+        task_folder.run_task(0, job)
+    task_folder.write_failure(job, RuntimeError("Beam's"))
     with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
-        task_folder.collect(job, 1, RuntimeError("Beam's"))
+        task_folder.collect(job, 1)
 
 
 @pytest.mark.parametrize(
@@ -90,15 +93,16 @@ def test_error_that_cannot_travel_is_told_by_its_text(job):
     ids=lambda error: type(error).__name__,
 )
 def test_error_that_is_not_for_the_user_is_told_in_one_line(job, error):
-    task_folder.write(job, raise_it, [error], {})
+    task_folder.write_tasks(job, raise_it, [error], {})
     with pytest.raises(type(error)):
-        task_folder.run(0, job)
+        task_folder.run_task(0, job)
     text = " ".join(str(error).split())
     expected = f"worker on {socket.gethostname()}: {type(error).__name__}" + (
         f": {text}" if text else ""
     )
+    task_folder.write_failure(job, RuntimeError("Beam's"))
     with pytest.raises(RuntimeError) as told:
-        task_folder.collect(job, 1, RuntimeError("Beam's"))
+        task_folder.collect(job, 1)
     assert str(told.value) == expected
 
 
@@ -111,30 +115,32 @@ def test_error_that_is_not_for_the_user_is_told_in_one_line(job, error):
     ids=["text", "no text"],
 )
 def test_task_that_nobody_did_is_told(job, failure, told):
-    task_folder.write(job, double, [1, 2], {})
-    task_folder.run(0, job)
+    task_folder.write_tasks(job, double, [1, 2], {})
+    task_folder.run_task(0, job)
+    task_folder.write_failure(job, failure)
     with pytest.raises(
         RuntimeError,
         match=rf"found 1 of 2 tasks undone \({told}\), .* --beam_options",
     ):
-        task_folder.collect(job, 2, failure)
+        task_folder.collect(job, 2)
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("no file tasks")])
-def test_job_that_another_one_stopped_is_told(tmp_path, error):
+def test_job_that_another_one_stopped_is_told(tmp_path):
     job = tmp_path / "job"
     job.mkdir()
-    task_folder.write(str(job), double, [1, 2], {})
-    task_folder.run(0, str(job))
+    task_folder.write_tasks(str(job), double, [1, 2], {})
+    task_folder.run_task(0, str(job))
     shutil.rmtree(job)
     with pytest.raises(RuntimeError, match=r"another one .* took them away"):
-        task_folder.collect(str(job), 2, error)
+        task_folder.collect(str(job), 2)
 
 
 def test_result_that_a_shared_disk_shows_late_is_waited_for(job, monkeypatch):
-    task_folder.write(job, double, [1], {})
-    monkeypatch.setattr(time, "sleep", lambda seconds: task_folder.run(0, job))
-    assert task_folder.collect(job, 1, None) == [2]
+    task_folder.write_tasks(job, double, [1], {})
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: task_folder.run_task(0, job)
+    )
+    assert task_folder.collect(job, 1) == [2]
 
 
 @pytest.mark.parametrize(
@@ -148,11 +154,11 @@ def test_result_that_a_shared_disk_shows_late_is_waited_for(job, monkeypatch):
 )
 def test_worker_of_other_versions_is_refused(job, package, found):
     expected = versions.find(["pillow"]) | {package: "0.1"}
-    task_folder.write(job, double, [1], expected)
+    task_folder.write_tasks(job, double, [1], expected)
     with pytest.raises(
         RuntimeError, match=rf"worker on .*: {found}.*Install the same"
     ):
-        task_folder.run(0, job)
+        task_folder.run_task(0, job)
 
 
 def test_missing_package_is_told_before_the_function_needs_it(
@@ -161,16 +167,16 @@ def test_missing_package_is_told_before_the_function_needs_it(
     (tmp_path / "needy.py").write_text("def work(_): pass")
     monkeypatch.syspath_prepend(tmp_path)
     work = importlib.import_module("needy").work
-    task_folder.write(job, work, [1], {"no-such": "0.1"})
+    task_folder.write_tasks(job, work, [1], {"no-such": "0.1"})
     monkeypatch.setitem(sys.modules, "needy", None)
     with pytest.raises(RuntimeError, match="found no no-such"):
-        task_folder.run(0, job)
+        task_folder.run_task(0, job)
 
 
 def test_versions_of_this_process_are_those_expected():
     for of_job in (versions.of_conversion(), versions.of_prediction()):
         assert len(of_job) == 4
-        assert versions.list_differing(of_job) == {}
+        versions.check(of_job)
 
 
 @pytest.fixture

@@ -171,7 +171,10 @@ def plan_of_bucket(url: str) -> tuple[str, list[str]]:
         listings, [None] * len(listings), num_folds=2, seed=0, shard_bytes=90000
     )
     tasks = [task for split in splits for task in split.list_tasks("")]
-    return plan.fingerprint(splits), [task.fingerprint() for task in tasks]
+    return (
+        write_shard.fingerprint_all(tasks),
+        [task.fingerprint() for task in tasks],
+    )
 
 
 def test_plan_of_a_bucket_takes_what_its_listing_tells(monkeypatch):

@@ -1,0 +1,82 @@
+"""The files beside the shards of a conversion: manifest, sidecar, skipped patches."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from pcam_tfdata import schema
+from pcam_tfdata.conversion import journal
+from pcam_tfdata.records import manifest, tfrecord
+from pcam_tfdata.system import csv_files, faults, files
+
+
+def describe_split(
+    name: str, *, labeled: bool, results: Sequence[journal.ShardResult]
+) -> manifest.Split:
+    """Returns what the manifest says of a split, from its written shards."""
+    label_counts = np.sum([result.label_counts for result in results], axis=0)
+    sums = np.sum([result.channel_sums for result in results], axis=0)
+    means = sums / (int(label_counts.sum()) * schema.PATCH_SIZE**2)
+    mean, mean_square = means
+    labels = (
+        (schema.NEGATIVE, schema.POSITIVE) if labeled else (schema.UNLABELED,)
+    )
+    return manifest.Split(
+        name=name,
+        labeled=labeled,
+        layout=tfrecord.layout(labeled=labeled),
+        shards=tuple(result.shard for result in results),
+        class_counts={str(label): int(label_counts[label]) for label in labels},
+        channel_mean=tuple(mean.tolist()),
+        channel_std=tuple(np.sqrt(mean_square - mean**2).tolist()),
+    )
+
+
+def write_files(
+    folder: str, content: manifest.Manifest, skipped: Sequence[faults.Fault]
+) -> manifest.Manifest:
+    """Joins the parts of the sidecar and writes all files but the shards.
+
+    Returns:
+        The manifest as it was written.
+    """
+    numbers = itertools.count()
+    path = os.path.join(folder, manifest.SIDECAR_FILE)
+    with files.open_whole(path, newline="") as sidecar:
+        sidecar.write(",".join(manifest.SIDECAR_COLUMNS) + "\n")
+        for split in content.splits:
+            for shard in split.shards:
+                part_path = os.path.join(folder, f"{shard.name}.csv")
+                with files.open_file(
+                    part_path, encoding="utf-8", newline=""
+                ) as part:
+                    sidecar.writelines(_number_rows(part, numbers))
+    path = os.path.join(folder, manifest.SKIPPED_FILE)
+    files.remove(path)  # One may be there, of a killed job that skipped some.
+    if skipped:
+        rows = [(fault.name, fault.reason) for fault in skipped]
+        csv_files.write_csv(path, ("name", "reason"), rows)
+    return manifest.write(folder, content)
+
+
+def read_skipped(records_dirs: Iterable[str]) -> list[faults.Fault]:
+    """Returns what finished records folders say of patches left out."""
+    paths = [os.path.join(d, manifest.SKIPPED_FILE) for d in records_dirs]
+    return [
+        faults.Fault(name, reason)
+        for path in filter(files.is_file, paths)
+        for name, reason in csv_files.read_csv(path, ("name", "reason"))
+    ]
+
+
+def _number_rows(lines: Iterable[str], numbers: Iterator[int]) -> Iterator[str]:
+    """Yields lines of CSV with a number before each row.
+
+    A quoted field may hold a line's end: a row starts where no quote is open.
+    """
+    is_quoted = False
+    for line in lines:
+        yield line if is_quoted else f"{next(numbers)},{line}"
+        is_quoted ^= line.count('"') % 2 == 1
