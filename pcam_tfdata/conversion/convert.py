@@ -18,9 +18,9 @@ from pcam_tfdata.beam import beam_job
 from pcam_tfdata.conversion import (
     contradictions,
     describe_folder,
-    duplicates,
     identity,
     journal,
+    leaks,
     plan,
     publish,
     workspace,
@@ -165,7 +165,7 @@ def _fill(
         _logger.warning("%s patches skipped.", f"{faults.count(skipped):,}")
     content = _describe(splits, results, options)
     written = describe_folder.write_files(folder, content, skipped)
-    for line in duplicates.describe(folder):
+    for line in leaks.describe_copies(folder):
         _logger.warning("Warning: %s", line)
     if any(s.patches.is_dealt and s.patches.slides is None for s in splits):
         _logger.warning(
@@ -258,15 +258,17 @@ def _describe(
 ) -> manifest.Manifest:
     """Returns the manifest; judges labels by the masks."""
     rest = iter(results)
-    shards = [list(itertools.islice(rest, s.num_shards)) for s in splits]
+    described, counts = [], {}
+    for split in splits:
+        shards = list(itertools.islice(rest, split.num_shards))
+        described.append(
+            describe_folder.describe_split(
+                split.name, labeled=split.patches.labeled, results=shards
+            )
+        )
+        counts[split.name] = sum(shard.num_contradictions for shard in shards)
     contradictions.judge(
-        {
-            split.name: sum(result.num_contradictions for result in of_split)
-            for split, of_split in zip(splits, shards, strict=True)
-        },
-        "the masks",
-        options.input_dir,
-        options.on_label_mismatch,
+        counts, "the masks", options.input_dir, options.on_label_mismatch
     )
     lasting = {  # What shapes the data, without any path.
         "source": options.source,
@@ -280,10 +282,6 @@ def _describe(
         "check_ids": options.check_ids,
         "on_bad_patch": options.on_bad_patch,
     }
-    described = tuple(
-        describe_folder.describe_split(
-            split.name, labeled=split.patches.labeled, results=of_split
-        )
-        for split, of_split in zip(splits, shards, strict=True)
+    return manifest.Manifest(
+        tuple(described), lasting, versions.of_conversion()
     )
-    return manifest.Manifest(described, lasting, versions.of_conversion())

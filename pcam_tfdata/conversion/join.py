@@ -5,23 +5,20 @@ themselves are joined shard by shard, so memory holds some rows, and at the end
 eight bytes of each patch's id.
 """
 
-import dataclasses
 import logging
 import os
 import shutil
 from collections.abc import Sequence
 
-import numpy as np
-import pandas
-
 from pcam_tfdata.conversion import (
     describe_folder,
-    duplicates,
+    leaks,
+    merged_manifest,
     publish,
     workspace,
 )
-from pcam_tfdata.records import manifest, records_folder, sharding
-from pcam_tfdata.system import csv_files, files, versions
+from pcam_tfdata.records import manifest, records_folder
+from pcam_tfdata.system import csv_files, files
 
 _logger = logging.getLogger(__name__)
 
@@ -55,8 +52,8 @@ def join(
     output_dir = files.resolve(output_dir)
     _check_paths(records_dirs, output_dir)
     parts = _open_parts(records_dirs)
-    content, new_names = _merge_manifests(parts)
-    warnings = _describe_split_slides(parts)
+    content, new_names = merged_manifest.merge(parts)
+    warnings = leaks.describe_split_slides(parts)
     if warnings:
         content.options["grouped_by_slide"] = False
     publish.check_output(output_dir, overwrite=overwrite)
@@ -70,7 +67,7 @@ def join(
         content = describe_folder.write_files(
             space.records_dir, content, skipped
         )
-        warnings += duplicates.describe(space.records_dir)
+        warnings += leaks.describe_copies(space.records_dir)
         publish.put_into_place(space.records_dir, output_dir, content)
     if skipped:  # A row may stand for many patches.
         warnings.append(
@@ -130,90 +127,6 @@ def _open_parts(
         for shard in part.list_shards():
             shard.check()
     return list(parts.values())
-
-
-def _merge_manifests(
-    parts: Sequence[records_folder.RecordsFolder],
-) -> tuple[manifest.Manifest, list[dict[str, str]]]:
-    """Returns what the parts are together, and new names of each one's shards."""
-    pieces: dict[str, list[tuple[int, manifest.Split]]] = {}
-    for number, part in enumerate(parts):
-        for split in part.content.splits:
-            pieces.setdefault(split.name, []).append((number, split))
-    splits = []
-    new_names: list[dict[str, str]] = [{} for _ in parts]
-    for name, same in pieces.items():
-        num_shards = sum(len(split.shards) for _, split in same)
-        shards: list[manifest.Shard] = []
-        for number, split in same:
-            for shard in split.shards:
-                new = sharding.shard_name(name, len(shards), num_shards)
-                new_names[number][shard.name] = new
-                shards.append(dataclasses.replace(shard, name=new))
-        splits.append(_merge_splits([split for _, split in same], shards))
-    first, *others = (part.content.options for part in parts)
-    options = {
-        name: value
-        for name, value in first.items()
-        if all(other.get(name) == value for other in others)
-    }
-    options["manifest_sha256_of_parts"] = [p.manifest_sha256 for p in parts]
-    content = manifest.Manifest(
-        tuple(splits), options, versions.of_conversion()
-    )
-    return content, new_names
-
-
-def _merge_splits(
-    splits: Sequence[manifest.Split], shards: Sequence[manifest.Shard]
-) -> manifest.Split:
-    """Returns the description of splits of the same name as one."""
-    first = splits[0]
-    if len({split.labeled for split in splits}) > 1:
-        raise ValueError(
-            f"Split {first.name}: found it with labels in some parts and"
-            " without in others, expected the same in all. Leave those without"
-            " out, and predict them by themselves."
-        )
-    weight = np.array([split.num_records for split in splits], float)[:, None]
-    weight /= weight.sum()
-    mean = np.array([split.channel_mean for split in splits])
-    squares = np.square([split.channel_std for split in splits]) + mean**2
-    whole_mean = (weight * mean).sum(0)
-    variance = (weight * squares).sum(0) - whole_mean**2
-    whole_std = np.sqrt(np.maximum(variance, 0))  # Rounding may leave less.
-    return dataclasses.replace(
-        first,
-        shards=tuple(shards),
-        class_counts={
-            label: sum(split.class_counts[label] for split in splits)
-            for label in first.class_counts
-        },
-        channel_mean=tuple(whole_mean.tolist()),
-        channel_std=tuple(whole_std.tolist()),
-    )
-
-
-def _describe_split_slides(
-    parts: Sequence[records_folder.RecordsFolder],
-) -> list[str]:
-    """Returns a line on slides that are in several splits, if there are any."""
-    pairs = pandas.concat(
-        block.drop_duplicates()
-        for part in parts
-        for block in part.iterate_sidecar(["slide", "split"])
-    ).drop_duplicates()
-    pairs = pairs[pairs["slide"] != ""]
-    several = pairs[pairs["slide"].duplicated(keep=False)]
-    if several.empty:
-        return []
-    slide = several["slide"].iloc[0]
-    splits = sorted(several["split"][several["slide"] == slide])
-    return [
-        f"{several['slide'].nunique():,} slides are in several splits, as"
-        f" {slide} in {', '.join(splits)}: validation will be optimistic."
-        " Convert the parts that share slides as one."
-    ]
 
 
 def _add_part(

@@ -63,12 +63,10 @@ def read(path: str, fingerprint: str) -> ShardResult | None:
     try:
         with files.open_file(f"{path}{ENDING}", encoding="utf-8") as file:
             content = json.load(file)
-        result = ShardResult(**content["result"])
-        result = dataclasses.replace(
-            result,
-            shard=manifest.Shard(**content["result"]["shard"]),
-            faults=[faults.Fault(**f) for f in content["result"]["faults"]],
-        )
+        noted = content["result"]
+        shard = manifest.Shard(**noted.pop("shard"))
+        bad = [faults.Fault(**fault) for fault in noted.pop("faults")]
+        result = ShardResult(shard=shard, faults=bad, **noted)
         is_sound = (
             content["fingerprint"] == fingerprint
             and manifest.hash_file(path) == result.shard.sha256

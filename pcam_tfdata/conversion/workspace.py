@@ -77,18 +77,15 @@ class Workspace:
 
     def remove_all(self) -> None:
         """Removes the folders of a conversion."""
-        for name in filter(_FOLDERS.fullmatch, self._list_names()):
+        for name in filter(_FOLDERS.fullmatch, files.list_names(self._folder)):
             files.remove_folder(os.path.join(self._folder, name))
 
     def _list_records(self) -> list[str]:
         return [
             os.path.join(self._folder, name)
-            for name in self._list_names()
+            for name in files.list_names(self._folder)
             if name.startswith(_RECORDS)
         ]
-
-    def _list_names(self) -> list[str]:
-        return files.list_names(self._folder)
 
 
 def refuse_unfinished(output_dir: str) -> None:

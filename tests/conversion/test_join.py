@@ -17,7 +17,7 @@ from conftest import (
     write_patches,
 )
 
-from pcam_tfdata.conversion import convert, join, journal
+from pcam_tfdata.conversion import convert, join, journal, merged_manifest
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import manifest, records_folder, tfrecord, verify
 from pcam_tfdata.system import csv_files
@@ -374,7 +374,7 @@ def test_blank_parts_have_a_deviation_of_none():
             )
             for count in (3, 7, 11)
         ]  # fmt: skip
-        whole = join._merge_splits(splits, [])
+        whole = merged_manifest.merge_splits(splits, [])
         assert whole.channel_std == pytest.approx((0, 0, 0), abs=1e-5)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from conftest import make_clouds, run_pcam, write_kaggle_tree
 
-from pcam_tfdata.conversion import replacement
+from pcam_tfdata.conversion import publish
 from pcam_tfdata.records import manifest
 from pcam_tfdata.system import csv_files, files, remote
 
@@ -323,7 +323,7 @@ def test_job_killed_while_it_copies_is_run_again(
 
     monkeypatch.setattr(remote, "copy_all", copy_some)
     with pytest.raises(KeyboardInterrupt):
-        replacement.copy(folder, output_dir, local)
+        publish._copy_into_place(folder, output_dir, set(local))
     assert manifest.MANIFEST_FILE not in files.list_names(output_dir)
     result = convert(source, output_dir)
     assert result.returncode == 0, result.stderr
@@ -356,7 +356,7 @@ def start_and_stop(source, output_dir) -> subprocess.Popen:
     def has_tasks() -> bool:
         assert process.poll() is None, process.communicate()
         jobs = set(files.list_names(folder)) - before
-        return any(files.is_file(f"{folder}/{job}/function") for job in jobs)
+        return any(files.is_file(f"{folder}/{job}/task-0") for job in jobs)
 
     wait_until(has_tasks)
     os.killpg(process.pid, signal.SIGSTOP)

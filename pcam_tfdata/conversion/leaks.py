@@ -1,9 +1,13 @@
-"""Patches of equal pixels, which have equal ids, in a records folder."""
+"""What makes scores optimistic: pixels or slides on both sides of a split.
+
+Patches of equal pixels have equal ids.
+"""
 
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import pandas
 
 from pcam_tfdata.records import records_folder
 
@@ -13,7 +17,7 @@ _FOLDS = "train"
 _KEY_DIGITS = 16
 
 
-def describe(records_dir: str) -> list[str]:
+def describe_copies(records_dir: str) -> list[str]:
     """Returns a line for each two parts of the data that share pixels.
 
     The folds are one part. Copies within a part are one line too, and one says
@@ -42,6 +46,28 @@ def describe(records_dir: str) -> list[str]:
                 " too."
             )
     return lines
+
+
+def describe_split_slides(
+    parts: Sequence[records_folder.RecordsFolder],
+) -> list[str]:
+    """Returns a line on slides that are in several splits, if there are any."""
+    pairs = pandas.concat(
+        block.drop_duplicates()
+        for part in parts
+        for block in part.iterate_sidecar(["slide", "split"])
+    ).drop_duplicates()
+    pairs = pairs[pairs["slide"] != ""]
+    several = pairs[pairs["slide"].duplicated(keep=False)]
+    if several.empty:
+        return []
+    slide = several["slide"].iloc[0]
+    splits = sorted(several["split"][several["slide"] == slide])
+    return [
+        f"{several['slide'].nunique():,} slides are in several splits, as"
+        f" {slide} in {', '.join(splits)}: validation will be optimistic."
+        " Convert the parts that share slides as one."
+    ]
 
 
 def _count_shared(folds: Sequence[np.ndarray]) -> int:
