@@ -124,7 +124,7 @@ def _run_job(beam_options: str, job: str, num_tasks: int) -> None:
         [sys.executable, "-c", _PROGRAM, beam_options, job, str(num_tasks)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=None if "PCAM_TRACEBACK" in os.environ else subprocess.DEVNULL,
+        stderr=None if os.getenv("PCAM_TRACEBACK") else subprocess.DEVNULL,
         process_group=0,
     ) as process:
         process.wait()

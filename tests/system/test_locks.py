@@ -1,6 +1,7 @@
 """Locks, in folders that come and go."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from pcam_tfdata.system import locks
 
+OWN = re.compile(r"job\d")
 # Each holds it, and removes it and its folder as a job does that is done.
 COME_AND_GO = """
 import os, sys
@@ -61,3 +63,25 @@ def test_folder_that_cannot_be_made_is_an_error(tmp_path):
         with locks.hold(str(link / "folder" / "lock"), "is here", "Wait."):
             pass
     assert os.listdir(tmp_path) == ["link"]
+
+
+def test_folder_of_ones_own_goes_when_it_is_empty(tmp_path):
+    folder = tmp_path / "jobs"
+    for name in ("job1", None):
+        with locks.own_folder(str(folder), OWN, "jobs", "is here"):
+            with pytest.raises(RuntimeError, match="is here, expected nobody"):
+                with locks.own_folder(str(folder), OWN, "jobs", "is here"):
+                    pass
+            if name:
+                (folder / name).touch()
+            else:
+                (folder / "job1").unlink()
+        assert folder.exists() == bool(name)
+
+
+def test_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="something other than jobs"):
+        with locks.own_folder(str(tmp_path), OWN, "jobs", "is here"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
