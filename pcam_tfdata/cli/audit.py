@@ -26,9 +26,7 @@ flags.DEFINE_string("output_dir", None, "Where files go. Default: none.")
 _FAIL_ON = flags.DEFINE_enum(
     "fail_on", _NEVER, (_NEVER, _LEAKS), "What makes the command exit with 1."
 )
-_NUM_WORKERS = flags.DEFINE_integer(
-    "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
-)
+flag_groups.define_num_workers()
 
 
 def run() -> int:
@@ -42,7 +40,7 @@ def run() -> int:
     table, report = job.audit_folders(
         flag_groups.value("records_dir"),
         [os.path.expanduser(folder) for folder in _OTHERS.value],
-        num_workers=_NUM_WORKERS.value,
+        num_workers=flag_groups.value("num_workers"),
     )
     if output_dir:
         from pcam_tfdata.audit import picture_page

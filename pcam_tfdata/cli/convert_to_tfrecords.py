@@ -43,9 +43,7 @@ flags.DEFINE_list(
     ["0", "1"],
     "Of --source=folder: the folders of label 0 and of label 1.",
 )
-flags.DEFINE_integer(
-    "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
-)
+flag_groups.define_num_workers()
 flags.DEFINE_float(
     "shard_megabytes",
     256,
@@ -62,9 +60,7 @@ flags.DEFINE_enum(
     "What to do where more than 5 labels contradict the masks or the meta file"
     " of hdf5; warn keeps them.",
 )
-flags.DEFINE_bool(
-    "overwrite", False, "Replace a finished output, drop an unfinished one."
-)
+flag_groups.define_overwrite()
 flag_groups.define_runner(
     "Where shards are written: by processes here, or on Apache Beam; the bytes"
     " are the same. See docs/beam.md."

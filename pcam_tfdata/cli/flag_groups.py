@@ -32,6 +32,20 @@ def define_input() -> None:
     )
 
 
+def define_num_workers() -> None:
+    """Defines --num_workers of the command that calls this."""
+    flags.DEFINE_integer(
+        "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
+    )
+
+
+def define_overwrite() -> None:
+    """Defines --overwrite of a command that makes a records folder."""
+    flags.DEFINE_bool(
+        "overwrite", False, "Replace a finished output, drop an unfinished one."
+    )
+
+
 def define_checks(skipping: str) -> None:
     """Defines what the files of a source must be, and what becomes of others.
 

@@ -14,7 +14,7 @@ _NUM_PATCHES = 24
 
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string("output_dir", None, "Where the files go.")
-_SEED = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "seed", 0, "Another seed draws other patches.", lower_bound=0
 )
 
@@ -29,7 +29,9 @@ def run() -> None:
     output_dir = flag_groups.value("output_dir")
     flag_groups.check_output(output_dir)
     summary = overview.summarize(records_dir)
-    sample = overview.sample_patches(records_dir, _NUM_PATCHES, _SEED.value)
+    sample = overview.sample_patches(
+        records_dir, _NUM_PATCHES, flag_groups.value("seed")
+    )
     overview.write_summary(output_dir, summary)
     plots.plot_label_histogram(summary, os.path.join(output_dir, "labels.png"))
     plots.plot_patches(

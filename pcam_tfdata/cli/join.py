@@ -14,9 +14,7 @@ flags.DEFINE_list(
     "records_dirs", None, "Records folders, in the order of their patches."
 )
 flags.DEFINE_string("output_dir", None, "Records folder to make.")
-flags.DEFINE_bool(
-    "overwrite", False, "Replace a finished output, drop an unfinished one."
-)
+flag_groups.define_overwrite()
 
 
 def run() -> None:

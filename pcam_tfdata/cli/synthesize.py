@@ -12,31 +12,22 @@ from pcam_tfdata.synthetic import kaggle_folder
 REQUIRED_FLAGS = ("output_dir",)
 
 flags.DEFINE_string("output_dir", None, "Folder to make, in Kaggle's layout.")
-_NUM_TRAIN = flags.DEFINE_integer(
-    "num_train", 4096, "Labelled patches.", lower_bound=1
-)
-_NUM_TEST = flags.DEFINE_integer(
-    "num_test", 1024, "Unlabelled patches.", lower_bound=0
-)
-_SEED = flags.DEFINE_integer(
-    "seed", 0, "Another seed, other patches.", lower_bound=0
-)
-_NUM_WORKERS = flags.DEFINE_integer(
-    "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
-)
+flags.DEFINE_integer("num_train", 4096, "Labelled patches.", lower_bound=1)
+flags.DEFINE_integer("num_test", 1024, "Unlabelled patches.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Another seed, other patches.", lower_bound=0)
+flag_groups.define_num_workers()
 
 
 def run() -> None:
     """Writes the folder that the flags ask for."""
     output_dir = flag_groups.value("output_dir")
+    num_train = flag_groups.value("num_train")
+    num_test = flag_groups.value("num_test")
     kaggle_folder.write_kaggle_tree(
         output_dir,
-        num_train=_NUM_TRAIN.value,
-        num_test=_NUM_TEST.value,
-        seed=_SEED.value,
-        num_workers=_NUM_WORKERS.value,
+        num_train=num_train,
+        num_test=num_test,
+        seed=flag_groups.value("seed"),
+        num_workers=flag_groups.value("num_workers"),
     )
-    print(
-        f"{flag_groups.value('output_dir')}: {_NUM_TRAIN.value:,} train and"
-        f" {_NUM_TEST.value:,} test patches."
-    )
+    print(f"{output_dir}: {num_train:,} train and {num_test:,} test patches.")

@@ -1,17 +1,15 @@
 """What the machine has to spare of its main memory."""
 
 import os
+import pathlib
+import re
 
 _CGROUP_DIR = "/sys/fs/cgroup"
-# Limit, use, and the keys in memory.stat of what the kernel can drop: pages of
-# files, such as mapped shards.
+# Of both kinds of control groups: limit, use, and the prefix in memory.stat of what
+# the kernel can drop: pages of files, such as mapped shards.
 _CGROUP_FILES = (
-    ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    (
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        ("total_inactive_file", "total_active_file"),
-    ),
+    ("memory.max", "memory.current", ""),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
 
 
@@ -21,18 +19,27 @@ def free_memory() -> int | None:
     What the kernel calls available, or less where a control group of this
     process has a limit. None where neither is known (macOS).
     """
-    known = [_available(), *map(_free_in_group, _groups())]
-    return min((found for found in known if found is not None), default=None)
+    known = [
+        1024 * int(kilobytes)
+        for kilobytes in re.findall(
+            r"^MemAvailable: +(\d+)", _read("/proc/meminfo"), re.MULTILINE
+        )
+    ]
+    for folder in _groups():
+        for limit_file, use_file, prefix in _CGROUP_FILES:
+            limit = _read(os.path.join(folder, limit_file)).strip()
+            use = _read(os.path.join(folder, use_file)).strip()
+            if limit.isdigit() and use.isdigit():
+                droppable = re.findall(
+                    rf"^{prefix}(?:in)?active_file (\d+)",
+                    _read(os.path.join(folder, "memory.stat")),
+                    re.MULTILINE,
+                )
+                known.append(int(limit) - int(use) + sum(map(int, droppable)))
+    return min(known, default=None)
 
 
-def _available() -> int | None:
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _groups() -> list[str]:
+def _groups() -> set[str]:
     """Returns the folders of this process's control groups, and their parents.
 
     In a container its own group is often the root of what it sees.
@@ -40,30 +47,15 @@ def _groups() -> list[str]:
     folders = {_CGROUP_DIR, os.path.join(_CGROUP_DIR, "memory")}
     for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        top = os.path.join(_CGROUP_DIR, controllers)
-        while path not in ("/", ""):
-            folders.add(top + path)
-            path = os.path.dirname(path)
-    return sorted(folders)
-
-
-def _free_in_group(folder: str) -> int | None:
-    for limit_file, use_file, keys in _CGROUP_FILES:
-        limit = _read(os.path.join(folder, limit_file)).strip()
-        use = _read(os.path.join(folder, use_file)).strip()
-        if limit.isdigit() and use.isdigit():
-            stat = _read(os.path.join(folder, "memory.stat"))
-            pairs = dict(line.split(" ", 1) for line in stat.splitlines())
-            droppable = sum(int(pairs.get(key, 0)) for key in keys)
-            return int(limit) - int(use) + droppable
-    return None
+        if controllers in ("", "memory"):
+            top = os.path.join(_CGROUP_DIR, controllers)
+            group = pathlib.PurePosixPath(path.lstrip("/"))
+            folders |= {os.path.join(top, g) for g in (group, *group.parents)}
+    return folders
 
 
 def _read(path: str) -> str:
     try:
-        with open(path, errors="surrogateescape") as file:
-            return file.read()
+        return pathlib.Path(path).read_text(errors="surrogateescape")
     except OSError:
         return ""
