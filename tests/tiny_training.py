@@ -49,9 +49,9 @@ def prepare(notes: str) -> None:
         images.write(b"".join(hashes))
 
     class Listening(replica_step.Trainer):
-        def __init__(self, distribution, build, recipe, fill):
+        def __init__(self, distribution, network, optimizer, recipe, *given):
             recipe = dataclasses.replace(recipe, precision="float64")
-            super().__init__(distribution, build, recipe, fill)
+            super().__init__(distribution, network, optimizer, recipe, *given)
 
         def _differentiate(self, image, label):
             with tf.control_dependencies(

@@ -4,6 +4,7 @@ What the loop adds to a step (calls, callbacks, progress, checks) shows with a
 network so small that a step takes about a millisecond.
 """
 
+import functools
 import statistics
 import tempfile
 import time
@@ -13,12 +14,18 @@ import tensorflow as tf
 from absl import app, flags
 
 from pcam_tfdata import schema
-from pcam_tfdata.distribution import cluster, strategy, tf_config
+from pcam_tfdata.distribution import strategy, worker_group
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.runs import run_folder
+from pcam_tfdata.runs import checkpoint_files, run_folder
 from pcam_tfdata.system import csv_files
-from pcam_tfdata.training import configuration, loop, replica_step
+from pcam_tfdata.training import (
+    configuration,
+    loop,
+    optimizers,
+    prepared_run,
+    replica_step,
+)
 
 _RECORDS_DIR = flags.DEFINE_string("records_dir", None, "Records folder.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Patches of a step.")
@@ -33,7 +40,7 @@ def main(_) -> None:
             configuration.TrainOptions(
                 records_dir=_RECORDS_DIR.value,
                 run_dir=run_dir,
-                batch_size=_BATCH_SIZE.value,
+                recipe=replica_step.Recipe(_BATCH_SIZE.value),
                 epochs=_EPOCHS.value,
             ),
             records_folder.open_folder(_RECORDS_DIR.value),
@@ -65,12 +72,10 @@ class OneCall(keras.callbacks.Callback):
         self.seconds: list[float] = []
         records = records_folder.open_folder(options.records_dir)
         training = patch_source.open_patches(options.training(records))
-        self.num_steps = configuration.last_step(
-            1, training.num_patches, options.batch_size
-        )
+        self.num_steps = options.last_step(1, training.num_patches)
         self._machine, distribution = _make_trainer(options)
         ds = training.train_batches(
-            batch_size=options.batch_size,
+            batch_size=options.recipe.batch_size,
             seed=0,
             first_step=0,
             num_steps=(options.epochs + 1) * self.num_steps,
@@ -90,17 +95,29 @@ def _train(options: configuration.TrainOptions, one_call: OneCall) -> None:
     records = records_folder.open_folder(options.records_dir)
     training = patch_source.open_patches(options.training(records))
     validation = patch_source.open_patches(options.validation(records))
-    group = cluster.Group(tf_config.Job(), distribution)
-    run = loop.Loop(options, distribution, machine, training, validation, group)
-    run.go_on([one_call])
+    group = worker_group.WorkerGroup(distribution)
+    run = prepared_run.PreparedRun(
+        options,
+        group,
+        machine,
+        training,
+        validation,
+        checkpoint_files.State(),
+    )
+    loop.train_epochs(run, [one_call])
 
 
 def _make_trainer(
     options: configuration.TrainOptions,
 ) -> tuple[replica_step.Trainer, tf.distribute.Strategy]:
-    distribution = strategy.make_strategy("one_device")
-    recipe = replica_step.Recipe(options.batch_size)
-    return replica_step.Trainer(distribution, _build, recipe), distribution
+    distribution = strategy.make_strategy()
+    trainer = replica_step.Trainer(
+        distribution,
+        _build,
+        functools.partial(optimizers.make_optimizer, options.optimizer),
+        options.recipe,
+    )
+    return trainer, distribution
 
 
 def _build() -> keras.Model:

@@ -91,7 +91,7 @@ def draw_first_epochs(data: configuration.Data) -> Iterator[int]:
 
 def draw_on_device(data: configuration.Data) -> Iterator[int]:
     """Gathers batches from the memory of the first GPU, or else of the CPU."""
-    distribution = strategy.make_strategy("one_device")
+    distribution = strategy.make_strategy()
     (device,) = strategy.list_devices(distribution)
     patches = feeds.open_patches(data, "device", devices=[device])
     fill = tf.function(patches.fill)
@@ -104,7 +104,7 @@ def draw_on_device(data: configuration.Data) -> Iterator[int]:
 
 def draw_to_device(data: configuration.Data) -> Iterator[int]:
     """Gathers batches from the shards, and brings them to the first GPU."""
-    distribution = strategy.make_strategy("one_device")
+    distribution = strategy.make_strategy()
     ds = feeds.train_batches(data, feeds.open_patches(data))
     for batch in distribution.experimental_distribute_dataset(ds):
         _wait_for(batch["image"])

@@ -17,7 +17,7 @@ from pcam_tfdata.benchmark import (
 )
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.models import inference, networks
-from pcam_tfdata.training import replica_step
+from pcam_tfdata.training import optimizers, replica_step
 
 _TRAIN_LIMIT = "limit: training, one constant batch"
 _PREDICT_LIMIT = "limit: prediction, one constant batch"
@@ -65,14 +65,14 @@ def run_prediction(
 
 def train_on_records(data: configuration.Data, model: str) -> Iterator[int]:
     """Trains on shuffled batches of the records."""
-    distribution = strategy.make_strategy("one_device")
+    distribution = strategy.make_strategy()
     ds = feeds.train_batches(data, feeds.open_patches(data))
     return _train(ds, data, model, distribution)
 
 
 def train_on_one_batch(data: configuration.Data, model: str) -> Iterator[int]:
     """Trains on one batch of the records, over and over."""
-    distribution = strategy.make_strategy("one_device")
+    distribution = strategy.make_strategy()
     batch = next(iter(feeds.train_batches(data, feeds.open_patches(data))))
     ds = feeds.repeat(batch)
     return _train(ds, data, model, distribution)
@@ -144,13 +144,14 @@ def _train(
     model: str,
     distribution: tf.distribute.Strategy,
 ) -> Iterator[int]:
-    recipe = replica_step.Recipe(
-        data.batch_size,
-        precision=strategy.resolve_precision("auto"),
-        xla=strategy.resolve_xla("auto"),
+    training = replica_step.Trainer(
+        distribution,
+        functools.partial(networks.build, model),
+        functools.partial(
+            optimizers.make_optimizer, optimizers.OptimizerOptions()
+        ),
+        replica_step.Recipe(data.batch_size),
     )
-    build = functools.partial(networks.build, model)
-    training = replica_step.Trainer(distribution, build, recipe)
     iterator = iter(strategy.distribute(batches, distribution))
 
     def call(num_steps: int) -> None:
@@ -175,7 +176,7 @@ def _call_over_and_over(
 
 
 def _make_predictor(model: str) -> inference.Predictor:
-    distribution = strategy.make_strategy("one_device")
+    distribution = strategy.make_strategy()
     settings = strategy.keras_settings(strategy.resolve_precision("auto"), 0)
     with settings, distribution.scope():
         network = networks.build(model)

@@ -32,7 +32,7 @@ def run() -> None:
     from pcam_tfdata.training import cross_validate
 
     chosen = flags.FLAGS.get_key_flags_for_module(train_command.__name__)
-    found = cross_validate.cross_validate(
+    summary = cross_validate.cross_validate(
         cross_validate.CrossValidateOptions(
             records_dir=flag_groups.value("records_dir"),
             run_dir=flag_groups.value("run_dir"),
@@ -44,4 +44,4 @@ def run() -> None:
             ],
         )
     )
-    print(cross_validate.format_summary(found), end="")
+    print(cross_validate.format_summary(summary), end="")

@@ -1,6 +1,5 @@
 """From flags to the options of a library call."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ from absl import app, flags
 
 from pcam_tfdata import choices
 from pcam_tfdata.runs import outputs
+from pcam_tfdata.system import nested_options
 
 Options = TypeVar("Options")
 
@@ -74,7 +74,7 @@ def define_devices(
     strategies: Sequence[str] = choices.STRATEGIES,
     meaning: str = "One device, or a replica on each GPU.",
 ) -> None:
-    """Defines the flags of `strategy.make_strategy`."""
+    """Defines the flags of `strategy.DeviceOptions`."""
     flags.DEFINE_enum("strategy", "one_device", strategies, meaning)
     flags.DEFINE_integer(
         "num_virtual_devices",
@@ -97,9 +97,9 @@ def define_runner(meaning: str) -> None:
 
 
 def from_flags(kind: type[Options]) -> Options:
-    """Returns a `kind`, each field from the flag of its name."""
-    return kind(
-        **{field.name: value(field.name) for field in dataclasses.fields(kind)}
+    """Returns a `kind`, each leaf from the flag of its name, if there is one."""
+    return nested_options.fill(
+        kind, {name: value(name) for name in flags.FLAGS}
     )
 
 

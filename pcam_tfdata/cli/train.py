@@ -186,7 +186,7 @@ def run() -> None:
     trained = flag_groups.from_flags(configuration.TrainOptions)
     result = train.train(trained)
     run_dir = trained.run_dir
-    if tf_config.find_job(trained.strategy).is_chief:
+    if tf_config.find_job(trained.devices.strategy).is_chief:
         plots.plot_history(
             os.path.join(run_dir, run_folder.HISTORY),
             os.path.join(run_dir, run_folder.HISTORY_PLOT),

@@ -1,5 +1,6 @@
 """Where the workers of a job meet before they train."""
 
+import collections
 import logging
 import os
 
@@ -27,12 +28,13 @@ def join(job: tf_config.Job, wait_seconds: float) -> tf.distribute.Strategy:
     while it waits.
 
     Raises:
-        LostWorkerError: some did not come in time.
-        ValueError: this worker cannot listen at its address.
+        LostWorkerError: some did not come in time, or this worker cannot listen
+            at its address.
     """
+    own_name = job.describe(job.index)
     _logger.info(
         "%s: waiting for all %d workers, %g seconds at most.",
-        job.describe(job.index), job.num_workers, wait_seconds,
+        own_name, job.num_workers, wait_seconds,
     )  # fmt: skip
     _configure(job, wait_seconds)
     _bypass_proxies(job)
@@ -42,14 +44,19 @@ def join(job: tf_config.Job, wait_seconds: float) -> tf.distribute.Strategy:
                 communication_options=_choose_communication()
             )
     except tf.errors.OpError as error:
-        raise lost_workers.explain_failed_join(job, error) from error
+        raise lost_workers.LostWorkerError(
+            f"{own_name}: found no cluster of all workers within"
+            f" {wait_seconds:g} seconds"
+            f" ({lost_workers.quote(job, str(error.message))}). Start the same"
+            " command on all workers, each at a free port, with the same"
+            " cluster in TF_CONFIG; --worker_wait_seconds says how long they"
+            " wait."
+        ) from error
 
 
 def _configure(job: tf_config.Job, wait_seconds: float) -> None:
     """Sets how long workers wait for each other."""
-    counts: dict[str, int] = {}
-    for kind, _ in job.workers:
-        counts[kind] = counts.get(kind, 0) + 1
+    counts = collections.Counter(kind for kind, _ in job.workers)
     context = eager_context.context()
     leader, number = job.workers[0]
     context.configure_coordination_service(

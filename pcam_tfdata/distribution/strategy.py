@@ -1,6 +1,7 @@
-"""Devices and precision."""
+"""Devices, precision, and how Keras is set."""
 
 import contextlib
+import dataclasses
 import logging
 import random
 from collections.abc import Iterable, Iterator
@@ -17,32 +18,44 @@ _BFLOAT16 = (8, 0)
 _SEED_STRIDE = 0x9E3779B9  # Odd: as many multiples as there are seeds.
 
 
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions:
+    """What a command computes on.
+
+    Attributes:
+        strategy: `one_device`, the first GPU or else the CPU; `mirrored`, a
+            replica on each GPU; or `multi_worker`, the same on several machines.
+        num_virtual_devices: If not 0, the CPU is split into as many devices and
+            GPUs are left alone; to try several replicas anywhere.
+        allow_cpu: Lets `mirrored` and `multi_worker` run without a GPU.
+        worker_wait_seconds: How long `multi_worker` waits for all workers.
+    """
+
+    strategy: str = "one_device"
+    num_virtual_devices: int = 0
+    allow_cpu: bool = False
+    worker_wait_seconds: float = 600.0
+
+
 def make_strategy(
-    name: str,
-    *,
-    num_virtual_devices: int = 0,
-    allow_cpu: bool = False,
-    job: tf_config.Job | None = None,
-    worker_wait_seconds: float = 600.0,
+    options: DeviceOptions | None = None,
+    job: tf_config.Job = tf_config.ALONE,
 ) -> tf.distribute.Strategy:
-    """Returns how training is spread over devices.
+    """Returns how the work is spread over devices.
 
     Call it before any TensorFlow operation: it configures the devices.
 
     Args:
-        name: `one_device`, the first GPU or else the CPU; `mirrored`, a replica
-            on each GPU; or `multi_worker`, the same on several machines.
-        num_virtual_devices: If not 0, the CPU is split into as many devices and
-            GPUs are left alone; to try several replicas anywhere.
-        allow_cpu: Lets `mirrored` and `multi_worker` run without a GPU.
-        job: Of `multi_worker`.
-        worker_wait_seconds: See `rendezvous.join`, likewise.
+        options: Which devices; None for the first GPU, or else the CPU.
+        job: The workers of `multi_worker`.
 
     Raises:
         ValueError: several replicas find no GPU and were not allowed the CPU.
         RuntimeError: the CPU is to be split, and TensorFlow has started.
         LostWorkerError: see `rendezvous.join`.
     """
+    options = options or DeviceOptions()
+    name, num_virtual_devices = options.strategy, options.num_virtual_devices
     if num_virtual_devices and name == "multi_worker":
         raise ValueError(
             "--num_virtual_devices: found it with --strategy=multi_worker,"
@@ -57,14 +70,14 @@ def make_strategy(
             tf.config.experimental.set_memory_growth(gpu, True)
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy("/GPU:0" if gpus else "/CPU:0")
-    if not gpus and not num_virtual_devices and not allow_cpu:
+    if not gpus and not num_virtual_devices and not options.allow_cpu:
         raise ValueError(
             f"--strategy={name}: found no GPU that TensorFlow can use."
             " Install its GPU support with `pip install 'tensorflow[and-cuda]'`,"
             " or pass --allow_cpu or --num_virtual_devices=2."
         )
     if name == "multi_worker":
-        return rendezvous.join(job, worker_wait_seconds)
+        return rendezvous.join(job, options.worker_wait_seconds)
     if gpus:
         return tf.distribute.MirroredStrategy(
             [f"/GPU:{number}" for number in range(len(gpus))]
@@ -84,21 +97,17 @@ def resolve_precision(name: str) -> str:
     """
     if name != "auto":
         return name
-    capabilities = [
-        tf.config.experimental.get_device_details(gpu).get(
-            "compute_capability", (0, 0)
-        )
-        for gpu in tf.config.get_visible_devices("GPU")
-    ]
-    if not capabilities or min(capabilities) < _TENSOR_CORES:
+    details = tf.config.experimental.get_device_details
+    least = min(
+        (
+            details(gpu).get("compute_capability", (0, 0))
+            for gpu in tf.config.get_visible_devices("GPU")
+        ),
+        default=(0, 0),
+    )
+    if least < _TENSOR_CORES:
         return "float32"
-    least = min(capabilities)
     return "mixed_bfloat16" if least >= _BFLOAT16 else "mixed_float16"
-
-
-def scales_loss(precision: str) -> bool:
-    """Returns whether gradients of this policy underflow without a scale."""
-    return precision == "mixed_float16"
 
 
 def resolve_xla(name: str) -> bool:
@@ -120,16 +129,13 @@ def sync_batch_norm(
 
     Returns whether there is any, and more than one replica.
     """
-    layers = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    if strategy.num_replicas_in_sync == 1 or not layers:
+    kind = keras.layers.BatchNormalization
+    layers = [x for x in model._flatten_layers() if isinstance(x, kind)]
+    if strategy.num_replicas_in_sync == 1:
         return False
     for layer in layers:
         layer.synchronized = True
-    return True
+    return bool(layers)
 
 
 def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
@@ -185,13 +191,12 @@ def describe_devices(strategy: tf.distribute.Strategy) -> list[str]:
     lines = []
     for device in list_devices(strategy):
         spec = tf.DeviceSpec.from_string(device)
-        details = ""
+        line = f"{spec.device_type}:{spec.device_index}"
         if spec.device_type == "GPU":
-            found = tf.config.experimental.get_device_details(
-                gpus[spec.device_index]
-            )
-            details = " " + found.get("device_name", "")
-        lines.append(f"{spec.device_type}:{spec.device_index}{details}")
+            gpu = gpus[spec.device_index]
+            details = tf.config.experimental.get_device_details(gpu)
+            line += f" {details.get('device_name', '')}"
+        lines.append(line)
     return lines
 
 
@@ -218,29 +223,20 @@ def keras_settings(
             " 'tensorflow'. Set KERAS_BACKEND=tensorflow in the environment"
             " before Keras is imported."
         )
-    before = (
-        keras.config.dtype_policy(),
-        keras.config.floatx(),
-        keras.config.image_data_format(),
-    )
-    draws = random.getstate()
-    try:
-        _set_keras(precision, "float32", "channels_last")
+    config = keras.config
+    with contextlib.ExitStack() as stack:
+        for get, set_, value in (
+            (config.dtype_policy, config.set_dtype_policy, precision),
+            (config.floatx, config.set_floatx, "float32"),
+            (config.image_data_format, config.set_image_data_format,
+             "channels_last"),
+        ):  # fmt: skip
+            stack.callback(set_, get())
+            set_(value)
         if seed is not None:
+            stack.callback(random.setstate, random.getstate())
             random.seed(seed)  # From here Keras draws the seeds of layers.
         yield
-    finally:
-        _set_keras(*before)
-        if seed is not None:
-            random.setstate(draws)
-
-
-def _set_keras(
-    policy: str | keras.DTypePolicy, floatx: str, image_data_format: str
-) -> None:
-    keras.config.set_dtype_policy(policy)
-    keras.config.set_floatx(floatx)
-    keras.config.set_image_data_format(image_data_format)
 
 
 def _first_replica(strategy: tf.distribute.Strategy) -> int:

@@ -51,6 +51,9 @@ class Job:
         return f"{kind} {number} ({self.addresses[index]})"
 
 
+ALONE = Job()
+
+
 def find_job(strategy: str, environment: Mapping[str, str] = os.environ) -> Job:
     """Returns the job of this process: of it alone but for `multi_worker`.
 
@@ -58,7 +61,7 @@ def find_job(strategy: str, environment: Mapping[str, str] = os.environ) -> Job:
         ValueError: TF_CONFIG is missing, or not what TensorFlow needs.
     """
     if strategy != "multi_worker":
-        return Job()
+        return ALONE
     text = environment.get(_VARIABLE, "")
     if not text.strip():
         raise ValueError(
@@ -66,7 +69,7 @@ def find_job(strategy: str, environment: Mapping[str, str] = os.environ) -> Job:
             f" expected one on each worker, as {_EXAMPLE}."
         )
     try:
-        return _read(json.loads(text))
+        return _parse(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
@@ -75,33 +78,28 @@ def find_job(strategy: str, environment: Mapping[str, str] = os.environ) -> Job:
         ) from error
 
 
-def _read(found: dict) -> Job:
-    cluster, task = found["cluster"], found["task"]
-    others = set(cluster) - set(_JOBS)
-    if others:
+def _parse(content: dict) -> Job:
+    cluster, task = content["cluster"], content["task"]
+    if others := set(cluster) - set(_JOBS):
         raise ValueError(
             f"{min(others)} is none of {' and '.join(_JOBS)}, which train"
         )
-    jobs = {job: _list_addresses(cluster.get(job, [])) for job in _JOBS}
-    if len(jobs["chief"]) > 1:
+    addresses: dict[tuple[str, int], str] = {}
+    for job in _JOBS:
+        listed = cluster.get(job, [])
+        if not isinstance(listed, list):
+            raise ValueError("the addresses of a job are a list")
+        addresses |= {(job, i): str(listed[i]) for i in range(len(listed))}
+    if ("chief", 1) in addresses:
         raise ValueError("there is more than one chief")
-    workers = tuple(
-        (job, number) for job in _JOBS for number in range(len(jobs[job]))
-    )
-    addresses = tuple(address for job in _JOBS for address in jobs[job])
-    if len(set(addresses)) < len(addresses):
-        raise ValueError("an address is there twice")
-    this = (task["type"], int(task["index"]))
-    if this not in workers:
-        raise ValueError(f"the cluster has no {this[0]} {this[1]}")
-    return Job(workers, addresses, workers.index(this))
-
-
-def _list_addresses(found: object) -> list[str]:
-    if not isinstance(found, list):
-        raise ValueError("the addresses of a job are a list")
-    for address in found:
-        host, _, port = str(address).rpartition(":")
+    for address in addresses.values():
+        host, _, port = address.rpartition(":")
         if not (host and port.isdigit() and 0 < int(port) <= _LARGEST_PORT):
             raise ValueError(f"{address!r} is no HOST:PORT")
-    return found
+    if len(set(addresses.values())) < len(addresses):
+        raise ValueError("an address is there twice")
+    this = (task["type"], int(task["index"]))
+    if this not in addresses:
+        raise ValueError(f"the cluster has no {this[0]} {this[1]}")
+    workers = tuple(addresses)
+    return Job(workers, tuple(addresses.values()), workers.index(this))

@@ -243,9 +243,11 @@ def _predict(
 ) -> inference.Logits:
     """Makes the folder of the scores; returns `row`, `label` and `logit`."""
     distribution = strategy.make_strategy(
-        options.strategy,
-        num_virtual_devices=options.num_virtual_devices,
-        allow_cpu=options.allow_cpu,
+        strategy.DeviceOptions(
+            options.strategy,
+            options.num_virtual_devices,
+            options.allow_cpu,
+        )
     )
     source = patch_source.Source(
         records,

@@ -179,9 +179,11 @@ def _make_strategy(
     options: configuration.PredictOptions,
 ) -> tf.distribute.Strategy:
     return strategy.make_strategy(
-        options.strategy,
-        num_virtual_devices=options.num_virtual_devices,
-        allow_cpu=options.allow_cpu,
+        strategy.DeviceOptions(
+            options.strategy,
+            options.num_virtual_devices,
+            options.allow_cpu,
+        )
     )
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def list_checkpoints(folder: str) -> list[tuple[int, str]]:
     )
 
 
-def read_checkpoint(path: str) -> tuple[list[np.ndarray], dict[str, object]]:
+def read_checkpoint(path: str) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Returns the variables of a checkpoint, in their order, and its state.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-NUM_MOVES = 8  # Of the square: four turns, each with or without a flip.
+NUM_MOVES = 8  # Symmetries of the square: four turns, each flipped or not.
 
 
 def random_d4(
@@ -15,21 +15,21 @@ def random_d4(
 ) -> tf.Tensor:
     """Returns patches, each moved by one of the 8 symmetries of the square.
 
-    Which one follows from the seed, the step, and the place in the global batch,
+    Which one follows from the seed, the step, and the index in the global batch,
     so that it does not depend on how many replicas share the batch.
 
     Args:
         image: [num_patches, size, size, channels] of any dtype; the patches at
-            places first ... of the batch.
+            indices first ... of the batch.
         seed: At least 0, less than 2^32.
         step: int64 scalar.
         first: Scalar integer.
-        batch_size: Of the global batch.
+        batch_size: Patches of the global batch.
 
     Returns:
         Same shape and dtype.
     """
-    # Of the whole batch: a few thousand numbers cost less than finding out
+    # For the whole batch: a few thousand numbers cost less than finding out
     # which of them are ours.
     move = tf.random.stateless_uniform(
         [batch_size], [seed, step], maxval=NUM_MOVES, dtype=tf.int32

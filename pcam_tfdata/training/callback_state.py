@@ -1,56 +1,57 @@
 """What callbacks of Keras remember, as a checkpoint can hold it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 _PLAIN = (bool, int, float, str, type(None))
+_CLASS = "class"
 
 
-def get(
-    callbacks: Sequence[keras.callbacks.Callback],
-    fresh: Sequence[dict[str, object]] | None = None,
-) -> list[dict[str, object]]:
-    """Returns the plain attributes of each, such as `wait` and `best`.
+class CallbackState:
+    """The plain attributes of callbacks, such as `wait` and `best`.
 
-    Only numbers, texts and None: whatever else a callback holds, a resumed run
-    makes anew.
+    Only numbers, texts and None, and only those that change after this is made:
+    the rest is how the callbacks were made, which may differ when the run is
+    resumed. Whatever else a callback holds, a resumed run makes anew.
 
     Args:
-        callbacks: Whose.
-        fresh: What this gave when they began. Only what has changed since is
-            returned then: the rest is how they were made, which may differ when
-            the run is resumed.
+        callbacks: Callbacks that have heard of the beginning of the training,
+            which makes them forget everything.
     """
-    found = [_plain_attributes(callback) for callback in callbacks]
-    if fresh is not None:
-        found = [
-            {n: v for n, v in now.items() if n not in then or then[n] != v}
-            for now, then in zip(found, fresh, strict=True)
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        self._callbacks = callbacks
+        self._initial = [_plain_attributes(callback) for callback in callbacks]
+
+    def list_changed(self) -> list[dict[str, Any]]:
+        """Returns class and changed attributes of each callback."""
+        return [
+            {_CLASS: type(callback).__name__}
+            | {
+                name: value
+                for name, value in _plain_attributes(callback).items()
+                if name not in initial or initial[name] != value
+            }
+            for callback, initial in zip(
+                self._callbacks, self._initial, strict=True
+            )
         ]
-    return [
-        {"class": type(callback).__name__} | attributes
-        for callback, attributes in zip(callbacks, found, strict=True)
-    ]
+
+    def restore(self, changed: Sequence[dict[str, Any]]) -> None:
+        """Gives callbacks of the same class and index their attributes back."""
+        for callback, attributes in zip(self._callbacks, changed, strict=False):
+            if attributes[_CLASS] == type(callback).__name__:
+                for name in attributes.keys() - {_CLASS}:
+                    setattr(callback, name, attributes[name])
 
 
-def set(
-    callbacks: Sequence[keras.callbacks.Callback],
-    states: Sequence[dict[str, object]],
-) -> None:
-    """Gives callbacks their attributes back, those of the same class and place."""
-    for callback, state in zip(callbacks, states, strict=False):
-        if state["class"] == type(callback).__name__:
-            for name in state.keys() - {"class"}:
-                setattr(callback, name, state[name])
-
-
-def _plain_attributes(callback: keras.callbacks.Callback) -> dict[str, object]:
-    found = {}
-    for name, value in vars(callback).items():
-        if isinstance(value, np.generic):
-            value = value.item()
-        if isinstance(value, _PLAIN) and not name.startswith("_"):
-            found[name] = value
-    return found
+def _plain_attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    attributes = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in vars(callback).items()
+        if not name.startswith("_")
+    }
+    return {n: v for n, v in attributes.items() if isinstance(v, _PLAIN)}

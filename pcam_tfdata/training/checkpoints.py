@@ -1,76 +1,66 @@
-"""What a run needs to go on where it stopped, in one file a checkpoint.
+"""Writes and restores what a run needs to go on where it stopped.
 
-`run_state` says what is in it. The list of variables is explicit because a Keras
-or tf.train checkpoint of a model leaves out the state of Dropout's seed
-generators.
+`runs.checkpoint_files` owns the format: variables, and how far the run has come.
 """
 
 import concurrent.futures
+import dataclasses
 import json
 import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.runs import checkpoint_files
+from pcam_tfdata.distribution import worker_group
+from pcam_tfdata.runs import checkpoint_files, run_folder
 from pcam_tfdata.system import files
+from pcam_tfdata.training import replica_step
 
 _logger = logging.getLogger(__name__)
-
-
-def variables_of(
-    model: keras.Model, optimizer: keras.Optimizer
-) -> list[keras.Variable]:
-    """Returns what a checkpoint holds: weights, dropout seeds, optimizer."""
-    return [*model.variables, *optimizer.variables]
 
 
 class Writer:
     """Writes the checkpoints of a run in a thread, while training goes on.
 
     Args:
-        folder: Made if it is not there; None for a process that is to write
-            nothing.
+        run_dir: Folder of the run; None for a process that is to write nothing.
         keep: How many of the last ones are kept.
     """
 
-    def __init__(self, folder: str | None, keep: int) -> None:
-        self._folder = folder
+    def __init__(self, run_dir: str | None, keep: int) -> None:
+        self._run_dir = run_dir
         self._keep = keep
-        if folder is not None:
-            _remove_incomplete(folder)
+        if run_dir is not None:
+            _remove_incomplete(_folder_of(run_dir))
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future | None = None
 
     def write(
-        self,
-        step: int,
-        variables: Sequence[keras.Variable],
-        state: dict[str, object],
+        self, state: checkpoint_files.State, variables: Sequence[keras.Variable]
     ) -> None:
-        """Begins to write the values of now; a file is there whole or not at all.
+        """Begins to write what is now; a file is there whole or not at all.
 
         Args:
-            step: Steps done.
-            variables: See `variables_of`.
-            state: Anything that JSON can hold.
+            state: How far the run is.
+            variables: Those of the trainer.
 
         Raises:
             OSError: the one before could not be written.
         """
-        if self._folder is None:
+        if self._run_dir is None:
             return
         self.wait()
         # What was read does not change: an update of the variable copies first.
-        values = [
-            tf.convert_to_tensor(variable.value) for variable in variables
-        ]
+        values = [tf.convert_to_tensor(v.value) for v in variables]
+        text = json.dumps(dataclasses.asdict(state))
         self._pending = self._thread.submit(
-            _write, self._folder, step, values, json.dumps(state), self._keep
-        )
+            _write, _folder_of(self._run_dir), state.step, values, text,
+            self._keep,
+        )  # fmt: skip
 
     def poll(self) -> None:
         """Raises what `wait` would, as soon as it is known."""
@@ -88,10 +78,34 @@ class Writer:
             pending.result()
 
 
-def restore_latest(
-    folder: str, variables: Sequence[keras.Variable]
-) -> dict[str, object] | None:
-    """Assigns the newest sound checkpoint; returns its state.
+def restore(
+    run_dir: str,
+    trainer: replica_step.Trainer,
+    group: worker_group.WorkerGroup,
+) -> checkpoint_files.State:
+    """Returns how far the chief's last checkpoint is, for all workers.
+
+    The trainer takes what the checkpoint holds; without one it stays new.
+    Errors as in `read_latest`.
+    """
+    state = checkpoint_files.State()
+    if group.is_chief:
+        latest = read_latest(run_dir, trainer.variables)
+        if latest is not None:
+            values, state = latest
+            trainer.restore(values)
+    if group.count > 1:
+        text = json.dumps(dataclasses.asdict(state)).encode()
+        state = checkpoint_files.State(**json.loads(group.bytes_of_chief(text)))
+        own = [np.asarray(v.value) for v in trainer.variables]
+        trainer.restore(list(map(group.array_of_chief, own)))
+    return state
+
+
+def read_latest(
+    run_dir: str, variables: Sequence[keras.Variable]
+) -> tuple[list[np.ndarray], checkpoint_files.State] | None:
+    """Returns values for variables, and the state, of the newest checkpoint.
 
     One whose content is damaged is passed over with a line. None where there is
     no checkpoint.
@@ -102,36 +116,50 @@ def restore_latest(
         ValueError: all of them are damaged, or the variables are not those of
             this network.
     """
-    found = checkpoint_files.list_checkpoints(folder)
-    for _, path in reversed(found):
+    folder = _folder_of(run_dir)
+    checkpoints = checkpoint_files.list_checkpoints(folder)
+    for _, path in reversed(checkpoints):
         try:
             values, state = checkpoint_files.read_checkpoint(path)
         except ValueError as error:
             _logger.warning("%s, passed over.", error)
             continue
-        _assign(path, values, variables)
-        return state
-    if found:
+        expected = [tuple(variable.shape) for variable in variables]
+        if [value.shape for value in values] != expected:
+            raise ValueError(
+                f"{path}: found {len(values)} variables of another network,"
+                f" expected {len(expected)} of this one. Pass --restart to begin"
+                " anew."
+            )
+        return values, checkpoint_files.State(**state)
+    if checkpoints:
         raise ValueError(
-            f"{folder}: found {len(found)} checkpoints, all of them damaged,"
-            " expected a sound one to go on from. Put one back from a copy, or"
-            " pass --restart to begin anew."
+            f"{folder}: found {len(checkpoints)} checkpoints, all of them"
+            " damaged, expected a sound one to go on from. Put one back from a"
+            " copy, or pass --restart to begin anew."
         )
     return None
+
+
+def _folder_of(run_dir: str) -> str:
+    return os.path.join(run_dir, run_folder.CHECKPOINTS)
 
 
 def _write(
     folder: str, step: int, values: Sequence[tf.Tensor], state: str, keep: int
 ) -> None:
-    arrays = {f"{place:04d}": value for place, value in enumerate(values)}
+    arrays: dict[str, Any] = {
+        f"{index:04d}": value for index, value in enumerate(values)
+    }
+    arrays[checkpoint_files.STATE] = np.array(state)
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{step:09d}.npz")
     with files.open_whole(path, "wb", sync=True) as file:
-        np.savez(file, **arrays, **{checkpoint_files.STATE: np.array(state)})
+        np.savez(file, **arrays)
     # Later ones are damaged: the run went on from before them.
-    there = checkpoint_files.list_checkpoints(folder)
-    kept = [path for number, path in there if number <= step][-keep:]
-    for _, old in there:
+    checkpoints = checkpoint_files.list_checkpoints(folder)
+    kept = [path for number, path in checkpoints if number <= step][-keep:]
+    for _, old in checkpoints:
         if old not in kept:
             os.remove(old)
 
@@ -141,19 +169,3 @@ def _remove_incomplete(folder: str) -> None:
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if name.endswith(files.INCOMPLETE):
             os.remove(os.path.join(folder, name))
-
-
-def _assign(
-    path: str,
-    values: Sequence[np.ndarray],
-    variables: Sequence[keras.Variable],
-) -> None:
-    found = [value.shape for value in values]
-    expected = [tuple(variable.shape) for variable in variables]
-    if found != expected:
-        raise ValueError(
-            f"{path}: found {len(found)} variables of another network, expected"
-            f" {len(expected)} of this one. Pass --restart to begin anew."
-        )
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

@@ -4,37 +4,54 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
+from pcam_tfdata.distribution import strategy
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import event_files, run_folder
+from pcam_tfdata.system import nested_options
+from pcam_tfdata.training import optimizers, replica_step
+
+
+@dataclasses.dataclass(frozen=True)
+class InputOptions:
+    """How patches are read, see `patch_source.Source`.
+
+    Attributes:
+        input: Input mode, one of `choices.INPUTS`.
+        input_threads: Threads of the pipeline; 0 for as many as it can use.
+        check_crc: One of `choices.CRC_CHECKS`: when `mmap` and `device` look at
+            the CRC of records. `stream` always does.
+        shuffle_megabytes: Size of the shuffle buffer of `stream`.
+        cache: One of `choices.CACHES`, for training patches: where `stream`
+            keeps them; `file` is in the run's folder.
+        data_service: Address of the dispatcher of a tf.data service that reads
+            training batches; None for this process.
+        data_service_timeout_seconds: How long it may be silent.
+    """
+
+    input: str = "auto"
+    input_threads: int = 0
+    check_crc: str = "first_epoch"
+    shuffle_megabytes: int = 128
+    cache: str = "none"
+    data_service: str | None = None
+    data_service_timeout_seconds: float = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """A training run.
+    """A training run. Each leaf has the name of a flag of `pcam train`.
 
     Attributes:
         records_dir: Records folder.
         run_dir: Folder of the run; an unfinished run there is resumed.
         model: Network, one of `choices.MODELS`.
-        strategy: One of `choices.TRAIN_STRATEGIES`.
-        precision: `auto`, `float32`, `mixed_float16` or `mixed_bfloat16`.
-        batch_size: Patches of a step, over all replicas.
+        devices: What computes.
+        recipe: What a step does.
         epochs: Times that each patch is seen.
-        optimizer: One of `choices.OPTIMIZERS`.
-        learning_rate: See `optimizers.OptimizerOptions`.
-        schedule: Likewise.
-        warmup_steps: Likewise.
-        weight_decay: Likewise.
-        ema_decay: Likewise.
-        clip_norm: See `trainer.Recipe`.
-        gradient_accumulation_steps: Its `num_accumulated`.
-        augment: See there.
-        class_weights: Of labels 0 and 1; or `balanced`, so that both count as
-            much; none for 1 and 1.
-        sync_batch_norm: See there.
-        xla: One of `choices.XLA`.
+        optimizer: What becomes of the gradients.
         steps_per_loop: Steps of a call of TensorFlow; 0 for as many as fit in
             a second.
         on_nan: One of `choices.ON_NAN`: what to do where the loss or a gradient
@@ -43,102 +60,67 @@ class TrainOptions:
             which the run ends; 0 for never.
         train_splits: Names; none for all labelled splits not validated on.
         validation_splits: Names.
-        seed: Of weights, order, augmentation and dropout.
-        checkpoint_every_seconds: Between checkpoints within an epoch; each
+        checkpoint_every_seconds: Time between checkpoints within an epoch; each
             epoch ends with one anyway.
-        keep_checkpoints: How many.
+        keep_checkpoints: How many of the last ones are kept.
         tensorboard: Also write the scores for TensorBoard.
-        input: Way in, one of `choices.INPUTS`.
-        input_threads: See `pipeline.Source`.
-        check_crc: Likewise.
-        shuffle_megabytes: Likewise.
-        cache: One of `choices.CACHES`; the file is in the run's folder.
-        data_service: See `pipeline.Source`; for training batches only.
-        data_service_timeout_seconds: Likewise.
-        num_virtual_devices: See `strategy.make_strategy`.
-        allow_cpu: Likewise.
-        worker_wait_seconds: Likewise.
+        input: How patches are read.
         restart: Begins anew in a folder where there is a run.
     """
 
     records_dir: str
     run_dir: str
     model: str = "seed_cnn"
-    strategy: str = "one_device"
-    precision: str = "auto"
-    batch_size: int = 1024
+    devices: strategy.DeviceOptions = dataclasses.field(
+        default_factory=strategy.DeviceOptions
+    )
+    recipe: replica_step.Recipe = dataclasses.field(
+        default_factory=replica_step.Recipe
+    )
     epochs: int = 20
-    optimizer: str = "adam"
-    learning_rate: float = 0.001
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    weight_decay: float | None = None
-    ema_decay: float = 0.0
-    clip_norm: float = 0.0
-    gradient_accumulation_steps: int = 1
-    augment: str = "none"
-    class_weights: Sequence[str] = ()
-    sync_batch_norm: bool = True
-    xla: str = "auto"
+    optimizer: optimizers.OptimizerOptions = dataclasses.field(
+        default_factory=optimizers.OptimizerOptions
+    )
     steps_per_loop: int = 0
     on_nan: str = "stop"
     early_stopping_patience: int = 0
     train_splits: Sequence[str] = ()
     validation_splits: Sequence[str] = ("fold0",)
-    seed: int = 0
     checkpoint_every_seconds: float = 300.0
     keep_checkpoints: int = 3
     tensorboard: bool = False
-    input: str = "auto"
-    input_threads: int = 0
-    check_crc: str = "first_epoch"
-    shuffle_megabytes: int = 128
-    cache: str = "none"
-    data_service: str | None = None
-    data_service_timeout_seconds: float = 300.0
-    num_virtual_devices: int = 0
-    allow_cpu: bool = False
-    worker_wait_seconds: float = 600.0
+    input: InputOptions = dataclasses.field(default_factory=InputOptions)
     restart: bool = False
+
+    def list_flags(self) -> dict[str, Any]:
+        """Returns name and value of each flag that makes the run what it is."""
+        flags = nested_options.list_leaves(self)
+        del flags["restart"]
+        return flags
+
+    def last_step(self, num_epochs: int, num_patches: int) -> int:
+        """Returns how many steps complete epochs, which batches straddle."""
+        return math.ceil(num_epochs * num_patches / self.recipe.batch_size)
 
     def training(
         self, records: records_folder.RecordsFolder
     ) -> patch_source.Source:
         """Returns the patches to train on."""
-        cache = self.cache
-        if cache == "file":
-            cache = os.path.join(
-                self.run_dir, run_folder.INPUT_CACHE, "records"
-            )
-        return dataclasses.replace(
-            self._source(records, self.train_splits),
-            cache=cache,
-            data_service=self.data_service,
-            data_service_timeout_seconds=self.data_service_timeout_seconds,
-        )
+        options = self.input
+        if options.cache == "file":
+            path = os.path.join(self.run_dir, run_folder.INPUT_CACHE, "records")
+            options = dataclasses.replace(options, cache=path)
+        return patch_source.Source(records, self.train_splits, **vars(options))
 
     def validation(
         self, records: records_folder.RecordsFolder
     ) -> patch_source.Source:
         """Returns the patches to score."""
-        return self._source(records, self.validation_splits)
-
-    def _source(
-        self, records: records_folder.RecordsFolder, splits: Sequence[str]
-    ) -> patch_source.Source:
-        return patch_source.Source(
-            records,
-            splits,
-            self.input,
-            input_threads=self.input_threads,
-            check_crc=self.check_crc,
-            shuffle_megabytes=self.shuffle_megabytes,
+        options = dataclasses.replace(
+            self.input, cache="none", data_service=None
         )
-
-
-def last_step(num_epochs: int, num_patches: int, batch_size: int) -> int:
-    """Returns the number of steps that complete epochs: batches straddle them."""
-    return math.ceil(num_epochs * num_patches / batch_size)
+        splits = self.validation_splits
+        return patch_source.Source(records, splits, **vars(options))
 
 
 def settle_splits(
@@ -204,33 +186,36 @@ def check(
             to take instead.
     """
     num_patches = options.training(records).count_patches()
-    _check_batch_size(options, num_patches, num_replicas)
-    num_steps = last_step(options.epochs, num_patches, options.batch_size)
-    if options.warmup_steps >= num_steps:
+    _check_batch_size(options.recipe, num_patches, num_replicas)
+    num_steps = options.last_step(options.epochs, num_patches)
+    if options.optimizer.warmup_steps >= num_steps:
         raise ValueError(
-            f"--warmup_steps: found {options.warmup_steps}, expected fewer than"
-            f" the {num_steps} steps of the run."
+            f"--warmup_steps: found {options.optimizer.warmup_steps}, expected"
+            f" fewer than the {num_steps} steps of the run."
         )
-    if options.data_service and options.strategy == "multi_worker":
+    is_shared = options.devices.strategy == "multi_worker"
+    if options.input.data_service and is_shared:
         raise ValueError(
             "--data_service: found it with --strategy=multi_worker, expected"
             " none: the service gives each worker all patches, in an order of"
             " its own. Let each worker map its copy: --input=mmap."
         )
-    if options.cache == "file" and options.strategy == "multi_worker":
+    if options.input.cache == "file" and is_shared:
         raise ValueError(
             "--cache=file: found it with --strategy=multi_worker, expected"
             " none or memory: workers that share a folder would share the file."
         )
-    resolve_class_weights(options, records)
+    resolve_class_weights(
+        options.recipe.class_weights, records.count_labels(options.train_splits)
+    )
     if options.tensorboard:
         event_files.check_installed()
 
 
 def _check_batch_size(
-    options: TrainOptions, num_patches: int, num_replicas: int
+    recipe: replica_step.Recipe, num_patches: int, num_replicas: int
 ) -> None:
-    size, num_parts = options.batch_size, options.gradient_accumulation_steps
+    size, num_parts = recipe.batch_size, recipe.gradient_accumulation_steps
     unit = num_replicas * num_parts
     if size % unit:
         below = size - size % unit
@@ -248,37 +233,37 @@ def _check_batch_size(
 
 
 def resolve_class_weights(
-    options: TrainOptions, records: records_folder.RecordsFolder
+    class_weights: Sequence[str], counts: tuple[int, int]
 ) -> tuple[float, float]:
     """Returns the factors of the loss of labels 0 and 1.
 
     `balanced` is n / (2 n_c), as in scikit-learn.
 
+    Args:
+        class_weights: As in `Recipe`.
+        counts: Training patches of label 0 and of label 1.
+
     Raises:
-        ValueError: they are not two numbers above 0.
+        ValueError: they are not two numbers above 0, or balance no two labels.
     """
-    given = list(options.class_weights)
-    if not given:
+    if not class_weights:
         return 1.0, 1.0
-    if given == ["balanced"]:
-        return _balance(records.count_labels(options.train_splits))
+    if list(class_weights) == ["balanced"]:
+        if not all(counts):
+            raise ValueError(
+                "--class_weights=balanced: found training patches of one label"
+                " only, expected both."
+            )
+        negative, positive = (sum(counts) / (2 * count) for count in counts)
+        return negative, positive
     try:
-        negative, positive = map(float, given)
+        negative, positive = map(float, class_weights)
         if not (0 < negative < math.inf and 0 < positive < math.inf):
             raise ValueError
     except ValueError as error:
         raise ValueError(
-            f"--class_weights: found {','.join(given)!r}, expected `balanced` or"
-            " two numbers above 0, of label 0 and of label 1, as in 1,1.5."
+            f"--class_weights: found {','.join(class_weights)!r}, expected"
+            " `balanced` or two numbers above 0, of label 0 and of label 1, as"
+            " in 1,1.5."
         ) from error
-    return negative, positive
-
-
-def _balance(counts: tuple[int, int]) -> tuple[float, float]:
-    if not all(counts):
-        raise ValueError(
-            "--class_weights=balanced: found training patches of one label"
-            " only, expected both."
-        )
-    negative, positive = (sum(counts) / (2 * count) for count in counts)
     return negative, positive

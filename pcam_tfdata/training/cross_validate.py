@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any, TypedDict
 
-import numpy as np
+import pandas as pd
 
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.records import manifest, records_folder
@@ -22,14 +23,13 @@ from pcam_tfdata.system import csv_files, files
 
 OUT_OF_FOLD = "out_of_fold.csv"
 SUMMARY = "cross_validation.json"
-_COLUMN = max(map(len, metrics.NAMES)) + 2
 # `pcam` in a process that ends when this one does, by SIGKILL too: it would go on
 # to hold the GPU and the lock.
 _PROGRAM = (
-    "from pcam_tfdata.__main__ import main; from pcam_tfdata import workers;"
+    "from pcam_tfdata.__main__ import main;"
+    " from pcam_tfdata.system import workers;"
     " workers.end_with_writer_of_stdin(); main.run()"
 )
-_Row = tuple[int, int, float, str]  # Row in the sidecar, label, logit, fold.
 
 _logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class CrossValidateOptions:
         records_dir: Records folder.
         run_dir: Folder of the runs, one for each fold, named after it.
         folds: Labelled splits; none for all.
-        train_flags: Of `pcam train`, as --name=value, for each run; without
-            folders and splits.
+        train_flags: Flags of `pcam train`, as --name=value, for each run;
+            without folders and splits.
     """
 
     records_dir: str
@@ -52,57 +52,58 @@ class CrossValidateOptions:
     train_flags: Sequence[str] = ()
 
 
-def cross_validate(options: CrossValidateOptions) -> dict[str, object]:
+class Summary(TypedDict):
+    """Scores by name of each fold; their mean, and their standard deviation (of
+    a sample), over folds; and the AUC of all out-of-fold patches together.
+    """
+
+    folds: dict[str, dict[str, float]]
+    mean: dict[str, float]
+    std: dict[str, float]
+    pooled_auc: float | None
+
+
+def cross_validate(options: CrossValidateOptions) -> Summary:
     """Trains on all folds but one, and scores that one, for each in turn.
 
     Writes `cross_validation.json` and `out_of_fold.csv`, in which each patch has
     the probability that the network which did not see it gives. The same command
     again goes on with what is missing.
 
-    Returns:
-        `folds`: scores of each; `mean` and `std` (of a sample) over folds;
-        `pooled_auc`: of all out-of-fold probabilities together.
-
     Raises:
         FileNotFoundError, ValueError: records or folds do not fit.
         RuntimeError: a run failed, and has said why.
     """
-    folds = _settle_folds(options)
+    records = records_folder.open_folder(options.records_dir)
+    folds = _settle_folds(options, records)
     outputs.check_folder(options.run_dir, "--run_dir")
     os.makedirs(options.run_dir, exist_ok=True)
-    rows = []
-    for number, fold in enumerate(folds):
-        _logger.info("%s (%d of %d):", fold, number + 1, len(folds))
-        others = [other for other in folds if other != fold]
-        rows += _run_fold(options, fold, others)
-    _write_out_of_fold(options, rows)
-    found = _summarize(folds, rows)
+    tables = {}
+    for number, fold in enumerate(folds, 1):
+        _logger.info("%s (%d of %d):", fold, number, len(folds))
+        tables[fold] = _run_fold(options, records, fold, folds)
+    _write_out_of_fold(options, records, tables)
+    summary = _summarize(tables)
     path = os.path.join(options.run_dir, SUMMARY)
-    files.write_text(path, json.dumps(found, indent=1) + "\n")
-    return found
+    files.write_text(path, json.dumps(summary, indent=1) + "\n")
+    return summary
 
 
-def format_summary(summary: dict[str, object]) -> str:
+def format_summary(summary: Summary) -> str:
     """Returns the scores as a table of text."""
-    header = f"{'':<12}" + "".join(
-        f"{name:>{_COLUMN}}" for name in metrics.NAMES
-    )
     rows = summary["folds"] | {"mean": summary["mean"], "std": summary["std"]}
-    lines = [
-        f"{name:<12}"
-        + "".join(f"{scores[key]:>{_COLUMN}.4f}" for key in metrics.NAMES)
-        for name, scores in rows.items()
-    ]
+    table = pd.DataFrame.from_dict(rows, orient="index")
     pooled = f"AUC of all out-of-fold patches: {summary['pooled_auc']:.4f}"
-    return "\n".join([header, *lines, "", pooled]) + "\n"
+    return f"{table.to_string(float_format='{:.4f}'.format)}\n\n{pooled}\n"
 
 
-def _settle_folds(options: CrossValidateOptions) -> list[str]:
-    content = records_folder.open_folder(options.records_dir).content
+def _settle_folds(
+    options: CrossValidateOptions, records: records_folder.RecordsFolder
+) -> list[str]:
     names = list(options.folds) or [
-        split.name for split in content.splits if split.labeled
+        split.name for split in records.content.splits if split.labeled
     ]
-    splits = content.select(names)
+    splits = records.content.select(names)
     if len(set(names)) < max(2, len(names)):
         raise ValueError(
             f"--folds: found {','.join(names)}, expected at least two different"
@@ -118,11 +119,15 @@ def _settle_folds(options: CrossValidateOptions) -> list[str]:
 
 
 def _run_fold(
-    options: CrossValidateOptions, fold: str, others: Sequence[str]
-) -> list[_Row]:
-    """Returns what the network of a fold says of its patches."""
+    options: CrossValidateOptions,
+    records: records_folder.RecordsFolder,
+    fold: str,
+    folds: Sequence[str],
+) -> pd.DataFrame:
+    """Returns `row`, `label` and `logit` of a fold's patches by its network."""
     run_dir = os.path.join(options.run_dir, fold)
     folders = (f"--records_dir={options.records_dir}", f"--run_dir={run_dir}")
+    others = [other for other in folds if other != fold]
     _call(
         "train",
         *folders,
@@ -130,37 +135,32 @@ def _run_fold(
         f"--validation_splits={fold}",
         *options.train_flags,
     )
-    if not _is_scored(options, fold):
+    if not _is_scored(run_dir, fold, records):
         _call("evaluate", *folders)
-    if not _is_scored(options, fold):
+    if not _is_scored(run_dir, fold, records):
         raise RuntimeError(
             f"{run_dir}: found scores of another network or other patches,"
             f" expected those of {fold}. Does another process write there? Run"
             " again."
         )
     path = os.path.join(run_dir, run_folder.PREDICTIONS)
-    return [
-        (int(row), int(label), float(logit), fold)
-        for row, label, logit in csv_files.read_csv(
-            path, ("row", "label", "logit")
-        )
-    ]
+    return pd.read_csv(path, float_precision="round_trip")
 
 
-def _is_scored(options: CrossValidateOptions, fold: str) -> bool:
+def _is_scored(
+    run_dir: str, fold: str, records: records_folder.RecordsFolder
+) -> bool:
     """Returns whether the best network of a fold has scored that fold alone.
 
     An evaluation of other splits may have been put there, or the network may
     have been trained on since.
     """
-    run_dir = os.path.join(options.run_dir, fold)
+    path = os.path.join(run_dir, run_folder.METRICS_JSON)
     predictions = os.path.join(run_dir, run_folder.PREDICTIONS)
     try:
-        path = os.path.join(run_dir, run_folder.METRICS_JSON)
         with open(path, encoding="utf-8") as file:
             scores = json.load(file)
         model = run_folder.find_model(run_dir)
-        records = records_folder.open_folder(options.records_dir)
         return scores["splits"] == [fold] and (
             scores["model_sha256"] == manifest.hash_file(model)
             and scores["manifest_sha256"] == records.manifest_sha256
@@ -191,39 +191,38 @@ def _call(command: str, *arguments: str) -> None:
         )
 
 
-def _summarize(folds: Sequence[str], rows: Sequence[_Row]) -> dict[str, object]:
-    scores = {}
-    for name in folds:
-        _, label, logit, _ = zip(
-            *(row for row in rows if row[-1] == name), strict=True
-        )
-        found = metrics.score(np.array(label), np.array(logit))
-        scores[name] = {key: found[key] for key in metrics.NAMES}
-    table = np.array([list(found.values()) for found in scores.values()])
-    _, label, logit, _ = zip(*rows, strict=True)
+def _summarize(tables: dict[str, pd.DataFrame]) -> Summary:
+    folds: dict[str, dict[str, Any]] = {}
+    for fold, table in tables.items():
+        scores: dict[str, Any] = {
+            **metrics.score(table.label.to_numpy(), table.logit.to_numpy())
+        }
+        folds[fold] = {name: scores[name] for name in metrics.NAMES}
+    scored = pd.DataFrame.from_dict(folds, orient="index")
+    pooled = pd.concat(tables.values())
     return {
-        "folds": scores,
-        "mean": dict(zip(metrics.NAMES, table.mean(0).tolist(), strict=True)),
-        "std": dict(
-            zip(metrics.NAMES, table.std(0, ddof=1).tolist(), strict=True)
+        "folds": folds,
+        "mean": dict(zip(metrics.NAMES, scored.mean().tolist(), strict=True)),
+        "std": dict(zip(metrics.NAMES, scored.std().tolist(), strict=True)),
+        "pooled_auc": metrics.auc(
+            pooled.label.to_numpy(), pooled.logit.to_numpy()
         ),
-        "pooled_auc": metrics.auc(np.array(label), np.array(logit)),
     }
 
 
 def _write_out_of_fold(
-    options: CrossValidateOptions, rows: Sequence[_Row]
+    options: CrossValidateOptions,
+    records: records_folder.RecordsFolder,
+    tables: dict[str, pd.DataFrame],
 ) -> None:
-    records = records_folder.open_folder(options.records_dir)
-    names = records.read_sidecar(["source_name"])["source_name"].tolist()
-    probability = metrics.to_probability(np.array([row[2] for row in rows]))
+    names = records.read_sidecar(["source_name"])["source_name"].to_numpy()
+    table = pd.concat([t.assign(fold=fold) for fold, t in tables.items()])
+    table = table.sort_values("row")
+    table["id"] = names[table.row]
+    table["probability"] = metrics.to_probability(table.logit.to_numpy())
+    columns = ("row", "id", "fold", "label", "probability")
     csv_files.write_csv(
         os.path.join(options.run_dir, OUT_OF_FOLD),
-        ("row", "id", "fold", "label", "probability"),
-        sorted(
-            (row, names[row], fold, label, value)
-            for (row, label, _, fold), value in zip(
-                rows, probability.tolist(), strict=True
-            )
-        ),
+        columns,
+        zip(*(table[name].tolist() for name in columns), strict=True),
     )

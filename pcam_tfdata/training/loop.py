@@ -5,8 +5,6 @@ the loop is our own; networks, optimizers and callbacks are Keras'.
 """
 
 import contextlib
-import dataclasses
-import json
 import logging
 import math
 import os
@@ -17,17 +15,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.distribution import cluster, strategy
+from pcam_tfdata.distribution import strategy
 from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.runs import checkpoint_files, event_files, run_folder
+from pcam_tfdata.runs import event_files, run_folder
 from pcam_tfdata.system import interruption, progress
 from pcam_tfdata.training import (
     callback_state,
     checkpoints,
-    configuration,
     nonfinite_steps,
-    replica_step,
+    prepared_run,
     validator,
 )
 
@@ -41,234 +38,188 @@ _SECONDS_PER_CHECKPOINT_SECOND = 100
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Session:
-    """What is there while a run goes on.
-
-    Attributes:
-        batches: Of the steps from the first one on.
-        callbacks: Of Keras.
-        fresh: What they remembered when they began.
-        events: The same, to be told what happens.
-        board: TensorBoard's file; None where it is not wanted.
-        signals: What may end the session.
-    """
-
-    batches: Iterator
-    callbacks: Sequence[keras.callbacks.Callback]
-    fresh: list[dict[str, object]]
-    events: keras.callbacks.CallbackList
-    board: event_files.EventWriter | None
-    signals: interruption.SignalsDeferred
-
-
-class Loop:
-    """A run from its last checkpoint on.
+def train_epochs(
+    run: prepared_run.PreparedRun,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Trains until all epochs are done, or a callback stops the run.
 
     Args:
-        options: The run; its folder is made and locked.
-        distribution: Strategy on whose replicas it runs.
-        stepped: The network, new.
-        training: Patches to train on.
-        validation: Patches to score.
-        group: Who run it together; only the chief writes.
+        run: The run; its folder is made and locked. Its state is kept up to
+            date.
+        callbacks: Callbacks of Keras, to be told what happens.
 
-    Attributes:
-        state: How far it is.
-        training: As given.
-        validation: As given.
+    Raises:
+        interruption.Interrupted: a signal came; there is a checkpoint.
+        FloatingPointError: see `train.train`.
+    """
+    options, is_chief = run.options, run.group.is_chief
+    if is_chief:
+        # What came after the checkpoint is dropped, and will come again.
+        run_folder.write_history(options.run_dir, run.state.history)
+    board: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if options.tensorboard and is_chief:
+        board = event_files.EventWriter(options.run_dir, run.state.history)
+    with (
+        patch_source.damage_named(run.training, run.validation),
+        interruption.SignalsDeferred() as signals,
+        board as writer,
+    ):
+        _Loop(run, callbacks, signals, writer).go_on()
+
+
+class _Loop:
+    """A run from its state on.
+
+    Args:
+        run: The run.
+        callbacks: Callbacks of Keras.
+        signals: What may end the session.
+        board: TensorBoard's file; None where it is not wanted.
     """
 
     def __init__(
         self,
-        options: configuration.TrainOptions,
-        distribution: tf.distribute.Strategy,
-        stepped: replica_step.Trainer,
-        training: patch_source.Patches,
-        validation: patch_source.Patches,
-        group: cluster.Group,
+        run: prepared_run.PreparedRun,
+        callbacks: Sequence[keras.callbacks.Callback],
+        signals: interruption.SignalsDeferred,
+        board: event_files.EventWriter | None,
     ) -> None:
-        self.training = training
-        self.validation = validation
-        self._options = options
-        self._distribution = distribution
-        self._trainer = stepped
-        self._group = group
+        self._run = run
+        self._options, self._recipe = run.options, run.options.recipe
+        self._group, self._trainer = run.group, run.trainer
+        self._state = run.state
+        self._signals = signals
+        self._board = board
         self._validator = validator.Validator(
-            validation, stepped.model, distribution, options.batch_size, group
-        )
-        self._labels = (
-            training.source.count_labels(), stepped.recipe.class_weights,
+            run.validation, run.trainer.model, run.group,
+            self._recipe.batch_size,
         )  # fmt: skip
-        folder = os.path.join(options.run_dir, run_folder.CHECKPOINTS)
-        self.state = self._restore(folder)
+        self._labels = (
+            run.training.source.count_labels(), run.trainer.class_weights,
+        )  # fmt: skip
         self._checkpoints = checkpoints.Writer(
-            folder if group.is_chief else None, options.keep_checkpoints
+            run.options.run_dir if run.group.is_chief else None,
+            run.options.keep_checkpoints,
         )
         self._next_checkpoint = math.inf
         self._steps_per_call = 1
-        if group.is_chief:
-            # What came after the checkpoint is dropped, and will come again.
-            run_folder.write_history(options.run_dir, self.state.history)
-
-    def is_finished(self) -> bool:
-        """Returns whether nothing is left to do."""
-        state = self.state
-        return state.is_stopped or state.epoch >= self._options.epochs
-
-    def go_on(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Trains until all epochs are done, or a callback stops it.
-
-        Raises:
-            interruption.Interrupted: a signal came; there is a checkpoint.
-            FloatingPointError: see `train.train`.
-        """
-        callbacks = [*callbacks, *self._own_callbacks()]
-        events = keras.callbacks.CallbackList(
-            callbacks, model=self._trainer.model, epochs=self._options.epochs
+        callbacks = list(callbacks)
+        if patience := run.options.early_stopping_patience:
+            kind = keras.callbacks.EarlyStopping
+            callbacks.append(kind("val_auc", mode="max", patience=patience))
+        self._events = keras.callbacks.CallbackList(
+            callbacks, model=run.trainer.model, epochs=run.options.epochs
         )
-        self._trainer.model.stop_training = False
-        with (
-            patch_source.damage_named(self.training, self.validation),
-            interruption.SignalsDeferred() as signals,
-            self._open_board() as board,
-        ):
-            events.on_train_begin()
-            # Not before: they begin by forgetting everything.
-            fresh = callback_state.get(callbacks)
-            callback_state.set(callbacks, self.state.callbacks)
-            session = _Session(
-                self._open_batches(), callbacks, fresh, events, board, signals
-            )
-            try:
-                while not self.is_finished():
-                    self._run_epoch(session)
-                events.on_train_end()
-                self._checkpoints.wait()
-                # No worker is done before the chief's last file is there.
-                self._agree(session)
-            except interruption.Interrupted:
-                self._save(session)
-                _logger.info(
-                    "%s: there is a checkpoint after step %d; the same command"
-                    " goes on from it.", signals.name, self.state.step,
-                )  # fmt: skip
-                raise
-            finally:
-                self._checkpoints.wait()
+        run.trainer.model.stop_training = False
+        self._events.on_train_begin()
+        # Not before: they begin by forgetting everything.
+        self._callback_state = callback_state.CallbackState(callbacks)
+        self._callback_state.restore(run.state.callbacks)
+        self._batches = self._open_batches()
 
-    def _restore(self, folder: str) -> checkpoint_files.State:
-        """Returns the state of the chief's last checkpoint, for all workers."""
-        variables = self._trainer.variables
-        found = None
-        if self._group.is_chief:
-            found = checkpoints.restore_latest(folder, variables)
-        if self._group.count > 1:
-            text = self._group.bytes_of_chief(json.dumps(found).encode())
-            found = json.loads(text)
-            for variable in variables:
-                value = np.asarray(variable.value)
-                variable.assign(self._group.array_of_chief(value))
-        self._trainer.restored()
-        return (
-            checkpoint_files.State(**found)
-            if found
-            else checkpoint_files.State()
-        )
-
-    def _open_board(self) -> contextlib.AbstractContextManager:
-        if not (self._options.tensorboard and self._group.is_chief):
-            return contextlib.nullcontext()
-        return event_files.EventWriter(
-            self._options.run_dir, self.state.history
-        )
-
-    def _own_callbacks(self) -> list[keras.callbacks.Callback]:
-        patience = self._options.early_stopping_patience
-        if not patience:
-            return []
-        return [
-            keras.callbacks.EarlyStopping(
-                monitor="val_auc", mode="max", patience=patience
-            )
-        ]
+    def go_on(self) -> None:
+        """Trains to the end, or up to a checkpoint where a signal comes."""
+        try:
+            while not self._run.is_finished:
+                self._run_epoch()
+            self._events.on_train_end()
+            self._checkpoints.wait()
+            # No worker is done before the chief's last file is there.
+            self._agree()
+        except interruption.Interrupted:
+            self._save()
+            _logger.info(
+                "%s: there is a checkpoint after step %d; the same command"
+                " goes on from it.", self._signals.name, self._state.step,
+            )  # fmt: skip
+            raise
+        finally:
+            self._checkpoints.wait()
 
     def _open_batches(self) -> Iterator:
-        options = self._options
-        ds = self.training.train_batches(
-            batch_size=options.batch_size,
-            seed=options.seed,
-            first_step=self.state.step,
-            num_steps=self._last_step(options.epochs),
-            portion=patch_source.Portion(self._group.index, self._group.count),
+        group = self._group
+        ds = self._run.training.train_batches(
+            batch_size=self._recipe.batch_size,
+            seed=self._recipe.seed,
+            first_step=self._state.step,
+            num_steps=self._run.last_step(self._options.epochs),
+            portion=patch_source.Portion(group.index, group.count),
         )
-        return iter(strategy.distribute(ds, self._distribution))
+        return iter(strategy.distribute(ds, group.distribution))
 
-    def _last_step(self, num_epochs: int) -> int:
-        return configuration.last_step(
-            num_epochs, self.training.num_patches, self._options.batch_size
-        )
-
-    def _run_epoch(self, session: _Session) -> None:
-        state = self.state
-        events = session.events
-        first = state.step
-        start = time.monotonic()
+    def _run_epoch(self) -> None:
+        state, events = self._state, self._events
+        first, start = state.step, time.monotonic()
         events.on_epoch_begin(state.epoch)
-        self._train(session)
+        self._train()
         trained = time.monotonic()
         with self._trainer.averaged():
             events.on_test_begin()
-            label, logit = self._validate(session)
+            label, logit = self._validate()
             scores = self._validator.score(label, logit)
             events.on_test_end(scores)
             scores = self._logs() | {f"val_{k}": v for k, v in scores.items()}
             self._note(scores, self._find_death(label, logit))
-        seconds = time.monotonic() - trained
+        validated = time.monotonic()
         events.on_epoch_end(state.epoch - 1, scores)
-        self._agree(session)
+        self._agree()
         state.is_stopped = self._trainer.model.stop_training
-        self._save(session)
+        self._save()
         if state.epoch == 1:
             # A history says from now on that there is a checkpoint.
             self._checkpoints.wait()
-        if self._group.is_chief:
-            run_folder.write_history(self._options.run_dir, state.history)
-            if session.board is not None:
-                session.board.add(state.history[-1])
-            self._note_timing(state.step - first, trained - start, seconds)
+        if not self._group.is_chief:
+            return
+        run_folder.write_history(self._options.run_dir, state.history)
+        if self._board is not None:
+            self._board.add(state.history[-1])
+        num_trained = (state.step - first) * self._recipe.batch_size
+        timing = {
+            "epoch": state.epoch,
+            "train_seconds": round(trained - start, 3),
+            "validation_seconds": round(validated - trained, 3),
+            "train_patches_per_second": round(
+                num_trained / (trained - start), 1
+            ),
+        }
+        run_folder.append_timing(self._options.run_dir, timing)
 
-    def _train(self, session: _Session) -> None:
+    def _train(self) -> None:
         """Runs the steps that are left of an epoch."""
-        state, options = self.state, self._options
-        first = self._last_step(state.epoch)
-        last = self._last_step(state.epoch + 1)
-        name = f"epoch {state.epoch + 1}/{options.epochs}"
+        state, model = self._state, self._trainer.model
+        batch_size = self._recipe.batch_size
+        first = self._run.last_step(state.epoch)
+        last = self._run.last_step(state.epoch + 1)
+        name = f"epoch {state.epoch + 1}/{self._options.epochs}"
         self._set_clock(0.0)
-        total = (last - first) * options.batch_size
-        done = (state.step - first) * options.batch_size
-        with progress.Progress(total, name, done) as bar:
-            while state.step < last and not self._trainer.model.stop_training:
-                session.events.on_train_batch_begin(state.step - first)
-                self._call(session.batches, last - state.step)
+        num_done = (state.step - first) * batch_size
+        with progress.Progress(
+            (last - first) * batch_size, name, num_done
+        ) as bar:
+            while state.step < last and not model.stop_training:
+                self._events.on_train_batch_begin(state.step - first)
+                self._call(last - state.step)
                 logs = self._logs()
-                session.events.on_train_batch_end(state.step - first - 1, logs)
-                bar.advance_to(
-                    (state.step - first) * options.batch_size, **logs
-                )
-                self._agree(session)
-                session.signals.check()
+                self._events.on_train_batch_end(state.step - first - 1, logs)
+                bar.advance_to((state.step - first) * batch_size, **logs)
+                self._agree()
+                self._signals.check()
                 if time.monotonic() > self._next_checkpoint:
-                    self._save(session)
+                    self._save()
                 self._checkpoints.poll()
 
-    def _call(self, batches: Iterator, num_left: int) -> None:
+    def _call(self, num_left: int) -> None:
         """Runs some steps in one call of TensorFlow."""
-        state, options = self.state, self._options
-        count = min(options.steps_per_loop or self._steps_per_call, num_left)
+        state = self._state
+        count = self._options.steps_per_loop or self._steps_per_call
+        count = min(count, num_left)
         start = time.monotonic()
         sums, step, is_finite = self._trainer.run_steps(
-            batches, state.step, count, tf.constant(state.sums, tf.float64)
+            self._batches,
+            state.step,
+            count,
+            tf.constant(state.sums, tf.float64),
         )
         seconds_per_step = (time.monotonic() - start) / (step - state.step)
         self._steps_per_call = max(
@@ -277,47 +228,44 @@ class Loop:
         state.sums, state.step = sums.numpy().tolist(), step
         if not is_finite:
             state.num_skipped += 1
-            nonfinite_steps.meet(
-                step - 1, state.num_skipped, options, self._trainer,
-                self.training, is_chief=self._group.is_chief,
-            )  # fmt: skip
+            nonfinite_steps.handle_nonfinite_step(self._run, step - 1)
 
-    def _agree(self, session: _Session) -> None:
+    def _agree(self) -> None:
         """Decides with the other workers what they have to do alike.
 
         How many steps come next, which the chief says; whether a signal has
         come, or a callback ends the run, which each of them may.
         """
         model = self._trainer.model
-        found = self._group.gather(
-            [self._steps_per_call, session.signals.number, model.stop_training]
+        answers = self._group.gather(
+            [self._steps_per_call, self._signals.number, model.stop_training]
         )
-        self._steps_per_call = int(found[0, 0])
-        session.signals.adopt(int(found[:, 1].max()))
-        model.stop_training = bool(found[:, 2].any())
+        self._steps_per_call = int(answers[0, 0])
+        self._signals.adopt(int(answers[:, 1].max()))
+        model.stop_training = bool(answers[:, 2].any())
 
     def _logs(self) -> dict[str, float]:
         """Returns the scores of the epoch so far, as callbacks get them."""
-        loss, right, seen = self.state.sums
+        loss, right, seen = self._state.sums
         seen = seen or math.nan
         return {"loss": loss / seen, "accuracy": right / seen}
 
-    def _validate(self, session: _Session) -> tuple[np.ndarray, np.ndarray]:
+    def _validate(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns labels and logits of all validation patches."""
-        found = None
+        own = {}
         # If a signal ends it here, the other workers do not know that yet.
         with contextlib.suppress(interruption.Interrupted):
-            found = self._validator.predict(session.signals.check)
-        self._agree(session)
-        session.signals.check()
-        return self._validator.gather(found)
+            own = self._validator.predict(self._signals.check)
+        self._agree()
+        self._signals.check()
+        return self._validator.gather(own)
 
     def _find_death(self, label: np.ndarray, logit: np.ndarray) -> str | None:
         """Returns why the network is dead; None where it is not."""
         loss = self._logs()["loss"]
         is_learning = dead_network.is_learning(
             loss,
-            [row["loss"] for row in self.state.history],
+            [row["loss"] for row in self._state.history],
             dead_network.untrained_loss(*self._labels),
         )
         return dead_network.find_reason(
@@ -327,34 +275,36 @@ class Loop:
             entropy=dead_network.label_entropy(*self._labels),
             # A warm-up is meant to begin slowly.
             is_learning=is_learning
-            or self.state.step <= self._options.warmup_steps,
+            or self._state.step <= self._options.optimizer.warmup_steps,
         )
 
     def _note(self, scores: dict[str, float], death: str | None) -> None:
         """Notes the scores of an epoch, and keeps the model if it is the best."""
-        state, options = self.state, self._options
-        row = {"epoch": state.epoch + 1, "step": state.step}
-        row["learning_rate"] = self._trainer.learning_rate
-        if self._trainer.loss_scale is not None:
-            row["loss_scale"] = self._trainer.loss_scale
+        state, trainer = self._state, self._trainer
+        epoch = state.epoch + 1
+        row = {
+            "epoch": epoch,
+            "step": state.step,
+            "learning_rate": trainer.learning_rate,
+        }
+        if trainer.loss_scale is not None:
+            row["loss_scale"] = trainer.loss_scale
+        texts = [f"{name} {value:.4f}" for name, value in scores.items()]
         _logger.info(
-            "epoch %d/%d: %s",
-            state.epoch + 1,
-            options.epochs,
-            ", ".join(f"{name} {value:.4f}" for name, value in scores.items()),
+            "epoch %d/%d: %s", epoch, self._options.epochs, ", ".join(texts)
         )
         if death and self._group.is_chief:
             _logger.warning(
                 "Warning: epoch %d: found a dead network: %s. %s",
-                row["epoch"], death, dead_network.TRAIN_REMEDY,
+                epoch, death, dead_network.TRAIN_REMEDY,
             )  # fmt: skip
         if scores["val_auc"] > state.best_auc:
-            state.best_auc, state.best_epoch = scores["val_auc"], row["epoch"]
+            state.best_auc, state.best_epoch = scores["val_auc"], epoch
             if self._group.is_chief:
                 self._save_model()
         dead = {run_folder.IS_DEAD: int(death is not None)}
         state.history.append(row | scores | dead)
-        state.epoch += 1
+        state.epoch = epoch
         state.sums = [0.0] * 3
 
     def _save_model(self) -> None:
@@ -363,17 +313,11 @@ class Loop:
         self._trainer.save_model(temporary)
         os.replace(temporary, os.path.join(run_dir, run_folder.BEST_MODEL))
 
-    def _save(self, session: _Session) -> None:
+    def _save(self) -> None:
         """Begins to write a checkpoint."""
         start = time.monotonic()
-        self.state.callbacks = callback_state.get(
-            session.callbacks, session.fresh
-        )
-        self._checkpoints.write(
-            self.state.step,
-            self._trainer.variables,
-            dataclasses.asdict(self.state),
-        )
+        self._state.callbacks = self._callback_state.list_changed()
+        self._checkpoints.write(self._state, self._trainer.variables)
         self._set_clock(time.monotonic() - start)
 
     def _set_clock(self, seconds: float) -> None:
@@ -381,20 +325,4 @@ class Loop:
         self._next_checkpoint = time.monotonic() + max(
             self._options.checkpoint_every_seconds,
             seconds * _SECONDS_PER_CHECKPOINT_SECOND,
-        )
-
-    def _note_timing(
-        self, num_steps: int, train_seconds: float, validation_seconds: float
-    ) -> None:
-        num_trained = num_steps * self._options.batch_size
-        run_folder.append_timing(
-            self._options.run_dir,
-            {
-                "epoch": self.state.epoch,
-                "train_seconds": round(train_seconds, 3),
-                "validation_seconds": round(validation_seconds, 3),
-                "train_patches_per_second": round(
-                    num_trained / train_seconds, 1
-                ),
-            },
         )

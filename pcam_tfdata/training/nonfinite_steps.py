@@ -9,76 +9,60 @@ import numpy as np
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import files
-from pcam_tfdata.training import configuration, replica_step
+from pcam_tfdata.training import prepared_run
 
 MOST_SKIPPED = 20
 
 _logger = logging.getLogger(__name__)
 
 
-def meet(
-    step: int,
-    num_skipped: int,
-    options: configuration.TrainOptions,
-    stepped: replica_step.Trainer,
-    training: patch_source.Patches,
-    *,
-    is_chief: bool,
-) -> None:
+def handle_nonfinite_step(run: prepared_run.PreparedRun, step: int) -> None:
     """Logs that a step is left out, or stops the run.
 
     Args:
-        step: Its number.
-        num_skipped: Such steps of the run, with this one.
-        options: Of the run.
-        stepped: The network.
-        training: What it is trained on.
-        is_chief: Whether this process writes what is kept: the step's batch.
+        run: The run, whose state counts the step among those skipped; its chief
+            writes the step's batch where the run stops.
+        step: Number of the step.
 
     Raises:
         FloatingPointError: as the options say, or there were too many.
     """
-    what = (
+    options, trainer = run.options, run.trainer
+    fault = (
         f"found a loss or gradient that is not finite in step {step}, at"
-        f" learning rate {stepped.learning_rate:g}"
+        f" learning rate {trainer.learning_rate:g}"
     )
-    if stepped.loss_scale is not None:
-        what += f" and loss scale {stepped.loss_scale:g}"
-    if options.on_nan == "skip" and num_skipped <= MOST_SKIPPED:
-        _logger.warning("%s; the step is skipped.", what)
+    if trainer.loss_scale is not None:
+        fault += f" and loss scale {trainer.loss_scale:g}"
+    if options.on_nan == "skip" and run.state.num_skipped <= MOST_SKIPPED:
+        _logger.warning("%s; the step is skipped.", fault)
         return
     kept = "its batch is not kept, since no service gives it twice"
-    if not options.data_service:
+    if not options.input.data_service:
         path = os.path.join(options.run_dir, run_folder.BAD_BATCH)
-        if is_chief:
-            _write_batch(path, step, options, training)
+        if run.group.is_chief:
+            _write_batch(run, step, path)
         kept = f"its batch is in {path}"
     advice = "--on_nan=skip leaves out such steps"
     if options.on_nan == "skip":
         advice = f"{MOST_SKIPPED} such steps were left out before"
     raise FloatingPointError(
-        f"{options.run_dir}: {what}; {kept}. Lower --learning_rate and pass"
+        f"{options.run_dir}: {fault}; {kept}. Lower --learning_rate and pass"
         f" --restart; {advice}."
     )
 
 
-def _write_batch(
-    path: str,
-    step: int,
-    options: configuration.TrainOptions,
-    training: patch_source.Patches,
-) -> None:
+def _write_batch(run: prepared_run.PreparedRun, step: int, path: str) -> None:
     # In the same order, and nothing needs to go to a device.
     source = dataclasses.replace(
-        training.source,
-        data_service=None,
-        input="stream" if training.input == "stream" else "mmap",
-        cache="none" if options.cache == "none" else "memory",
+        run.training.source,
+        input="stream" if run.training.input == "stream" else "mmap",
+        cache="none" if run.options.input.cache == "none" else "memory",
     )
     batches = patch_source.train_batches(
         source,
-        batch_size=options.batch_size,
-        seed=options.seed,
+        batch_size=run.options.recipe.batch_size,
+        seed=run.options.recipe.seed,
         first_step=step,
         num_steps=step + 1,
     )

@@ -1,6 +1,7 @@
 """Keras' optimizers, with schedule and moving average, from plain options."""
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -18,43 +19,45 @@ class OptimizerOptions:
     """How gradients change weights.
 
     Attributes:
-        name: One of `choices.OPTIMIZERS`.
+        optimizer: One of `choices.OPTIMIZERS`.
         learning_rate: For the mean of the loss over the whole batch; the
             highest one of a schedule.
         schedule: One of `choices.SCHEDULES`. `cosine` falls to 0 at the last
             step.
         warmup_steps: Steps in which the learning rate rises linearly from 0 to
             `learning_rate`, before the schedule begins (Goyal et al. 2017).
-        num_steps: Of the whole run.
         weight_decay: Share of a weight, times the learning rate, that a step
             takes away (Loshchilov & Hutter 2019); None for the optimizer's own.
-        ema_decay: Of the moving average of the weights; 0 for none.
+        ema_decay: Decay of the moving average of the weights, which is what is
+            validated and kept; 0 for none.
     """
 
-    name: str = "adam"
+    optimizer: str = "adam"
     learning_rate: float = 0.001
     schedule: str = "constant"
     warmup_steps: int = 0
-    num_steps: int = 1
     weight_decay: float | None = None
     ema_decay: float = 0.0
 
 
-def build(options: OptimizerOptions) -> keras.Optimizer:
-    """Returns the optimizer; it is not built yet."""
-    more = {}
+def make_optimizer(
+    options: OptimizerOptions, num_steps: int = 1
+) -> keras.Optimizer:
+    """Returns the optimizer of a run of so many steps; it is not built yet."""
+    settings: dict[str, Any] = {}
     if options.weight_decay is not None:
-        more["weight_decay"] = options.weight_decay
+        settings["weight_decay"] = options.weight_decay
     if options.ema_decay:
-        more |= {"use_ema": True, "ema_momentum": options.ema_decay}
-    optimizer = _KINDS[options.name](_learning_rate(options), **more)
+        settings |= {"use_ema": True, "ema_momentum": options.ema_decay}
+    rate = _learning_rate(options, num_steps)
+    optimizer = _KINDS[options.optimizer](rate, **settings)
     if optimizer.weight_decay is not None:
         optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return optimizer
 
 
 def _learning_rate(
-    options: OptimizerOptions,
+    options: OptimizerOptions, num_steps: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     rate, warmup_steps = options.learning_rate, options.warmup_steps
     schedules = keras.optimizers.schedules
@@ -62,7 +65,7 @@ def _learning_rate(
         return rate
     if options.schedule == "constant":
         return schedules.PolynomialDecay(0.0, warmup_steps, rate)
-    num_steps = max(1, options.num_steps - warmup_steps)
+    num_steps = max(1, num_steps - warmup_steps)
     if not warmup_steps:
         return schedules.CosineDecay(rate, num_steps)
     return schedules.CosineDecay(

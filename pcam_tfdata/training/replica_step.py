@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.training import augment, checkpoints, optimizers
+from pcam_tfdata.training import augment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,68 +19,80 @@ class Recipe:
 
     Attributes:
         batch_size: Patches of a step, over all replicas.
-        seed: Of weights, dropout and augmentation.
-        optimizer: What becomes of the gradients.
-        precision: Policy of Keras.
+        seed: At least 0, less than 2^32; weights, order, augmentation and
+            dropout follow from it.
+        precision: One of `choices.PRECISIONS`, or another policy of Keras.
         augment: One of `choices.AUGMENTATIONS`.
-        class_weights: Factors of the loss of labels 0 and 1.
+        class_weights: Factors of the loss of labels 0 and 1; or `balanced`, so
+            that both count as much; none for 1 and 1.
         clip_norm: The gradients of a step, taken together, are scaled down to
             this norm; 0 leaves them.
-        num_accumulated: In as many parts each replica works off its share of a
-            batch, to save memory; their gradients are summed.
-        xla: Compile the gradients with XLA; not done where batch normalization
-            looks at several replicas.
+        gradient_accumulation_steps: Parts in which each replica works off its
+            share of a batch, to save memory; their gradients are summed.
+        xla: One of `choices.XLA`: whether to compile the gradients with XLA;
+            not done where batch normalization looks at several replicas.
         sync_batch_norm: Batch normalization looks at all replicas.
     """
 
-    batch_size: int
+    batch_size: int = 1024
     seed: int = 0
-    optimizer: optimizers.OptimizerOptions = dataclasses.field(
-        default_factory=optimizers.OptimizerOptions
-    )
-    precision: str = "float32"
+    precision: str = "auto"
     augment: str = "none"
-    class_weights: tuple[float, float] = (1.0, 1.0)
+    class_weights: Sequence[str] = ()
     clip_norm: float = 0.0
-    num_accumulated: int = 1
-    xla: bool = False
+    gradient_accumulation_steps: int = 1
+    xla: str = "auto"
     sync_batch_norm: bool = True
 
 
 class Trainer:
-    """A network and its optimizer.
+    """A network and its optimizer, stepped on the replicas of a strategy.
 
     Args:
         distribution: Strategy on whose replicas steps run.
-        build: Gives the network: uint8 patches in, a logit [B, 1] out.
+        build_network: Gives the network: uint8 patches in, a logit [B, 1] out.
+        build_optimizer: Gives the optimizer, not built yet.
         recipe: What a step does.
+        class_weights: The factors that the recipe's class weights mean.
         fill: Called on each replica's part of a batch, see
-            `pipeline.open_patches`.
+            `patch_source.open_patches`.
 
     Attributes:
         recipe: As given.
+        precision: Keras' policy, which `recipe.precision` means here.
+        compiles: Whether XLA is asked for, as `recipe.xla` means here.
+        class_weights: As given.
         model: The network.
-        optimizer: Of Keras; under mixed_float16 with a dynamic loss scale.
-        variables: All of both, as checkpoints hold them.
+        optimizer: Keras' optimizer; under mixed_float16 with a dynamic loss
+            scale.
+        variables: What a checkpoint holds: weights, dropout seeds, optimizer.
+            The list is explicit because a Keras or tf.train checkpoint of a
+            model leaves out the state of Dropout's seed generators.
     """
 
     def __init__(
         self,
         distribution: tf.distribute.Strategy,
-        build: Callable[[], keras.Model],
+        build_network: Callable[[], keras.Model],
+        build_optimizer: Callable[[], keras.Optimizer],
         recipe: Recipe,
+        class_weights: tuple[float, float] = (1.0, 1.0),
         fill: Callable[
             [patch_source.Batch], patch_source.Batch
         ] = patch_source.whole,
     ) -> None:
         self._distribution = distribution
         self.recipe = recipe
+        self.class_weights = class_weights
         self._fill = fill
-        self._scales_loss = strategy.scales_loss(recipe.precision)
-        settings = strategy.keras_settings(recipe.precision, recipe.seed)
+        self.precision = strategy.resolve_precision(recipe.precision)
+        self.compiles = strategy.resolve_xla(recipe.xla)
+        # Gradients of this policy underflow without a scale.
+        self._scales_loss = self.precision == "mixed_float16"
+        settings = strategy.keras_settings(self.precision, recipe.seed)
         with settings, distribution.scope():
-            self.model = build()
-            self.optimizer = optimizers.build(recipe.optimizer)
+            self.model = build_network()
+            self.optimizer = build_optimizer()
             if self._scales_loss:
                 self.optimizer = keras.optimizers.LossScaleOptimizer(
                     self.optimizer
@@ -91,9 +103,9 @@ class Trainer:
         )
         strategy.vary_dropout(self.model, distribution)
         self.model.optimizer = self.optimizer  # For callbacks.
-        self.variables = checkpoints.variables_of(self.model, self.optimizer)
+        self.variables = [*self.model.variables, *self.optimizer.variables]
         self._gradients = self._gradients_of_part
-        if recipe.xla and not is_synced:  # XLA cannot look at all replicas.
+        if self.compiles and not is_synced:  # XLA cannot look at all replicas.
             self._gradients = tf.function(self._gradients, jit_compile=True)
         self._run_steps = tf.function(self._loop, reduce_retracing=True)
 
@@ -127,7 +139,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """Learning rate of the next step."""
         return float(np.asarray(self.optimizer.learning_rate))
 
     @property
@@ -137,18 +149,19 @@ class Trainer:
             return None
         return float(np.asarray(self.optimizer.dynamic_scale))
 
-    def restored(self) -> None:
-        """To be called after `variables` were assigned from elsewhere."""
+    def restore(self, values: Sequence[np.ndarray]) -> None:
+        """Takes the values that a checkpoint held of `variables`."""
+        _assign(self.variables, values)
         strategy.vary_dropout(self.model, self._distribution)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Lets the network have the moving average of its weights, if any."""
-        if not self.recipe.optimizer.ema_decay:
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not inner.use_ema:
             yield
             return
         weights = self.model.trainable_variables
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         saved = [np.array(weight.numpy()) for weight in weights]
         _assign(weights, inner._model_variables_moving_average)
         try:
@@ -170,10 +183,10 @@ class Trainer:
         sums: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         run = self._distribution.run
-        last = step + num_steps
+        end_step = step + num_steps
         is_finite = tf.constant(True)
         statistics = self.model.non_trainable_weights
-        while is_finite and step < last:
+        while is_finite and step < end_step:
             before = [tf.convert_to_tensor(v.value) for v in statistics]
             gradients, part, finite = run(
                 self._compute, args=(next(batches), step)
@@ -244,7 +257,7 @@ class Trainer:
                 first=first,
                 batch_size=self.recipe.batch_size,
             )
-        num_parts = self.recipe.num_accumulated
+        num_parts = self.recipe.gradient_accumulation_steps
         if num_parts == 1:
             return self._differentiate(image, label)
         size = image.shape[0] // num_parts
@@ -253,11 +266,11 @@ class Trainer:
         ]
         sums = tf.zeros([3], tf.float64)
         # Unrolled: batch normalization cannot look at all replicas in a loop.
-        for place in range(num_parts):
-            more, part = self._differentiate(
-                _cut(image, place * size, size), _cut(label, place * size, size)
+        for start in range(0, num_parts * size, size):
+            of_part, part = self._differentiate(
+                _cut(image, start, size), _cut(label, start, size)
             )
-            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
+            gradients = [a + b for a, b in zip(gradients, of_part, strict=True)]
             sums += part
         return gradients, sums
 
@@ -268,7 +281,7 @@ class Trainer:
         dtype = self.model.variable_dtype
         label = tf.cast(label, dtype)
         negative_weight, positive_weight = (
-            tf.constant(weight, dtype) for weight in self.recipe.class_weights
+            tf.constant(weight, dtype) for weight in self.class_weights
         )
         weight = tf.where(label > 0.5, positive_weight, negative_weight)
         with tf.GradientTape() as tape:
@@ -295,8 +308,7 @@ def apply_sums(optimizer: keras.Optimizer, sums: Sequence[tf.Tensor]) -> None:
     Each replica holds the sum when LossScaleOptimizer looks for Inf, which it
     does on the first replica alone. Keras sums once more, hence the division.
     """
-    context = tf.distribute.get_replica_context()
-    num_replicas = context.num_replicas_in_sync
+    num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
     optimizer.apply([total / num_replicas for total in sums])
 
 
@@ -306,7 +318,7 @@ def _all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     )
 
 
-def _cut(tensor: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
+def _cut(tensor: tf.Tensor, first: int, size: int) -> tf.Tensor:
     """Returns `size` rows, their number static."""
     zeros = [0] * (tensor.shape.rank - 1)
     return tf.slice(tensor, [first, *zeros], [size, *tensor.shape[1:]])

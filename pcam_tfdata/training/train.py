@@ -5,11 +5,11 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
-import tensorflow as tf
 
-from pcam_tfdata.distribution import cluster, strategy, tf_config
+from pcam_tfdata.distribution import strategy, tf_config, worker_group
 from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
@@ -21,10 +21,17 @@ from pcam_tfdata.runs import (
     run_folder,
 )
 from pcam_tfdata.system import interruption, versions
-from pcam_tfdata.training import configuration, loop, optimizers, replica_step
+from pcam_tfdata.training import (
+    checkpoints,
+    configuration,
+    loop,
+    optimizers,
+    prepared_run,
+    replica_step,
+)
 
 # What may differ between the workers of a run: it is theirs, or the chief's.
-_OWN = ("records_dir", "run_dir", "input_threads", "restart")
+_OWN = ("records_dir", "run_dir", "input_threads")
 
 _logger = logging.getLogger(__name__)
 
@@ -45,9 +52,10 @@ def train(
 
     Args:
         options: The run.
-        callbacks: Of Keras; they receive the events of `fit`. Batch events come
-            once for all steps of a call, as with `steps_per_execution`. Their
-            plain attributes are kept in checkpoints.
+        callbacks: Callbacks of Keras; they receive the events of `fit`. Batch
+            events come once for all steps of a call, as with
+            `steps_per_execution`. Their plain attributes are kept in
+            checkpoints.
 
     Returns:
         `epoch`, `step`, `best_epoch` and `best_val_auc`.
@@ -60,61 +68,26 @@ def train(
         FloatingPointError: the loss or a gradient is no longer finite.
     """
     outputs.check_new(options.run_dir, "--run_dir")
-    job = tf_config.find_job(options.strategy)
-    distribution = strategy.make_strategy(
-        options.strategy,
-        num_virtual_devices=options.num_virtual_devices,
-        allow_cpu=options.allow_cpu,
-        job=job,
-        worker_wait_seconds=options.worker_wait_seconds,
-    )
-    group = cluster.Group(job, distribution)
+    job = tf_config.find_job(options.devices.strategy)
+    distribution = strategy.make_strategy(options.devices, job)
+    group = worker_group.WorkerGroup(distribution, job)
     with group.failures_told():
         records = records_folder.open_folder(options.records_dir)
         options = configuration.settle_splits(options, records)
         if group.count > 1:
-            group.check_same(_list_common(options, records, job, distribution))
+            group.check_same(_list_common(options, records, group))
         configuration.check(options, records, distribution.num_replicas_in_sync)
-        return _train(options, records, callbacks, distribution, group)
-
-
-def _train(
-    options: configuration.TrainOptions,
-    records: records_folder.RecordsFolder,
-    callbacks: Sequence[keras.callbacks.Callback],
-    distribution: tf.distribute.Strategy,
-    group: cluster.Group,
-) -> dict[str, float]:
-    """See `train`; options are settled and checked."""
-    # First, so that damaged shards are refused before anything is made.
-    training, validation = _open_patches(options, records, distribution, group)
-    facts = _list_facts(options, training)
-    with _hold_run(options, facts, group):
-        with interruption.SignalsDeferred():
-            stepped = _make_trainer(options, distribution, training)
-            run = loop.Loop(
-                options, distribution, stepped, training, validation, group
+        # First, so that damaged shards are refused before anything is made.
+        training, validation = _open_patches(options, records, group)
+        facts = _list_facts(options, training)
+        with _hold_run(options, facts, group):
+            with interruption.SignalsDeferred():
+                trainer = _make_trainer(options, training, group)
+                state = checkpoints.restore(options.run_dir, trainer, group)
+            run = prepared_run.PreparedRun(
+                options, group, trainer, training, validation, state
             )
-        if run.is_finished():
-            _logger.info("%s: finished before, nothing to do.", options.run_dir)
-        else:
-            _announce(options, distribution, run, stepped)
-            if group.is_chief:
-                _note_environment(options, distribution, run, stepped, facts)
-            if options.cache == "file":
-                run_folder.make_input_cache(options.run_dir)
-            try:
-                run.go_on(callbacks)
-            finally:
-                if group.is_chief:
-                    run_folder.remove_input_cache(options.run_dir)
-    state = run.state
-    death = dead_network.summarize(state.history, state.best_epoch)
-    if death and group.is_chief:
-        _logger.warning(
-            "Warning: %s: %s. %s",
-            options.run_dir, death, dead_network.TRAIN_REMEDY,
-        )  # fmt: skip
+            _go_on(run, callbacks, facts)
     return {
         "epoch": state.epoch,
         "step": state.step,
@@ -123,49 +96,25 @@ def _train(
     }
 
 
-@contextlib.contextmanager
-def _hold_run(
-    options: configuration.TrainOptions,
-    facts: Mapping[str, object],
-    group: cluster.Group,
-) -> Iterator[None]:
-    """Holds the run's folder, if this is the chief; other workers write none."""
-    if not group.is_chief:
-        yield
-        return
-    with resumption.lock_run(options.run_dir):
-        flags = _list_flags(options)
-        # A dataclass keeps the defaults of its fields as attributes.
-        defaults = {n: getattr(type(options), n, None) for n in flags}
-        resumption.open_run(
-            options.run_dir,
-            flags,
-            facts,
-            restart=options.restart,
-            defaults=defaults,
-        )
-        yield
-
-
 def _open_patches(
     options: configuration.TrainOptions,
     records: records_folder.RecordsFolder,
-    distribution: tf.distribute.Strategy,
-    group: cluster.Group,
+    group: worker_group.WorkerGroup,
 ) -> tuple[patch_source.Patches, patch_source.Patches]:
     """Returns those to train on and those to score.
 
-    All workers take the chief's way in: records on a disk and in a bucket would
-    have two orders.
+    All workers take the chief's input mode: records on a disk and in a bucket
+    would have two orders.
     """
-    devices = strategy.list_devices(distribution)
+    devices = strategy.list_devices(group.distribution)
     training = None
     if group.is_chief:
         training = patch_source.open_patches(options.training(records), devices)
     if group.count > 1:
-        kind = training.input if group.is_chief else ""
-        kind = group.bytes_of_chief(kind.encode()).decode()
-        options = dataclasses.replace(options, input=kind)
+        mode = "" if training is None else training.input
+        mode = group.bytes_of_chief(mode.encode()).decode()
+        of_chief = dataclasses.replace(options.input, input=mode)
+        options = dataclasses.replace(options, input=of_chief)
     if training is None:
         training = patch_source.open_patches(options.training(records), devices)
     validation = options.validation(records)
@@ -175,116 +124,128 @@ def _open_patches(
 def _list_common(
     options: configuration.TrainOptions,
     records: records_folder.RecordsFolder,
-    job: tf_config.Job,
-    distribution: tf.distribute.Strategy,
-) -> dict[str, object]:
+    group: worker_group.WorkerGroup,
+) -> dict[str, Any]:
     """Returns what has to be the same on all workers."""
-    flags = dataclasses.asdict(options)
+    flags = options.list_flags()
     return {
         **{f"--{name}": flags[name] for name in flags.keys() - set(_OWN)},
         **versions.of_training(),
-        "cluster": job.addresses,
+        "cluster": group.addresses,
         "records of manifest SHA-256": records.manifest_sha256,
-        "devices": len(strategy.list_devices(distribution)),
-        "precision": strategy.resolve_precision(options.precision),
-        "XLA": strategy.resolve_xla(options.xla),
+        "devices": len(strategy.list_devices(group.distribution)),
+        "precision": strategy.resolve_precision(options.recipe.precision),
+        "XLA": strategy.resolve_xla(options.recipe.xla),
     }
-
-
-def _list_flags(options: configuration.TrainOptions) -> dict[str, object]:
-    """Returns the flags that make a run what it is."""
-    flags = dataclasses.asdict(options)
-    del flags["restart"]
-    return flags
 
 
 def _list_facts(
     options: configuration.TrainOptions, training: patch_source.Patches
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Returns what must be the same when a run is resumed, beside flags."""
     return {
-        "precision": strategy.resolve_precision(options.precision),
+        "precision": strategy.resolve_precision(options.recipe.precision),
         "input": training.input,
         "order": training.order,
         "manifest_sha256": training.source.records.manifest_sha256,
     }
 
 
+@contextlib.contextmanager
+def _hold_run(
+    options: configuration.TrainOptions,
+    facts: Mapping[str, Any],
+    group: worker_group.WorkerGroup,
+) -> Iterator[None]:
+    """Holds the run's folder, if this is the chief; other workers write none."""
+    if not group.is_chief:
+        yield
+        return
+    with resumption.lock_run(options.run_dir):
+        resumption.open_run(
+            options.run_dir,
+            options.list_flags(),
+            facts,
+            restart=options.restart,
+            defaults=configuration.TrainOptions("", "").list_flags(),
+        )
+        yield
+
+
 def _make_trainer(
     options: configuration.TrainOptions,
-    distribution: tf.distribute.Strategy,
     training: patch_source.Patches,
+    group: worker_group.WorkerGroup,
 ) -> replica_step.Trainer:
-    recipe = replica_step.Recipe(
-        batch_size=options.batch_size,
-        seed=options.seed,
-        optimizer=optimizers.OptimizerOptions(
-            name=options.optimizer,
-            learning_rate=options.learning_rate,
-            schedule=options.schedule,
-            warmup_steps=options.warmup_steps,
-            num_steps=configuration.last_step(
-                options.epochs, training.num_patches, options.batch_size
-            ),
-            weight_decay=options.weight_decay,
-            ema_decay=options.ema_decay,
+    num_steps = options.last_step(options.epochs, training.num_patches)
+    return replica_step.Trainer(
+        group.distribution,
+        functools.partial(networks.build, options.model),
+        functools.partial(
+            optimizers.make_optimizer, options.optimizer, num_steps
         ),
-        precision=strategy.resolve_precision(options.precision),
-        augment=options.augment,
-        class_weights=configuration.resolve_class_weights(
-            options, training.source.records
+        options.recipe,
+        configuration.resolve_class_weights(
+            options.recipe.class_weights, training.source.count_labels()
         ),
-        clip_norm=options.clip_norm,
-        num_accumulated=options.gradient_accumulation_steps,
-        xla=strategy.resolve_xla(options.xla),
-        sync_batch_norm=options.sync_batch_norm,
+        training.fill,
     )
-    build = functools.partial(networks.build, options.model)
-    return replica_step.Trainer(distribution, build, recipe, training.fill)
 
 
-def _announce(
-    options: configuration.TrainOptions,
-    distribution: tf.distribute.Strategy,
-    run: loop.Loop,
-    stepped: replica_step.Trainer,
+def _go_on(
+    run: prepared_run.PreparedRun,
+    callbacks: Sequence[keras.callbacks.Callback],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Says what computes where."""
-    devices = strategy.describe_devices(distribution)
+    """Trains what is left to train; warns of a dead network."""
+    run_dir = run.options.run_dir
+    if run.is_finished:
+        _logger.info("%s: finished before, nothing to do.", run_dir)
+    else:
+        _announce(run, facts)
+        if run.options.input.cache == "file":
+            run_folder.make_input_cache(run_dir)
+        try:
+            loop.train_epochs(run, callbacks)
+        finally:
+            if run.group.is_chief:
+                run_folder.remove_input_cache(run_dir)
+    death = dead_network.summarize(run.state.history, run.state.best_epoch)
+    if death and run.group.is_chief:
+        _logger.warning(
+            "Warning: %s: %s. %s", run_dir, death, dead_network.TRAIN_REMEDY
+        )
+
+
+def _announce(run: prepared_run.PreparedRun, facts: Mapping[str, Any]) -> None:
+    """Says what computes where; notes it, and the flags, in the run's folder."""
+    options, trainer, state = run.options, run.trainer, run.state
+    devices = strategy.describe_devices(run.group.distribution)
     _logger.info(
         "%s: %s parameters, %s, on %s; %s training and %s validation patches.",
         options.model,
-        f"{stepped.model.count_params():,}",
-        stepped.recipe.precision,
+        f"{trainer.model.count_params():,}",
+        trainer.precision,
         ", ".join(devices),
         f"{run.training.num_patches:,}",
         f"{run.validation.num_patches:,}",
     )
     _logger.info("Input: %s.", run.training.plan)
-    if run.state.step:
+    if state.step:
         _logger.info(
-            "Resuming after epoch %d, at step %d.",
-            run.state.epoch, run.state.step,
-        )  # fmt: skip
-
-
-def _note_environment(
-    options: configuration.TrainOptions,
-    distribution: tf.distribute.Strategy,
-    run: loop.Loop,
-    stepped: replica_step.Trainer,
-    facts: Mapping[str, object],
-) -> None:
-    """Notes in the run's folder what computes where, and by which flags."""
-    run_folder.write_flags(options.run_dir, _list_flags(options))
+            "Resuming after epoch %d, at step %d.", state.epoch, state.step
+        )
+    if not run.group.is_chief:
+        return
+    run_folder.write_flags(options.run_dir, options.list_flags())
     environment_file.add_start(
         options.run_dir,
         {
-            "first_epoch": run.state.epoch + 1,
-            "first_step": run.state.step,
-            "devices": strategy.describe_devices(distribution),
-            "replicas": distribution.num_replicas_in_sync,
-            "xla": stepped.recipe.xla,
+            "first_epoch": state.epoch + 1,
+            "first_step": state.step,
+            "devices": devices,
+            "replicas": run.group.distribution.num_replicas_in_sync,
+            "xla": trainer.compiles,
             **facts,
         },
     )

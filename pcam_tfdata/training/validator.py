@@ -1,12 +1,12 @@
-"""Scores of a network on all validation patches, of which workers share each batch."""
+"""Scores of a network on all validation patches, shared by all workers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from pcam_tfdata.distribution import cluster
+from pcam_tfdata.distribution import worker_group
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import patch_source
@@ -16,32 +16,32 @@ class Validator:
     """Scores one network, as often as asked.
 
     Args:
-        patches: To score.
+        patches: What to score.
         model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
-        distribution: In whose scope the model was made.
-        batch_size: Over all replicas of all workers.
-        group: The workers.
+        group: The workers, of which each takes a part of each batch.
+        batch_size: Patches of a batch, over all workers.
     """
 
     def __init__(
         self,
         patches: patch_source.Patches,
         model: keras.Model,
-        distribution: tf.distribute.Strategy,
+        group: worker_group.WorkerGroup,
         batch_size: int,
-        group: cluster.Group,
     ) -> None:
         self._num_patches = patches.num_patches
         self._group = group
-        self._predictor = inference.Predictor(model, distribution, patches.fill)
+        self._predictor = inference.Predictor(
+            model, group.distribution, patches.fill
+        )
         portion = patch_source.Portion(group.index, group.count)
         self._batches = patches.eval_batches(
             batch_size=batch_size, portion=portion
         )
-        self._places = portion.places_of_all(self._num_patches, batch_size)
+        self._indices = portion.places_of_all(self._num_patches, batch_size)
 
-    def predict(self, check: Callable[[], None]) -> dict[str, np.ndarray]:
-        """Returns what the network says of this worker's patches.
+    def predict(self, check: Callable[[], None]) -> inference.Logits:
+        """Returns labels and logits of this worker's patches.
 
         It waits for no other worker.
 
@@ -57,18 +57,16 @@ class Validator:
             )
         )
 
-    def gather(
-        self, found: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, own: inference.Logits) -> tuple[np.ndarray, np.ndarray]:
         """Returns labels (int64) and logits (float32) of all workers' patches."""
         whole = np.zeros((2, self._num_patches))
-        whole[:, self._places] = found["label"], found["logit"]
+        whole[:, self._indices] = own["label"], own["logit"]
         label, logit = self._group.sum(whole)
         return label.astype(np.int64), logit.astype(np.float32)
 
     def score(self, label: np.ndarray, logit: np.ndarray) -> dict[str, float]:
         """Returns `loss`, `accuracy` and `auc` of all patches."""
-        scores = {
+        scores: dict[str, Any] = {
             "loss": metrics.nll(label, logit),
             "accuracy": float(np.mean((logit > 0) == (label > 0))),
             "auc": metrics.auc(label, logit),

@@ -22,7 +22,7 @@ from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder, verify
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.system import progress
+from pcam_tfdata.system import nested_options, progress
 from pcam_tfdata.training import configuration, train
 
 PCAM = (sys.executable, "-m", "pcam_tfdata")
@@ -207,10 +207,12 @@ def odd_keras():
 
 
 def options_of(records_dir, run_dir, **more) -> configuration.TrainOptions:
-    return configuration.TrainOptions(
-        records_dir, str(run_dir), model="small_cnn", batch_size=16, epochs=1,
-        schedule="cosine", input="stream", **more,
-    )  # fmt: skip
+    values = {
+        "records_dir": records_dir, "run_dir": str(run_dir),
+        "model": "small_cnn", "batch_size": 16, "epochs": 1,
+        "schedule": "cosine", "input": "stream",
+    }  # fmt: skip
+    return nested_options.fill(configuration.TrainOptions, values | more)
 
 
 def read_history(run_dir: pathlib.Path) -> bytes:
@@ -275,7 +277,7 @@ def test_other_backend_of_keras_is_refused(records_dir, tmp_path, monkeypatch):
 
 def test_devices_cannot_be_split_once_tensorflow_has_started():
     with pytest.raises(RuntimeError, match="--num_virtual_devices=3: found"):
-        strategy.make_strategy("mirrored", num_virtual_devices=3)
+        strategy.make_strategy(strategy.DeviceOptions("mirrored", 3))
 
 
 def test_order_follows_from_its_own_seed_alone(records_dir):
@@ -283,7 +285,7 @@ def test_order_follows_from_its_own_seed_alone(records_dir):
         tf.random.set_seed(global_seed)
         tf.random.uniform([])
         ds = patch_source.train_batches(
-            patch_source.Source(records_folder.open_folder(records_dir), FOLDS, "stream"),
+            patch_source.Source(records_folder.open_folder(records_dir), FOLDS, input="stream"),
             batch_size=60, seed=3, first_step=0, num_steps=1,
         )  # fmt: skip
         (batch,) = ds.as_numpy_iterator()

@@ -14,7 +14,8 @@ from pcam_tfdata.conversion import convert
 from pcam_tfdata.evaluation import evaluate
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import reading, run_folder
-from pcam_tfdata.training import configuration, train
+from pcam_tfdata.system import nested_options
+from pcam_tfdata.training import configuration, replica_step, train
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,11 @@ def trained(records_dir, tmp_path_factory) -> pathlib.Path:
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     train.train(
         configuration.TrainOptions(
-            records_dir, str(run_dir), "small_cnn", batch_size=16, epochs=1
+            records_dir,
+            str(run_dir),
+            "small_cnn",
+            recipe=replica_step.Recipe(16),
+            epochs=1,
         )
     )
     return run_dir
@@ -226,10 +231,11 @@ def test_run_that_goes_on_is_told_from_one_that_stopped_early(
 ):
     def options(**changes):
         # It has no moving statistics, which a rate of 0 would not stop.
-        return configuration.TrainOptions(
-            records_dir, str(tmp_path / "run"), "seed_cnn", batch_size=16,
-            **changes,
-        )  # fmt: skip
+        values = {
+            "records_dir": records_dir, "run_dir": str(tmp_path / "run"),
+            "model": "seed_cnn", "batch_size": 16,
+        }  # fmt: skip
+        return nested_options.fill(configuration.TrainOptions, values | changes)
 
     train.train(options(epochs=1))
     flags = tmp_path / "run" / run_folder.FLAGS

@@ -15,7 +15,7 @@ import pytest
 from conftest import NUM_TRAIN, run_pcam
 
 from pcam_tfdata.evaluation import metrics
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
 from pcam_tfdata.training import cross_validate
@@ -171,12 +171,15 @@ def lose_predictions(fold_dir) -> None:
 def test_only_scores_of_this_network_on_its_own_fold_are_taken(
     records_dir, copied, spoil
 ):
-    options = cross_validate.CrossValidateOptions(records_dir, str(copied))
-    for fold in FOLDS:
-        assert cross_validate._is_scored(options, fold)
+    records = records_folder.open_folder(records_dir)
+
+    def is_scored(fold: str) -> bool:
+        return cross_validate._is_scored(str(copied / fold), fold, records)
+
+    assert all(map(is_scored, FOLDS))
     spoil(copied / "fold0")
-    assert not cross_validate._is_scored(options, "fold0")
-    assert cross_validate._is_scored(options, "fold1")
+    assert not is_scored("fold0")
+    assert is_scored("fold1")
 
 
 def is_free(lock) -> bool:

@@ -1,7 +1,6 @@
 """Runs that are killed, interrupted or damaged end as undisturbed ones."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -21,7 +20,8 @@ import steep
 from pcam_tfdata.models import inference, networks
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.runs import run_folder
+from pcam_tfdata.runs import checkpoint_files, run_folder
+from pcam_tfdata.system import nested_options
 from pcam_tfdata.training import (
     checkpoints,
     configuration,
@@ -61,18 +61,18 @@ STAND = {
 }
 STANDING = """
 import os, signal, time
-from pcam_tfdata import trainer
 from pcam_tfdata.cli import main
+from pcam_tfdata.training import replica_step
 
 left = iter(range({num_steps}, -1, -1))
-run_steps = trainer.Trainer.run_steps
+run_steps = replica_step.Trainer.run_steps
 
 def stand_or_run(*given):
     if next(left, None) == 0:
         {stand}
     return run_steps(*given)
 
-trainer.Trainer.run_steps = stand_or_run
+replica_step.Trainer.run_steps = stand_or_run
 main.run({arguments!r})
 """
 
@@ -222,9 +222,8 @@ def test_signal_leaves_a_checkpoint(
 
 def test_damaged_checkpoints_are_passed_over_and_later_ones_dropped(tmp_path):
     variable = keras.Variable(np.zeros(100, np.float32))
-    folder = str(tmp_path / "checkpoints")
-    writer = checkpoints.Writer(folder, keep=1)
-    writer.write(80, [variable], {"step": 80})
+    writer = checkpoints.Writer(str(tmp_path), keep=1)
+    writer.write(checkpoint_files.State(step=80), [variable])
     writer.wait()
     path = tmp_path / "checkpoints" / "step-000000080.npz"
     sound = path.read_bytes()
@@ -236,18 +235,18 @@ def test_damaged_checkpoints_are_passed_over_and_later_ones_dropped(tmp_path):
         damaged[place] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         try:  # Some bits say nothing.
-            state = checkpoints.restore_latest(folder, [variable])
-            assert state == {"step": 80}
+            _, state = checkpoints.read_latest(str(tmp_path), [variable])
+            assert state == checkpoint_files.State(step=80)
         except ValueError as error:
             assert "found 1 checkpoints, all of them damaged" in str(error)
             num_passed_over += 1
     assert num_passed_over > 200
     (tmp_path / "checkpoints" / "step-000000079.npz.incomplete").write_text("x")
     path.write_bytes(sound[:500])
-    writer = checkpoints.Writer(folder, keep=1)
-    writer.write(3, [variable], {"step": 3})
+    writer = checkpoints.Writer(str(tmp_path), keep=1)
+    writer.write(checkpoint_files.State(step=3), [variable])
     writer.wait()
-    assert os.listdir(folder) == ["step-000000003.npz"]
+    assert os.listdir(tmp_path / "checkpoints") == ["step-000000003.npz"]
 
 
 @pytest.mark.long
@@ -288,8 +287,9 @@ def options_for(records_dir, run_dir, **changes) -> configuration.TrainOptions:
     defaults = {
         "model": "small_cnn", "batch_size": 8, "epochs": 2, "input": "mmap",
     }  # fmt: skip
-    return configuration.TrainOptions(
-        records_dir=records_dir, run_dir=str(run_dir), **(defaults | changes)
+    values = {"records_dir": records_dir, "run_dir": str(run_dir)}
+    return nested_options.fill(
+        configuration.TrainOptions, values | defaults | changes
     )
 
 
@@ -605,7 +605,7 @@ def test_loss_that_is_no_number(records_dir, tmp_path, caplog, on_nan, cache):
         source = patch_source.Source(
             records_folder.open_folder(records_dir),
             SPLITS,
-            input,
+            input=input,
             cache=cache or "none",
         )
         ds = patch_source.train_batches(
@@ -643,7 +643,8 @@ def test_gradients_that_overflow_for_ever_end_the_run(
 KILLED_IN_BAD_BATCH = """
 import os, signal
 import numpy as np
-from pcam_tfdata import train, train_options
+from pcam_tfdata.system import nested_options
+from pcam_tfdata.training import configuration, train
 
 savez = np.savez
 
@@ -655,7 +656,7 @@ def write_half(file, **arrays):
     savez(file, **arrays)
 
 np.savez = write_half
-train.train(train_options.TrainOptions(**{options!r}))
+train.train(nested_options.fill(configuration.TrainOptions, {options!r}))
 """
 
 
@@ -664,7 +665,7 @@ def test_a_kill_leaves_no_half_of_a_bad_batch(records_dir, tmp_path):
         records_dir, tmp_path, optimizer="sgd", learning_rate=1e30
     )
     program = KILLED_IN_BAD_BATCH.format(
-        name=run_folder.BAD_BATCH, options=dataclasses.asdict(options)
+        name=run_folder.BAD_BATCH, options=nested_options.list_leaves(options)
     )
     process = loaded.Process(program, together=True)
     output, _ = process.communicate(timeout=DEADLINE)

@@ -23,14 +23,15 @@ ONE = functools.partial(tf.distribute.OneDeviceStrategy, "/CPU:0")
 # layer, while a patch left out or taken twice shows in the third digit.
 SAME = 1e-9
 FLOAT64 = {"precision": "float64"}
+PLAIN = {"precision": "float32", "xla": "off"}
 
 RECIPES = pytest.mark.parametrize(
     "recipe",
     [
-        {"num_accumulated": 2},
-        {"num_accumulated": 4},
-        {"xla": True},
-        {"xla": True, "num_accumulated": 2},
+        {"gradient_accumulation_steps": 2},
+        {"gradient_accumulation_steps": 4},
+        {"xla": "on"},
+        {"xla": "on", "gradient_accumulation_steps": 2},
     ],
     ids=str,
 )
@@ -118,12 +119,19 @@ def make(
     name="sgd",
     rate=0.1,
     more=None,
+    num_steps=1,
     batch_size=BATCH_SIZE,
+    class_weights=(1.0, 1.0),
     **recipe,
 ):
     options = optimizers.OptimizerOptions(name, rate, **(more or {}))
-    made = replica_step.Recipe(batch_size, optimizer=options, **recipe)
-    return replica_step.Trainer(distribution, build, made)
+    return replica_step.Trainer(
+        distribution,
+        build,
+        functools.partial(optimizers.make_optimizer, options, num_steps),
+        replica_step.Recipe(batch_size, **(PLAIN | recipe)),
+        class_weights,
+    )
 
 
 def run(machine, distribution, batches, first=0, together=False):
@@ -245,7 +253,7 @@ def test_replicas_train_a_network_as_one(
         clip_norm=0.5,
         augment="d4",
         # Batch normalization of a part is not that of the batch.
-        num_accumulated=1 if normalizes(build()) else 2,
+        gradient_accumulation_steps=1 if normalizes(build()) else 2,
     )
 
 
@@ -289,7 +297,7 @@ def test_batch_norm_looks_at_all_replicas_if_told_to(two, share):
 
 def test_parts_of_a_batch_are_normalized_like_shares_of_replicas(two):
     batches = make_batches(5)
-    parts = make(ONE(), deep, num_accumulated=2, **FLOAT64)
+    parts = make(ONE(), deep, gradient_accumulation_steps=2, **FLOAT64)
     shares = make(two, deep, sync_batch_norm=False, **FLOAT64)
     expected, _ = run(parts, ONE(), batches)
     losses, _ = run(shares, two, batches)
@@ -336,7 +344,9 @@ def test_replicas_agree_with_batch_norm_in(two, recipe):
         for distribution in (ONE(), two)
     )
     assert one[1] and other[1]  # All is finite.
-    if "num_accumulated" not in recipe:  # Statistics are those of a part.
+    if (
+        "gradient_accumulation_steps" not in recipe
+    ):  # Statistics are those of a part.
         np.testing.assert_allclose(other[0], one[0], rtol=SAME)
 
 
@@ -426,8 +436,10 @@ def test_average_of_weights_is_that_of_its_definition(two):
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
-    schedule = {"schedule": "cosine", "warmup_steps": 4, "num_steps": 12}
-    machine = make(ONE(), linear, name="adamw", rate=0.5, more=schedule)
+    schedule = {"schedule": "cosine", "warmup_steps": 4}
+    machine = make(
+        ONE(), linear, name="adamw", rate=0.5, more=schedule, num_steps=12
+    )
     rates = []
     for step, batch in enumerate(make_batches(12)):
         rates.append(machine.learning_rate)
@@ -493,9 +505,13 @@ def test_both_networks_step_augmented_in_parts():
     image = np.zeros((4, 96, 96, 3), np.uint8)
     batch = {"image": image, "label": np.arange(4) % 2, "row": np.arange(4)}
     for name in ("seed_cnn", "small_cnn"):
-        recipe = replica_step.Recipe(4, augment="d4", num_accumulated=2)
-        build = functools.partial(networks.build, name)
-        machine = replica_step.Trainer(ONE(), build, recipe)
+        machine = make(
+            ONE(),
+            functools.partial(networks.build, name),
+            batch_size=4,
+            augment="d4",
+            gradient_accumulation_steps=2,
+        )
         _, is_finite = run(machine, ONE(), [batch])
         assert is_finite
 

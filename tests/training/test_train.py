@@ -2,6 +2,8 @@
 
 import functools
 import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -14,7 +16,8 @@ from pcam_tfdata.distribution import strategy
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.runs import run_folder
+from pcam_tfdata.runs import checkpoint_files, run_folder
+from pcam_tfdata.system import nested_options
 from pcam_tfdata.training import (
     checkpoints,
     configuration,
@@ -34,15 +37,18 @@ def mirrored(devices) -> tf.distribute.Strategy:
 
 def options_for(records_dir, **changes) -> configuration.TrainOptions:
     defaults = {"model": "small_cnn", "batch_size": 16, "input": "mmap"}
-    return configuration.TrainOptions(
-        records_dir=records_dir, **(defaults | changes)
-    )
+    values = {"records_dir": records_dir} | defaults | changes
+    return nested_options.fill(configuration.TrainOptions, values)
 
 
 def make_trainer(distribution, **recipe) -> replica_step.Trainer:
-    build = functools.partial(networks.build, "small_cnn")
     return replica_step.Trainer(
-        distribution, build, replica_step.Recipe(16, **recipe)
+        distribution,
+        functools.partial(networks.build, "small_cnn"),
+        functools.partial(
+            optimizers.make_optimizer, optimizers.OptimizerOptions()
+        ),
+        replica_step.Recipe(16, **recipe),
     )
 
 
@@ -114,7 +120,7 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
     distribution = tf.distribute.OneDeviceStrategy("/CPU:0")
     machine = make_trainer(distribution, precision=precision)
     batches = patch_source.train_batches(
-        patch_source.Source(records_folder.open_folder(records_dir), TRAIN_SPLITS, "mmap"),
+        patch_source.Source(records_folder.open_folder(records_dir), TRAIN_SPLITS, input="mmap"),
         batch_size=16, seed=0, first_step=0, num_steps=1,
     )  # fmt: skip
     machine.run_steps(iter(batches), 0, 1, tf.zeros([3], tf.float64))
@@ -242,17 +248,39 @@ def test_divergence_stops_the_run(records_dir, tmp_path, steps_per_epoch, told):
 
 
 def test_cut_checkpoint_is_passed_over(tmp_path, caplog):
-    folder = str(tmp_path)
     weight = keras.Variable(np.zeros(1000, np.float32))
-    writer = checkpoints.Writer(folder, keep=3)
+    writer = checkpoints.Writer(str(tmp_path), keep=3)
     for step in (1, 2, 3, 4):
         weight.assign(np.full(1000, step, np.float32))
-        writer.write(step, [weight], {"step": step})
+        writer.write(checkpoint_files.State(step=step), [weight])
     writer.wait()
+    folder = tmp_path / run_folder.CHECKPOINTS
     names = sorted(os.listdir(folder))
     assert names == [f"step-00000000{n}.npz" for n in (2, 3, 4)]
-    os.truncate(tmp_path / names[-1], 2000)
-    state = checkpoints.restore_latest(folder, [weight])
-    assert state == {"step": 3}
-    assert set(np.asarray(weight)) == {3.0}
+    os.truncate(folder / names[-1], 2000)
+    (value,), state = checkpoints.read_latest(str(tmp_path), [weight])
+    assert state == checkpoint_files.State(step=3)
+    assert set(value) == {3.0}
     assert "step-000000004.npz: damaged" in caplog.text
+
+
+def test_each_flag_of_the_command_is_an_option_and_each_option_a_flag():
+    program = (
+        "from absl import flags\n"
+        "from pcam_tfdata.cli import train\n"
+        "for flag in flags.FLAGS.get_key_flags_for_module(train.__name__):\n"
+        "    print(flag.name, flag.default)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    defaults = dict(line.split(" ", 1) for line in result.stdout.splitlines())
+    leaves = nested_options.list_leaves(configuration.TrainOptions("", ""))
+    assert defaults.keys() == leaves.keys()
+    for name in leaves.keys() - {"records_dir", "run_dir"}:
+        value = leaves[name]
+        shown = list(value) if isinstance(value, tuple) else value
+        assert defaults[name] == str(shown), name

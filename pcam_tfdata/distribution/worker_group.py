@@ -20,55 +20,53 @@ from pcam_tfdata.distribution import lost_workers, tf_config
 # Workers that have met tell each other what they are about at once.
 _FACTS_SECONDS = 60
 _FACTS_KEY = "pcam_tfdata/facts"
-_MOST_TOLD = 400
+_MOST_CHARACTERS = 400
 
 
-class Group:
-    """The workers of a job, as one of them sees them.
+class WorkerGroup:
+    """The workers of a job, as one of them sees them: most often, itself alone.
 
     All of them call the same methods in the same order, and wait in each for
     the others. A job of one worker waits for nobody.
 
     Args:
+        distribution: Strategy on the devices of all workers.
         job: Who they are.
-        distribution: Of `rendezvous.join`, or any other where there is one worker.
+
+    Attributes:
+        distribution: As given.
+        index: Number of this worker.
+        count: How many there are.
+        is_chief: Whether this worker is the one that writes what is kept.
+        addresses: HOST:PORT of each.
     """
 
     def __init__(
-        self, job: tf_config.Job, distribution: tf.distribute.Strategy
+        self,
+        distribution: tf.distribute.Strategy,
+        job: tf_config.Job = tf_config.ALONE,
     ) -> None:
+        self.distribution = distribution
+        self.index = job.index
+        self.count = job.num_workers
+        self.is_chief = job.is_chief
+        self.addresses = job.addresses
         self._job = job
-        self._distribution = distribution
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this one writes what is kept."""
-        return self._job.is_chief
-
-    @property
-    def index(self) -> int:
-        """Which one this is."""
-        return self._job.index
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return self._job.num_workers
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Returns the sum over workers: int64 or float64, of one shape."""
         if self.count == 1:
             return values
-        total = self._distribution.reduce(
+        total = self.distribution.reduce(
             tf.distribute.ReduceOp.SUM, tf.constant(values), axis=None
         )
         return np.asarray(total)
 
     def gather(self, numbers: Sequence[float]) -> np.ndarray:
         """Returns the numbers of each worker: float64 [num_workers, n]."""
-        places = np.zeros((self.count, len(numbers)))
-        places[self.index] = numbers
-        return self.sum(places)
+        rows = np.zeros((self.count, len(numbers)))
+        rows[self.index] = numbers
+        return self.sum(rows)
 
     def bytes_of_chief(self, data: bytes) -> bytes:
         """Returns the chief's bytes; those of other workers are dropped."""
@@ -82,8 +80,8 @@ class Group:
 
     def array_of_chief(self, array: np.ndarray) -> np.ndarray:
         """Returns the chief's array, bit for bit; all have one shape and type."""
-        found = self.bytes_of_chief(np.ascontiguousarray(array).tobytes())
-        return np.frombuffer(found, array.dtype).reshape(array.shape)
+        data = self.bytes_of_chief(np.ascontiguousarray(array).tobytes())
+        return np.frombuffer(data, array.dtype).reshape(array.shape)
 
     def check_same(self, facts: Mapping[str, object]) -> None:
         """Compares what workers are about, before anything depends on it.
@@ -97,19 +95,21 @@ class Group:
             ValueError: a fact is not that of the chief.
         """
         context = eager_context.context()
+        text = json.dumps(facts)
         if self.is_chief:
-            context.set_config_key_value(_FACTS_KEY, json.dumps(facts))
+            context.set_config_key_value(_FACTS_KEY, text)
             return
-        text = context.get_config_key_value(_FACTS_KEY, _FACTS_SECONDS * 1000)
-        expected = json.loads(text)
-        found = json.loads(json.dumps(facts))
+        found = json.loads(text)
+        expected = json.loads(
+            context.get_config_key_value(_FACTS_KEY, _FACTS_SECONDS * 1000)
+        )
         for name in sorted(expected.keys() | found.keys()):
             if found.get(name) != expected.get(name):
                 raise ValueError(
-                    f"found {name} {_show(found.get(name))} on this worker,"
-                    f" expected the chief's {_show(expected.get(name))}. Start"
-                    " the same command, on the same records and versions, on"
-                    " each worker."
+                    f"found {name} {found.get(name, 'nothing')} on this worker,"
+                    f" expected the chief's {expected.get(name, 'nothing')}."
+                    " Start the same command, on the same records and versions,"
+                    " on each worker."
                 )
 
     @contextlib.contextmanager
@@ -129,18 +129,11 @@ class Group:
             lost = lost_workers.find(self._job, error)
             if lost is not None:
                 raise lost from error
-            _report(error)
+            text = "it was interrupted."
+            if isinstance(error, Exception):
+                text = " ".join(str(error).split())[:_MOST_CHARACTERS]
+            with contextlib.suppress(tf.errors.OpError):  # They may know it.
+                eager_context.context().report_error_to_cluster(
+                    tf.errors.ABORTED, text
+                )
             raise
-
-
-def _report(error: BaseException) -> None:
-    """Has TensorFlow tell the other workers."""
-    text = " ".join(str(error).split())[:_MOST_TOLD]
-    if not isinstance(error, Exception):
-        text = "it was interrupted."
-    with contextlib.suppress(tf.errors.OpError):  # They may know already.
-        eager_context.context().report_error_to_cluster(tf.errors.ABORTED, text)
-
-
-def _show(value: object) -> str:
-    return "nothing" if value is None else str(value)
