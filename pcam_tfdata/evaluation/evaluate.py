@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,14 @@ from pcam_tfdata.runs import (
 from pcam_tfdata.system import csv_files, files
 
 _LONGEST_NAME = 100  # Of the 255 bytes that a file's name may have.
+_OTHER_RECORDS = (
+    "the network was trained on other records than these, so any split may hold"
+    " patches that it was trained on."
+)
+_ANY_RECORDS = (
+    "no file of the run tells on which records the network was trained, so any"
+    " split may hold patches that it was trained on."
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -83,9 +91,15 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     """
     model_path = run_folder.find_model(options.run_dir)
     records = records_folder.open_folder(options.records_dir)
-    options = _settle(options, records)
     run = reading.read_training(options.run_dir)
-    warnings = _list_warnings(options, records, run)
+    # Read once more: a damaged file is an error here, and not a note.
+    flags = run_folder.read_flags(options.run_dir)
+    trained_sha256 = environment_file.read_manifest_sha256(options.run_dir)
+    is_own = records.manifest_sha256 == trained_sha256
+    options = _settle(options, records, flags, is_own)
+    warnings = _list_warnings(options.splits, flags, run)
+    if not is_own:
+        warnings.insert(0, _OTHER_RECORDS if trained_sha256 else _ANY_RECORDS)
     for warning in warnings:
         _logger.warning("Warning: %s", warning)
     _check_output(options)
@@ -106,7 +120,7 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         _logger.warning("Warning: %s", death)
         warnings.append(death)
     evaluation: score_page.Evaluation = {
-        "model": _read_flags(options).get("model", "network"),
+        "model": flags.get("model", "network"),
         "splits": list(options.splits),
         "records_dir": options.records_dir,
         "model_sha256": manifest.hash_file(model_path),
@@ -125,12 +139,15 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
 
 
 def _settle(
-    options: EvaluateOptions, records: records_folder.RecordsFolder
+    options: EvaluateOptions,
+    records: records_folder.RecordsFolder,
+    flags: Mapping[str, str],
+    is_own: bool,
 ) -> EvaluateOptions:
     """Returns options with `splits` and `output_dir` filled in."""
     run_dir, output_dir = options.run_dir, options.output_dir
-    own_splits = _list_splits(options, "validation_splits")
-    splits = options.splits or own_splits
+    own_splits = flags.get("validation_splits", "").split(",")
+    splits = [name for name in options.splits or own_splits if name]
     if not splits:
         raise ValueError(
             f"--splits: found none, and no {run_folder.FLAGS} in {run_dir} that"
@@ -144,13 +161,11 @@ def _settle(
             f"--splits: found {', '.join(unlabeled)}, without labels, expected"
             " labelled splits."
         )
-    sha256 = records.manifest_sha256
-    is_own = sha256 == environment_file.read_manifest_sha256(run_dir)
     if is_own and set(splits) == set(own_splits):
         output_dir = output_dir or run_dir
     elif not output_dir:
         name = _shorten("+".join(sorted(splits)))
-        name += "" if is_own else f"@{sha256[:8]}"
+        name += "" if is_own else f"@{records.manifest_sha256[:8]}"
         output_dir = os.path.join(run_dir, run_folder.EVALUATIONS, name)
         _logger.info("Scores of %s go to %s.", ", ".join(splits), output_dir)
     elif files.resolve(output_dir) == files.resolve(run_dir):
@@ -164,17 +179,6 @@ def _settle(
     )
 
 
-def _read_flags(options: EvaluateOptions) -> dict[str, str]:
-    return run_folder.read_flags(options.run_dir)
-
-
-def _list_splits(options: EvaluateOptions, flag: str) -> list[str]:
-    """Returns the splits that a flag of the run names."""
-    return [
-        name for name in _read_flags(options).get(flag, "").split(",") if name
-    ]
-
-
 def _shorten(name: str) -> str:
     """Returns a name that a file may have, its own if it is not too long."""
     if len(name) <= _LONGEST_NAME:
@@ -184,25 +188,12 @@ def _shorten(name: str) -> str:
 
 
 def _list_warnings(
-    options: EvaluateOptions,
-    records: records_folder.RecordsFolder,
-    run: reading.Run,
+    splits: Sequence[str], flags: Mapping[str, str], run: reading.Run
 ) -> list[str]:
-    """Returns why the scores may say little of new patches, a sentence each."""
+    """Returns why the scores of splits may say little, a sentence each."""
     warnings = []
-    trained = environment_file.read_manifest_sha256(options.run_dir)
-    if trained is None:
-        warnings.append(
-            "no file of the run tells on which records the network was trained,"
-            " so any split may hold patches that it was trained on."
-        )
-    elif trained != records.manifest_sha256:
-        warnings.append(
-            "the network was trained on other records than these, so any split"
-            " may hold patches that it was trained on."
-        )
-    train_splits = _list_splits(options, "train_splits")
-    if seen := sorted(set(options.splits) & set(train_splits)):
+    train_splits = flags.get("train_splits", "").split(",")
+    if seen := sorted(set(splits) & set(train_splits)):
         warnings.append(
             f"the network was trained on {', '.join(seen)}: these scores say"
             " nothing of new patches."

@@ -5,24 +5,20 @@ import os
 import pathlib
 import shutil
 import signal
-import threading
 import time
 
 import loaded
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import HALF_OF_FLOAT32, run_pcam
 
 from pcam_tfdata.conversion import convert, join
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.prediction import part_files, submission
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.system import csv_files, locks
+from pcam_tfdata.system import csv_files
 
 NUM_TEST = 299
 PARTS = "submission.csv.parts"
-HASH = "a123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
@@ -327,12 +323,6 @@ def test_merge_without_parts_makes_nothing(records_dir, run_dir, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("text", ["3", "4:4", "5:3", "0:8", "-1:2", "a:b", ":"])
-def test_range_of_no_shards_is_refused(text):
-    with pytest.raises(ValueError, match="expected a:b"):
-        part_files.parse_range(text, 7)
-
-
 @pytest.mark.parametrize(
     "flags",
     [
@@ -476,267 +466,6 @@ def test_slides_of_an_edited_sidecar_are_not_believed(
     assert not (tmp_path / "scores").exists()
 
 
-def share(folder, job):
-    return part_files.open_folder(folder, job, is_shared=True)
-
-
-def test_parts_are_shared_but_not_while_they_are_joined(folder):
-    same = {"model": "a", "split": "test"}
-    with share(folder, same), share(folder, same):
-        with pytest.raises(RuntimeError, match="is at work on this output"):
-            with part_files.open_folder(folder, same):
-                pass
-    with pytest.raises(RuntimeError, match="is at work on this output"):
-        with part_files.open_folder(folder, same):
-            with share(folder, same):
-                pass
-    with pytest.raises(ValueError, match="differs in model"):
-        with share(folder, same | {"model": "b"}):
-            pass
-
-
-def test_shared_folder_without_parts_takes_another_job(tmp_path):
-    path = str(tmp_path / PARTS)
-    for job in ({"model": "a"}, {"model": "b"}):
-        with share(path, job), share(path, job):
-            assert os.listdir(path) == ["lock"]
-
-
-def test_parts_of_two_jobs_are_not_merged(records_dir, tmp_path):
-    path = str(tmp_path / PARTS)
-    shards = list_shards(records_dir)[:2]
-    jobs = {"model": "a"}, {"model": "b"}
-    with share(path, jobs[0]) as one, share(path, jobs[1]) as other:
-        for parts, shard in zip((one, other), shards, strict=True):
-            parts.write(shard, np.zeros(shard.num_records))
-    for job in jobs:
-        with pytest.raises(ValueError, match=r"differs in model\."):
-            with part_files.open_folder(path, job) as parts:
-                parts.require(shards)
-    assert len(os.listdir(path)) == 3
-
-
-def test_parts_need_no_links(records_dir, tmp_path, monkeypatch):
-    def refuse(*_, **__) -> None:
-        raise PermissionError("Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    shard = list_shards(records_dir)[0]
-    with share(str(tmp_path / PARTS), {"model": "a"}) as parts:
-        parts.write(shard, np.zeros(shard.num_records))
-        assert parts.list_missing([shard]) == []
-
-
-@pytest.fixture
-def sleeps(monkeypatch) -> threading.Event:
-    """Set once something waits for another process, for two minutes at most."""
-    has_slept = threading.Event()
-    sleep = time.sleep
-    monkeypatch.setattr(
-        time, "sleep", lambda seconds: (has_slept.set(), sleep(seconds))
-    )
-    monkeypatch.setattr(part_files, "_WAIT_SECONDS", 120)
-    return has_slept
-
-
-def test_sharing_waits_for_a_process_that_looks_into_the_folder(
-    tmp_path, sleeps
-):
-    path = str(tmp_path / PARTS)
-    is_held = threading.Event()
-
-    def hold() -> None:
-        with locks.hold(os.path.join(path, "lock"), "looks", "Wait."):
-            is_held.set()
-            sleeps.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert is_held.wait(60)
-    try:
-        with share(path, {"model": "a"}):
-            assert sleeps.is_set()
-    finally:
-        sleeps.set()  # Also if nothing has waited.
-        thread.join()
-
-
-def test_folder_with_parts_takes_no_other_job(folder):
-    with pytest.raises(ValueError, match="remove this folder to begin anew"):
-        with share(folder, {"model": "b", "split": "test"}):
-            pass
-
-
-@pytest.fixture
-def folder(records_dir, tmp_path) -> str:
-    """A folder with a part of the job `{"model": "a", "split": "test"}`."""
-    path = str(tmp_path / PARTS)
-    with pytest.raises(KeyboardInterrupt):
-        with part_files.open_folder(
-            path, {"model": "a", "split": "test"}
-        ) as parts:
-            shard = list_shards(records_dir)[0]
-            parts.write(shard, np.zeros(shard.num_records))
-            raise KeyboardInterrupt
-    return path
-
-
-@pytest.mark.parametrize(
-    ("other", "differing"),
-    [
-        ({"model": "b", "split": "test"}, "model"),
-        ({"model": "a", "split": "fold0"}, "split"),
-        ({"model": "b", "split": "fold0"}, "model, split"),
-    ],
-    ids=["model", "split", "both"],
-)
-def test_parts_belong_to_one_job(folder, other, differing):
-    before = sorted(os.listdir(folder))
-    with pytest.raises(ValueError, match=f"differs in {differing}\\."):
-        with part_files.open_folder(folder, other):
-            pass
-    assert sorted(os.listdir(folder)) == before
-
-
-@pytest.mark.parametrize("content", ["", "[]", "[1]", "{", "\udcff"])
-def test_parts_of_an_unknown_job_are_not_used(records_dir, folder, content):
-    shard = list_shards(records_dir)[0]
-    job = {"model": "a", "split": "test"}
-    with share(folder, job) as parts:
-        assert parts.list_missing([shard]) == []
-    (path,) = pathlib.Path(folder).glob("*.logits")
-    _, logits = path.read_bytes().split(b"\n", 1)
-    header = content.encode(errors="surrogateescape")
-    path.write_bytes(header + b"\n" + logits)
-    with share(folder, job) as parts:
-        assert parts.list_missing([shard]) == [slice(0, 1)]
-
-
-def test_error_before_a_part_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        with part_files.open_folder(str(tmp_path / PARTS), {"model": "a"}):
-            raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_folder_of_other_things_is_left_alone(tmp_path, restart):
-    (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(FileExistsError, match="other than parts"):
-        with part_files.open_folder(str(tmp_path), {}, restart=restart):
-            pass
-    assert os.listdir(tmp_path) == ["thesis.tex"]
-
-
-def results_of(rows, batch_size):
-    """Yields batches of logits that are the rows."""
-    for start in range(0, len(rows), batch_size):
-        row = np.array(rows[start : start + batch_size], np.int64)
-        yield {"row": row, "logit": row.astype(np.float32)}
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 50, 1000])
-@pytest.mark.parametrize("first_shard", [0, 3])
-def test_cutting_gives_each_shard_its_patches(
-    records_dir, batch_size, first_shard
-):
-    shards = list_shards(records_dir)
-    first_row = shards[0].first_row
-    skipped = shards[first_shard].first_row - first_row
-    rows = range(
-        first_row + skipped // batch_size * batch_size, first_row + NUM_TEST
-    )
-    found = list(
-        part_files.cut(results_of(rows, batch_size), shards[first_shard:])
-    )
-    assert [shard for shard, _ in found] == list(shards[first_shard:])
-    for shard, logit in found:
-        expected = shard.first_row + np.arange(shard.num_records)
-        np.testing.assert_array_equal(logit, expected)
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda rows: rows[:-1],
-        lambda rows: rows[:5] + rows[6:],
-        lambda rows: rows[:5] + rows[4:],
-        lambda rows: [*rows[:5], rows[6], rows[5], *rows[7:]],
-    ],
-    ids=["short", "missing", "twice", "swapped"],
-)
-def test_cutting_finds_that_a_patch_is_not_there_once(records_dir, spoil):
-    shards = list_shards(records_dir)
-    rows = list(range(shards[0].first_row, shards[0].first_row + NUM_TEST))
-    with pytest.raises(RuntimeError, match="each once and in order"):
-        list(part_files.cut(results_of(spoil(rows), 4), shards))
-
-
-def test_sample_finds_names_of_any_kind(tmp_path):
-    names = ["b", "äöü", "a" * 60, "a", "x.tif", "名前"]
-    path = str(tmp_path / "sample.csv")
-    csv_files.write_csv(
-        path, ("id",), [(name,) for name in names if name != "x.tif"]
-    )
-    with pytest.raises(ValueError, match=r"1 patches without a row \(as .*tif"):
-        submission.read_sample(path, names)
-    del names[4]
-    order = [3, 0, 4, 1, 2]
-    csv_files.write_csv(path, ("id",), [(names[place],) for place in order])
-    rows = submission.read_sample(path, names)
-    assert rows.patches.tolist() == order
-    output = tmp_path / "out.csv"
-    logit = np.array([-1, 0, 1, 2, 3], np.float32)
-    submission.write(str(output), rows, logit, threshold=0.6)
-    labels = [0, 0, 1, 1, 1]
-    assert csv_files.read_csv(str(output), ("id", "label")) == [
-        (names[place], str(labels[place])) for place in order
-    ]
-
-
-@pytest.mark.parametrize(
-    "ids",
-    [
-        [HASH, "b", "test/c.jpg"],
-        [HASH.upper(), "b.tif", "test/c"],
-        [f"{HASH.upper()}.TIF", "b", "test/c.png"],
-        ["test/c.jpg", "b", "", HASH, "b.jpg", HASH.upper()],
-    ],
-    ids=["exact", "capitals", "suffixes", "repeated"],
-)
-def test_sample_may_spell_ids_otherwise(tmp_path, ids):
-    names = ["b", "test/c.jpg", HASH]
-    path = tmp_path / "sample.csv"
-    path.write_text("".join(f"{name}, \n" for name in [" ID ,x", *ids]))
-    rows = submission.read_sample(str(path), names)
-    expected = [name for name in ids if name][:3]
-    assert rows.ids == expected
-    order = [expected[index] for index in np.argsort(rows.patches)]
-    assert [name[0].lower() for name in order] == ["b", "t", "a"]
-
-
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("c,0", r"1 not among the patches \(as c\)"),
-        (",0", r"1 not among the patches \(as \)"),
-        ("a\0,0", r"1 not among the patches \(as a.x00\)"),
-        ("a,0,x", r"1 with text beyond the header \(as a\)"),
-        ('"a,0', "line 4: found a quote that is never closed"),
-    ],
-    ids=["other", "none", "NUL", "long", "quote"],
-)
-def test_sample_that_is_no_table_of_the_patches_is_refused(
-    tmp_path, line, found
-):
-    path = tmp_path / "sample.csv"
-    path.write_text(f"id,label\na,0\nb,0\n{line}\n")
-    with pytest.raises(ValueError, match=found) as raised:
-        submission.read_sample(str(path), ["a", "b"])
-    assert str(raised.value).startswith(f"{path}: ")
-    assert str(raised.value).isprintable()
-
-
 @pytest.mark.parametrize("with_sample", [False, True])
 def test_patch_that_records_hold_twice_gets_one_row(
     records_dir, run_dir, undisturbed, tmp_path, with_sample
@@ -759,13 +488,6 @@ def test_patch_that_records_hold_twice_gets_one_row(
     assert [name for name, _ in rows] == [name for name, _ in expected]
     for (_, one), (_, other) in zip(rows[1:], expected[1:], strict=True):
         assert abs(float(one) - float(other)) < HALF_OF_FLOAT32
-
-
-def test_names_that_two_unequal_patches_share_are_refused():
-    names = pd.Series(["a", "b", "a"])
-    hashes = pd.Series([HASH, HASH, HASH[::-1]])
-    with pytest.raises(ValueError, match=r"1 patches .* differ \(as a\)"):
-        submission.list_rows("patches.csv", names, hashes)
 
 
 @pytest.mark.parametrize(
