@@ -83,16 +83,12 @@ class Finding:
     """
 
     kind: Kind
-    title: str = dataclasses.field(init=False)
-    gravity: str = dataclasses.field(init=False)
+    title: str
+    gravity: str
     count: int
     text: str
     where: dict[str, int]
     examples: list[Example]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "title", self.kind.heading)
-        object.__setattr__(self, "gravity", self.kind.gravity)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,14 +187,15 @@ def find_groups(
         groups: Numbers of the patches of each group, in order.
         notes: A remark on each group, or none at all.
     """
-    numbers = [number for group in groups for number in group]
-    patches = iter(table.describe(numbers))
+    patches = table.describe([n for group in groups for n in group])
     examples = [
         Example(note, list(itertools.islice(patches, len(group))))
         for group, note in itertools.zip_longest(groups, notes, fillvalue="")
     ]
     where = _count_sections(table, groups, kind in OVERLAP_KINDS)
-    return Finding(kind, len(groups), text, where, examples)
+    return Finding(
+        kind, kind.heading, kind.gravity, len(groups), text, where, examples
+    )
 
 
 def _count_sections(
@@ -211,9 +208,8 @@ def _count_sections(
     Groups within one split count for it. With `between_folders`, only pairs of
     splits of different folders count.
     """
-    folder, section = (
-        table.rows[name].to_numpy() for name in ("folder", "section")
-    )
+    folder = table.rows["folder"].to_numpy()
+    section = table.rows["section"].to_numpy()
     counts: collections.Counter[str] = collections.Counter()
     for group in groups:
         touched = {section[number]: folder[number] for number in group}

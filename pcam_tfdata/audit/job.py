@@ -9,6 +9,7 @@ from pcam_tfdata.audit import (
     equal_ids,
     near_duplicates,
     patch_table,
+    scan,
     shared_slides,
     single_patches,
     split_shifts,
@@ -40,18 +41,19 @@ def audit_folders(
     """
     folders = [records_dir, *other_records_dirs]
     _check_distinct(folders)
-    with workers.Workers(num_workers) as pool:
+    with workers.Workers(num_workers, prepare_for=scan.scan_piece) as pool:
         table = patch_table.read_table(pool, folders)
         pairs, num_left_out = near_duplicates.find_near_pairs(
             pool, table, num_threads=num_workers or workers.count_cores()
         )
+    splits, shifts = split_shifts.compare_splits(table)
     findings = [
         *equal_ids.find_equal_ids(table),
         *near_duplicates.find_near_duplicates(table, pairs, num_left_out),
         *shared_slides.find_shared_slides(table),
         *single_patches.find_mask_conflicts(table),
         *single_patches.find_blanks(table),
-        *split_shifts.find_shifts(table),
+        *shifts,
     ]
     order = list(audit_report.Kind)
     findings.sort(key=lambda finding: order.index(finding.kind))
@@ -70,7 +72,7 @@ def audit_folders(
         ],
         findings=findings,
         not_found=[kind.heading for kind in order if kind not in passed_over],
-        splits=split_shifts.summarize_splits(table),
+        splits=splits,
         num_pairs_left_out=num_left_out,
     )
     return table, report

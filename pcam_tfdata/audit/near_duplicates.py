@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas
 
+from pcam_tfdata import schema
 from pcam_tfdata.audit import (
     alignment,
     audit_report,
@@ -81,20 +82,18 @@ def find_near_duplicates(
         num_left_out: How many pairs it left out.
     """
     kinds = audit_report.Kind
+    least = "at least " if num_left_out else ""
     section = table.rows["section"].to_numpy()
     within = section[pairs["first"]] == section[pairs["second"]]
     folder = table.rows["folder"].to_numpy()[pairs["second"]]
-    for kind, chosen, where in (
-        (kinds.NEAR_ACROSS, (folder == 0) & ~within, "in different splits"),
-        (kinds.NEAR_WITHIN, within, "in the same split"),
-        *(
-            (kinds.NEAR_OVERLAP, folder == number, f"with {other.path}")
-            for number, other in enumerate(table.folders[1:], 1)
-        ),
-    ):
-        least = "at least " if num_left_out else ""
-        if chosen.any():
-            yield _of_pairs(table, kind, pairs[chosen], least, where)
+    across = pairs[(folder == 0) & ~within]
+    where = "in different splits"
+    yield from _of_pairs(table, kinds.NEAR_ACROSS, across, least, where)
+    where = "in the same split"
+    yield from _of_pairs(table, kinds.NEAR_WITHIN, pairs[within], least, where)
+    for number, other in enumerate(table.folders[1:], 1):
+        theirs, where = pairs[folder == number], f"with {other.path}"
+        yield from _of_pairs(table, kinds.NEAR_OVERLAP, theirs, least, where)
 
 
 def _of_pairs(
@@ -103,10 +102,13 @@ def _of_pairs(
     pairs: pandas.DataFrame,
     least: str,
     where: str,
-) -> audit_report.Finding:
+) -> Iterator[audit_report.Finding]:
+    """Yields the finding of some pairs, if there are any."""
+    if pairs.empty:
+        return
     groups = pairs[["first", "second"]].to_numpy()
     labels = np.sort(table.rows["label"].to_numpy()[groups], axis=1)
-    num_apart = int((labels == (0, 1)).all(axis=1).sum())
+    num_apart = (labels == (schema.NEGATIVE, schema.POSITIVE)).all(axis=1).sum()
     apart = f"; {num_apart:,} have different labels" if num_apart else ""
     what, verb = f"{len(pairs):,} pairs", "show"
     if len(pairs) == 1:
@@ -119,7 +121,7 @@ def _of_pairs(
         f"{_describe_move(pair)}, correlation {pair.score:.2f}"
         for pair in pairs.itertuples()
     ]
-    return audit_report.find_groups(table, kind, text, groups.tolist(), notes)
+    yield audit_report.find_groups(table, kind, text, groups.tolist(), notes)
 
 
 def _count_moves(pairs: pandas.DataFrame) -> str:

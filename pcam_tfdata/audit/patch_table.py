@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas
@@ -58,10 +58,10 @@ class Table:
     def own_splits(self) -> list[tuple[manifest.Split, slice]]:
         """The splits of the audited folder, and the numbers of their patches."""
         content = self.folders[0].content
-        starts = [content.first_row(split.name) for split in content.splits]
         return [
-            (split, slice(start, start + split.num_records))
-            for split, start in zip(content.splits, starts, strict=True)
+            (split, slice(first, first + split.num_records))
+            for split in content.splits
+            for first in [content.first_row(split.name)]
         ]
 
     @property
@@ -73,11 +73,10 @@ class Table:
         """Returns the kind of source of a folder, such as `kaggle`."""
         return str(self.folders[folder].content.options.get("source", ""))
 
-    def describe(self, patches: Sequence[int]) -> list[Patch]:
-        """Returns patches by their numbers."""
+    def describe(self, patches: Sequence[int]) -> Iterator[Patch]:
+        """Yields patches by their numbers."""
         rows = self.rows.iloc[np.asarray(patches, np.int64)]
-        columns = [rows[name] for name in PATCH_FIELDS]
-        return [Patch(*values) for values in zip(*columns, strict=True)]
+        return map(Patch, *(rows[name] for name in PATCH_FIELDS))
 
     def read_images(self, patches: Sequence[Patch]) -> np.ndarray:
         """Returns patches: uint8 [len(patches), 96, 96, 3]."""

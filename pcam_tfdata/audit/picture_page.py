@@ -1,5 +1,7 @@
 """One page of pictures: pairs that look alike, blanks, distributions."""
 
+import itertools
+import operator
 import os
 import textwrap
 from collections.abc import Sequence
@@ -50,8 +52,15 @@ def draw(
     )
     parts: Any = page.subfigures(4, 1, height_ratios=heights)
     _write_headlines(parts[0], report, headlines)
-    _draw_pairs(parts[1], table, report, pairs)
-    _draw_blanks(parts[2], table, blanks)
+    titles = ["No pairs that look alike", "No nearly blank patch"]
+    if pairs:
+        titles[0] = "Pairs that look alike"
+        _draw_pairs(parts[1], table, report, pairs)
+    if blanks:
+        titles[1] = "Nearly blank, by label"
+        _draw_blanks(parts[2], table, blanks)
+    for part, title in zip(parts[1:3], titles, strict=True):
+        part.suptitle(title, fontsize=10, x=0.01, ha="left")
     _draw_distributions(parts[3], table)
     with files.open_whole(path, "wb") as file:
         page.savefig(file, format="png", dpi=110)
@@ -63,14 +72,9 @@ def _list_headlines(report: audit_report.Report) -> list[str]:
         f"{finding.gravity.upper()}  {finding.title}: {finding.text}"
         for finding in report.findings
     ]
-    lines = [
-        line
-        for text in texts or ["Nothing found."]
-        for line in textwrap.wrap(
-            text, _LINE_CHARACTERS, subsequent_indent="      "
-        )
-    ]
-    return lines[:_MAX_LINES]
+    wrapper = textwrap.TextWrapper(_LINE_CHARACTERS, subsequent_indent=6 * " ")
+    lines = map(wrapper.wrap, texts or ["Nothing found."])
+    return list(itertools.chain.from_iterable(lines))[:_MAX_LINES]
 
 
 def _write_headlines(
@@ -89,20 +93,12 @@ def _write_headlines(
     )
 
 
-def _write_title(part: figure.SubFigure, title: str) -> None:
-    part.suptitle(title, fontsize=10, x=0.01, ha="left")
-
-
 def _draw_pairs(
     part: figure.SubFigure,
     table: patch_table.Table,
     report: audit_report.Report,
     pairs: Sequence[audit_report.Example],
 ) -> None:
-    if not pairs:
-        _write_title(part, "No pairs that look alike")
-        return
-    _write_title(part, "Pairs that look alike")
     num_rows = -(-len(pairs) // _PAIR_COLUMNS)
     grid = part.subplots(num_rows, _PAIR_COLUMNS, squeeze=False).ravel()
     for axes in grid:
@@ -124,10 +120,6 @@ def _draw_blanks(
     table: patch_table.Table,
     blanks: dict[int, list[patch_table.Patch]],
 ) -> None:
-    if not blanks:
-        _write_title(part, "No nearly blank patch")
-        return
-    _write_title(part, "Nearly blank, by label")
     grid = part.subplots(len(blanks), _NUM_BLANKS, squeeze=False)
     for row, (label, patches) in zip(grid, blanks.items(), strict=True):
         for axes in row:
@@ -206,16 +198,15 @@ def _choose_blanks(
     report: audit_report.Report,
 ) -> dict[int, list[patch_table.Patch]]:
     """Returns blank patches of each label, label 1 first."""
-    by_label: dict[int, list[patch_table.Patch]] = {}
-    for finding in report.findings:
-        if finding.kind == audit_report.Kind.BLANK:
-            for example in finding.examples:
-                (patch,) = example.patches
-                by_label.setdefault(patch.label, []).append(patch)
-    return {
-        label: _spread(patches, _NUM_BLANKS)
-        for label, patches in by_label.items()
-    }
+    patches = [
+        patch
+        for finding in report.findings
+        if finding.kind == audit_report.Kind.BLANK
+        for example in finding.examples
+        for patch in example.patches
+    ]
+    by_label = itertools.groupby(patches, operator.attrgetter("label"))
+    return {label: _spread([*some], _NUM_BLANKS) for label, some in by_label}
 
 
 def _spread(values: list, room: int) -> list:

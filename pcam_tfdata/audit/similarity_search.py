@@ -48,9 +48,6 @@ class Pairs(NamedTuple):
 
 
 _Columns = tuple[np.ndarray, ...]  # The first three of `Pairs`.
-_NO_PAIRS: _Columns = (
-    *np.zeros((2, 0), np.int64), np.zeros(0, np.float32),
-)  # fmt: skip
 
 
 def find_pairs(
@@ -72,15 +69,14 @@ def find_pairs(
         _find_in_sort, embeddings, packed, bits, least_similarity
     )
     num_vectors = len(embeddings)
-    pairs = _merge([_NO_PAIRS], np.zeros(num_vectors, np.int64))
+    pairs = _merge([], np.zeros(num_vectors, np.int64))
     with (
         concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
         progress.Progress(num_vectors, "search") as bar,
     ):
         parts = pool.map(search, choose_bits(num_vectors))
         for number, part in enumerate(parts, 1):
-            # What two sorts leave out may be the same: the larger number is
-            # sure.
+            # What two sorts leave out may be the same: the larger is sure.
             left_out = np.maximum(pairs.num_left_out, part.num_left_out)
             pairs = _merge([pairs[:3], part[:3]], left_out)
             # Each sort is a share of the work on every vector.
@@ -104,12 +100,8 @@ def choose_bits(num_vectors: int) -> np.ndarray:
     """Returns the bits of each sort: int64 [128, bits a sort]."""
     num_bits = max(1, round(math.log2(max(num_vectors, 2))) - _LOG_CROWD)
     rng = np.random.default_rng(_SEED + 1)
-    return np.stack(
-        [
-            rng.choice(NUM_BITS, num_bits, replace=False)
-            for _ in range(_NUM_SORTS)
-        ]
-    )
+    draws = (rng.choice(NUM_BITS, num_bits, False) for _ in range(_NUM_SORTS))
+    return np.stack(list(draws))
 
 
 def most_bits(similarity: float) -> int:
@@ -130,7 +122,7 @@ def _find_in_sort(
     order = np.argsort(codes, kind="stable")
     codes = codes[order]
     most = most_bits(least_similarity)
-    parts: list[_Columns] = [_NO_PAIRS]
+    parts: list[_Columns] = []
     num_pairs = 0
     starts = np.arange(len(order))
     for offset in range(1, _MAX_NEIGHBORS + 1):
@@ -191,7 +183,10 @@ def _merge(parts: list[_Columns], num_left_out: np.ndarray) -> Pairs:
         num_left_out: int64 [num_vectors], what is known to be left out of them.
     """
     num_vectors = len(num_left_out)
-    first, second, similarity = map(np.concatenate, zip(*parts, strict=True))
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, "f4")
+    first, second, similarity = map(
+        np.concatenate, zip(nothing, *parts, strict=True)
+    )
     _, fresh = np.unique(first * num_vectors + second, return_index=True)
     first, second, similarity = first[fresh], second[fresh], similarity[fresh]
     order = np.lexsort((-similarity, first))

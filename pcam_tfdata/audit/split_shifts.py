@@ -1,10 +1,6 @@
-"""What the splits of the audited folder are like, and how far they differ.
+"""What the splits of the audited folder are like, and how far they differ."""
 
-Differences are standardised: Cohen's d for means, in standard deviations of a
-patch, and Cohen's h for shares (Cohen 1988: 0.2 small, 0.5 moderate, 0.8 large).
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,58 +18,58 @@ _STANDARD_ERRORS = 4.0
 _TINY = 1e-6
 
 
-def summarize_splits(
+def compare_splits(
     table: patch_table.Table,
-) -> list[audit_report.SplitSummary]:
-    """Returns how many patches each split has, and what they look like."""
-    summaries = []
+) -> tuple[list[audit_report.SplitSummary], list[audit_report.Finding]]:
+    """Returns what each split is like, and which ones differ from the others."""
+    statistics, is_positive = table.statistics, table.is_positive
+    summaries, findings = [], []
     for split, here in table.own_splits:
-        positive = table.is_positive[here]
-        shifts = _compare_stain(table, here)
+        shifts, classes = _compare_with_others(table, here)
         summaries.append(
             audit_report.SplitSummary(
                 name=split.name,
                 num_patches=split.num_records,
-                num_blank=int(table.rows["blank"][here].sum()),
-                share_of_label_1=_mean(positive) if split.labeled else None,
-                channel_mean=_mean(table.statistics.channel_mean[here]),
-                density=_mean(table.statistics.density[here]),
-                tissue=_mean(table.statistics.tissue[here]),
+                num_blank=int(statistics.is_blank[here].sum()),
+                share_of_label_1=(
+                    _mean(is_positive[here]) if split.labeled else None
+                ),
+                channel_mean=_mean(statistics.channel_mean[here]),
+                density=_mean(statistics.density[here]),
+                tissue=_mean(statistics.tissue[here]),
                 shift=shifts[0] if shifts else None,
             )
         )
-    return summaries
-
-
-def find_shifts(table: patch_table.Table) -> Iterator[audit_report.Finding]:
-    """Yields in which splits the stain or the classes are others."""
-    for split, here in table.own_splits:
-        stain = _compare_stain(table, here)
-        large = [shift for shift in stain if abs(shift.effect) >= STAIN_SHIFT]
+        kinds = audit_report.Kind
+        large = [shift for shift in shifts if abs(shift.effect) >= STAIN_SHIFT]
         if large:
-            kind = audit_report.Kind.STAIN_SHIFT
-            yield _describe(kind, split.name, "d", large)
-        if stain and split.labeled:
-            others = table.is_positive[_mark_others(table, here)]
-            classes = compare_classes(table.is_positive[here], others)
-            if abs(classes.effect) >= CLASS_SHIFT:
-                kind = audit_report.Kind.CLASS_SHIFT
-                yield _describe(kind, split.name, "h", [classes])
+            findings.append(_describe(kinds.STAIN_SHIFT, split.name, large))
+        if classes and split.labeled and abs(classes.effect) >= CLASS_SHIFT:
+            findings.append(_describe(kinds.CLASS_SHIFT, split.name, [classes]))
+    return summaries, findings
 
 
-def compare_classes(
-    here: np.ndarray, elsewhere: np.ndarray
+def compare(
+    measure: str, here: np.ndarray, elsewhere: np.ndarray
 ) -> audit_report.Shift:
-    """Returns the shift of the share of label 1; 0 where chance explains it.
+    """Returns how far a mean is from another, as a standardised difference.
 
-    Args:
-        here: bool [num_patches], which patches of a split have label 1.
-        elsewhere: bool [num_patches], which ones of the other splits.
+    It is Cohen's d, in standard deviations of a patch, and of bool Cohen's h
+    (Cohen 1988: 0.2 small, 0.5 moderate, 0.8 large); 0 where chance explains it.
     """
-    shares = float(here.mean()), float(elsewhere.mean())
-    angles = np.arcsin(np.sqrt(shares))
-    effect = _beyond_chance(2 * float(angles[0] - angles[1]), here, elsewhere)
-    return audit_report.Shift("share of label 1", *shares, effect)
+    means = float(here.mean()), float(elsewhere.mean())
+    counts = len(here), len(elsewhere)
+    if here.dtype == bool:
+        angles = np.arcsin(np.sqrt(means))
+        effect = 2 * float(angles[0] - angles[1])
+    else:
+        variance = here.var() * counts[0] + elsewhere.var() * counts[1]
+        deviation = np.sqrt(variance / sum(counts))
+        effect = (means[0] - means[1]) / max(float(deviation), _TINY)
+    error = np.sqrt(1 / counts[0] + 1 / counts[1])
+    if abs(effect) <= _STANDARD_ERRORS * error:
+        effect = 0.0
+    return audit_report.Shift(measure, *means, effect)
 
 
 def name_size(effect: float) -> str:
@@ -83,13 +79,17 @@ def name_size(effect: float) -> str:
     return "moderate" if abs(effect) >= STAIN_SHIFT else "small"
 
 
-def _compare_stain(
+def _compare_with_others(
     table: patch_table.Table, here: slice
-) -> list[audit_report.Shift]:
-    """Returns a split's shifts from the others, if any, the largest first."""
-    others = _mark_others(table, here)
+) -> tuple[list[audit_report.Shift], audit_report.Shift | None]:
+    """Returns the shifts of a split's stain and classes, the largest first.
+
+    They are those from the other labelled splits, if there are such.
+    """
+    others = np.array(table.rows["labeled"] & (table.rows["folder"] == 0))
+    others[here] = False
     if here.start == here.stop or not others.any():
-        return []
+        return [], None
     statistics = table.statistics
     columns = {
         "red density": statistics.density[:, 0],
@@ -98,57 +98,30 @@ def _compare_stain(
         "brightness": statistics.channel_mean.mean(axis=1),
         "contrast": statistics.channel_std.mean(axis=1),
         "tissue share": statistics.tissue,
+        "share of label 1": table.is_positive,
     }
-    shifts = [
-        compare_means(name, column[here], column[others])
-        for name, column in columns.items()
-    ]
-    return sorted(shifts, key=lambda shift: -abs(shift.effect))
-
-
-def _mark_others(table: patch_table.Table, here: slice) -> np.ndarray:
-    """Returns which patches are of the other labelled splits: bool [n]."""
-    others = (table.rows["labeled"] & (table.rows["folder"] == 0)).to_numpy(
-        copy=True
+    *stain, classes = (
+        compare(measure, column[here], column[others])
+        for measure, column in columns.items()
     )
-    others[here] = False
-    return others
-
-
-def compare_means(
-    name: str, here: np.ndarray, elsewhere: np.ndarray
-) -> audit_report.Shift:
-    """Returns the shift of a mean, in Cohen's d; 0 where chance explains it."""
-    means = float(here.mean()), float(elsewhere.mean())
-    variance = here.var() * len(here) + elsewhere.var() * len(elsewhere)
-    deviation = np.sqrt(variance / (len(here) + len(elsewhere)))
-    effect = (means[0] - means[1]) / max(float(deviation), _TINY)
-    effect = _beyond_chance(effect, here, elsewhere)
-    return audit_report.Shift(name, *means, effect)
-
-
-def _beyond_chance(
-    effect: float, here: np.ndarray, elsewhere: np.ndarray
-) -> float:
-    error = np.sqrt(1 / len(here) + 1 / len(elsewhere))
-    return effect if abs(effect) > _STANDARD_ERRORS * error else 0.0
+    return sorted(stain, key=lambda shift: -abs(shift.effect)), classes
 
 
 def _describe(
-    kind: audit_report.Kind,
-    split: str,
-    letter: str,
-    shifts: Sequence[audit_report.Shift],
+    kind: audit_report.Kind, split: str, shifts: Sequence[audit_report.Shift]
 ) -> audit_report.Finding:
     worst = shifts[0]
+    letter = "h" if kind == audit_report.Kind.CLASS_SHIFT else "d"
     text = (
-        f"{split} differs from the other labelled splits: {name_size(worst.effect)} shift in"
+        f"{split} differs from the other labelled splits:"
+        f" {name_size(worst.effect)} shift in"
         f" {', '.join(shift.measure for shift in shifts)} (Cohen's {letter}"
         f" {worst.effect:+.2f}: {worst.here:.3f} here, {worst.elsewhere:.3f}"
         " there)."
     )
+    where = {split: len(shifts)}
     return audit_report.Finding(
-        kind, len(shifts), text, {split: len(shifts)}, []
+        kind, kind.heading, kind.gravity, len(shifts), text, where, []
     )
 
 

@@ -4,13 +4,16 @@ import dataclasses
 import functools
 import hashlib
 import os
+import typing
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pandas
 
 from pcam_tfdata.records import manifest, tfrecord
 from pcam_tfdata.system import files
+
+if typing.TYPE_CHECKING:
+    import pandas  # Takes half a second: workers that read shards do without.
 
 _BLOCK_ROWS = 1 << 16
 
@@ -167,23 +170,27 @@ class RecordsFolder:
         counts = [split.class_counts for split in self.content.select(splits)]
         return tuple(sum(c.get(label, 0) for c in counts) for label in "01")
 
-    def read_sidecar(self, columns: Sequence[str]) -> pandas.DataFrame:
+    def read_sidecar(self, columns: Sequence[str]) -> "pandas.DataFrame":
         """Returns some columns of the sidecar, as text; row k is record k.
 
         Raises:
             FileNotFoundError, ValueError: as in `iterate_sidecar`.
         """
+        import pandas
+
         return pandas.concat(self.iterate_sidecar(columns))
 
     def iterate_sidecar(
         self, columns: Sequence[str]
-    ) -> Iterator[pandas.DataFrame]:
+    ) -> Iterator["pandas.DataFrame"]:
         """Yields some columns of the sidecar in blocks, as text, by row.
 
         Raises:
             FileNotFoundError, ValueError: the sidecar is not there, or not the
                 one that was written with these records.
         """
+        import pandas
+
         self.check_sidecar()
         with files.open_file(self.sidecar_path, "rb") as file:
             yield from pandas.read_csv(

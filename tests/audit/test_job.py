@@ -284,7 +284,8 @@ def test_overlap_with_another_folder_is_a_leak(patches, planted_dir, tmp_path):
 def test_names_of_examples_tell_patches_apart(name, shown):
     patch = patch_table.Patch("records", "fold0", 7, "", 1, "", name)
     example = audit_report.Example("", [patch, patch])
-    finding = audit_report.Finding(Kind.EXACT_WITHIN, 1, "", {}, [example])
+    kind = Kind.EXACT_WITHIN
+    finding = audit_report.Finding(kind, "", "leak", 1, "", {}, [example])
     report = audit_report.Report(False, [], [finding], [], [], 0)
     one = f"fold0 row 7 {shown} label 1"
     assert f"  e.g. {one} | {one}\n" in text_page.format_report(report)
@@ -333,16 +334,16 @@ def test_folders_without_kaggles_test_are_no_test_set(patches, tmp_path):
 
 def test_class_shift_needs_more_than_chance():
     here, others = np.arange(1000) >= 600, np.arange(1000) >= 500
-    found = split_shifts.compare_classes(here, others)
+    found = split_shifts.compare("share", here, others)
     assert (found.here, found.elsewhere) == (0.4, 0.5)
     assert found.effect == pytest.approx(-0.2014, abs=1e-4)
-    assert split_shifts.compare_classes(here[590:610], others).effect == 0
+    assert split_shifts.compare("share", here[590:610], others).effect == 0
 
 
 def test_effect_is_cohens_d():
     rng = np.random.default_rng(0)
     here, others = rng.normal(1, 2, 5000), rng.normal(0, 2, 5000)
-    found = split_shifts.compare_means("x", here, others)
+    found = split_shifts.compare("x", here, others)
     assert found.effect == pytest.approx(0.5, abs=0.05)
 
 
