@@ -42,7 +42,7 @@ def list_usable(
         if identity.names_are_hashes([others], "auto"):
             check_ids = "always"
     (hashes,), unfit = identity.hash_all(
-        workers.Threads().map, [patches], check_ids
+        workers.map_in_threads, [patches], check_ids
     )
     bad += unfit
     rows = np.flatnonzero(hashes != b"")

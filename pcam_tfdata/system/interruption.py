@@ -159,8 +159,3 @@ def _replace_handlers(handler: Any) -> dict[int, Any]:
 def _set_handlers(handlers: dict[int, Any]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-# Former names, until no room has them any more.
-Signals = put_off = SignalsDeferred
-end_process_at_once = signals_end_process

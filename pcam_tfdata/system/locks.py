@@ -5,7 +5,6 @@ import fcntl
 import logging
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator
 from typing import IO
@@ -47,21 +46,22 @@ def hold(
     deadline = time.monotonic() + wait_seconds
     while True:
         with _open(path) as file:
-            try:
-                _lock(file, path, what, advice, is_shared)
-            except RuntimeError:
+            if not _lock(file, path, what, is_shared):
                 if time.monotonic() >= deadline:
-                    raise
+                    file.seek(0)
+                    raise RuntimeError(
+                        f"{os.path.dirname(path)}: found that process"
+                        f" {file.read() or 'unknown'} {what}, expected nobody."
+                        f" {advice}"
+                    )
                 time.sleep(_POLL_SECONDS)
-                continue
             # The holder before may have removed the file since it was opened.
-            if not _is_at(file, path):
-                continue
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
-            return
+            elif _is_at(file, path):
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                yield
+                return
 
 
 @contextlib.contextmanager
@@ -95,53 +95,38 @@ def own_folder(
         try:
             yield
         finally:
-            with contextlib.suppress(
-                OSError
-            ):  # It holds something, or is gone.
+            # It may hold something, or be gone.
+            with contextlib.suppress(OSError):
                 os.remove(path)
                 os.rmdir(folder)
 
 
 def _open(path: str) -> IO:
     """Opens a file, made with its folder: one that ends may remove both."""
-    folder = os.path.dirname(path)
     tries_left = _MOST_TRIES
     while True:
         tries_left -= 1
         try:
-            os.makedirs(folder, exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             return open(path, "a+", encoding="utf-8")
-        except FileNotFoundError:
-            if not tries_left:  # No folder can be made there.
-                raise
-        except FileExistsError:
-            if not tries_left or not _is_folder_or_gone(folder):
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:  # Then there can be no such folder or file.
                 raise
 
 
-def _is_folder_or_gone(path: str) -> bool:
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return True
-
-
-def _lock(file: IO, path: str, what: str, advice: str, is_shared: bool) -> None:
-    folder = os.path.dirname(path)
+def _lock(file: IO, path: str, what: str, is_shared: bool) -> bool:
+    """Returns whether nobody else holds it."""
     kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        raise RuntimeError(
-            f"{folder}: found that process {file.read() or 'unknown'} {what},"
-            f" expected nobody. {advice}"
-        ) from error
+    except BlockingIOError:
+        return False
     except OSError as error:  # Of file systems without locks.
         _logger.warning(
             "%s: cannot be locked (%s); take care that no other process %s.",
-            folder, error.strerror, what,
+            os.path.dirname(path), error.strerror, what,
         )  # fmt: skip
+    return True
 
 
 def _is_at(file: IO, path: str) -> bool:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
-from typing import Any, Protocol
+from typing import Any
 
 from pcam_tfdata.system import interruption, progress
 
@@ -40,41 +40,23 @@ def count_done(num_patches: int) -> None:
         _num_done.value += num_patches
 
 
-class Pool(Protocol):
-    """Shares tasks among processes, of this machine or of others."""
-
-    def map(
-        self,
-        function: Callable[[Any], Any],
-        tasks: Iterable[Any],
-        *,
-        num_patches: int,
-        description: str,
-    ) -> list[Any]:
-        """Returns `function(task)` for each task, in order."""
-
-
-class Threads:
-    """A pool of threads, for tasks that read files: they start at once."""
-
-    def map(
-        self,
-        function: Callable[[Any], Any],
-        tasks: Iterable[Any],
-        *,
-        num_patches: int,
-        description: str,
-    ) -> list[Any]:
-        """Returns `function(task)` for each task, in order; see `Workers.map`."""
-        waiting, results = list(tasks), []
-        with (
-            progress.Progress(num_patches, description) as bar,
-            concurrent.futures.ThreadPoolExecutor(count_cores()) as pool,
-        ):
-            for result in pool.map(function, waiting):
-                results.append(result)
-                bar.advance_to(num_patches * len(results) // len(waiting))
-        return results
+def map_in_threads(
+    function: Callable[[Any], Any],
+    tasks: Iterable[Any],
+    *,
+    num_patches: int,
+    description: str,
+) -> list[Any]:
+    """Returns what `Workers.map` does; for reading files: threads start at once."""
+    waiting, results = list(tasks), []
+    with (
+        progress.Progress(num_patches, description) as bar,
+        concurrent.futures.ThreadPoolExecutor(count_cores()) as pool,
+    ):
+        for result in pool.map(function, waiting):
+            results.append(result)
+            bar.advance_to(num_patches * len(results) // len(waiting))
+    return results
 
 
 class Workers:
@@ -212,8 +194,3 @@ def _end_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
-
-
-# Former names, until no room has them any more.
-deaf_to_signals = interruption.signals_blocked
-without_main = start_of_processes

@@ -31,20 +31,18 @@ UNSAID = re.compile(
             r"benchmark benchmark\.service\._serving .*",
             # A benchmark converts what converts, writes into a new folder, and
             # asks for nothing but one device.
-            r"benchmark (beam_\w+|convert|publish|workspace|workers)\..*",
-            r"benchmark (shard\w+|sources\.\w+|tiff|strategy)\..*",
+            r"benchmark (beam|conversion|distribution|images|sources|system)\..*",
             r"benchmark pipeline\.(planning|resident)\..* --input",
             # Of several workers, a service, or the cache of training alone.
-            r"\w+ lost_workers\..* --worker_wait_seconds",
-            r"\w+ pipeline\._open_served --data_service",
-            r"\w+ pipeline\.open_patches --cache",
+            r"\w+ distribution\.\w+\..* --worker_wait_seconds",
+            r"\w+ pipeline\.\w+\..* --(data_service|cache)",
             # Patches that are read once are neither shuffled nor cached.
             r"\w+ pipeline\.planning\._find_problem .*",
             # Only who may skip patches says how many would be left.
-            r"(benchmark|join) faults\.BadInputError --on_bad_patch",
+            r"join system\.faults\.BadInputError --on_bad_patch",
             # Files are read by predict alone, and it reads no slides.
-            r"evaluate tiff\..* --on_bad_patch",
-            r"predict sources\.kaggle\._place --slide_csv",
+            r"(evaluate|train) images\.tiff\..* --on_bad_patch",
+            r"predict sources\.kaggle\.\w+ --slide_csv",
         )
     )
 )
