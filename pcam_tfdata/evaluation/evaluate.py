@@ -19,7 +19,6 @@ from pcam_tfdata.evaluation import (
     slides,
 )
 from pcam_tfdata.models import inference
-from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import (
     environment_file,
@@ -51,13 +50,7 @@ class EvaluateOptions:
         run_dir: Folder of a run; its best model is scored.
         splits: Labelled splits; none for the run's validation splits.
         threshold: A probability at or above it predicts 1.
-        batch_size: Patches of a forward pass, over all replicas; rounded up to
-            what these can share evenly.
-        input: Input mode, one of `choices.INPUTS`.
-        input_threads: Threads of the input; 0 for as many as it can use.
-        strategy: One of `choices.STRATEGIES`.
-        num_virtual_devices: Devices that the CPU is split into; 0 for none.
-        allow_cpu: Whether several replicas may do without a GPU.
+        forward: How the network runs.
         output_dir: Where the files go; empty for `run_dir`, where the run's
             validation splits of its own records are scored, and else for a
             folder of these splits in its `evaluations`.
@@ -68,12 +61,9 @@ class EvaluateOptions:
     run_dir: str
     splits: Sequence[str] = ()
     threshold: float = 0.5
-    batch_size: int = 512
-    input: str = "auto"
-    input_threads: int = 0
-    strategy: str = "one_device"
-    num_virtual_devices: int = 0
-    allow_cpu: bool = False
+    forward: inference.InferenceOptions = dataclasses.field(
+        default_factory=inference.InferenceOptions
+    )
     output_dir: str = ""
     num_resamples: int = 1000
 
@@ -105,7 +95,13 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     _check_output(options)
     # Before the network runs: it may take an hour.
     slide_of_row = records.read_slides()
-    predictions = _predict(options, records, model_path)
+    forward = options.forward
+    distribution, patches = forward.open_records(records, options.splits)
+    predictor = inference.load(model_path, distribution, patches.fill)
+    os.makedirs(options.output_dir, exist_ok=True)
+    predictions = inference.join(
+        predictor.stream_patches(patches, forward.batch_size, "evaluate")
+    )
     label, logit = predictions["label"], predictions["logit"]
     known = slide_of_row[predictions["row"]]
     slide = None if (known == "").any() else known
@@ -225,34 +221,6 @@ def _check_output(options: EvaluateOptions) -> None:
             f"{path}: found columns {header[:80]!r}, expected no file or that of"
             " an earlier evaluation. Choose another --output_dir."
         )
-
-
-def _predict(
-    options: EvaluateOptions,
-    records: records_folder.RecordsFolder,
-    model_path: str,
-) -> inference.Logits:
-    """Makes the folder of the scores; returns `row`, `label` and `logit`."""
-    distribution = strategy.make_strategy(
-        strategy.DeviceOptions(
-            options.strategy,
-            options.num_virtual_devices,
-            options.allow_cpu,
-        )
-    )
-    source = patch_source.Source(
-        records,
-        options.splits,
-        options.input,
-        input_threads=options.input_threads,
-    )
-    devices = strategy.list_devices(distribution)
-    patches = inference.open_patches(source, devices)
-    os.makedirs(options.output_dir, exist_ok=True)
-    predictor = inference.load(model_path, distribution, patches.fill)
-    return inference.join(
-        predictor.stream_patches(patches, options.batch_size, "evaluate")
-    )
 
 
 def _find_death(

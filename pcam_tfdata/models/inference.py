@@ -13,6 +13,7 @@ import tensorflow as tf
 from pcam_tfdata import schema
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import interruption, progress
 
 # Calls whose results nobody has asked for yet. A GPU computes them while Python
@@ -29,6 +30,40 @@ _RESULTS = ("row", "label", "logit")
 Fill = Callable[[patch_source.Batch], patch_source.Batch]
 Logits = dict[str, np.ndarray]
 _logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceOptions:
+    """How a saved network runs over patches.
+
+    Attributes:
+        batch_size: Patches of a forward pass, over all replicas; rounded up to
+            what these can share evenly.
+        input: Input mode of records, one of `choices.INPUTS`.
+        input_threads: Threads of the input; 0 for as many as it can use.
+        devices: What computes.
+    """
+
+    batch_size: int = 512
+    input: str = "auto"
+    input_threads: int = 0
+    devices: strategy.DeviceOptions = dataclasses.field(
+        default_factory=strategy.DeviceOptions
+    )
+
+    def open_records(
+        self, records: records_folder.RecordsFolder, splits: Sequence[str]
+    ) -> tuple[tf.distribute.Strategy, patch_source.Patches]:
+        """Returns what computes, and the patches of some splits for it."""
+        distribution = strategy.make_strategy(self.devices)
+        source = patch_source.Source(
+            records,
+            splits,
+            input=self.input,
+            input_threads=self.input_threads,
+        )
+        devices = strategy.list_devices(distribution)
+        return distribution, open_patches(source, devices)
 
 
 class Predictor:

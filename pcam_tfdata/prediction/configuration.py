@@ -3,13 +3,14 @@
 import dataclasses
 import os
 
+from pcam_tfdata.models import inference
 from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import files
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictOptions:
-    """What to predict. Each field is a flag of `pcam predict`.
+    """What to predict. Each leaf is a flag of `pcam predict`.
 
     Attributes:
         run_dir: Folder of a run; its best model predicts.
@@ -17,13 +18,7 @@ class PredictOptions:
         records_dir: Records folder; empty where `input_dir` is read.
         input_dir: Kaggle's folder, read without records; empty for records.
         split: Name of a split of the records; of a folder, `test` or `train`.
-        batch_size: Patches of a forward pass, over all replicas; rounded up to
-            what these can share evenly.
-        input: Input mode of records, one of `choices.INPUTS`.
-        input_threads: Threads of the input; 0 for as many as it can use.
-        strategy: One of `choices.STRATEGIES`.
-        num_virtual_devices: Devices that the CPU is split into; 0 for none.
-        allow_cpu: Whether several replicas may do without a GPU.
+        forward: How the network runs.
         threshold: None for probabilities; else labels 0 and 1, where a
             probability at or above it gives 1.
         allow_equal_probabilities: No line warns where all are equal.
@@ -42,12 +37,9 @@ class PredictOptions:
     records_dir: str = ""
     input_dir: str = ""
     split: str = "test"
-    batch_size: int = 512
-    input: str = "auto"
-    input_threads: int = 0
-    strategy: str = "one_device"
-    num_virtual_devices: int = 0
-    allow_cpu: bool = False
+    forward: inference.InferenceOptions = dataclasses.field(
+        default_factory=inference.InferenceOptions
+    )
     threshold: float | None = None
     allow_equal_probabilities: bool = False
     sample_submission: str = ""

@@ -160,31 +160,10 @@ def _open_records(
 ]:
     """Returns the records, what computes, and the patches of a split."""
     run_folder.find_model(options.run_dir)
-    configuration.check_output(
-        options, stays_in_parts=bool(options.shard_range)
-    )
-    distribution = _make_strategy(options)
+    stays_in_parts = bool(options.shard_range)
+    configuration.check_output(options, stays_in_parts=stays_in_parts)
     records = records_folder.open_folder(options.records_dir)
-    source = patch_source.Source(
-        records,
-        [options.split],
-        options.input,
-        input_threads=options.input_threads,
-    )
-    devices = strategy.list_devices(distribution)
-    return records, distribution, inference.open_patches(source, devices)
-
-
-def _make_strategy(
-    options: configuration.PredictOptions,
-) -> tf.distribute.Strategy:
-    return strategy.make_strategy(
-        strategy.DeviceOptions(
-            options.strategy,
-            options.num_virtual_devices,
-            options.allow_cpu,
-        )
-    )
+    return records, *options.forward.open_records(records, [options.split])
 
 
 def _write_missing(
@@ -211,7 +190,7 @@ def _write_missing(
     for gap in missing:
         results = predictor.stream_patches(
             patches,
-            options.batch_size,
+            options.forward.batch_size,
             "predict",
             first_patch=starts[gap.start],
             end_patch=starts[gap.stop],
@@ -223,7 +202,7 @@ def _write_missing(
 def _predict_folder(options: configuration.PredictOptions) -> int:
     model_path = run_folder.find_model(options.run_dir)
     configuration.check_output(options)
-    distribution = _make_strategy(options)
+    distribution = strategy.make_strategy(options.forward.devices)
     usable, left_out = usable_files.list_usable(options)
     names = name_arrays.to_text(usable.names)
     rows = submission.Rows(names, np.arange(len(names)))
@@ -235,7 +214,7 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
     predictor = inference.load(model_path, distribution, patches.fill)
     logits = []
     for batch in predictor.stream_patches(
-        patches, options.batch_size, "predict"
+        patches, options.forward.batch_size, "predict"
     ):
         if patches.faults:  # A file has changed since it was checked.
             raise faults.BadInputError(patches.faults)
