@@ -19,7 +19,7 @@ from typing import NoReturn
 from absl import app, flags
 
 from pcam_tfdata.cli import standard_streams
-from pcam_tfdata.system import interruption
+from pcam_tfdata.system import faults, interruption
 
 COMMANDS = {
     "synthesize": "Write a folder of made-up patches, laid out like Kaggle's.",
@@ -186,8 +186,7 @@ def _message(error: BaseException) -> str:
 
 def _is_for_user(error: BaseException) -> bool:
     """Returns whether the message of an error is written for the user."""
-    kinds = (ValueError, OSError, RuntimeError, ArithmeticError)
-    return isinstance(error, kinds) or _is_of_tensorflow(error)
+    return isinstance(error, faults.FOR_USERS) or _is_of_tensorflow(error)
 
 
 def _is_of_tensorflow(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ eval_mark tells scores of an earlier network (stale), of other records than the
 run's, and of splits that it was trained on.
 """
 
+import io
 import shutil
 import sys
 
@@ -19,11 +20,11 @@ REQUIRED_FLAGS = ("runs_dir",)
 flags.DEFINE_string(
     "runs_dir", None, "Folder with the folders of runs in it, at any depth."
 )
-_SORT_BY = flags.DEFINE_string(
+flags.DEFINE_string(
     "sort_by", reading.BEST_SCORE, "Column to sort by, largest first."
 )
-_ASCENDING = flags.DEFINE_bool("ascending", False, "Smallest first.")
-_COLUMNS = flags.DEFINE_list(
+flags.DEFINE_bool("ascending", False, "Smallest first.")
+flags.DEFINE_list(
     "columns", [], "Columns to print. Default: scores, origin, differing flags."
 )
 flags.DEFINE_string(
@@ -36,43 +37,44 @@ flags.DEFINE_string(
 def run() -> None:
     """Prints the table, and writes it where --output_csv says."""
     output_csv = flag_groups.value("output_csv")
+    columns = flag_groups.value("columns")
+    sort_by = flag_groups.value("sort_by")
     if output_csv:
         outputs.check_file(output_csv, "--output_csv", suffixes=outputs.CSV)
     table = leaderboard.make_table(
         reading.read_runs(flag_groups.value("runs_dir"))
     )
-    _check_columns("columns", _COLUMNS.value, table)
-    _check_columns("sort_by", [_SORT_BY.value], table)
+    known = list(map(str, table.frame))
+    for flag, names in (("columns", columns), ("sort_by", [sort_by])):
+        for name in names:
+            if name not in known:
+                raise app.UsageError(
+                    f"--{flag}: found {name!r}, expected one of"
+                    f" {', '.join(known)}."
+                )
     table = leaderboard.sort_rows(
-        table, _SORT_BY.value, ascending=_ASCENDING.value
+        table, sort_by, ascending=flag_groups.value("ascending")
     )
     if output_csv:
         leaderboard.write_csv(output_csv, table)
-    _print(table)
+    _print(table, columns)
 
 
-def _check_columns(
-    flag: str, names: list[str], table: leaderboard.Table
-) -> None:
-    for name in names:
-        if name not in table.frame:
-            raise app.UsageError(
-                f"--{flag}: found {name!r}, expected one of"
-                f" {', '.join(table.frame)}."
-            )
-
-
-def _print(table: leaderboard.Table) -> None:
-    sys.stdout.reconfigure(errors="backslashreplace")  # Names, maybe no UTF-8.
-    columns = _COLUMNS.value or list(table.shown)
-    if sys.stdout.isatty() and not _COLUMNS.value:
+def _print(table: leaderboard.Table, wanted: list[str]) -> None:
+    columns = wanted or list(table.shown)
+    if sys.stdout.isatty() and not wanted:
         columns = leaderboard.fit_columns(
             table, shutil.get_terminal_size().columns
         )
-    print(leaderboard.format_text(table, columns), end="")
+    text = leaderboard.format_text(table, columns)
     left_out = [name for name in table.shown if name not in columns]
-    if left_out and not _COLUMNS.value:
-        print(
+    if left_out and not wanted:
+        text += (
             f"Not shown, for want of room: {', '.join(left_out)}. See --columns"
-            " and --output_csv."
+            " and --output_csv.\n"
         )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # Names, maybe no UTF-8.
+    print(text, end="")

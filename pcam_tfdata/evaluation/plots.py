@@ -1,6 +1,6 @@
 """Pictures of runs and records: curves, grids, matrices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,12 +67,12 @@ def plot_label_histogram(summary: Mapping[str, Any], path: str) -> None:
     _save(drawing, path)
 
 
-def plot_patches(images: np.ndarray, labels: Sequence[int], path: str) -> None:
+def plot_patches(images: np.ndarray, labels: np.ndarray, path: str) -> None:
     """Draws a grid of patches, each with its label and its centre, as PNG.
 
     Args:
         images: uint8 [num_patches, 96, 96, 3].
-        labels: 0 or 1 of each.
+        labels: int [num_patches], 0 or 1.
         path: Where to.
     """
     rows = max(1, -(-len(images) // _COLUMNS))

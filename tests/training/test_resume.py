@@ -192,7 +192,9 @@ def kill_five_times(records_dir, run_dir, flags) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "told"),
     [
-        (signal.SIGTERM, 143, "terminated."),
+        pytest.param(
+            signal.SIGTERM, 143, "terminated.", marks=pytest.mark.long
+        ),
         (signal.SIGINT, 130, "interrupted."),
     ],
     ids=["SIGTERM", "SIGINT"],

@@ -334,6 +334,7 @@ def test_dropout_differs_between_replicas_and_not_between_runs(two):
     assert 0.4 < np.mean((first == 0) == (second == 0)) < 0.6
 
 
+@pytest.mark.long
 @RECIPES
 def test_replicas_agree_with_batch_norm_in(two, recipe):
     batches = make_batches(3)
