@@ -1,5 +1,4 @@
-"""Tasks on Apache Beam, in place of processes on this machine.
+"""Tasks on Apache Beam (Flink, Spark, Dataflow), in place of processes here.
 
-In: a function and its arguments. Out: what it returns for each, in order; workers
-of Flink, Spark, Dataflow or a local runner called it.
+In: a function and its arguments. Out: what it returns for each, in order.
 """

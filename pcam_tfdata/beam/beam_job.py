@@ -134,10 +134,9 @@ def lead_job() -> None:
     """Runs the job of the command line, and ends this process."""
     beam_options, job, num_tasks = sys.argv[1:]
     results: list[Any] = []
-    watch = threading.Thread(
+    threading.Thread(
         target=_end_with_driver, args=[results], daemon=True
-    )
-    watch.start()
+    ).start()
     try:
         import apache_beam as beam
 
@@ -150,11 +149,10 @@ def lead_job() -> None:
             | beam.Map(task_folder.run_task, job)
         )
         results.append(pipeline.run())
-        state = results[0].wait_until_finish()
-        if state != beam.runners.runner.PipelineState.DONE:
+        if (state := results[0].wait_until_finish()) != "DONE":
             raise RuntimeError(f"the job ended as {state}")
     except Exception as error:
-        task_folder.write_failure(job, error)
+        task_folder.write_error(job, task_folder.FAILURE, error)
         logging.exception("%s failed", job)
     os.killpg(0, signal.SIGKILL)  # Threads and workers may be left.
 
@@ -164,7 +162,6 @@ def _end_with_driver(results: list[Any]) -> None:
     os.read(0, 1)  # It returns when the driver closes its end of the pipe.
     end = (0, signal.SIGKILL)
     threading.Timer(_CANCEL_SECONDS, os.killpg, end).start()
-    for result in results:
-        with contextlib.suppress(Exception):
-            result.cancel()
+    with contextlib.suppress(Exception):
+        results[0].cancel()  # There may be none yet.
     os.killpg(*end)

@@ -4,7 +4,7 @@
                      twice, as a worker without these packages cannot unpickle it
     JOB/result-K     what came of task K, pickled
     JOB/error-K      what it failed of, the last time
-    JOB/failure      why the job as a whole failed: a line, pickled
+    JOB/failure      why the job as a whole failed, pickled
 
 A task may be run again after an error, and twice at the same time. So it must do
 the same each time, and files must appear whole. A worker unpickles what is in the
@@ -21,8 +21,7 @@ from typing import Any
 
 from pcam_tfdata.system import faults, files, versions
 
-_FAILURE = "failure"
-_NUM_READERS = 16
+FAILURE = "failure"
 _LATE_SECONDS = 60  # A disk of several machines may show a file late.
 
 
@@ -59,18 +58,16 @@ def run_task(number: int, job: str) -> None:
         function, task = pickle.loads(call)
         result = function(task)
     except Exception as error:
-        with contextlib.suppress(OSError):
-            data = pickle.dumps(faults.make_portable(error))
-            files.write_bytes(os.path.join(job, f"error-{number}"), data)
+        write_error(job, f"error-{number}", error)
         raise
     files.write_bytes(result_path, pickle.dumps(result))
 
 
-def write_failure(job: str, error: Exception) -> None:
-    """Notes why a job failed, by the last line of what Beam says."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+def write_error(job: str, name: str, error: Exception) -> None:
+    """Notes an error in a job's folder, unless that cannot be written."""
     with contextlib.suppress(OSError):
-        files.write_bytes(os.path.join(job, _FAILURE), pickle.dumps(lines[-1]))
+        data = pickle.dumps(faults.make_portable(error))
+        files.write_bytes(os.path.join(job, name), data)
 
 
 def collect(job: str, num_tasks: int) -> list[Any]:
@@ -85,7 +82,7 @@ def collect(job: str, num_tasks: int) -> list[Any]:
     try:
         _check_done(job, num_tasks)
         paths = [os.path.join(job, f"result-{n}") for n in range(num_tasks)]
-        with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
             return list(pool.map(_read, paths))
     except Exception as error:
         if files.is_file(os.path.join(job, "task-0")):
@@ -104,17 +101,18 @@ def _check_done(job: str, num_tasks: int) -> None:
         missing = [n for n in range(num_tasks) if f"result-{n}" not in names]
         if not missing:
             return
-        if _FAILURE in names or time.monotonic() > deadline:
+        if FAILURE in names or time.monotonic() > deadline:
             break
         time.sleep(1)
     for number in missing:
         if f"error-{number}" in names:
             raise _read(os.path.join(job, f"error-{number}"))
-    reason = "Beam says no more"
-    if _FAILURE in names:
-        reason = _read(os.path.join(job, _FAILURE))
+    lines = ["Beam says no more"]
+    if FAILURE in names:  # Its last line says most.
+        error = _read(os.path.join(job, FAILURE))
+        lines = str(error).strip().splitlines() or [type(error).__name__]
     raise RuntimeError(
-        f"found {len(missing):,} of {num_tasks:,} tasks undone ({reason}),"
+        f"found {len(missing):,} of {num_tasks:,} tasks undone ({lines[-1]}),"
         " expected none. Check --beam_options, and that workers on other machines"
         " see the output too. PCAM_TRACEBACK=1 shows more."
     )

@@ -28,7 +28,7 @@ from pcam_tfdata.conversion import (
 )
 from pcam_tfdata.records import manifest
 from pcam_tfdata.sources import catalog
-from pcam_tfdata.system import faults, files, remote, versions, workers
+from pcam_tfdata.system import faults, files, versions, workers
 
 MEGABYTE = 1_000_000
 _BEAM = "beam"
@@ -134,12 +134,6 @@ def _check_options(options: ConvertOptions) -> None:
             f" --runner={options.runner}, expected it with beam alone. Leave it"
             " out, or pass --runner=beam."
         )
-    paths = [options.output_dir, options.slide_csv]
-    if options.source != "tfds":  # TensorFlow Datasets reads its own.
-        paths.append(options.input_dir)
-    for path in paths:
-        if path is not None and files.is_remote(path):
-            remote.require(path)
 
 
 def _fill(

@@ -33,11 +33,9 @@ def predict_records(
     """
     beam_job.parse_options(beam_options)
     configuration.check_output(options, stays_in_parts=True)
+    paths = ("run_dir", "records_dir", "output_csv")
     options = dataclasses.replace(
-        options,
-        run_dir=os.path.abspath(options.run_dir),
-        records_dir=os.path.abspath(options.records_dir),
-        output_csv=os.path.abspath(options.output_csv),
+        options, **{p: os.path.abspath(getattr(options, p)) for p in paths}
     )
     records = records_folder.open_folder(options.records_dir)
     shards = records.select_patches([options.split]).shards

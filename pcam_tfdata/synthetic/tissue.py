@@ -271,11 +271,11 @@ def _choose_tumor(
         while True:
             nest_y, nest_x = rng.uniform(0, schema.PATCH_SIZE, 2)
             squares = (y - nest_y) ** 2 + (x - nest_x) ** 2
-            found = is_tumor | (squares < radius * radius)
-            is_seen = (found & is_visible).any()
-            if is_seen and (found & is_central).any() == positive:
+            nested = is_tumor | (squares < radius * radius)
+            is_seen = (nested & is_visible).any()
+            if is_seen and (nested & is_central).any() == positive:
                 break
-        is_tumor = found
+        is_tumor = nested
     return is_tumor
 
 

@@ -63,7 +63,7 @@ def test_task_that_is_done_is_not_done_again(job):
     path = pathlib.Path(job) / "result-0"
     path.write_bytes(pickle.dumps("done"))
     task_folder.run_task(0, job)
-    task_folder.write_failure(job, RuntimeError("late"))
+    task_folder.write_error(job, task_folder.FAILURE, RuntimeError("late"))
     assert task_folder.collect(job, 1) == ["done"]
 
 
@@ -72,7 +72,7 @@ def test_error_of_the_first_task_comes_to_the_driver(job):
     for number in (1, 0):
         with pytest.raises(OSError, match="disk"):
             task_folder.run_task(number, job)
-    task_folder.write_failure(job, RuntimeError("Beam's"))
+    task_folder.write_error(job, task_folder.FAILURE, RuntimeError("Beam's"))
     with pytest.raises(OSError, match="disk 5") as told:
         task_folder.collect(job, 2)
     assert told.value.filename == "/disk/5"
@@ -82,7 +82,7 @@ def test_error_that_cannot_travel_is_told_by_its_text(job):
     task_folder.write_tasks(job, fail_oddly, [1], {})
     with pytest.raises(OddError):
         task_folder.run_task(0, job)
-    task_folder.write_failure(job, RuntimeError("Beam's"))
+    task_folder.write_error(job, task_folder.FAILURE, RuntimeError("Beam's"))
     with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
         task_folder.collect(job, 1)
 
@@ -100,7 +100,7 @@ def test_error_that_is_not_for_the_user_is_told_in_one_line(job, error):
     expected = f"worker on {socket.gethostname()}: {type(error).__name__}" + (
         f": {text}" if text else ""
     )
-    task_folder.write_failure(job, RuntimeError("Beam's"))
+    task_folder.write_error(job, task_folder.FAILURE, RuntimeError("Beam's"))
     with pytest.raises(RuntimeError) as told:
         task_folder.collect(job, 1)
     assert str(told.value) == expected
@@ -117,7 +117,7 @@ def test_error_that_is_not_for_the_user_is_told_in_one_line(job, error):
 def test_task_that_nobody_did_is_told(job, failure, told):
     task_folder.write_tasks(job, double, [1, 2], {})
     task_folder.run_task(0, job)
-    task_folder.write_failure(job, failure)
+    task_folder.write_error(job, task_folder.FAILURE, failure)
     with pytest.raises(
         RuntimeError,
         match=rf"found 1 of 2 tasks undone \({told}\), .* --beam_options",
