@@ -1,7 +1,7 @@
 """Tasks on Apache Beam: on Flink, Spark, Dataflow, or its own local runners.
 
-The driver writes tasks to a folder, see `task_folder`; a process of its own leads
-the job and its group of local workers. However the driver ends, the job is
+The driver writes tasks to a folder, see `task_folder`; a process of its own
+leads the job and its group of local workers. However the driver ends, the job is
 cancelled and that group is killed.
 """
 
@@ -82,12 +82,12 @@ def map_tasks(
     """Returns `function(task)` for each task, in order, from Beam's workers.
 
     Args:
-        function: Of a module, and so are its results: they are pickled.
+        function: One that a module has; it and its results are pickled.
         tasks: Its arguments; taken one by one.
         num_patches: How many patches all of them have, for the log.
         description: What the job is called, in the log too.
-        folder: Of jobs, seen by the workers too. Those that an earlier process
-            left there are stopped: their tasks are removed. On a disk one
+        folder: Where jobs are, for the workers too. Those that an earlier
+            process left are stopped: their tasks are removed. On a disk one
             process has it at a time; in a bucket the later stops the earlier.
         beam_options: Beam's flags, as on a command line.
         expected: The versions that workers must have, by package.
@@ -158,7 +158,7 @@ def lead_job() -> None:
 
 
 def _end_with_driver(results: list[Any]) -> None:
-    """Cancels the job and kills this process and its group, once it is asked."""
+    """Cancels the job and kills the group of this process, once it is asked."""
     os.read(0, 1)  # It returns when the driver closes its end of the pipe.
     end = (0, signal.SIGKILL)
     threading.Timer(_CANCEL_SECONDS, os.killpg, end).start()

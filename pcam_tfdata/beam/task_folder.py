@@ -6,9 +6,9 @@
     JOB/error-K      what it failed of, the last time
     JOB/failure      why the job as a whole failed, pickled
 
-A task may be run again after an error, and twice at the same time. So it must do
-the same each time, and files must appear whole. A worker unpickles what is in the
-folder: who may write there may run programs on the workers.
+A task may be run again after an error, and twice at the same time. So it must
+do the same each time, and files must appear whole. A worker unpickles what is
+in the folder: who may write there may run programs on the workers.
 """
 
 import concurrent.futures
@@ -94,7 +94,7 @@ def collect(job: str, num_tasks: int) -> list[Any]:
 
 
 def _check_done(job: str, num_tasks: int) -> None:
-    """Raises the error of a task without a result, or says that there is none."""
+    """Raises the error of a task without a result, or one that says so."""
     deadline = time.monotonic() + _LATE_SECONDS
     while True:
         names = set(files.list_names(job))
@@ -113,8 +113,8 @@ def _check_done(job: str, num_tasks: int) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
     raise RuntimeError(
         f"found {len(missing):,} of {num_tasks:,} tasks undone ({lines[-1]}),"
-        " expected none. Check --beam_options, and that workers on other machines"
-        " see the output too. PCAM_TRACEBACK=1 shows more."
+        " expected none. Check --beam_options, and that workers on other"
+        " machines see the output too. PCAM_TRACEBACK=1 shows more."
     )
 
 

@@ -27,7 +27,7 @@ from pcam_tfdata.conversion import (
     write_shard,
 )
 from pcam_tfdata.records import manifest
-from pcam_tfdata.sources import catalog
+from pcam_tfdata.sources import catalog, listing
 from pcam_tfdata.system import faults, files, versions, workers
 
 MEGABYTE = 1_000_000
@@ -194,20 +194,7 @@ def _plan(
     options: ConvertOptions,
 ) -> tuple[list[plan.SplitPlan], list[faults.Fault]]:
     """Returns the splits to write, and the faults of patches left out."""
-    input_dir = options.input_dir
-    if options.runner == _BEAM and not files.is_remote(input_dir):
-        input_dir = os.path.abspath(input_dir)  # Workers are elsewhere.
-    first_class, second_class = options.class_folders
-    listings, bad = catalog.list_patches(
-        catalog.SourceOptions(
-            options.source,
-            input_dir,
-            slide_csv=options.slide_csv,
-            class_folders=(first_class, second_class),
-            follow_symlinks=options.follow_symlinks,
-            unpacked_dir=space.unpacked_dir,
-        )
-    )
+    listings, bad = _list_patches(space, options)
     ids, unfit = identity.settle_ids(
         map_tasks,
         listings,
@@ -236,6 +223,25 @@ def _plan(
             " expected at least one."
         )
     return splits, bad
+
+
+def _list_patches(
+    space: workspace.Workspace, options: ConvertOptions
+) -> tuple[list[listing.Listing], list[faults.Fault]]:
+    input_dir = options.input_dir
+    if options.runner == _BEAM and not files.is_remote(input_dir):
+        input_dir = os.path.abspath(input_dir)  # Workers are elsewhere.
+    first_class, second_class = options.class_folders
+    return catalog.list_patches(
+        catalog.SourceOptions(
+            options.source,
+            input_dir,
+            slide_csv=options.slide_csv,
+            class_folders=(first_class, second_class),
+            follow_symlinks=options.follow_symlinks,
+            unpacked_dir=space.unpacked_dir,
+        )
+    )
 
 
 def _refuse_bad(

@@ -1,4 +1,4 @@
-"""The files beside the shards of a conversion: manifest, sidecar, skipped patches."""
+"""The files beside the shards: manifest, sidecar, list of skipped patches."""
 
 import itertools
 import os

@@ -107,7 +107,7 @@ def _check_paths(records_dirs: Sequence[str], output_dir: str) -> None:
 def _open_parts(
     records_dirs: Sequence[str],
 ) -> list[records_folder.RecordsFolder]:
-    """Opens the parts; refuses what is not as its manifest says, as far as seen."""
+    """Opens the parts; refuses one that is not as its manifest says."""
     parts: dict[str, records_folder.RecordsFolder] = {}
     for folder in records_dirs:
         part = records_folder.open_folder(folder)

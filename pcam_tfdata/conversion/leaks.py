@@ -29,7 +29,8 @@ def describe_copies(records_dir: str) -> list[str]:
     if folds:
         parts = {_FOLDS: np.concatenate(folds)} | parts
     lines = [
-        f"{num_copies:,} patches of {name} have the pixels of another one there."
+        f"{num_copies:,} patches of {name} have the pixels of another one"
+        " there."
         for name, keys in parts.items()
         if (num_copies := len(keys) - len(np.unique(keys)))
     ]

@@ -12,7 +12,7 @@ from pcam_tfdata.system import versions
 def merge(
     parts: Sequence[records_folder.RecordsFolder],
 ) -> tuple[manifest.Manifest, list[dict[str, str]]]:
-    """Returns what the parts are together, and new names of each one's shards."""
+    """Returns what parts are together, and the new names of their shards."""
     pieces: dict[str, list[tuple[int, manifest.Split]]] = {}
     for number, part in enumerate(parts):
         for split in part.content.splits:

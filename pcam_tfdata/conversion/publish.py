@@ -1,9 +1,9 @@
-"""Puts a finished folder of records into its place, which nothing else may have.
+"""Puts a finished folder of records where nothing else may be.
 
 On a disk it is renamed. A bucket has no folders to rename, so files are copied,
 within the store: the manifest goes first and comes last, so that at no time a
-folder with a manifest holds anything but its records. What is to be there is noted
-before, so that a job that was killed at it can be run again:
+folder with a manifest holds anything but its records. What is to be there is
+noted before, so that a job that was killed at it can be run again:
 
     OUTPUT.incomplete/replacing    names of the files, a line each
 """
@@ -109,7 +109,7 @@ def _is_of_records(name: str) -> bool:
 
 
 def _list_own(output_dir: str, names: set[str]) -> set[str]:
-    """Returns which files of a folder a conversion wrote, or was copying, there."""
+    """Returns which files a conversion wrote there, or was copying."""
     if manifest.MANIFEST_FILE in names:
         try:
             return manifest.list_files(manifest.read(output_dir))

@@ -48,8 +48,8 @@ class Workspace:
     def take_records_of(self, plan: str) -> None:
         """Takes a folder for the records of one plan; those of others go.
 
-        On Beam a job that was given up may still be at work somewhere. It writes
-        into the folder of its own plan, the same bytes if it is this one.
+        On Beam a job that was given up may still be at work somewhere. It
+        writes into the folder of its own plan, the same bytes if it is this one.
 
         Args:
             plan: Its fingerprint.
@@ -61,7 +61,7 @@ class Workspace:
         files.make_folder(self.records_dir)
 
     def has_finished(self) -> bool:
-        """Returns whether shards, or all files, of an earlier job are finished."""
+        """Returns whether an earlier job finished shards, or all files."""
         return any(
             name.endswith(journal.ENDING) or name == manifest.MANIFEST_FILE
             for path in self._list_records()

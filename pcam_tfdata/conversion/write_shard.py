@@ -41,7 +41,7 @@ class ShardTask:
     ids: np.ndarray | None
 
     def fingerprint(self) -> str:
-        """Returns what the shard depends on, as a hash; it may look at files."""
+        """Returns a hash of what the shard depends on; it may look at files."""
         patches = self.patches
         bytes_read = patches.images.identify(are_hashed=self.ids is not None)
         digest = hashlib.sha256(
@@ -67,7 +67,7 @@ def _name_code() -> str:
 
 
 def fingerprint_all(tasks: Iterable[ShardTask]) -> str:
-    """Returns what many shards depend on, as a hash; it may look at files."""
+    """Returns a hash of what many shards depend on; it may look at files."""
     digest = hashlib.sha256()
     for task in tasks:
         digest.update(f"{task.path} {task.fingerprint()}\n".encode())

@@ -110,8 +110,8 @@ def write_kaggle_tree(
     if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
         raise _occupied(output_dir, "a file")
     if os.path.isdir(output_dir) and (names := os.listdir(output_dir)):
-        found = f"a folder of {len(names)} names, {min(names)!r} first"
-        raise _occupied(output_dir, found)
+        content = f"a folder of {len(names)} names, {min(names)!r} first"
+        raise _occupied(output_dir, content)
     tree_dir = f"{output_dir}.incomplete"
     shutil.rmtree(tree_dir, ignore_errors=True)  # Of a run that was killed.
     for split in ("train", "test"):
@@ -151,9 +151,9 @@ def _check_at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name}: found {value}, expected at least {least}.")
 
 
-def _occupied(output_dir: str, found: str) -> FileExistsError:
+def _occupied(output_dir: str, content: str) -> FileExistsError:
     return FileExistsError(
-        f"{output_dir}: found {found}, expected nothing or an empty folder."
+        f"{output_dir}: found {content}, expected nothing or an empty folder."
         " Choose another --output_dir or remove this one."
     )
 
