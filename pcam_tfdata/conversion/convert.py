@@ -233,7 +233,7 @@ def _list_patches(
         input_dir = os.path.abspath(input_dir)  # Workers are elsewhere.
     first_class, second_class = options.class_folders
     return catalog.list_patches(
-        catalog.SourceOptions(
+        listing.SourceOptions(
             options.source,
             input_dir,
             slide_csv=options.slide_csv,

@@ -30,7 +30,7 @@ def group_patches(ids: np.ndarray, slides: np.ndarray | None) -> np.ndarray:
             slide = parent[slide]
         return slide
 
-    order = name_arrays.argsort(ids)
+    order = np.argsort(ids, kind="stable")
     same_id = ids[order[1:]] == ids[order[:-1]]
     before, after = slide[order[:-1]][same_id], slide[order[1:]][same_id]
     for pair in np.unique(np.stack([before, after], 1), axis=0).tolist():

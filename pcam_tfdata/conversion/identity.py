@@ -130,7 +130,7 @@ def _has_hit(patches: listing.Listing) -> bool:
     rows = np.flatnonzero(name_arrays.are_hashes(patches.names))
     if not len(rows):
         return False
-    rows = rows[name_arrays.argsort(patches.names[rows])]
+    rows = rows[np.argsort(patches.names[rows])]
     bounds = sharding.shard_bounds(len(rows), min(_NUM_PROBES, len(rows)))
     probes = patches.take(rows[bounds[:-1]])
     hashes, _ = write_shard.hash_patches(probes)

@@ -13,7 +13,6 @@ import numpy as np
 from pcam_tfdata.conversion import folds, write_shard
 from pcam_tfdata.records import sharding, tfrecord
 from pcam_tfdata.sources import listing
-from pcam_tfdata.system import name_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +117,6 @@ def _deal(
         num_folds=num_folds,
         seed=seed,
     )
-    order = name_arrays.argsort(ids, patches.names)
+    order = np.lexsort((patches.names, ids))
     rows, fold_of_row = rows[order], fold_of_row[order]
     return {f"fold{n}": rows[fold_of_row == n] for n in range(num_folds)}

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.sources import catalog, listing, scan_folder
+from pcam_tfdata.sources import listing, scan_folder
 from pcam_tfdata.system import faults, files, name_arrays, remote
 
 DEALT = "train"
-_LABELS = (schema.NEGATIVE, schema.POSITIVE)
 _OFFICIAL = {"valid": "validation", "val": "validation"}
 _ORDER_SEED = 0
 _MAX_SHOWN = 3
@@ -25,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 def list_patches(
-    options: catalog.SourceOptions,
+    options: listing.SourceOptions,
 ) -> tuple[list[listing.Listing], list[faults.Fault]]:
     """Returns the splits of a folder in order of their names.
 
@@ -46,23 +45,21 @@ def list_patches(
             " --input_dir."
         )
     if _has_classes(options, ""):
-        made, found = _list_split(options, "", DEALT)
-        return [made], found
-    listings, found = [], []
+        patches, told = _list_split(options, "", DEALT)
+        return [patches], told
     folders, others = _list_entries(options.input_dir)
     _warn_of_aside(options.input_dir, [], others, "its folders")
-    for theirs in folders:
-        ours = _OFFICIAL.get(theirs, theirs)
-        made, more = _list_split(options, theirs, ours)
-        found += more
-        if len(made):
-            listings.append(made)
-    _check(options, listings)
-    return listings, found
+    splits = [
+        _list_split(options, theirs, _OFFICIAL.get(theirs, theirs))
+        for theirs in folders
+    ]
+    listings = [patches for patches, _ in splits if len(patches)]
+    _check_splits(options, listings)
+    return listings, [fault for _, told in splits for fault in told]
 
 
 def _check_names(class_folders: Sequence[str]) -> None:
-    if len(set(map(os.path.normpath, class_folders))) != len(_LABELS):
+    if len(set(map(os.path.normpath, class_folders))) != 2:
         raise _no_two_folders(class_folders)
     for name in class_folders:
         if not name.isprintable():
@@ -79,16 +76,16 @@ def _no_two_folders(class_folders: Sequence[str]) -> ValueError:
     )
 
 
-def _check(
-    options: catalog.SourceOptions, listings: list[listing.Listing]
+def _check_splits(
+    options: listing.SourceOptions, listings: list[listing.Listing]
 ) -> None:
-    names = [made.split for made in listings]
-    if not any(made.labeled for made in listings):
+    if not any(patches.labeled for patches in listings):
         raise ValueError(
             f"{options.input_dir}: found no patch in class folders"
             f" {' and '.join(options.class_folders)}, expected some there or in"
             " folders of splits. Check --input_dir and --class_folders."
         )
+    names = [patches.split for patches in listings]
     for name in names:
         if names.count(name) > 1 or not name.isidentifier():
             raise ValueError(
@@ -98,53 +95,56 @@ def _check(
 
 
 def _list_split(
-    options: catalog.SourceOptions, theirs: str, ours: str
+    options: listing.SourceOptions, theirs: str, ours: str
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns the patches of class folders, or of a folder without any."""
+    parts, part_labels = [theirs], [schema.UNLABELED]
     if _has_classes(options, theirs):
         _check_classes(options, theirs)
-        parts = [
-            (os.path.join(theirs, name), label)
-            for name, label in zip(options.class_folders, _LABELS, strict=True)
-        ]
-    else:
-        parts = [(theirs, schema.UNLABELED)]
-    names, labels, stamps, found = [], [], [], []
-    for part, label in parts:
-        listed = scan_folder.list_files(
+        parts = [os.path.join(theirs, name) for name in options.class_folders]
+        part_labels = [schema.NEGATIVE, schema.POSITIVE]
+    folders = [
+        scan_folder.list_files(
             os.path.join(options.input_dir, part),
             follow_symlinks=options.follow_symlinks,
         )
-        prefix = np.array(os.path.join(part, "").encode())
-        names.append(np.strings.add(prefix, listed.files))
-        labels.append(np.full(len(listed.files), label, np.int8))
-        stamps.append(listed.stamps)
-        found += listed.faults
-    all_names = np.concatenate(names)
-    order = name_arrays.shuffle(all_names, _ORDER_SEED)
-    is_stamped = files.is_remote(options.input_dir)
-    made = listing.Listing(
+        for part in parts
+    ]
+    names = np.concatenate(
+        [
+            np.strings.add(os.path.join(part, "").encode(), folder.images.files)
+            for part, folder in zip(parts, folders, strict=True)
+        ]
+    )
+    labels = np.repeat(part_labels, [len(folder.names) for folder in folders])
+    stamps = [
+        folder.images.stamps
+        for folder in folders
+        if folder.images.stamps is not None
+    ]
+    order = name_arrays.shuffle(names, _ORDER_SEED)
+    patches = listing.Listing(
         split=ours,
-        labels=np.concatenate(labels)[order],
-        names=all_names[order],
+        labels=labels.astype(np.int8)[order],
+        names=names[order],
         images=listing.ImageFiles(
             options.input_dir,
-            all_names[order],
-            np.concatenate(stamps)[order] if is_stamped else None,
+            names[order],
+            np.concatenate(stamps)[order] if stamps else None,
         ),
         is_dealt=not theirs,
     )
-    return made, found
+    return patches, [fault for folder in folders for fault in folder.faults]
 
 
-def _has_classes(options: catalog.SourceOptions, split: str) -> bool:
+def _has_classes(options: listing.SourceOptions, split: str) -> bool:
     return all(
         files.is_folder(os.path.join(options.input_dir, split, name))
         for name in options.class_folders
     )
 
 
-def _check_classes(options: catalog.SourceOptions, split: str) -> None:
+def _check_classes(options: listing.SourceOptions, split: str) -> None:
     """Refuses classes that are one folder; warns of what is beside them."""
     folder = os.path.join(options.input_dir, split)
     names = options.class_folders
@@ -162,7 +162,8 @@ def _list_entries(folder: str) -> tuple[list[str], list[str]]:
     Hidden ones (`.name`) are passed over.
     """
     scan = remote.scan if files.is_remote(folder) else os.scandir
-    folders, others = [], []
+    folders: list[str] = []
+    others: list[str] = []
     with scan(folder) as entries:
         for entry in entries:
             name = os.fsdecode(entry.name)

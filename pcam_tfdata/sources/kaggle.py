@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.sources import catalog, label_table, listing, scan_folder
+from pcam_tfdata.sources import label_table, listing, scan_folder
 from pcam_tfdata.system import faults, files, name_arrays
 
 TRAIN, TEST = "train", "test"
@@ -20,22 +20,18 @@ _logger = logging.getLogger(__name__)
 
 
 def list_patches(
-    options: catalog.SourceOptions,
+    options: listing.SourceOptions,
 ) -> tuple[list[listing.Listing], list[faults.Fault]]:
     """Returns train, to be dealt into folds, and test if there is any.
 
     See `list_train` and `list_test`.
     """
-    train, found = list_train(
-        options.input_dir,
-        options.slide_csv,
-        follow_symlinks=options.follow_symlinks,
+    links = options.follow_symlinks
+    train, of_train = list_train(
+        options.input_dir, options.slide_csv, follow_symlinks=links
     )
-    test, more = list_test(
-        options.input_dir, follow_symlinks=options.follow_symlinks
-    )
-    listings = [train, test] if len(test) else [train]
-    return listings, found + more
+    test, of_test = list_test(options.input_dir, follow_symlinks=links)
+    return [train, test] if len(test) else [train], of_train + of_test
 
 
 def list_train(
@@ -49,11 +45,11 @@ def list_train(
     Args:
         input_dir: Kaggle's folder.
         slide_csv: A file with the columns `id` and `slide` or `wsi`.
-        follow_symlinks: See `image_folder.list_files`.
+        follow_symlinks: See `scan_folder.list_files`.
 
     Returns:
         The patches that can be used, and what is wrong with the others: see
-        `label_table.read_labels` and `image_folder.list_files`; a row without a
+        `label_table.read_labels` and `scan_folder.list_files`; a row without a
         file or a file without a row; no slide.
 
     Raises:
@@ -61,13 +57,13 @@ def list_train(
     """
     path = os.path.join(input_dir, LABELS_FILE)
     _require(files.is_file(path), path)
-    folder = _list_folder(input_dir, TRAIN, follow_symlinks)
-    patches, found = _join(folder, path, label_table.read_labels(path))
-    patches = dataclasses.replace(patches, is_dealt=True)
+    folder = _scan(input_dir, TRAIN, follow_symlinks)
+    patches, told = _join(folder, path, label_table.read_labels(path))
+    patches = dataclasses.replace(patches, split=TRAIN, is_dealt=True)
     if slide_csv is None:
-        return patches, found
-    patches, more = _place(patches, slide_csv)
-    return patches, found + more
+        return patches, told
+    patches, without = _add_slides(patches, slide_csv)
+    return patches, told + without
 
 
 def list_test(
@@ -82,16 +78,14 @@ def list_test(
         The patches that can be used, and what is wrong with the others.
     """
     path = os.path.join(input_dir, SAMPLE_FILE)
-    has_sample = files.is_file(path)
-    if not has_sample and not files.is_folder(os.path.join(input_dir, TEST)):
+    if files.is_file(path):
+        folder = _scan(input_dir, TEST, follow_symlinks)
+        return _join(folder, path, label_table.read_names(path))
+    if files.is_folder(os.path.join(input_dir, TEST)):
+        _logger.info("%s: not there, test is in order of name.", path)
+    else:
         _logger.info("%s: no %s/, so no test split.", input_dir, TEST)
-        return _list_all(None), []
-    folder = _list_folder(input_dir, TEST, follow_symlinks)
-    if has_sample:
-        patches, found = _join(folder, path, label_table.read_names(path))
-        return dataclasses.replace(patches, split=TEST), found
-    _logger.info("%s: not there, test is in order of name.", path)
-    return _list_all(folder), list(folder.faults)
+    return _list_all(input_dir, TEST, follow_symlinks)
 
 
 def list_files(
@@ -101,9 +95,8 @@ def list_files(
 
     Of a folder that is not there, none.
     """
-    if not files.is_folder(os.path.join(input_dir, split)):
-        return _list_all(None)
-    return _list_all(_list_folder(input_dir, split, follow_symlinks))
+    patches, _ = _list_all(input_dir, split, follow_symlinks)
+    return patches
 
 
 def _require(present: bool, path: str) -> None:
@@ -114,7 +107,7 @@ def _require(present: bool, path: str) -> None:
         )
 
 
-def _list_folder(
+def _scan(
     input_dir: str, split: str, follow_symlinks: bool
 ) -> scan_folder.FolderListing:
     path = os.path.join(input_dir, split)
@@ -122,78 +115,71 @@ def _list_folder(
     return scan_folder.list_files(path, follow_symlinks=follow_symlinks)
 
 
-def _list_all(folder: scan_folder.FolderListing | None) -> listing.Listing:
-    """Returns every patch of a folder, without labels; none without a folder."""
-    names, files, path = np.array([], "S1"), np.array([], "S1"), ""
-    if folder is not None:
-        order = name_arrays.argsort(folder.names)
-        names, files = folder.names[order], folder.files[order]
-        path = folder.folder
+def _list_all(
+    input_dir: str, split: str, follow_symlinks: bool
+) -> tuple[listing.Listing, list[faults.Fault]]:
+    """Returns every patch of a folder, without labels, and its faults."""
+    if files.is_folder(os.path.join(input_dir, split)):
+        folder = _scan(input_dir, split, follow_symlinks)
+        order = np.argsort(folder.names, kind="stable")
+        names, images = folder.names[order], folder.images.take(order)
+        told = folder.faults
+    else:
+        names, told = np.array([], "S1"), []
+        images = listing.ImageFiles("", names)
     labels = np.full(len(names), schema.UNLABELED, np.int8)
-    images = listing.ImageFiles(path, files)
-    return listing.Listing(TEST, labels, names, images)
+    return listing.Listing(TEST, labels, names, images), told
 
 
 def _join(
     folder: scan_folder.FolderListing,
     table_path: str,
-    table: label_table.LabelTable,
+    table: label_table.IdTable,
 ) -> tuple[listing.Listing, list[faults.Fault]]:
-    """Joins the rows of a table with the files of a folder."""
-    places = name_arrays.find(table.names, name_arrays.normalize(folder.names))
-    has_file = places >= 0
+    """Joins the rows of a table with the files of a folder, as split test."""
+    ids = name_arrays.normalize(folder.names)
+    index = name_arrays.find(table.names, ids)
+    has_file, has_row = index >= 0, np.isin(np.arange(len(ids)), index)
     missing = table.names[~has_file]
     bad_files = name_arrays.normalize(folder.bad_names)
     missing = missing[name_arrays.find(missing, bad_files) < 0]
-    has_row = np.zeros(len(folder.names), bool)
-    has_row[places[has_file]] = True
     surplus = np.flatnonzero(~has_row)
-    names = name_arrays.normalize(folder.names[surplus])
-    surplus = surplus[name_arrays.find(names, table.bad_names) < 0]
-    found = [
-        *table.faults,
-        *folder.faults,
-        *(_tell_missing(table_path, name.decode()) for name in missing),
-        *(_tell_surplus(table_path, folder, place) for place in surplus),
+    surplus = surplus[name_arrays.find(ids[surplus], table.bad_names) < 0]
+    without_file = [
+        faults.Fault(
+            name,
+            f"{table_path}: found id {name} without a file, expected {name}.tif"
+            " in the folder beside it. Add the file or remove the row.",
+            "rows without a file",
+        )
+        for name in name_arrays.to_text(missing)
     ]
-    files = folder.files[places[has_file]]
+    without_row = [
+        faults.Fault(
+            folder.names[row].decode(),
+            f"{folder.images.locate(row)}: found a file without a row, expected"
+            f" one in {table_path}. Add the row or remove the file.",
+            "files without a row",
+        )
+        for row in surplus.tolist()
+    ]
     patches = listing.Listing(
-        split=TRAIN,
-        labels=table.labels[has_file],
+        split=TEST,
+        labels=table.values[has_file],
         names=table.names[has_file],
-        images=listing.ImageFiles(folder.folder, files),
+        images=folder.images.take(index[has_file]),
     )
-    return patches, found
+    return patches, table.faults + folder.faults + without_file + without_row
 
 
-def _tell_missing(table_path: str, name: str) -> faults.Fault:
-    return faults.Fault(
-        name,
-        f"{table_path}: found id {name} without a file, expected {name}.tif in"
-        " the folder beside it. Add the file or remove the row.",
-        "rows without a file",
-    )
-
-
-def _tell_surplus(
-    table_path: str, folder: scan_folder.FolderListing, place: int
-) -> faults.Fault:
-    return faults.Fault(
-        folder.names[place].decode(),
-        f"{folder.path(place)}: found a file without a row, expected one in"
-        f" {table_path}. Add the row or remove the file.",
-        "files without a row",
-    )
-
-
-def _place(
+def _add_slides(
     patches: listing.Listing, slide_csv: str
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns the patches whose slide is known, with it."""
     table = label_table.read_slides(slide_csv)
     if table.faults:
         raise faults.BadInputError(table.faults)
-    places = name_arrays.find(patches.names, table.names)
+    index = name_arrays.find(patches.names, table.names)
     missing = [
         faults.Fault(
             name,
@@ -201,8 +187,8 @@ def _place(
             " row or leave --slide_csv out.",
             "patches without a slide",
         )
-        for name in name_arrays.to_text(patches.names[places < 0])
+        for name in name_arrays.to_text(patches.names[index < 0])
     ]
-    rows = np.flatnonzero(places >= 0)
-    slides = table.slide_names[table.slides[places[rows]]]
-    return dataclasses.replace(patches.take(rows), slides=slides), missing
+    slides = table.values[index[index >= 0]]
+    known = patches.take(np.flatnonzero(index >= 0))
+    return dataclasses.replace(known, slides=slides), missing

@@ -1,7 +1,8 @@
-"""What every kind of source hands to the converter: columns, no pixels yet."""
+"""What every kind of source takes, and hands on: columns, no pixels yet."""
 
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Protocol
@@ -12,6 +13,27 @@ from pcam_tfdata.images import tiff
 from pcam_tfdata.system import files, remote
 
 _NOT_KNOWN = float("nan")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """Which patches to list.
+
+    Attributes:
+        kind: One of `choices.SOURCES`.
+        input_dir: The folder of the source.
+        slide_csv: A file that tells the slide of each patch; for `kaggle`.
+        class_folders: The folders of label 0 and of label 1; for `folder`.
+        follow_symlinks: Whether links among the files are followed.
+        unpacked_dir: A folder that may be made, for what must be unpacked.
+    """
+
+    kind: str
+    input_dir: str
+    slide_csv: str | None = None
+    class_folders: tuple[str, str] = ("0", "1")
+    follow_symlinks: bool = False
+    unpacked_dir: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,43 +116,36 @@ class Listing:
 
     def take(self, rows: np.ndarray | slice) -> "Listing":
         """Returns the listing of some rows, in their order."""
-        columns = {
-            name: None
-            if (column := getattr(self, name)) is None
-            else column[rows]
-            for name in (
-                "labels",
-                "names",
-                "slides",
-                "coordinates",
-                "center_tumor",
-            )
-        }
+
+        def part(column: np.ndarray | None) -> np.ndarray | None:
+            return None if column is None else column[rows]
+
         return dataclasses.replace(
-            self, images=self.images.take(rows), **columns
+            self,
+            labels=self.labels[rows],
+            names=self.names[rows],
+            images=self.images.take(rows),
+            slides=part(self.slides),
+            coordinates=part(self.coordinates),
+            center_tumor=part(self.center_tumor),
         )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles:
     """A file for each patch.
 
-    Args:
-        folder: Of the files.
+    Attributes:
+        folder: The folder that all files are in.
         files: bytes [num_patches], their paths within it.
         stamps: uint64 [num_patches], what is known of the state of each file
             since it was listed; None where the disk is asked. In a bucket each
             question takes its time.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        files: np.ndarray,
-        stamps: np.ndarray | None = None,
-    ) -> None:
-        self.folder = folder
-        self.files = files
-        self.stamps = stamps
+    folder: str
+    files: np.ndarray
+    stamps: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -157,23 +172,19 @@ class ImageFiles:
 
     def read(self) -> Iterator[Pixels]:
         """See `Images.read`."""
+        paths = list_paths(self)
+        contents: Iterator[bytes | None] = itertools.repeat(None)
         if files.is_remote(self.folder):
-            yield from _read_remote(list_paths(self))
-            return
-        for row in range(len(self)):
+            contents = remote.read_many(paths, tiff.MAX_FILE_BYTES + 1)
+        for data, path in zip(contents, paths, strict=False):
             try:
-                yield Pixels(tiff.read(self.locate(row)))
+                image = (
+                    tiff.read(path) if data is None else tiff.decode(data, path)
+                )
             except ValueError as error:
                 yield Pixels(None, reason=str(error))
-
-
-def _read_remote(paths: list[str]) -> Iterator[Pixels]:
-    contents = remote.read_many(paths, tiff.MAX_FILE_BYTES + 1)
-    for path, data in zip(paths, contents, strict=True):
-        try:
-            yield Pixels(tiff.decode(data, path))
-        except ValueError as error:
-            yield Pixels(None, reason=str(error))
+            else:
+                yield Pixels(image)
 
 
 def list_paths(images: ImageFiles) -> list[str]:

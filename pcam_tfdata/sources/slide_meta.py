@@ -1,71 +1,80 @@
 """The CSV beside the official files: which slide a patch is of, and where."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas
 
 from pcam_tfdata.system import csv_files, faults, name_arrays
 
-_SLIDE, _X, _Y = "wsi", "coord_x", "coord_y"
+_SLIDE, _X, _Y, _CENTER_TUMOR = (
+    "wsi",
+    "coord_x",
+    "coord_y",
+    "center_tumor_patch",
+)
+_TRUTH = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 _LARGEST = 2**53  # float64, as which pandas writes them, holds each up to it.
 
 
-def read(path: str, num_patches: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads slide and coordinates of each patch.
+def read(
+    path: str, num_patches: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Reads slide and coordinates of each patch, and what its centre holds.
 
     Args:
-        path: Of a CSV file with the columns wsi, coord_x and coord_y, a row for
-            each patch. Errors count rows from 0, as those of the pixels.
+        path: A CSV file with the columns wsi, coord_x and coord_y, a row for
+            each patch; it may have center_tumor_patch. Errors count rows from
+            0, as those of the pixels.
         num_patches: How many there are.
 
     Returns:
-        bytes [num_patches], slides, empty where unknown; and int64
-        [num_patches, 2], x and y.
+        bytes [num_patches], slides, empty where unknown; int64 [num_patches,
+        2], x and y; and `listing.Listing.center_tumor`.
 
     Raises:
         ValueError: there are more or fewer rows, a slide is no plain name, or a
             coordinate is no whole number.
     """
-    rows = csv_files.read_csv(path, (_SLIDE, _X, _Y))
+    columns = [_SLIDE, _X, _Y]
+    if _CENTER_TUMOR in csv_files.read_header(path):
+        columns.append(_CENTER_TUMOR)
+    rows = pandas.DataFrame(csv_files.read_csv(path, columns), columns=columns)
     if len(rows) != num_patches:
         raise ValueError(
             f"{path}: found {len(rows):,} rows, expected {num_patches:,}."
             " Fetch it again."
         )
-    slides, x, y = zip(*rows, strict=True) if rows else ((), (), ())
-    _check_slides(path, slides)
-    coordinates = [_to_numbers(path, _X, x), _to_numbers(path, _Y, y)]
-    return name_arrays.to_array(slides), np.stack(coordinates, axis=1)
+    _check_slides(path, rows[_SLIDE].tolist())
+    coordinates = [_to_numbers(path, rows[column]) for column in (_X, _Y)]
+    center_tumor = None
+    if _CENTER_TUMOR in rows:
+        truth = rows[_CENTER_TUMOR].str.lower().map(_TRUTH)
+        center_tumor = truth.to_numpy(np.float32)
+    slides = name_arrays.to_array(rows[_SLIDE].tolist())
+    return slides, np.stack(coordinates, axis=1), center_tumor
 
 
 def _check_slides(path: str, slides: Sequence[str]) -> None:
     known = sorted(set(slides) - {""})
-    unfit = {known[place] for place in name_arrays.find_unfit(known)}
+    unfit = [known[index] for index in name_arrays.find_unfit(known)]
     if unfit:
-        row = next(row for row, slide in enumerate(slides) if slide in unfit)
+        row = min(map(slides.index, unfit))
         raise ValueError(
             f"{path}: row {row}: found {_SLIDE} {faults.show(slides[row])},"
             f" expected {name_arrays.PLAIN}. Mend the row."
         )
 
 
-def _to_numbers(path: str, column: str, texts: Sequence[str]) -> np.ndarray:
+def _to_numbers(path: str, texts: pandas.Series) -> np.ndarray:
     """Returns whole numbers, int64 [num_patches]."""
-    numbers = np.array([_parse(text) for text in texts], np.float64)
-    is_bad = (np.abs(numbers) > _LARGEST) | (numbers != np.rint(numbers))
-    if is_bad.any():
-        row = int(is_bad.argmax())
+    numbers = pandas.to_numeric(texts, errors="coerce").to_numpy(float)
+    is_whole = (np.abs(numbers) <= _LARGEST) & (numbers == np.rint(numbers))
+    if not is_whole.all():
+        row = int(is_whole.argmin())
         raise ValueError(
-            f"{path}: row {row}: found {column} {faults.show(texts[row])},"
+            f"{path}: row {row}: found {texts.name} {faults.show(texts[row])},"
             " expected a whole number of pixels, at most 2^53. Mend the row or"
             " fetch the file again."
         )
     return numbers.astype(np.int64)
-
-
-def _parse(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan  # It equals no number, not even itself.

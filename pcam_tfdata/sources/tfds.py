@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.sources import catalog, listing
+from pcam_tfdata.sources import listing
 from pcam_tfdata.system import faults, name_arrays
 
 
@@ -64,7 +64,7 @@ class Rows:
 
 
 def list_patches(
-    options: catalog.SourceOptions,
+    options: listing.SourceOptions,
 ) -> tuple[list[listing.Listing], list[faults.Fault]]:
     """Returns the splits of a prepared dataset, in its order.
 

@@ -2,9 +2,14 @@
 
 import contextlib
 import csv
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
 
 from pcam_tfdata.system import files
+
+# A last line of our own: inside a quote that is still open, it reads otherwise.
+_END = 'end"'
 
 
 def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
@@ -26,24 +31,57 @@ def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
 
 def iterate_csv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Yields the rows that `read_csv` returns; memory holds one at a time."""
-    with _open_csv(path) as reader:
-        header = _header(reader)
-        places = [_place(path, header, column) for column in columns]
-        try:
-            for row in reader:
-                if row:
-                    yield tuple(row[place].strip() for place in places)
-        except IndexError as error:
+    header = read_header(path)
+    for column in columns:
+        if column not in header:
             raise ValueError(
-                f"{path}: found fewer columns in line {reader.line_num} than"
-                f" in the header ({len(header)}). Mend the file."
-            ) from error
+                f"{path}: found columns {','.join(header)!r}, expected"
+                f" {column!r} among them."
+            )
+    places = [header.index(column) for column in columns]
+    for line, row in itertools.islice(iterate_rows(path), 1, None):
+        if row and len(row) <= max(places):
+            raise ValueError(
+                f"{path}: found fewer columns in line {line} than in the header"
+                f" ({len(header)}). Mend the file."
+            )
+        if row:
+            yield tuple(row[place].strip() for place in places)
 
 
 def read_header(path: str) -> list[str]:
     """Returns the column names of a CSV file; errors as in `read_csv`."""
-    with _open_csv(path) as reader:
-        return _header(reader)
+    for _, row in iterate_rows(path):
+        return [name.strip() for name in row]
+    return []
+
+
+def iterate_rows(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields each row, and the number of the line where it starts.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no UTF-8 text, or no CSV; its line is told.
+    """
+    line, last = 1, None
+    with open_text(path, newline="") as file:
+        rows = csv.reader(itertools.chain(file, [_END]), skipinitialspace=True)
+        try:
+            for row in rows:
+                if last:
+                    yield last
+                last = line, row
+                line = rows.line_num + 1
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}: line {line:,}: found text that is no CSV ({error}),"
+                " expected short fields; is a quote never closed? Mend the file."
+            ) from error
+    if last and last[1] != [_END]:
+        raise ValueError(
+            f"{path}: line {last[0]:,}: found a quote that is never closed,"
+            " expected a second one. Mend the file."
+        )
 
 
 def write_csv(
@@ -61,26 +99,35 @@ def write_csv(
 
 
 @contextlib.contextmanager
-def _open_csv(path: str) -> Iterator["csv.Reader"]:
+def open_text(path: str, newline: str | None = None) -> Iterator[IO[str]]:
+    """Opens a text file, UTF-8 with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: what is read is no UTF-8; its line is told.
+    """
     if files.size(path) is None:
         raise FileNotFoundError(f"{path}: not found, expected a CSV file.")
     try:
-        with files.open_file(path, newline="", encoding="utf-8-sig") as file:
-            yield csv.reader(file)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: found bytes that are no CSV text ({error})."
-        ) from error
+        with files.open_file(
+            path, newline=newline, encoding="utf-8-sig"
+        ) as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {_find_undecodable(path)}") from error
 
 
-def _header(reader: "csv.Reader") -> list[str]:
-    return [name.strip() for name in next(reader, [])]
-
-
-def _place(path: str, header: list[str], column: str) -> int:
-    if column not in header:
-        raise ValueError(
-            f"{path}: found columns {','.join(header)!r}, expected {column!r}"
-            " among them."
-        )
-    return header.index(column)
+def _find_undecodable(path: str) -> str:
+    start = 0
+    with files.open_file(path, "rb") as file:
+        data = file.read()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        start = error.start
+    line = len(data[: start + 1].splitlines())
+    return (
+        f"line {line:,}: found bytes that are no UTF-8 text"
+        f" ({data[start : start + 4]!r}), expected a CSV file. Save it again as"
+        " UTF-8."
+    )

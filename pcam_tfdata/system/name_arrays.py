@@ -3,10 +3,9 @@
 Ten million hashes are 400 MB so, and 970 MB as Python's strings in a list.
 """
 
-import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,10 +15,8 @@ MAX_BYTES = 255  # Longer names no file system in use can hold.
 PLAIN = f"a plain name without path separators, of at most {MAX_BYTES} bytes"
 _NO_NAMES = frozenset(("", ".", ".."))
 _IMAGE_SUFFIX = re.compile(rb"(?<=.)(\.(tiff?|png|jpe?g))+\Z", re.IGNORECASE)
-_WORD_BYTES = 8
-_BLOCK_ROWS = 1 << 18
-_IS_HEX = np.isin(np.arange(256), list(b"0123456789abcdefABCDEF"))
-_LOWER_CASE = 0x20  # The bit that is set in a-f and 0-9, and not in A-F.
+_IS_DIGIT = np.isin(np.arange(256), list(b"0123456789abcdef"))
+_IS_CAPITAL = np.isin(np.arange(256), list(b"ABCDEF"))
 
 
 def to_array(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
@@ -29,54 +26,13 @@ def to_array(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
     try:
         return np.array(values, np.bytes_)
     except UnicodeEncodeError:  # NumPy encodes ASCII alone.
-        return np.array([_encode(name) for name in values], np.bytes_)
+        names = [v if isinstance(v, bytes) else v.encode() for v in values]
+        return np.array(names, np.bytes_)
 
 
 def to_text(names: np.ndarray | Sequence[bytes]) -> list[str]:
     """Returns names as text."""
     return [name.decode() for name in names]
-
-
-def join(blocks: list[np.ndarray]) -> np.ndarray:
-    """Returns arrays as one, as wide as the widest; `blocks` is emptied.
-
-    Each block is freed once it is copied, so that the peak is one copy.
-    """
-    width = max((block.dtype.itemsize for block in blocks), default=1)
-    end = sum(map(len, blocks))
-    joined = np.empty(end, f"S{width}")
-    while blocks:
-        block = blocks.pop()
-        joined[end - len(block) : end] = block
-        end -= len(block)
-    return joined
-
-
-def argsort(*columns: np.ndarray) -> np.ndarray:
-    """Returns the order of rows of names; the first column counts most.
-
-    Eight bytes are compared at a time, as one number, and the next eight only
-    of rows that are equal so far: for ten million hashes that takes a tenth of
-    the time and memory of comparing names. Equal rows keep their order.
-
-    Args:
-        columns: bytes [num_rows] each.
-    """
-    order = np.arange(len(columns[0]))
-    group = np.zeros(len(order), np.int64)  # Where equal rows begin.
-    tied = np.arange(len(order))  # Places of rows that others are equal to.
-    for word in _iterate_words(columns):
-        value = word(order[tied])
-        within = np.lexsort((value, group[tied]))
-        order[tied] = order[tied][within]
-        is_new = np.ones(len(tied), bool)
-        value, of_group = value[within], group[tied][within]
-        is_new[1:] = (value[1:] != value[:-1]) | (of_group[1:] != of_group[:-1])
-        group[tied] = tied[np.maximum.accumulate(_places(is_new))]
-        is_tied = ~is_new
-        is_tied[:-1] |= ~is_new[1:]
-        tied = tied[is_tied]
-    return order
 
 
 def shuffle(names: np.ndarray, seed: int) -> np.ndarray:
@@ -96,7 +52,8 @@ def shuffle(names: np.ndarray, seed: int) -> np.ndarray:
         digest.update(name)
         return digest.digest()
 
-    return argsort(np.fromiter(map(hash_name, names), "S20", len(names)))
+    hashes = np.fromiter(map(hash_name, names), "S20", len(names))
+    return np.argsort(hashes, kind="stable")
 
 
 def mark_first(ordered: np.ndarray) -> np.ndarray:
@@ -110,81 +67,52 @@ def mark_first(ordered: np.ndarray) -> np.ndarray:
     return is_first
 
 
-def find_repeated(names: np.ndarray) -> np.ndarray:
-    """Returns the places of names that occur more than once.
-
-    Sorting 64-bit hashes of the names finds the few that may be equal, and
-    those are compared in full: 6 times faster than sorting a million names.
-
-    Args:
-        names: S [num_names].
-
-    Returns:
-        int64, equal names side by side, in their order.
-    """
-    hashes = _hash(names)
-    ordered = np.sort(hashes)
-    equal = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    if not len(equal):
-        return np.array([], np.int64)
-    places = np.flatnonzero(np.isin(hashes, equal))
-    places = places[np.argsort(names[places], kind="stable")]
-    is_repeated = ~mark_first(names[places])
-    is_repeated[:-1] |= is_repeated[1:]
-    return places[is_repeated]
-
-
 def find_first(names: np.ndarray) -> np.ndarray:
-    """Returns for each name the place where it comes first: int64 [num_names].
+    """Returns for each name the index where it comes first: int64 [num_names].
 
     Args:
-        names: S [num_names].
+        names: bytes [num_names].
     """
-    first = np.arange(len(names))
-    places = find_repeated(names)
-    is_start = mark_first(names[places])
-    first[places] = places[is_start][np.cumsum(is_start) - 1]
+    order = np.argsort(names, kind="stable")
+    starts = np.flatnonzero(mark_first(names[order]))
+    first = np.empty(len(names), np.int64)
+    first[order] = np.repeat(order[starts], np.diff(starts, append=len(names)))
     return first
 
 
 def find(names: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns the first place of each name among others: int64 [num_names].
+    """Returns the first index of each name among others: int64 [num_names].
 
     Args:
-        names: S [num_names].
-        known: S, the others.
+        names: bytes [num_names].
+        known: The others, bytes.
 
     Returns:
         -1 for a name that is not there.
     """
-    if not len(known) or not len(names):
-        return np.full(len(names), -1)
-    order = argsort(known)
-    places = np.searchsorted(known, names, sorter=order)
-    places = order[np.minimum(places, len(known) - 1)]
-    return np.where(known[places] == names, places, -1)
+    index = np.full(len(names), -1)
+    if len(known):
+        # Names in order take a fifth of the time: the search stays in the cache.
+        order = np.argsort(names)
+        of_known = np.argsort(known, kind="stable")
+        ordered, sought = known[of_known], names[order]
+        at = np.searchsorted(ordered, sought).clip(max=len(known) - 1)
+        index[order] = np.where(ordered[at] == sought, of_known[at], -1)
+    return index
 
 
 def are_hashes(names: np.ndarray) -> np.ndarray:
     """Returns which names are written as a SHA-1: 40 lower-case hex digits.
 
     Args:
-        names: bytes [num_patches].
+        names: bytes [num_names].
 
     Returns:
-        bool [num_patches].
+        bool [num_names].
     """
-    width = names.dtype.itemsize
-    if width < schema.ID_BYTES:
-        return np.zeros(len(names), bool)
-    letters = names.view(np.uint8).reshape(len(names), width)
-    found = np.ones(len(names), bool)
-    for place, column in enumerate(letters.T):
-        is_digit = (column >= ord("0")) & (column <= ord("9"))
-        is_letter = (column >= ord("a")) & (column <= ord("f"))
-        inside = place < schema.ID_BYTES
-        found &= (is_digit | is_letter) if inside else column == 0
-    return found
+    digits, others = np.split(_view_letters(names), [schema.ID_BYTES], axis=1)
+    is_wide = digits.shape[1] == schema.ID_BYTES
+    return np.all(_IS_DIGIT[digits], axis=1) & ~others.any(axis=1) & is_wide
 
 
 def is_plain(name: str) -> bool:
@@ -197,7 +125,7 @@ def is_plain(name: str) -> bool:
 
 
 def find_unfit(texts: Sequence[str]) -> list[int]:
-    """Returns the places of names that are no plain names of a file.
+    """Returns the indices of names that are no plain names of a file.
 
     These are the paths, the empty, those with characters that do not print,
     and those of more than 255 bytes.
@@ -205,16 +133,14 @@ def find_unfit(texts: Sequence[str]) -> list[int]:
     joined = "".join(texts)
     if (
         joined.isascii()
-        and joined.isprintable()
-        and "/" not in joined
-        and "\\" not in joined
+        and is_plain(f"_{joined}")
         and _NO_NAMES.isdisjoint(texts)
         and max(map(len, texts), default=0) <= MAX_BYTES
     ):
         return []  # The rule: 9 times faster than one by one.
     return [
-        place
-        for place, text in enumerate(texts)
+        index
+        for index, text in enumerate(texts)
         if not is_plain(text) or len(text.encode()) > MAX_BYTES
     ]
 
@@ -225,9 +151,11 @@ def normalize(names: np.ndarray) -> np.ndarray:
     The suffix of an image is no part of them, and hashes are in lower case.
 
     Args:
-        names: S [num_names].
+        names: bytes [num_names].
     """
-    return lower_hashes(_map_blocks(_strip_block, names))
+    if ord(".") in _view_letters(names):
+        names = np.array([_IMAGE_SUFFIX.sub(b"", name) for name in names])
+    return lower_hashes(names)
 
 
 def lower_hashes(names: np.ndarray) -> np.ndarray:
@@ -237,84 +165,15 @@ def lower_hashes(names: np.ndarray) -> np.ndarray:
     stays: files may differ by case alone.
 
     Args:
-        names: S [num_names].
+        names: bytes [num_names].
     """
-    return _map_blocks(_lower_block, names)
+    if not _IS_CAPITAL[_view_letters(names)].any():
+        return names
+    lowered = np.strings.lower(names)
+    return np.where(are_hashes(lowered), lowered, names)
 
 
-def _encode(name: str | bytes) -> bytes:
-    return name if isinstance(name, bytes) else name.encode()
-
-
-def _iterate_words(
-    columns: Sequence[np.ndarray],
-) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    """Yields functions from rows to eight bytes of their names, as uint64."""
-    for column in columns:
-        width = column.dtype.itemsize
-        letters = np.ascontiguousarray(column).view(np.uint8)
-        letters = letters.reshape(len(column), width)
-        for start in range(0, width, _WORD_BYTES):
-            yield functools.partial(
-                _read_word, letters[:, start : start + _WORD_BYTES]
-            )
-
-
-def _read_word(letters: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    words = np.zeros((len(rows), _WORD_BYTES), np.uint8)
-    words[:, : letters.shape[1]] = letters[rows]
-    return words.view(">u8").ravel().astype(np.uint64)
-
-
-def _places(is_new: np.ndarray) -> np.ndarray:
-    """Returns each place where something is new, and 0 elsewhere."""
-    return np.where(is_new, np.arange(len(is_new)), 0)
-
-
-def _map_blocks(
-    function: Callable[[np.ndarray], np.ndarray], names: np.ndarray
-) -> np.ndarray:
-    """Returns what a function makes of names, a block at a time."""
-    blocks = [
-        function(names[start : start + _BLOCK_ROWS])
-        for start in range(0, len(names), _BLOCK_ROWS)
-    ]
-    return blocks[0] if len(blocks) == 1 else join(blocks or [names])
-
-
-def _strip_block(names: np.ndarray) -> np.ndarray:
-    """Returns names without the suffix of an image."""
+def _view_letters(names: np.ndarray) -> np.ndarray:
+    """Returns the bytes of names: uint8 [num_names, width]."""
     letters = np.ascontiguousarray(names).view(np.uint8)
-    if ord(".") not in letters:
-        return names
-    return np.array([_IMAGE_SUFFIX.sub(b"", name) for name in names.tolist()])
-
-
-def _lower_block(names: np.ndarray) -> np.ndarray:
-    width = names.dtype.itemsize
-    if width < schema.ID_BYTES:
-        return names
-    letters = np.ascontiguousarray(names).view(np.uint8).reshape(-1, width)
-    is_capital = (letters >= ord("A")) & (letters <= ord("F"))
-    places = np.flatnonzero(is_capital.any(1))
-    digits, rest = np.split(letters[places], [schema.ID_BYTES], axis=1)
-    is_hash = _IS_HEX[digits].all(1) & ~rest.any(1)
-    if not is_hash.any():
-        return names
-    lowered = letters.copy()
-    lowered[places[is_hash], : schema.ID_BYTES] |= _LOWER_CASE
-    return lowered.view(names.dtype)[:, 0]
-
-
-def _hash(names: np.ndarray) -> np.ndarray:
-    """Returns a hash of each name, uint64; unequal names may share one."""
-    num_words = -(-names.dtype.itemsize // 8)
-    hashes = np.zeros(len(names), np.uint64)
-    for start in range(0, len(names), _BLOCK_ROWS):
-        block = names[start : start + _BLOCK_ROWS].astype(f"S{8 * num_words}")
-        value = hashes[start : start + _BLOCK_ROWS]
-        for word in block.view(np.uint64).reshape(-1, num_words).T:
-            value ^= word
-            value *= np.uint64(0x9E3779B97F4A7C15)
-            value ^= value >> np.uint64(29)
-    return hashes
+    return letters.reshape(len(names), names.dtype.itemsize)

@@ -166,7 +166,7 @@ def test_shard_depends_on_what_decodes_it(monkeypatch):
 
 def plan_of_bucket(url: str) -> tuple[str, list[str]]:
     """Returns the fingerprints of a plan, and those of its shards."""
-    listings, _ = catalog.list_patches(catalog.SourceOptions("folder", url))
+    listings, _ = catalog.list_patches(listing.SourceOptions("folder", url))
     splits = plan.plan_splits(
         listings, [None] * len(listings), num_folds=2, seed=0, shard_bytes=90000
     )
@@ -211,7 +211,7 @@ def test_plan_of_a_bucket_takes_what_its_listing_tells(monkeypatch):
 @pytest.mark.parametrize("part", ["x", "y"])
 def test_file_that_is_replaced_under_a_job_ends_it(patches, tmp_path, part):
     write_official(tmp_path / "source", patches, 0)
-    options = catalog.SourceOptions("hdf5", str(tmp_path / "source"))
+    options = listing.SourceOptions("hdf5", str(tmp_path / "source"))
     (listed,), _ = hdf5.list_patches(options)
     path = next((tmp_path / "source").glob(f"*_{part}.h5"))
     pixels = listed.images.read()

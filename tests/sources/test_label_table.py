@@ -33,9 +33,9 @@ def table(tmp_path):
     return write
 
 
-def pairs(found: label_table.LabelTable) -> list[tuple[str, int]]:
+def pairs(found: label_table.IdTable) -> list[tuple[str, int]]:
     names = [name.decode() for name in found.names]
-    return list(zip(names, found.labels.tolist(), strict=True))
+    return list(zip(names, found.values.tolist(), strict=True))
 
 
 GOOD = [("a", 1), ("b", 0), ("c d", 1)]
@@ -65,7 +65,7 @@ def test_tables_that_say_the_same_read_the_same(table, content):
     found = label_table.read_labels(table(content))
     assert pairs(found) == GOOD
     assert found.faults == []
-    assert (found.names.dtype, found.labels.dtype) == ("S3", np.int8)
+    assert (found.names.dtype, found.values.dtype) == ("S3", np.int8)
 
 
 @pytest.mark.parametrize(
@@ -220,25 +220,24 @@ def test_blank_row_before_the_header_lets_no_long_row_through(
 
 
 @pytest.mark.parametrize("column", ["wsi", "slide", " WSI "])
-def test_slides_are_numbered_by_name(table, column):
+def test_slides_are_read_in_the_order_of_the_table(table, column):
     content = "c,s2\na,s1\nb,s2\nc,s2\nd,s10\n"
     found = label_table.read_slides(table(f"id,{column}\n{content}"))
     assert found.names.tolist() == [b"c", b"a", b"b", b"d"]
-    assert found.slide_names.tolist() == [b"s1", b"s10", b"s2"]
-    assert found.slides.tolist() == [2, 0, 2, 1]
-    assert (found.slides.dtype, found.faults) == (np.int32, [])
+    assert found.values.tolist() == [b"s2", b"s1", b"s2", b"s10"]
+    assert found.faults == []
 
 
 def test_wsi_is_read_where_both_are_there(table):
     found = label_table.read_slides(table("slide,id,wsi\nx,a,s1\n"))
-    assert found.slide_names.tolist() == [b"s1"]
+    assert found.values.tolist() == [b"s1"]
 
 
 def test_slides_that_contradict_each_other_are_faults(table):
     path = table("id,wsi\nb,s3\na,s1\na,s2\nc,t/u\nd,s1\n")
     found = label_table.read_slides(path)
     assert found.names.tolist() == [b"b", b"d"]
-    assert found.slide_names[found.slides].tolist() == [b"s3", b"s1"]
+    assert found.values.tolist() == [b"s3", b"s1"]
     assert found.bad_names.tolist() == [b"a", b"c"]
     reasons = [fault.reason for fault in found.faults]
     assert (
@@ -281,8 +280,7 @@ def test_many_rows_of_any_width_keep_their_order_and_lines(table, storage):
     with pandas.option_context("mode.string_storage", storage):
         found = label_table.read_slides(path)
     assert [name.decode() for name in found.names] == names
-    found_slides = found.slide_names[found.slides]
-    assert [name.decode() for name in found_slides] == slides
+    assert [name.decode() for name in found.values] == slides
     (fault,) = found.faults
     assert "line 30,002: found slide 'a/b' for late" in fault.reason
 

@@ -19,7 +19,7 @@ from pcam_tfdata import schema
 from pcam_tfdata.audit import audit_report, job
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.records import manifest, verify
-from pcam_tfdata.sources import catalog
+from pcam_tfdata.sources import catalog, listing
 from pcam_tfdata.synthetic import kaggle_folder
 
 SIZES = {"train": 23, "valid": 9, "test": 7}
@@ -207,7 +207,7 @@ def test_damaged_gzip_is_named(official, tmp_path):
     path = next(official.glob("*train_x.h5"))
     sound = gzip.compress(path.read_bytes())
     path.unlink()
-    options = catalog.SourceOptions(
+    options = listing.SourceOptions(
         "hdf5", str(official), unpacked_dir=str(tmp_path / "unpacked")
     )
     for place in range(20, len(sound), len(sound) // 40):

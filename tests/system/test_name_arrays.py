@@ -1,27 +1,42 @@
 """Columns of names."""
 
 import numpy as np
+import pytest
 
 from pcam_tfdata.system import name_arrays
 
+HASH = "0123456789abcdef" * 2 + "01234567"
 
-def test_names_sort_as_bytes_do_and_equal_ones_stay():
-    draw = np.random.default_rng(0)
-    for num_rows in (0, 1, 2, 40):
-        columns = [
-            name_arrays.to_array(
-                [
-                    "".join(draw.choice(list("ab\xe9"), draw.integers(0, size)))
-                    for _ in range(num_rows)
-                ]
-            )
-            for size in (20, 3)
-        ]
-        found = name_arrays.argsort(*columns)
-        expected = sorted(
-            range(num_rows), key=lambda row: tuple(c[row] for c in columns)
-        )
-        assert found.tolist() == expected
+
+def draw_names(num_names: int, seed: int) -> list[str]:
+    draw = np.random.default_rng(seed)
+    return [
+        "".join(draw.choice(list("ab\xe9"), draw.integers(1, 5)))
+        for _ in range(num_names)
+    ]
+
+
+@pytest.mark.parametrize("num_names", [0, 1, 2, 200])
+def test_names_are_found_where_they_come_first(num_names):
+    names, known = draw_names(num_names, 0), draw_names(60, 1)
+    arrays = [name_arrays.to_array(column) for column in (names, known)]
+    first = name_arrays.find_first(arrays[0])
+    assert first.tolist() == [names.index(name) for name in names]
+    index = name_arrays.find(*arrays)
+    assert index.tolist() == [
+        known.index(name) if name in known else -1 for name in names
+    ]
+    assert (name_arrays.find(arrays[0], arrays[1][:0]) == -1).all()
+
+
+def test_ids_are_compared_without_suffix_and_hashes_without_capitals():
+    names = ["A.TIF", HASH.upper(), f"{HASH.upper()}.tif.png", f"{HASH}F", "b."]
+    found = name_arrays.normalize(name_arrays.to_array(names))
+    assert name_arrays.to_text(found) == ["A", HASH, HASH, f"{HASH}F", "b."]
+    assert name_arrays.are_hashes(found).tolist() == [
+        False, True, True, False, False,
+    ]  # fmt: skip
+    assert not name_arrays.are_hashes(name_arrays.to_array(["a"])).any()
 
 
 def test_shuffled_order_follows_from_names_and_seed_alone():
