@@ -5,18 +5,19 @@ and its files are not asked for one by one: what kind each is stands in the
 folder itself on the file systems in use. Hidden files (`.name`) are passed over.
 """
 
+import collections
 import dataclasses
-import itertools
-import operator
 import os
+import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import faults, files, name_arrays, remote
 
+_PLAIN_ASCII = re.compile(rb"[ -\[\]-~]+")  # All that prints, no backslash.
 _FILE = ""
 _LINK, _DANGLING, _FOLDER = "links", "dangling links", "folders"
 _SPECIAL, _UNFIT = "special files", "unusable names"
@@ -68,56 +69,56 @@ def list_files(folder: str, *, follow_symlinks: bool = False) -> FolderListing:
     Raises:
         OSError: the folder is not there, or cannot be read.
     """
-    entries = _scan(folder, follow_symlinks)
-    paths = [name for name, kind, _ in entries if kind == _FILE]
-    stamps = [stamp for _, kind, stamp in entries if kind == _FILE]
+    names_of, stamps = _scan(folder, follow_symlinks)
+    file_names = np.array(names_of.pop(_FILE, []), np.bytes_)
+    order = np.argsort(file_names)
     images = listing.ImageFiles(
         folder,
-        np.array(paths, np.bytes_),
-        np.array(stamps, np.uint64) if files.is_remote(folder) else None,
+        file_names[order],
+        np.array(stamps, np.uint64)[order] if stamps else None,
     )
-    names = _to_names(paths)
+    names = _to_names(images.files.tolist())
+    odd = [name for group in names_of.values() for name in group]
     first = name_arrays.find_first(names)
     is_kept = first == np.arange(len(first))
-    odd = sorted((kind, name) for name, kind, _ in entries if kind != _FILE)
     return FolderListing(
         images=images.take(is_kept),
         names=names[is_kept],
-        bad_names=np.unique(_to_names([name for _, name in odd])),
-        faults=_list_seconds(images, names, first) + _list_odd(folder, odd),
+        bad_names=np.unique(_to_names(odd)),
+        faults=_list_seconds(images, names, first)
+        + _list_odd(folder, names_of),
     )
 
 
-def _scan(folder: str, follow_symlinks: bool) -> list[tuple[bytes, str, int]]:
-    """Returns name, kind and stamp (0 on a disk) of what is in a folder."""
+def _scan(
+    folder: str, follow_symlinks: bool
+) -> tuple[dict[str, list[bytes]], list[int]]:
+    """Returns names by what they are, and the stamps of files in a bucket."""
     scan = remote.scan if files.is_remote(folder) else os.scandir
+    names_of = collections.defaultdict(list)
+    stamps = []
     try:
-        with scan(os.fsencode(folder)) as found:
-            entries = sorted(
-                (
-                    entry.name,
-                    _find_kind(entry, follow_symlinks),
-                    getattr(entry, "stamp", 0),
-                )
-                for entry in found
-                if not entry.name.startswith(b".")
-            )
+        with scan(os.fsencode(folder)) as entries:
+            for entry in entries:
+                if entry.name.startswith(b"."):
+                    continue
+                kind = _find_kind(entry, follow_symlinks)
+                names_of[kind].append(entry.name)
+                if kind == _FILE and isinstance(entry, remote.Entry):
+                    stamps.append(entry.stamp)
     except OSError as error:
         raise type(error)(
             f"{folder}: cannot be listed ({error.strerror or error}), expected"
             " a folder that can be read."
         ) from error
-    if _is_plain(b"_".join(name for name, _, _ in entries)):
-        return entries
-    return [
-        (name, kind if _is_plain(name) else _UNFIT, stamp)
-        for name, kind, stamp in entries
-    ]
+    return names_of, stamps
 
 
 def _find_kind(
     entry: os.DirEntry[bytes] | remote.Entry, follow_symlinks: bool
 ) -> str:
+    if not _PLAIN_ASCII.fullmatch(entry.name) and not _is_plain(entry.name):
+        return _UNFIT
     # None of these asks the disk where the folder's entry tells the kind.
     if entry.is_file(follow_symlinks=False):
         return _FILE
@@ -174,23 +175,17 @@ def _list_seconds(
 
 
 def _list_odd(
-    folder: str, odd: Sequence[tuple[str, bytes]]
+    folder: str, names_of: Mapping[str, list[bytes]]
 ) -> list[faults.Fault]:
-    """Returns a fault for each thing that cannot be used.
-
-    Args:
-        folder: Of them.
-        odd: Kind and name of each, sorted.
-    """
+    """Returns a fault for each thing that cannot be used."""
     told = []
-    for kind, group in itertools.groupby(odd, operator.itemgetter(0)):
-        names = [name for _, name in group]
+    for kind, names in sorted(names_of.items()):
         described = (
             (
                 _show(_stem(name)),
                 f"{os.path.join(folder, _show(name))}: {_PROBLEMS[kind]}",
             )
-            for name in names
+            for name in sorted(names)
         )
         told += faults.list_some(kind, folder, len(names), described)
     return told

@@ -119,7 +119,8 @@ def is_plain(name: str) -> bool:
     """Returns whether a name is printable, and no path."""
     return (
         name.isprintable()
-        and not set(name) & set("/\\")
+        and "/" not in name
+        and "\\" not in name
         and name not in _NO_NAMES
     )
 
