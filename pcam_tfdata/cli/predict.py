@@ -77,9 +77,7 @@ def run() -> None:
         raise app.UsageError(
             "expected one of --records_dir and --input_dir, found both or none."
         )
-    _check_folder()
-    _check_parts()
-    _check_runner()
+    _check_flags()
     with quiet.imports():
         from pcam_tfdata.prediction import (
             beam_prediction,
@@ -104,7 +102,8 @@ def run() -> None:
     print(f"{predicted.output_csv}: {num_patches:,} patches.", file=file)
 
 
-def _check_folder() -> None:
+def _check_flags() -> None:
+    """Refuses flags that make no sense together."""
     for name in ("follow_symlinks", "check_ids", "on_bad_patch"):
         if flags.FLAGS[name].present and flag_groups.value("input_dir") is None:
             raise app.UsageError(
@@ -112,17 +111,22 @@ def _check_folder() -> None:
                 " --input_dir alone: the patches of records were checked when"
                 " they were converted."
             )
-
-
-def _check_runner() -> None:
     on_beam = flag_groups.value("runner") == "beam"
     if flag_groups.value("beam_options") and not on_beam:
         raise app.UsageError("found --beam_options, expected --runner=beam.")
-    for other in ("shard_range", "merge", "input_dir", "restart"):
-        if on_beam and _is_given(other):
+    by_record = ("input_dir", "restart")
+    for flag, is_given, others, expected in (
+        ("shard_range", _is_given("shard_range"),
+         ("merge", "threshold", "sample_submission", *by_record),
+         "one of them alone: see --help"),
+        ("merge", _is_given("merge"), by_record,
+         "one of them alone: see --help"),
+        ("runner=beam", on_beam, ("shard_range", "merge", *by_record),
+         "neither: all of a split of --records_dir is predicted there"),
+    ):  # fmt: skip
+        for other in filter(_is_given, others if is_given else ()):
             raise app.UsageError(
-                f"found --{other} with --runner=beam, expected neither: all of"
-                " a split of --records_dir is predicted there."
+                f"found --{flag} with --{other}, expected {expected}."
             )
 
 
@@ -130,18 +134,3 @@ def _is_given(name: str) -> bool:
     """Returns whether a flag has a value, which may be 0."""
     value = flag_groups.value(name)
     return value is not None and value is not False
-
-
-def _check_parts() -> None:
-    """Refuses flags that make no sense where a job is done in parts."""
-    for flag, others in (
-        ("shard_range", ("merge", "threshold", "sample_submission")),
-        ("shard_range", ("input_dir", "restart")),
-        ("merge", ("input_dir", "restart")),
-    ):
-        for other in others:
-            if flag_groups.value(flag) and _is_given(other):
-                raise app.UsageError(
-                    f"found --{flag} with --{other}, expected one of them"
-                    " alone: see --help."
-                )

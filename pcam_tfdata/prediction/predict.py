@@ -210,7 +210,9 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
         rows = submission.read_sample(
             options.sample_submission, names, left_out
         )
-    patches = patch_source.ImageFiles(listing.list_paths(usable.images))
+    images = usable.images
+    assert isinstance(images, listing.ImageFiles)  # As Kaggle's folder has.
+    patches = patch_source.ImageFiles(listing.list_paths(images))
     predictor = inference.load(model_path, distribution, patches.fill)
     logits = []
     for batch in predictor.stream_patches(
