@@ -28,6 +28,8 @@ _LOGIT = np.dtype("<f4")
 _RANGE = re.compile(r"(\d+):(\d+)")
 _MAX_RANGES = 8  # That an error names.
 
+Shards = Sequence[records_folder.ShardFile]
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
@@ -41,9 +43,7 @@ class Parts:
     folder: str
     job: Mapping[str, str]
 
-    def list_missing(
-        self, shards: Sequence[records_folder.ShardFile]
-    ) -> list[slice]:
+    def list_missing(self, shards: Shards) -> list[slice]:
         """Returns the runs of shards that have no sound part.
 
         Raises:
@@ -55,26 +55,23 @@ class Parts:
         runs = [[i for i, _ in items] for has, items in has_part if not has]
         return [slice(run[0], run[-1] + 1) for run in runs]
 
-    def require(self, shards: Sequence[records_folder.ShardFile]) -> None:
+    def require(self, shards: Shards) -> None:
         """Refuses shards without a part.
 
         Raises:
             ValueError: at least one has none; the text names their ranges.
         """
         missing = self.list_missing(shards)
-        if not missing:
-            return
-        named = ", ".join(
-            f"{run.start}:{run.stop}" for run in missing[:_MAX_RANGES]
-        )
-        if len(missing) > _MAX_RANGES:
-            named += f" and {len(missing) - _MAX_RANGES:,} more"
-        num_missing = sum(run.stop - run.start for run in missing)
-        raise ValueError(
-            f"{self.folder}: found no part of {num_missing:,} of"
-            f" {len(shards):,} shards, expected all. Predict with --shard_range:"
-            f" {named}."
-        )
+        if missing:
+            ranges = [f"{run.start}:{run.stop}" for run in missing]
+            num_missing = sum(run.stop - run.start for run in missing)
+            num_more = len(ranges) - _MAX_RANGES
+            raise ValueError(
+                f"{self.folder}: found no part of {num_missing:,} of"
+                f" {len(shards):,} shards, expected all. Predict with"
+                f" --shard_range: {', '.join(ranges[:_MAX_RANGES])}"
+                f"{f' and {num_more:,} more' if num_more > 0 else ''}."
+            )
 
     def read(self, shard: records_folder.ShardFile) -> np.ndarray:
         """Returns the logits of a shard, whose part is there and sound."""
@@ -96,7 +93,11 @@ class Parts:
         Raises:
             ValueError: it is of another job.
         """
-        job = _read_job(os.path.join(self.folder, name))
+        try:
+            with open(os.path.join(self.folder, name), "rb") as file:
+                job = dict(json.loads(file.readline()))
+        except (OSError, ValueError, TypeError):
+            return False
         differing = [key for key in self.job if job.get(key) != self.job[key]]
         if job and differing:
             raise ValueError(
@@ -144,7 +145,9 @@ def open_folder(
         RuntimeError: another process works there.
         ValueError: the parts belong to another job.
     """
-    outputs.check_own(folder, _is_own, "parts of a prediction", "--output_csv")
+    outputs.check_own(
+        folder, _is_of_parts, "parts of a prediction", "--output_csv"
+    )
     with locks.hold(
         os.path.join(folder, _LOCK),
         "is at work on this output",
@@ -219,16 +222,7 @@ def parse_range(text: str, num_shards: int) -> slice:
     )
 
 
-def _read_job(path: str) -> dict[str, str]:
-    """Returns what a part belongs to; nothing where it does not tell."""
-    try:
-        with open(path, "rb") as file:
-            return dict(json.loads(file.readline()))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _is_own(name: str) -> bool:
+def _is_of_parts(name: str) -> bool:
     """Returns whether a name is the lock's or a part's, also half written."""
     return name == _LOCK or _ENDING in name
 
