@@ -22,48 +22,41 @@ def find_equal_ids(
     own = rows[rows["folder"] == 0]
     rows = rows[rows["id"].isin(own["id"])]
     across = own[own.groupby("id")["section"].transform("nunique") > 1]
-    groups = audit_report.group_by(across, "id")
-    yield from _of_ids(
-        table, kinds.EXACT_ACROSS, groups, "are in several splits"
-    )
+    text = "are in several splits"
+    yield from _of_ids(table, kinds.EXACT_ACROSS, across, text)
     for number, folder in enumerate(table.folders[1:], 1):
         yield from _test_sets(table, rows, 0, number)
         yield from _test_sets(table, rows, number, 0)
         shared = _shared(own, rows[rows["folder"] == number])
-        yield from _of_ids(
-            table,
-            kinds.EXACT_OVERLAP,
-            audit_report.group_by(shared, "id"),
-            f"are in {folder.path} too",
-            ": do not train on one and score on the other",
-        )
+        text = f"are in {folder.path} too"
+        advice = ": do not train on one and score on the other"
+        yield from _of_ids(table, kinds.EXACT_OVERLAP, shared, text, advice)
     conflicts = _shared(
         rows[rows["label"] == schema.NEGATIVE],
         rows[rows["label"] == schema.POSITIVE],
     )
     conflicts = rows[rows["id"].isin(conflicts["id"])]
-    groups = audit_report.group_by(conflicts, "id")
-    yield from _of_ids(
-        table, kinds.LABEL_CONFLICT, groups, "have label 0 and label 1"
-    )
+    text = "have label 0 and label 1"
+    yield from _of_ids(table, kinds.LABEL_CONFLICT, conflicts, text)
     within = own[own.duplicated(["id", "section"], keep=False)]
-    groups = audit_report.group_by(within, ["id", "section"])
-    yield from _of_ids(
-        table, kinds.EXACT_WITHIN, groups, "are several times in one split"
-    )
+    text = "are several times in one split"
+    yield from _of_ids(table, kinds.EXACT_WITHIN, within, text)
 
 
 def _of_ids(
     table: patch_table.Table,
     kind: audit_report.Kind,
-    groups: list[list[int]],
+    rows: pandas.DataFrame,
     what: str,
     advice: str = "",
 ) -> Iterator[audit_report.Finding]:
     """Yields that so many ids are or have `what`, if there are any."""
+    is_within = kind == audit_report.Kind.EXACT_WITHIN
+    groups = audit_report.group_by(
+        rows, ["id", "section"] if is_within else "id"
+    )
     if groups:
-        firsts = [group[0] for group in groups]
-        num_blank = table.statistics.is_blank[firsts].sum()
+        num_blank = rows["blank"][[group[0] for group in groups]].sum()
         blank = f", {num_blank:,} of them nearly blank" if num_blank else ""
         text = f"{len(groups):,} ids {what}{blank}{advice}."
         yield audit_report.find_groups(table, kind, text, groups)

@@ -43,13 +43,13 @@ def audit_folders(
     _check_distinct(folders)
     with workers.Workers(num_workers, prepare_for=scan.scan_piece) as pool:
         table = patch_table.read_table(pool, folders)
-        pairs, num_left_out = near_duplicates.find_near_pairs(
+        near, num_left_out = near_duplicates.find_near_duplicates(
             pool, table, num_threads=num_workers or workers.count_cores()
         )
     splits, shifts = split_shifts.compare_splits(table)
     findings = [
         *equal_ids.find_equal_ids(table),
-        *near_duplicates.find_near_duplicates(table, pairs, num_left_out),
+        *near,
         *shared_slides.find_shared_slides(table),
         *single_patches.find_mask_conflicts(table),
         *single_patches.find_blanks(table),

@@ -5,7 +5,6 @@ counts if the pixels that both have agree. Equal ids are no near duplicates, and
 nearly blank patches are left out, because they all look alike.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,18 +28,45 @@ LEAST_SCORE = 0.6
 MAX_CANDIDATES = 60_000
 
 
-def find_near_pairs(
+def find_near_duplicates(
     pool: workers.Workers, table: patch_table.Table, *, num_threads: int
-) -> tuple[pandas.DataFrame, int]:
-    """Finds the near duplicates within a folder, and of it in others.
+) -> tuple[list[audit_report.Finding], int]:
+    """Finds near duplicates in several splits, in one, and in other folders.
 
     Returns:
-        A row for each pair, the most alike first: the numbers `first`, of an
-        audited patch, and `second`, of a later one of any folder; `score`, the
-        correlation of the pixels that both have; and how the second was moved,
-        `move` as in `alignment.turn`, then pixels `down` and `right`. And how
-        many candidates were too many to look at: so many are known, where
-        patches look alike in thousands there are more.
+        The findings, and how many candidates were too many to look at: so many
+        are known, where patches look alike in thousands there are more.
+    """
+    kinds = audit_report.Kind
+    pairs, num_left_out = _find_pairs(pool, table, num_threads)
+    section = table.rows["section"].to_numpy()
+    within = section[pairs["first"]] == section[pairs["second"]]
+    folder = table.rows["folder"].to_numpy()[pairs["second"]]
+    chosen = [
+        (kinds.NEAR_ACROSS, (folder == 0) & ~within, "in different splits"),
+        (kinds.NEAR_WITHIN, within, "in the same split"),
+    ]
+    for number, other in enumerate(table.folders[1:], 1):
+        is_theirs, where = folder == number, f"with {other.path}"
+        chosen.append((kinds.NEAR_OVERLAP, is_theirs, where))
+    least = "at least " if num_left_out else ""
+    findings = [
+        _of_pairs(table, kind, pairs[is_chosen], least, where)
+        for kind, is_chosen, where in chosen
+        if is_chosen.any()
+    ]
+    return findings, num_left_out
+
+
+def _find_pairs(
+    pool: workers.Workers, table: patch_table.Table, num_threads: int
+) -> tuple[pandas.DataFrame, int]:
+    """Returns pairs, and how many candidates were left out.
+
+    A pair is a row, the most alike first: the numbers `first`, of an audited
+    patch, and `second`, of a later one of any folder; `score`, the correlation
+    of the pixels that both have; and how the second was moved, `move` as in
+    `alignment.turn`, then pixels `down` and `right`.
     """
     rows = table.rows[~table.rows["blank"]]
     # Of equal ones in a split, the first one is compared.
@@ -71,41 +97,13 @@ def find_near_pairs(
     return pairs, int(num_left_out)
 
 
-def find_near_duplicates(
-    table: patch_table.Table, pairs: pandas.DataFrame, num_left_out: int
-) -> Iterator[audit_report.Finding]:
-    """Yields which near duplicates are in several splits, in one, elsewhere.
-
-    Args:
-        table: All patches.
-        pairs: What `find_near_pairs` found.
-        num_left_out: How many pairs it left out.
-    """
-    kinds = audit_report.Kind
-    least = "at least " if num_left_out else ""
-    section = table.rows["section"].to_numpy()
-    within = section[pairs["first"]] == section[pairs["second"]]
-    folder = table.rows["folder"].to_numpy()[pairs["second"]]
-    across = pairs[(folder == 0) & ~within]
-    where = "in different splits"
-    yield from _of_pairs(table, kinds.NEAR_ACROSS, across, least, where)
-    where = "in the same split"
-    yield from _of_pairs(table, kinds.NEAR_WITHIN, pairs[within], least, where)
-    for number, other in enumerate(table.folders[1:], 1):
-        theirs, where = pairs[folder == number], f"with {other.path}"
-        yield from _of_pairs(table, kinds.NEAR_OVERLAP, theirs, least, where)
-
-
 def _of_pairs(
     table: patch_table.Table,
     kind: audit_report.Kind,
     pairs: pandas.DataFrame,
     least: str,
     where: str,
-) -> Iterator[audit_report.Finding]:
-    """Yields the finding of some pairs, if there are any."""
-    if pairs.empty:
-        return
+) -> audit_report.Finding:
     groups = pairs[["first", "second"]].to_numpy()
     labels = np.sort(table.rows["label"].to_numpy()[groups], axis=1)
     num_apart = (labels == (schema.NEGATIVE, schema.POSITIVE)).all(axis=1).sum()
@@ -121,7 +119,7 @@ def _of_pairs(
         f"{_describe_move(pair)}, correlation {pair.score:.2f}"
         for pair in pairs.itertuples()
     ]
-    yield audit_report.find_groups(table, kind, text, groups.tolist(), notes)
+    return audit_report.find_groups(table, kind, text, groups.tolist(), notes)
 
 
 def _count_moves(pairs: pandas.DataFrame) -> str:
