@@ -23,18 +23,17 @@ def run() -> None:
     """Writes the overview and prints it."""
     with quiet.imports():
         from pcam_tfdata.evaluation import plots
-        from pcam_tfdata.records import overview
+        from pcam_tfdata.records import overview, records_folder
 
     records_dir = flag_groups.value("records_dir")
     output_dir = flag_groups.value("output_dir")
     flag_groups.check_output(output_dir)
-    summary = overview.summarize(records_dir)
-    sample = overview.sample_patches(
-        records_dir, _NUM_PATCHES, flag_groups.value("seed")
+    records = records_folder.open_folder(records_dir)
+    summary = overview.summarize(records)
+    images, labels = overview.sample_patches(
+        records, _NUM_PATCHES, flag_groups.value("seed")
     )
-    overview.write_summary(output_dir, summary)
+    overview.write_overview(output_dir, summary)
     plots.plot_label_histogram(summary, os.path.join(output_dir, "labels.png"))
-    plots.plot_patches(
-        sample.images, sample.labels, os.path.join(output_dir, "patches.png")
-    )
-    print(overview.format_summary(summary), end="")
+    plots.plot_patches(images, labels, os.path.join(output_dir, "patches.png"))
+    print(overview.format_overview(summary), end="")

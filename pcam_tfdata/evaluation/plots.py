@@ -1,8 +1,5 @@
 """Pictures of runs and records: curves, grids, matrices."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas
 from matplotlib import figure, patches, ticker
@@ -10,6 +7,7 @@ from sklearn import metrics as sklearn_metrics
 
 from pcam_tfdata import schema
 from pcam_tfdata.evaluation import metrics
+from pcam_tfdata.records import overview
 from pcam_tfdata.system import files
 
 _TRAIN_COLOR = "#7a7a7a"
@@ -45,22 +43,22 @@ def plot_history(history_csv: str, path: str) -> None:
     _save(drawing, path)
 
 
-def plot_label_histogram(summary: Mapping[str, Any], path: str) -> None:
-    """Draws the patches per label and split of `overview.summarize`, as PNG."""
-    splits = [s for s in summary["splits"] if "-1" not in s["class_counts"]]
+def plot_label_histogram(summary: overview.Overview, path: str) -> None:
+    """Draws the patches per label and split of a records folder, as PNG."""
+    splits = [s for s in summary.splits if "-1" not in s.class_counts]
     size = (3 + len(splits), 3.6)
     drawing = figure.Figure(figsize=size, layout="constrained")
     axes = drawing.subplots()
     positions, width = np.arange(len(splits)), 0.38
     for label, name in enumerate(schema.CLASS_NAMES):
-        counts = [split["class_counts"][str(label)] for split in splits]
+        counts = [split.class_counts[str(label)] for split in splits]
         bars = axes.bar(
             positions + (label - 0.5) * width, counts, width,
             color=_CLASS_COLORS[label], label=f"{name} ({sum(counts):,})",
         )  # fmt: skip
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8)
     axes.set(title="Patches by label", xticks=positions)
-    axes.set_xticklabels([split["name"] for split in splits])
+    axes.set_xticklabels([split.name for split in splits])
     axes.margins(y=0.15)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes.spines[["top", "right"]].set_visible(False)

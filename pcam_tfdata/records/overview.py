@@ -7,74 +7,95 @@ import os
 import numpy as np
 
 from pcam_tfdata.records import records_folder, tfrecord
+from pcam_tfdata.system import files
 
 OVERVIEW_JSON = "overview.json"
 OVERVIEW_TEXT = "overview.txt"
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """Patches to draw: uint8 [n, 96, 96, 3], labels int64 [n]."""
+class SplitOverview:
+    """Counts, sizes and channel statistics of a split.
 
-    images: np.ndarray
-    labels: np.ndarray
+    The numbers are as in the manifest; a split of unknown slides has 0
+    `num_slides`.
+    """
+
+    name: str
+    num_patches: int
+    num_unique_ids: int
+    num_slides: int
+    class_counts: dict[str, int]
+    num_shards: int
+    num_bytes: int
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
 
 
-def summarize(records_dir: str) -> dict[str, object]:
-    """Returns counts, sizes and channel statistics of a records folder.
+@dataclasses.dataclass(frozen=True)
+class Overview:
+    """Counts of a records folder, what it was made from, and its hash."""
 
-    A split of unknown slides has 0 `num_slides`.
+    num_patches: int
+    num_unique_ids: int
+    record_bytes: int
+    splits: list[SplitOverview]
+    options: dict[str, object]
+    manifest_sha256: str
+
+
+def summarize(records: records_folder.RecordsFolder) -> Overview:
+    """Returns what a records folder holds.
 
     Raises:
-        FileNotFoundError, ValueError: it is no records folder.
+        FileNotFoundError, ValueError: its sidecar is missing or another's.
     """
-    records = records_folder.open_folder(records_dir)
     content = records.content
     rows = records.read_sidecar(["split", "id", "slide"]).replace("", None)
-    unique = rows.groupby("split").nunique()
-    return {
-        "num_patches": len(rows),
-        "num_unique_ids": rows["id"].nunique(),
-        "record_bytes": content.splits[0].layout.record_bytes,
-        "splits": [
-            {
-                "name": split.name,
-                "num_patches": split.num_records,
-                "num_unique_ids": int(unique.at[split.name, "id"]),
-                "num_slides": int(unique.at[split.name, "slide"]),
-                "class_counts": split.class_counts,
-                "num_shards": len(split.shards),
-                "num_bytes": sum(shard.num_bytes for shard in split.shards),
-                "channel_mean": split.channel_mean,
-                "channel_std": split.channel_std,
-            }
+    unique = {name: group.nunique() for name, group in rows.groupby("split")}
+    return Overview(
+        num_patches=len(rows),
+        num_unique_ids=rows["id"].nunique(),
+        record_bytes=content.splits[0].layout.record_bytes,
+        splits=[
+            SplitOverview(
+                name=split.name,
+                num_patches=split.num_records,
+                num_unique_ids=int(unique[split.name]["id"]),
+                num_slides=int(unique[split.name]["slide"]),
+                class_counts=split.class_counts,
+                num_shards=len(split.shards),
+                num_bytes=sum(shard.num_bytes for shard in split.shards),
+                channel_mean=split.channel_mean,
+                channel_std=split.channel_std,
+            )
             for split in content.splits
         ],
-        "options": content.options,
-        "manifest_sha256": records.manifest_sha256,
-    }
+        options=content.options,
+        manifest_sha256=records.manifest_sha256,
+    )
 
 
-def format_summary(summary: dict[str, object]) -> str:
-    """Returns the summary as a page of text."""
+def format_overview(overview: Overview) -> str:
+    """Returns an overview as a page of text."""
     columns = (
         "split", "patches", "unique ids", "slides", "negative", "positive",
         "unlabelled", "shards", "MB", "mean R,G,B", "std R,G,B",
     )  # fmt: skip
-    rows = [columns]
-    for split in summary["splits"]:
-        counts = [split["class_counts"].get(key, 0) for key in ("0", "1", "-1")]
+    rows: list[tuple[str, ...]] = [columns]
+    for split in overview.splits:
+        counts = [split.class_counts.get(key, 0) for key in ("0", "1", "-1")]
         rows.append(
             (
-                split["name"],
-                f"{split['num_patches']:,}",
-                f"{split['num_unique_ids']:,}",
-                f"{split['num_slides'] or '-'}",
+                split.name,
+                f"{split.num_patches:,}",
+                f"{split.num_unique_ids:,}",
+                f"{split.num_slides or '-'}",
                 *(f"{count:,}" for count in counts),
-                str(split["num_shards"]),
-                f"{split['num_bytes'] / 1e6:,.1f}",
-                ",".join(f"{value:.1f}" for value in split["channel_mean"]),
-                ",".join(f"{value:.1f}" for value in split["channel_std"]),
+                str(split.num_shards),
+                f"{split.num_bytes / 1e6:,.1f}",
+                ",".join(f"{value:.1f}" for value in split.channel_mean),
+                ",".join(f"{value:.1f}" for value in split.channel_std),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -85,32 +106,31 @@ def format_summary(summary: dict[str, object]) -> str:
         for row in rows
     ]
     lines.append(
-        f"{summary['num_patches']:,} patches, {summary['num_unique_ids']:,}"
+        f"{overview.num_patches:,} patches, {overview.num_unique_ids:,}"
         f" unique ids. Channels in [0, 255]."
     )
     return "\n".join(lines) + "\n"
 
 
-def write_summary(output_dir: str, summary: dict[str, object]) -> None:
-    """Writes the summary as JSON and as text."""
+def write_overview(output_dir: str, overview: Overview) -> None:
+    """Writes an overview as JSON and as text."""
     os.makedirs(output_dir, exist_ok=True)
-    for name, text in (
-        (OVERVIEW_JSON, json.dumps(summary, indent=1) + "\n"),
-        (OVERVIEW_TEXT, format_summary(summary)),
-    ):
-        with open(
-            os.path.join(output_dir, name), "w", encoding="utf-8"
-        ) as file:
-            file.write(text)
+    content = json.dumps(dataclasses.asdict(overview), indent=1) + "\n"
+    files.write_text(os.path.join(output_dir, OVERVIEW_JSON), content)
+    files.write_text(
+        os.path.join(output_dir, OVERVIEW_TEXT), format_overview(overview)
+    )
 
 
-def sample_patches(records_dir: str, num_patches: int, seed: int) -> Sample:
-    """Returns patches drawn from the labelled splits, without repetition."""
-    shards = [
-        shard
-        for shard in records_folder.open_folder(records_dir).list_shards()
-        if shard.labeled
-    ]
+def sample_patches(
+    records: records_folder.RecordsFolder, num_patches: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns patches drawn from the labelled splits, without repetition.
+
+    Returns:
+        Images, uint8 [n, 96, 96, 3], and labels, int64 [n].
+    """
+    shards = [shard for shard in records.list_shards() if shard.labeled]
     starts = np.cumsum([0, *(shard.num_records for shard in shards)])
     rng = np.random.default_rng(seed)
     count = min(num_patches, int(starts[-1]))
@@ -123,4 +143,4 @@ def sample_patches(records_dir: str, num_patches: int, seed: int) -> Sample:
         record = np.frombuffer(data, np.uint8)[np.newaxis]
         images.append(tfrecord.view_images(record, shard.layout)[0])
         labels.append(int(record[0, shard.layout.label_offset]))
-    return Sample(np.stack(images), np.array(labels, np.int64))
+    return np.stack(images), np.array(labels, np.int64)
