@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from pcam_tfdata.benchmark import configuration
-from pcam_tfdata.pipeline import batches, patch_source
+from pcam_tfdata.pipeline import batch_format, patch_source
 from pcam_tfdata.records import records_folder
 
 _ENDLESS = 1 << 40
@@ -55,7 +55,7 @@ def eval_batches(data: configuration.Data) -> tf.data.Dataset:
 def repeat(batch: object) -> tf.data.Dataset:
     """Returns one batch over and over, as cheaply as TensorFlow can."""
     ds = tf.data.Dataset.from_tensors(batch).repeat()
-    return batches.limit_threads(ds, 0)
+    return batch_format.limit_threads(ds, 0)
 
 
 def list_shards(data: configuration.Data) -> list[str]:

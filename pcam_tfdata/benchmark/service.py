@@ -16,11 +16,13 @@ from pcam_tfdata.benchmark import (
     measure,
     results,
 )
+from pcam_tfdata.data_service import served
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 
 _ALONE = "limit: stream, no service"
 _NUM_WORKERS = (1, 2)
+_TIMEOUT_SECONDS = 300.0
 _PLAN = contender.Plan()
 
 
@@ -53,13 +55,9 @@ def draw_served(data: configuration.Data, num_workers: int) -> Iterator[int]:
     """Takes training batches from a service of as many workers."""
     feeds.hide_gpus()
     with _serving(num_workers) as address:
-        patches = patch_source.open_patches(
-            patch_source.Source(
-                records_folder.open_folder(data.records_dir),
-                data.splits,
-                data_service=address,
-            )
-        )
+        records = records_folder.open_folder(data.records_dir)
+        source = patch_source.Source(records, data.splits)
+        patches = served.open_patches(source, address, _TIMEOUT_SECONDS)
         ds = feeds.train_batches(data, patches)
         yield from feeds.draw(ds, data.batch_size)
 

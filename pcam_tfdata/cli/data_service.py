@@ -5,6 +5,7 @@ records at the same path. Train with --data_service=grpc://HOST:PORT of the
 dispatcher. Ctrl-C or SIGTERM ends a server.
 """
 
+import os
 from types import ModuleType
 
 from absl import app, flags
@@ -12,6 +13,7 @@ from absl import app, flags
 from pcam_tfdata.cli import flag_groups, quiet
 from pcam_tfdata.data_service import service_address
 from pcam_tfdata.runs import outputs
+from pcam_tfdata.system import files, locks
 
 REQUIRED_FLAGS = ("role",)
 
@@ -51,7 +53,7 @@ flags.DEFINE_float(
     " ends.",
     lower_bound=1,
 )
-_OF_A_ROLE = {
+_FLAGS_OF_ROLE = {
     "dispatcher": ("work_dir",),
     "worker": ("dispatcher", "worker_address"),
 }
@@ -59,29 +61,37 @@ _OF_A_ROLE = {
 
 def run() -> None:
     """Serves until a signal comes."""
-    role = flag_groups.value("role")
+    role, port = flag_groups.value("role"), flag_groups.value("port")
     _check_role(role)
-    port = flag_groups.value("port")
     # What is wrong is said before TensorFlow is imported, which takes longer.
     if role == "dispatcher":
         work_dir = flag_groups.value("work_dir")
+        if files.is_remote(work_dir):
+            raise ValueError(
+                f"--work_dir={work_dir}: found a URL, expected a folder on a"
+                " disk: a dispatcher adds to its files there."
+            )
         outputs.check_new(work_dir, "--work_dir")
         service_address.refuse_taken_port(port)
-        with service_address.claim(work_dir):
+        lock = os.path.join(work_dir, "lock")
+        advice = "Choose another --work_dir."
+        with locks.hold(lock, "runs a dispatcher there", advice):
             _servers().serve_dispatcher(port=port, work_dir=work_dir)
     dispatcher = service_address.parse(
         flag_groups.value("dispatcher"), "--dispatcher"
     )
-    known_as = flag_groups.value("worker_address")
-    if known_as is not None:
-        known_as = service_address.parse_worker(known_as, "--worker_address")
+    worker_address = flag_groups.value("worker_address")
+    if worker_address is not None:
+        worker_address = service_address.parse(
+            worker_address, "--worker_address", needs_port=False
+        )
     seconds = flag_groups.value("timeout_seconds")
     service_address.refuse_taken_port(port)
     own_host = service_address.wait_for(dispatcher, seconds)
     _servers().serve_worker(
         port=port,
         dispatcher=dispatcher,
-        worker_address=known_as or own_host,
+        worker_address=worker_address or own_host,
         seconds=seconds,
     )
 
@@ -94,13 +104,13 @@ def _servers() -> ModuleType:
 
 def _check_role(role: str) -> None:
     """Refuses flags of the other role, and the lack of its own."""
-    for other, names in _OF_A_ROLE.items():
+    for other, names in _FLAGS_OF_ROLE.items():
         for name in names:
             if other != role and flag_groups.value(name) is not None:
                 raise app.UsageError(
                     f"--{name}: found it with --role={role}, expected"
                     f" --role={other}."
                 )
-    needed = _OF_A_ROLE[role][0]
+    needed = _FLAGS_OF_ROLE[role][0]
     if flag_groups.value(needed) is None:
         raise app.UsageError(f"--role={role} needs --{needed}.")

@@ -1,158 +1,262 @@
 """`stream` by a tf.data service: workers on other hosts read the shards.
 
-Workers read, check CRCs and shuffle; blocks of records come over the network and
-are copied into batches here. Who is first is chance, so the order is not the same
-twice.
+Workers read, check CRCs and shuffle; blocks of records come over the network.
+Who is first is chance, so the order is never the same twice, and a run that goes
+on begins a new epoch. An epoch is a job of the service, whose shards the
+dispatcher deals out one by one (TensorFlow's dynamic sharding): each patch comes
+at most once, and what a worker held when it died is left out.
 """
 
+import itertools
+import logging
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata import schema
-from pcam_tfdata.data_service import service_address, service_epochs, timeouts
-from pcam_tfdata.pipeline import batches, buffers, streamed
-from pcam_tfdata.records import records_folder
+from pcam_tfdata.data_service import read_ahead, service_address
+from pcam_tfdata.pipeline import (
+    batch_format,
+    mode_base,
+    process_exit,
+    stream_mode,
+)
+from pcam_tfdata.records import records_folder, tfrecord
+from pcam_tfdata.system import files
+
+_NUM_WAITING = 16  # Blocks, of 3.5 MB each.
+
+_service = tf.data.experimental.service
+_logger = logging.getLogger(__name__)
 
 
-class ServedPatches:
-    """Patches in shards that the workers of a tf.data service read.
+class ServiceError(RuntimeError):
+    """A tf.data service failed; the message says how, in a line."""
+
+
+def open_patches(
+    source: mode_base.Source, address: str, timeout_seconds: float
+) -> mode_base.Patches:
+    """Returns the patches of a source, for training by a tf.data service.
 
     Args:
-        selected: Which; their paths are those on the hosts of workers too.
-        service: By whom.
-        num_threads: Of the pipeline here; 0 for TensorFlow's own number.
-        shuffle_megabytes: Records in the shuffle buffer of each worker.
-
-    Attributes:
-        input: Its name among `choices.INPUTS`.
-        selection: As given.
-        order: What training follows; two ways of one order give one run.
-        plan: Set by `pipeline.open_patches`: which way in, and why.
+        source: Which patches; their paths are those on the hosts of workers too.
+        address: Where the dispatcher is.
+        timeout_seconds: How long no patch may come.
 
     Raises:
+        FileNotFoundError, ValueError: records are not there or damaged, or the
+            source asks for what no service has.
         ConnectionError: no dispatcher answers.
     """
-
-    input = "stream"
-    order = "that of a tf.data service, never the same twice"
-    source = None
-    plan = ""
-
-    def __init__(
-        self,
-        selected: records_folder.Selection,
-        service: timeouts.Service,
-        *,
-        num_threads: int = 0,
-        shuffle_megabytes: int = 128,
-    ) -> None:
-        buffers.keep_freed_memory()
-        self.selection = selected
-        self._service = service
-        self._num_threads = num_threads
-        self._shuffle_megabytes = shuffle_megabytes
-        service_address.wait_for(service.address, service.timeout_seconds)
-
-    @property
-    def num_patches(self) -> int:
-        """How many there are."""
-        return self.selection.num_patches
-
-    def train_batches(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        num_steps: int,
-        portion: batches.Portion = batches.WHOLE,
-    ) -> tf.data.Dataset:
-        """See `pipeline.train_batches`; to be iterated once.
-
-        Passes begin with the first step. Which patches steps before it saw is
-        not known, so the rest of that epoch may repeat some of them.
-
-        Raises:
-            ValueError: a portion is asked for: no two processes see one order.
-        """
-        if portion != batches.WHOLE:
+    for name, value, expected in (
+        ("input", source.input, ("auto", "stream")),
+        ("cache", source.cache, ("none",)),
+    ):
+        if value not in expected:
             raise ValueError(
-                f"found {portion}, expected whole batches: a tf.data service"
-                " gives each process an order of its own."
+                f"--{name}={value}: found it with --data_service, expected"
+                f" {' or '.join(expected)}: workers read records in order, and"
+                " keep none."
             )
-        blocks = service_epochs.Passes(
-            self.selection,
-            self._service,
-            streamed.shuffle_buffer(self.selection, self._shuffle_megabytes),
-            (seed, first_step),
-        )
-        filler = _Filler(iter(blocks), batch_size, num_steps - 1)
-        ds = tf.data.Dataset.range(first_step, num_steps)
-        ds = ds.map(
-            lambda step: batches.from_numpy(
-                filler.fill, [step], batch_size, batches.TRAIN_PARTS
-            )
-        )
-        ds = ds.prefetch(1)  # Last: overlaps with the step.
-        return batches.limit_threads(ds, self._num_threads)
-
-    def eval_batches(
-        self,
-        *,
-        batch_size: int,
-        first_batch: int = 0,
-        portion: batches.Portion = batches.WHOLE,
-    ) -> tf.data.Dataset:
-        """See `pipeline.eval_batches`; read here, since their order matters."""
-        local = streamed.StreamedPatches(
-            self.selection, num_threads=self._num_threads
-        )
-        return local.eval_batches(
-            batch_size=batch_size, first_batch=first_batch, portion=portion
-        )
-
-    fill = staticmethod(batches.whole)
+    address = service_address.parse(address, "--data_service")
+    stream_mode.refuse_unreadable(source.records)
+    selection = source.records.select_patches(source.splits)
+    service_address.wait_for(address, timeout_seconds)
+    return ServedPatches(source, selection, address, timeout_seconds)
 
 
-class _Filler:
-    """Batches, copied from blocks of any size.
+class ServedPatches(stream_mode.StreamedPatches):
+    """Patches in shards that the workers of a tf.data service read.
 
-    Args:
-        blocks: Without an end.
-        batch_size: Patches of a batch.
-        last_step: After which no more blocks are asked for.
+    Training batches are to be iterated once. Those of an evaluation are read
+    here, since their order matters.
     """
 
+    order = "that of a tf.data service, never the same twice"
+    errors = (*stream_mode.StreamedPatches.errors, ServiceError)
+
     def __init__(
         self,
-        blocks: Iterator[service_epochs.Block],
-        batch_size: int,
-        last_step: int,
+        source: mode_base.Source,
+        selection: records_folder.Selection,
+        address: str,
+        timeout_seconds: float,
     ) -> None:
-        self._blocks = blocks
-        self._batch_size = batch_size
-        self._last_step = last_step
-        self._rest: service_epochs.Block | None = None
-        self._pool = buffers.pool_of_batches(batch_size)
+        super().__init__(source, selection)
+        self.plan = (
+            f"stream, by the tf.data service at {address}; its order is never"
+            " the same twice"
+        )
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._sorted_shards = sorted(
+            selection.shards, key=lambda s: s.first_row
+        )
+        self._first_row = np.array([s.first_row for s in self._sorted_shards])
+        self._is_compared = np.zeros(len(self._first_row), np.bool_)
 
-    def fill(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns image, label and row of the next batch."""
-        image = self._pool.take()
-        pixels = image.reshape(self._batch_size, schema.IMAGE_BYTES)
-        label, row = np.empty((2, self._batch_size), np.int64)
-        filled = 0
-        while filled < self._batch_size:
-            rows, starts = self._rest or next(self._blocks)
-            count = min(len(rows), self._batch_size - filled)
-            place = slice(filled, filled + count)
-            row[place] = rows[:count]
-            pixels[place] = streamed.pixels_of(starts[:count])
-            label[place] = streamed.labels_of(starts[:count])
-            is_used_up = count == len(rows)
-            self._rest = None if is_used_up else (rows[count:], starts[count:])
-            filled += count
-        if step == self._last_step:
-            self._blocks.close()  # The job ends now, not with the process.
-        return image, label, row
+    def _read_steps(self, steps: mode_base.Steps) -> tf.data.Dataset:
+        if steps.portion != batch_format.WHOLE:
+            raise ValueError(
+                f"found {steps.portion}, expected whole batches: a tf.data"
+                " service gives each process an order of its own."
+            )
+        size, parts = steps.batch_size, batch_format.TRAIN_PARTS
+        num_steps = steps.num_steps - steps.first_step
+        blocks = self._read_epochs(steps, num_steps * size)
+        next_block = process_exit.counted(lambda: next(blocks))
+        fill = stream_mode.make_filler(size, parts)
+
+        def read_block(_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            row, start = tf.numpy_function(next_block, [], [tf.int64, tf.uint8])
+            row.set_shape([None])
+            start.set_shape([None, stream_mode.START_BYTES])
+            return row, start
+
+        ds = tf.data.Dataset.counter().map(read_block)
+        ds = ds.rebatch(size, drop_remainder=True).take(num_steps)
+        return ds.map(
+            lambda *block: batch_format.from_numpy(fill, block, size, parts)
+        )
+
+    def _read_epochs(
+        self, steps: mode_base.Steps, num_wanted: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields blocks of rows and Examples, epoch after epoch."""
+        for epoch in itertools.count():
+            seed = (steps.seed, steps.first_step, epoch)
+            for rows, starts in self._read_epoch(seed):
+                num_wanted -= len(rows)
+                yield rows, starts
+                if num_wanted <= 0:
+                    return
+
+    def _read_epoch(
+        self, seed: tuple[int, ...]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields each patch at most once, until no more come."""
+        is_missing = np.ones(max(s.end_row for s in self._sorted_shards), bool)
+        num_missing, reason = self.num_patches, "a worker has fewer"
+        draw = np.random.default_rng(seed)
+        blocks = read_ahead.read_ahead(
+            lambda: self._distribute(draw), _NUM_WAITING, self._timeout_seconds
+        )
+        try:
+            for rows, starts in blocks:
+                self._compare_new_shards(rows, starts)
+                is_new = is_missing[rows]
+                is_missing[rows] = False
+                num_missing -= int(np.count_nonzero(is_new))
+                yield rows[is_new], starts[is_new]
+                if not num_missing:
+                    return
+        except TimeoutError:
+            reason = self._explain_silence(num_missing)
+        except tf.errors.OpError as error:
+            message = " ".join(str(error.message).split())[:400]
+            raise ServiceError(
+                f"tf.data service at {self._address}: {message}. Its workers"
+                " must find the records where this host does."
+            ) from error
+        finally:
+            blocks.close()
+        if num_missing == self.num_patches:
+            raise ServiceError(
+                f"tf.data service at {self._address}: found no patch, expected"
+                f" {num_missing:,}. Check that {self._sorted_shards[0].path} is"
+                " the same file on every host."
+            )
+        _logger.warning(
+            "tf.data service at %s: %s of %s patches did not come: %s. The"
+            " epoch ends without them.",
+            self._address, f"{num_missing:,}", f"{self.num_patches:,}", reason,
+        )  # fmt: skip
+
+    def _explain_silence(self, num_missing: int) -> str:
+        """Returns why an epoch has no end.
+
+        Raises:
+            ServiceError: the dispatcher is gone, or nothing came at all.
+        """
+        what = "its dispatcher does not answer"
+        if service_address.answers(self._address):
+            if num_missing < self.num_patches:
+                return "a worker has died"
+            what = (
+                "its dispatcher answers, but from the addresses that workers"
+                " gave (pcam data_service --worker_address) no worker sends"
+                " patches"
+            )
+        raise ServiceError(
+            f"tf.data service at {self._address}: {what}, for"
+            f" {self._timeout_seconds:g} s. Start its servers again (pcam"
+            " data_service); the same command then resumes the run."
+        )
+
+    def _distribute(self, draw: np.random.Generator) -> tf.data.Dataset:
+        """Returns rows and starts of Examples of an epoch, in blocks.
+
+        All but the last stage is what workers do; they have no Python.
+        """
+        order = [
+            self._sorted_shards[k]
+            for k in draw.permutation(len(self._sorted_shards))
+        ]
+        ds = tf.data.Dataset.from_tensor_slices(
+            (
+                [_path_everywhere(shard.path) for shard in order],
+                tf.constant([shard.first_row for shard in order], tf.int64),
+                tf.constant([shard.num_records for shard in order], tf.int64),
+            )
+        )
+        num_open = min(stream_mode.NUM_OPEN_FILES, len(order))
+        ds = ds.interleave(
+            stream_mode.read_blocks,
+            cycle_length=num_open,
+            num_parallel_calls=num_open,
+            deterministic=False,
+        )
+        ds = ds.unbatch()
+        ds = ds.shuffle(
+            stream_mode.count_shuffled(self), seed=int(draw.integers(1 << 31))
+        )
+        ds = ds.batch(stream_mode.BLOCK)
+        ds = ds.map(stream_mode.decode_start)
+        ds = batch_format.limit_threads(ds.prefetch(1), 0)
+        return ds.apply(
+            _service.distribute(
+                _service.ShardingPolicy.DYNAMIC,
+                f"grpc://{self._address}",
+                max_outstanding_requests=_NUM_WAITING,
+                compression=None,  # Pixels of tissue do not shrink.
+            )
+        )
+
+    def _compare_new_shards(self, rows: np.ndarray, starts: np.ndarray) -> None:
+        """Holds the first record that comes of each shard against the file here.
+
+        A worker knows a path, and may find another file there.
+
+        Raises:
+            ServiceError: the record is another one.
+        """
+        shard = np.searchsorted(self._first_row, rows, "right") - 1
+        new = np.flatnonzero(~self._is_compared[shard])
+        for index in new[np.unique(shard[new], return_index=True)[1]]:
+            self._is_compared[shard[index]] = True
+            here = self._sorted_shards[shard[index]]
+            record = int(rows[index]) - here.first_row
+            expected = here.read_record(record)[tfrecord.HEADER_BYTES :]
+            if not expected.startswith(starts[index].tobytes()):
+                raise ServiceError(
+                    f"{here.path}: record {record} is not the one that a worker"
+                    " of the tf.data service finds at that path, expected the"
+                    " same records on every host. Copy them to the workers"
+                    " again."
+                )
+
+
+def _path_everywhere(path: str) -> str:
+    return path if files.is_remote(path) else os.path.abspath(path)

@@ -6,23 +6,21 @@ not to wait for ever.
 
 import logging
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import tensorflow as tf
 
 from pcam_tfdata.data_service import service_address
-from pcam_tfdata.pipeline import buffers
+from pcam_tfdata.pipeline import buffer_pool
 from pcam_tfdata.system import interruption
 
-_service = tf.data.experimental.service
+_service: Any = tf.data.experimental.service
 # A worker learns of jobs at once, except of those that began while it was gone.
 _HEARTBEAT_MS = 2_000
 # Trainers that are gone (TensorFlow notices after 5 minutes) leave jobs, which
 # keep a shuffle buffer on every worker.
 _JOB_CHECK_MS, _JOB_LEFT_MS = 10_000, 60_000
 _WATCH_SECONDS = 2.0
-# What TensorFlow's errors are where its servers are started: none of its own.
-_NOT_STARTED = (RuntimeError, ValueError, IndexError)
 
 _logger = logging.getLogger(__name__)
 
@@ -40,38 +38,31 @@ def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
     Raises:
         RuntimeError: it cannot go on from what is in the folder.
     """
-    server = _start_dispatcher(port, work_dir)
+    config = _service.DispatcherConfig(
+        port=port,
+        work_dir=work_dir,
+        fault_tolerant_mode=True,
+        job_gc_check_interval_ms=_JOB_CHECK_MS,
+        job_gc_timeout_ms=_JOB_LEFT_MS,
+    )
+    try:
+        server = _service.DispatchServer(config, start=False)
+        server.start()
+    # TensorFlow's servers raise none of its own errors.
+    except (RuntimeError, ValueError, IndexError) as error:
+        message = " ".join(str(error).split())
+        raise RuntimeError(
+            f"--work_dir={work_dir}: found a state from which no dispatcher"
+            f" starts (TensorFlow: {message[:300]}), expected one that was"
+            " written to its end. Choose a new folder; trainers go on from"
+            " their checkpoints."
+        ) from error
+    listening = server.target.rpartition(":")[-1]
     _logger.info(
-        "Dispatcher ready on port %s, its state in %s.",
-        server.target.rpartition(":")[-1],
-        work_dir,
+        "Dispatcher ready on port %s, its state in %s.", listening, work_dir
     )
     while True:
         time.sleep(_WATCH_SECONDS)
-
-
-def _start_dispatcher(port: int, work_dir: str) -> _service.DispatchServer:
-    try:
-        server = _service.DispatchServer(
-            _service.DispatcherConfig(
-                port=port,
-                work_dir=work_dir,
-                fault_tolerant_mode=True,
-                job_gc_check_interval_ms=_JOB_CHECK_MS,
-                job_gc_timeout_ms=_JOB_LEFT_MS,
-            ),
-            start=False,
-        )
-        server.start()
-    except _NOT_STARTED as error:
-        told = " ".join(str(error).split())
-        raise RuntimeError(
-            f"--work_dir={work_dir}: found a state from which no dispatcher"
-            f" starts (TensorFlow: {told[:300]}), expected one that was written"
-            " to its end. Choose a new folder; trainers go on from their"
-            " checkpoints."
-        ) from error
-    return server
 
 
 def serve_worker(
@@ -88,30 +79,26 @@ def serve_worker(
     Raises:
         ConnectionError: no dispatcher answers.
     """
-    buffers.keep_freed_memory()
+    buffer_pool.keep_freed_memory()
     address = worker_address
     if ":" not in address:
         address += ":%port%"  # TensorFlow puts in the one that it listens on.
-    server = _service.WorkerServer(
-        _service.WorkerConfig(
-            dispatcher_address=dispatcher,
-            worker_address=address,
-            port=port,
-            heartbeat_interval_ms=_HEARTBEAT_MS,
-        ),
-        start=False,
+    config = _service.WorkerConfig(
+        dispatcher_address=dispatcher,
+        worker_address=address,
+        port=port,
+        heartbeat_interval_ms=_HEARTBEAT_MS,
     )
+    server = _service.WorkerServer(config, start=False)
     service_address.wait_for(dispatcher, seconds)
     # If its dispatcher dies at this moment, TensorFlow waits for it for ever.
     with interruption.signals_end_process():
         server.start()
-    listening = server._address.rpartition(":")[-1]
+    listening = server._address.rpartition(":")[-1]  # No public name has it.
     _logger.info(
         "Worker ready on port %s, known as %s, for the dispatcher at %s.",
-        listening,
-        address.replace("%port%", listening),
-        dispatcher,
-    )
+        listening, address.replace("%port%", listening), dispatcher,
+    )  # fmt: skip
     while True:
         time.sleep(_WATCH_SECONDS)
         service_address.wait_for(dispatcher, seconds)

@@ -245,7 +245,8 @@ def _decode(kind: Any, content: Any, name: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         _require(isinstance(content, dict), name)
-        return kind(
+        make: Any = kind
+        return make(
             **{
                 key: _decode(
                     part, content.get(key), f"{name}.{key}".lstrip(".")

@@ -90,7 +90,9 @@ class Selection:
         """Size of all files."""
         return sum(shard.num_bytes for shard in self.shards)
 
-    def locate(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def locate(
+        self, patches: np.ndarray | int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the shard and the record within it of patches: int64 [n]."""
         shard = np.searchsorted(self.starts, patches, "right") - 1
         return shard, patches - self.starts[shard]
@@ -168,7 +170,8 @@ class RecordsFolder:
     def count_labels(self, splits: Sequence[str]) -> tuple[int, int]:
         """Returns how many patches of some splits have label 0, and label 1."""
         counts = [split.class_counts for split in self.content.select(splits)]
-        return tuple(sum(c.get(label, 0) for c in counts) for label in "01")
+        negative = sum(count.get("0", 0) for count in counts)
+        return negative, sum(count.get("1", 0) for count in counts)
 
     def read_sidecar(self, columns: Sequence[str]) -> "pandas.DataFrame":
         """Returns some columns of the sidecar, as text; row k is record k.

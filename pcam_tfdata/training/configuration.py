@@ -106,21 +106,34 @@ class TrainOptions:
         self, records: records_folder.RecordsFolder
     ) -> patch_source.Source:
         """Returns the patches to train on."""
-        options = self.input
-        if options.cache == "file":
-            path = os.path.join(self.run_dir, run_folder.INPUT_CACHE, "records")
-            options = dataclasses.replace(options, cache=path)
-        return patch_source.Source(records, self.train_splits, **vars(options))
+        cache = self.input.cache
+        if cache == "file":
+            cache = os.path.join(
+                self.run_dir, run_folder.INPUT_CACHE, "records"
+            )
+        return self._source(records, self.train_splits, cache)
 
     def validation(
         self, records: records_folder.RecordsFolder
     ) -> patch_source.Source:
         """Returns the patches to score."""
-        options = dataclasses.replace(
-            self.input, cache="none", data_service=None
+        return self._source(records, self.validation_splits, "none")
+
+    def _source(
+        self,
+        records: records_folder.RecordsFolder,
+        splits: Sequence[str],
+        cache: str,
+    ) -> patch_source.Source:
+        return patch_source.Source(
+            records,
+            splits,
+            self.input.input,
+            input_threads=self.input.input_threads,
+            check_crc=self.input.check_crc,
+            shuffle_megabytes=self.input.shuffle_megabytes,
+            cache=cache,
         )
-        splits = self.validation_splits
-        return patch_source.Source(records, splits, **vars(options))
 
 
 def settle_splits(

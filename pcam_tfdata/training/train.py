@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from pcam_tfdata.data_service import served
 from pcam_tfdata.distribution import strategy, tf_config, worker_group
 from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.models import networks
@@ -109,16 +110,31 @@ def _open_patches(
     devices = strategy.list_devices(group.distribution)
     training = None
     if group.is_chief:
-        training = patch_source.open_patches(options.training(records), devices)
+        training = _open_training(options, records, devices)
     if group.count > 1:
         mode = "" if training is None else training.input
         mode = group.bytes_of_chief(mode.encode()).decode()
         of_chief = dataclasses.replace(options.input, input=mode)
         options = dataclasses.replace(options, input=of_chief)
     if training is None:
-        training = patch_source.open_patches(options.training(records), devices)
+        training = _open_training(options, records, devices)
     validation = options.validation(records)
     return training, patch_source.open_patches(validation, devices)
+
+
+def _open_training(
+    options: configuration.TrainOptions,
+    records: records_folder.RecordsFolder,
+    devices: Sequence[str],
+) -> patch_source.Patches:
+    source = options.training(records)
+    if not options.input.data_service:
+        return patch_source.open_patches(source, devices)
+    return served.open_patches(
+        source,
+        options.input.data_service,
+        options.input.data_service_timeout_seconds,
+    )
 
 
 def _list_common(

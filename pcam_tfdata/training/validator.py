@@ -38,7 +38,7 @@ class Validator:
         self._batches = patches.eval_batches(
             batch_size=batch_size, portion=portion
         )
-        self._indices = portion.places_of_all(self._num_patches, batch_size)
+        self._indices = portion.indices_of_all(self._num_patches, batch_size)
 
     def predict(self, check: Callable[[], None]) -> inference.Logits:
         """Returns labels and logits of this worker's patches.

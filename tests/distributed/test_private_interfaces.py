@@ -14,7 +14,7 @@ from tensorflow.python.eager import context as eager_context
 @pytest.mark.parametrize(
     ("name", "user"),
     [
-        ("_seed", "pipeline.streamed seeds the order of shuffling"),
+        ("_seed", "pipeline.stream_mode seeds the order of shuffling"),
         ("configure_coordination_service", "distribution joins workers"),
         ("coordination_service", "distribution joins workers"),
         ("set_config_key_value", "distribution compares workers"),

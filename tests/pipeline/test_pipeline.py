@@ -11,7 +11,7 @@ from conftest import NUM_TEST, NUM_TRAIN
 
 from pcam_tfdata import choices, schema
 from pcam_tfdata.distribution import strategy
-from pcam_tfdata.pipeline import order, patch_source, streamed
+from pcam_tfdata.pipeline import patch_order, patch_source, stream_mode
 from pcam_tfdata.records import manifest, records_folder, tfrecord
 from pcam_tfdata.system import csv_files
 
@@ -172,7 +172,7 @@ def test_portion_knows_which_patches_it_holds(records_dir):
         portion = patch_source.Portion(index, 4)
         ds = patches.eval_batches(batch_size=16, portion=portion)
         rows = [batch["row"][batch["mask"]] for batch in ds.as_numpy_iterator()]
-        expected = portion.places_of_all(NUM_TRAIN, 16)
+        expected = portion.indices_of_all(NUM_TRAIN, 16)
         np.testing.assert_array_equal(np.concatenate(rows), expected)
 
 
@@ -211,7 +211,7 @@ def test_orders_of_epochs_and_seeds_do_not_correlate():
     num_patches = 20_000
 
     def order_of(seed, epoch):
-        positions = order.Order(num_patches, num_patches, seed)
+        positions = patch_order.Order(num_patches, num_patches, seed)
         return positions.patches_of_step(tf.constant(epoch, tf.int64)).numpy()
 
     orders = [order_of(0, epoch) for epoch in range(4)]
@@ -239,10 +239,11 @@ def test_orders_of_a_stream_do_not_correlate_if_its_buffer_holds_all(tmp_path):
         )
     starts = np.arange(num_files + 1) * num_records
     selected = records_folder.Selection(tuple(shards), starts)
+    source = patch_source.Source(None, ())
     num_patches = selected.num_patches
     orders = []
     for seed in range(3):
-        ds = streamed.StreamedPatches(selected)._read_shuffled(seed)
+        ds = stream_mode.StreamedPatches(source, selected)._read_shuffled(seed)
         rows = ds.map(lambda row, _: row).batch(num_patches).take(2)
         for epoch in rows.as_numpy_iterator():
             assert len(set(epoch)) == num_patches
@@ -376,15 +377,13 @@ def test_remote_records_are_streamed(records_dir):
         train_batches(remote, "mmap")
 
 
-@pytest.mark.parametrize("service", [None, "grpc://127.0.0.1:1"])
-def test_records_that_tensorflow_cannot_read_are_refused(records_dir, service):
+def test_records_that_tensorflow_cannot_read_are_refused(records_dir):
     store = pytest.importorskip("fsspec").filesystem("memory")
     store.put(records_dir, "/stored", recursive=True)
     source = patch_source.Source(
         records_folder.open_folder("memory://stored"),
         FOLDS,
         "stream",
-        data_service=service,
     )
     assert source.count_patches() == NUM_TRAIN
     with pytest.raises(ValueError, match="reads no memory:// here"):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.pipeline import batches
+from pcam_tfdata.pipeline import batch_format
 
 _SHUFFLE_STREAM = 1  # Keeps the order apart from other uses of the seed.
 # The public tf.random.experimental.index_shuffle has 4 rounds, and its epochs
@@ -18,9 +18,9 @@ class Order:
     """A permutation for each epoch, from the seed alone.
 
     Attributes:
-        num_patches: Of an epoch.
+        num_patches: Patches of an epoch.
         batch_size: Patches of a step, over all replicas.
-        seed: Of the permutations.
+        seed: Decides the permutations.
     """
 
     num_patches: int
@@ -28,15 +28,17 @@ class Order:
     seed: int
 
     def patches_of_step(
-        self, step: tf.Tensor, portion: batches.Portion = batches.WHOLE
+        self,
+        step: tf.Tensor,
+        portion: batch_format.Portion = batch_format.WHOLE,
     ) -> tf.Tensor:
         """Returns the patches of a step, or a portion: int64 [its size]."""
-        places = np.array(portion.places(self.batch_size))
+        indices = np.array(portion.indices(self.batch_size))
         # Few operations, and constants made by NumPy: each one delays the first
         # batch by a millisecond, and every batch by some microseconds.
-        positions = step * self.batch_size + places
+        positions = step * self.batch_size + indices
         epochs = positions // self.num_patches
-        seed = np.tile([_SHUFFLE_STREAM, self.seed, 0], (len(places), 1))
+        seed = np.tile([_SHUFFLE_STREAM, self.seed, 0], (len(indices), 1))
         return tf.raw_ops.RandomIndexShuffle(
             index=positions - epochs * self.num_patches,
             seed=seed + epochs[:, tf.newaxis] * np.array([0, 0, 1]),

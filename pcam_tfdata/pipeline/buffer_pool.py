@@ -5,11 +5,11 @@ copying the patches. So buffers of batches are kept, and the C library is told t
 keep what was freed.
 """
 
+import collections
 import ctypes
 import functools
 import platform
-import sys
-import threading
+import weakref
 
 import numpy as np
 
@@ -20,7 +20,7 @@ _ALIGNMENT = 64
 # glibc's mallopt: names and greatest values from its malloc.h and malloc.c.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER_TRIM, _LARGEST_MMAP_THRESHOLD = 2**31 - 1, 32 << 20
-# More are in use only where somebody keeps batches; those are not pooled.
+# More come back only where somebody kept batches; those are not pooled.
 _POOL_SIZE = 8
 _NUM_POOLS = 2
 
@@ -29,30 +29,26 @@ class BufferPool:
     """Arrays of one shape, each given out again once nobody refers to it.
 
     Args:
-        shape: Of each; uint8.
+        shape: Shape of each; uint8.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        self._buffers: list[np.ndarray] = []
-        self._lock = threading.Lock()
+        self._free: collections.deque[np.ndarray] = collections.deque(
+            maxlen=_POOL_SIZE
+        )
 
     def take(self) -> np.ndarray:
         """Returns an array that nobody else holds; its contents are anything."""
-        with self._lock:
+        try:
             # The last first: it may still be in the processor's cache.
-            for place in reversed(range(len(self._buffers))):
-                buffer = self._buffers[place]
-                # The list, `buffer`, and the argument of getrefcount (until
-                # Python 3.13; later ones count otherwise).
-                if sys.getrefcount(buffer) == 3:
-                    del self._buffers[place]
-                    self._buffers.append(buffer)
-                    return buffer
+            buffer = self._free.pop()
+        except IndexError:
             buffer = _empty_aligned(self._shape)
-            if len(self._buffers) < _POOL_SIZE:
-                self._buffers.append(buffer)
-            return buffer
+        # TensorFlow refers to the view as long as it uses the memory.
+        view = buffer.view()
+        weakref.finalize(view, self._free.append, buffer).atexit = False
+        return view
 
 
 @functools.lru_cache(maxsize=_NUM_POOLS)

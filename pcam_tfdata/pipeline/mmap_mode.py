@@ -14,7 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.pipeline import batches, buffers, order
+from pcam_tfdata.pipeline import (
+    batch_format,
+    buffer_pool,
+    mode_base,
+    patch_order,
+)
 from pcam_tfdata.records import records_folder, tfrecord
 
 # Patches copied at a time: few enough for the processor's cache to hold, since
@@ -25,121 +30,65 @@ _NUM_THREADS = 4
 _LAYOUT = tfrecord.layout(labeled=True)
 
 
-class MappedPatches:
+class MappedPatches(mode_base.Patches):
     """Patches in mapped shards.
 
-    Args:
-        selected: Which.
-        num_threads: Of the pipeline; 0 for as many as gathering can use.
-        check_crc: Whether each record's CRC is looked at the first time that it
-            is gathered. Its length field is looked at every time.
-
-    Attributes:
-        input: Its name among `choices.INPUTS`.
-        selection: As given.
-        order: What training follows; two ways of one order give one run.
-        source: Set by `patch_source.open_patches`: what was opened.
-        plan: Set by `patch_source.open_patches`: which way in, and why.
+    Each record's length field is looked at every time that it is gathered, its
+    CRC the first time, unless the source asks for `never`.
     """
 
     input = "mmap"
     order = "a permutation"
-    source = None
-    plan = ""
 
     def __init__(
         self,
-        selected: records_folder.Selection,
-        *,
-        num_threads: int = 0,
-        check_crc: bool = True,
+        source: mode_base.Source,
+        selection: records_folder.Selection,
     ) -> None:
-        buffers.keep_freed_memory()
-        self.selection = selected
-        self._num_threads = num_threads
-        self._memory = _Memory(selected)
-        self._checked = np.full(selected.num_patches, not check_crc)
-        self._all_checked = not check_crc
-        shards = selected.shards
+        super().__init__(source, selection)
+        buffer_pool.keep_freed_memory()
+        self._num_calls = source.input_threads or _NUM_THREADS
+        self._memory = _Memory(selection.shards)
+        self._all_checked = source.check_crc == "never"
+        self._checked = np.full(selection.num_patches, self._all_checked)
+        shards = selection.shards
         self._first_row = np.array([shard.first_row for shard in shards])
         self._example_bytes = np.array(
             [shard.layout.example_bytes for shard in shards], np.uint64
         )
 
-    @property
-    def num_patches(self) -> int:
-        """How many there are."""
-        return self.selection.num_patches
+    def _read_steps(self, steps: mode_base.Steps) -> tf.data.Dataset:
+        order = patch_order.Order(
+            self.num_patches, steps.batch_size, steps.seed
+        )
+        pool = buffer_pool.pool_of_batches(steps.portion_size)
 
-    def train_batches(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        num_steps: int,
-        portion: batches.Portion = batches.WHOLE,
-    ) -> tf.data.Dataset:
-        """See `pipeline.train_batches`."""
-        positions = order.Order(self.num_patches, batch_size, seed)
-        size = portion.size(batch_size)
-        pool = buffers.pool_of_batches(size)
-
-        def gather(
-            patches: np.ndarray,
-        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def gather(patches: np.ndarray) -> tuple[np.ndarray, ...]:
             image = pool.take()
             return image, *self.gather(patches, image)
 
         @tf.autograph.experimental.do_not_convert
-        def batch_of_step(step: tf.Tensor) -> batches.Batch:
-            patches = positions.patches_of_step(step, portion)
-            return batches.from_numpy(
-                gather, [patches], size, batches.TRAIN_PARTS
+        def batch_of_step(step: tf.Tensor) -> batch_format.Batch:
+            return batch_format.from_numpy(
+                gather,
+                [order.patches_of_step(step, steps.portion)],
+                steps.portion_size,
+                batch_format.TRAIN_PARTS,
             )
 
-        ds = tf.data.Dataset.range(first_step, num_steps)
-        ds = ds.map(batch_of_step, num_parallel_calls=self._num_calls)
-        ds = ds.prefetch(1)  # Last: overlaps with the step.
-        return batches.limit_threads(ds, self._num_threads)
+        ds = tf.data.Dataset.range(steps.first_step, steps.num_steps)
+        return ds.map(batch_of_step, num_parallel_calls=self._num_calls)
 
-    def eval_batches(
-        self,
-        *,
-        batch_size: int,
-        first_batch: int = 0,
-        portion: batches.Portion = batches.WHOLE,
+    def _read_in_order(
+        self, batch_size: int, first_batch: int, portion: batch_format.Portion
     ) -> tf.data.Dataset:
-        """See `pipeline.eval_batches`."""
-        places = portion.places(batch_size)
-        size = len(places)
-        pool = buffers.pool_of_batches(size)
-
-        def gather(start: np.ndarray) -> tuple[np.ndarray, ...]:
-            patches = np.arange(
-                start + places.start,
-                min(start + places.stop, self.num_patches),
-            )
-            label, row = np.zeros((2, size), np.int64)
-            image = pool.take()
-            num_patches = len(patches)
-            image[num_patches:] = 0
-            label[:num_patches], row[:num_patches] = self.gather(
-                patches, image[:num_patches]
-            )
-            return image, label, row, np.arange(size) < num_patches
-
-        @tf.autograph.experimental.do_not_convert
-        def batch_from(start: tf.Tensor) -> batches.Batch:
-            return batches.from_numpy(gather, [start], size, batches.EVAL_PARTS)
-
-        first_patch = first_batch * batch_size
-        ds = tf.data.Dataset.range(first_patch, self.num_patches, batch_size)
-        ds = ds.map(batch_from, num_parallel_calls=self._num_calls)
-        ds = ds.prefetch(1)
-        return batches.limit_threads(ds, self._num_threads)
-
-    fill = staticmethod(batches.whole)
+        return batch_format.read_in_order(
+            self.gather,
+            range(first_batch * batch_size, self.num_patches),
+            batch_size=batch_size,
+            num_calls=self._num_calls,
+            portion=portion,
+        )
 
     def gather(
         self, patches: np.ndarray, image: np.ndarray
@@ -157,7 +106,7 @@ class MappedPatches:
             DamagedRecordError: the framing of one is not right.
         """
         shard, record = self.selection.locate(patches)
-        start = self._memory.find(shard, record)
+        start = self._memory.locate(shard, record)
         label, length = self._memory.copy(start, image)
         bad = np.flatnonzero(length != self._example_bytes[shard])
         self._check(shard, record, start, bad[:1])
@@ -166,7 +115,7 @@ class MappedPatches:
             bad = self._memory.find_bad_crcs(shard[new], start[new])
             self._check(shard, record, start, new[bad])
             self._checked[patches[new]] = True
-            self._all_checked = self._checked.all()
+            self._all_checked = bool(self._checked.all())
         return label, self._first_row[shard] + record
 
     def _check(
@@ -186,10 +135,6 @@ class MappedPatches:
                 int(record[place]),
             )
 
-    @property
-    def _num_calls(self) -> int:
-        return self._num_threads or _NUM_THREADS
-
 
 class _Memory:
     """The mapped files as one range of addresses.
@@ -199,8 +144,7 @@ class _Memory:
     records are ever looked at.
     """
 
-    def __init__(self, selected: records_folder.Selection) -> None:
-        shards = selected.shards
+    def __init__(self, shards: Sequence[records_folder.ShardFile]) -> None:
         self._maps = _map_shards(shards)
         address = np.array([m.ctypes.data for m in self._maps], np.int64)
         ends = [m.ctypes.data + m.nbytes for m in self._maps]
@@ -223,7 +167,7 @@ class _Memory:
         self._lengths = _integers(self._bytes, "<u8")
         self._crcs = _integers(self._bytes, "<u4")
 
-    def find(self, shard: np.ndarray, record: np.ndarray) -> np.ndarray:
+    def locate(self, shard: np.ndarray, record: np.ndarray) -> np.ndarray:
         """Returns where records begin: int64 [n]."""
         return self._start[shard] + record * self._record_bytes[shard]
 

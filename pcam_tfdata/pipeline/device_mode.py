@@ -3,13 +3,19 @@
 What crosses the bus for a step is the numbers of its patches.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.pipeline import batches, mapped, order
+from pcam_tfdata.pipeline import (
+    batch_format,
+    mmap_mode,
+    mode_base,
+    patch_order,
+)
 from pcam_tfdata.records import records_folder
 
 # Gathered as wide integers: TensorFlow has no gather of uint8 on GPUs, and a
@@ -21,89 +27,61 @@ _READ_PATCHES = 1024
 _FULL = "Dst tensor is not initialized"
 
 
-class ResidentPatches:
+class ResidentPatches(mode_base.Patches):
     """Patches in the memory of devices.
 
     A batch of its datasets has `patch` (int64 [B]) in place of `image`; `fill`,
     called in a replica, gathers there.
 
     Args:
-        mapped_patches: The same patches in mapped shards, to be read once.
-        devices: Of the replicas, in their order.
-        num_threads: Of the pipeline; 0 for TensorFlow's own.
+        source: What was asked for.
+        selection: The shards of it.
+        devices: Devices of the replicas, in their order; none for the CPU.
 
     Raises:
         ValueError: a device has no room for the patches.
-
-    Attributes:
-        input: Its name among `choices.INPUTS`.
-        selection: Which patches.
-        order: As of the mapped ones.
-        source: Set by `patch_source.open_patches`: what was opened.
-        plan: Set by `patch_source.open_patches`: which way in, and why.
     """
 
     input = "device"
-    order = mapped.MappedPatches.order
-    source = None
-    plan = ""
+    order = mmap_mode.MappedPatches.order
 
     def __init__(
         self,
-        mapped_patches: mapped.MappedPatches,
+        source: mode_base.Source,
+        selection: records_folder.Selection,
         devices: Sequence[str],
-        num_threads: int = 0,
     ) -> None:
-        self._num_threads = num_threads
-        self.selection = mapped_patches.selection
-        self._starts = _split_starts(self.selection)
+        super().__init__(source, selection)
+        mapped = mmap_mode.MappedPatches(source, selection)
+        devices = devices or ["/CPU:0"]
+        self._starts = _split_starts(selection)
         self._labels = np.empty(self.num_patches, np.int64)
         self._rows = np.empty(self.num_patches, np.int64)
         self._tensors: list[list[tf.Tensor]] = [[] for _ in devices]
-        for start, end in zip(self._starts, self._starts[1:], strict=False):
-            words = self._read(mapped_patches, start, end)
+        for start, end in itertools.pairwise(self._starts):
+            words = self._read(mapped, start, end)
             for tensors, device in zip(self._tensors, devices, strict=True):
-                tensors.append(_place(words, device))
+                tensors.append(_copy_to(device, words))
 
-    @property
-    def num_patches(self) -> int:
-        """How many there are."""
-        return self.selection.num_patches
+    def _read_steps(self, steps: mode_base.Steps) -> tf.data.Dataset:
+        order = patch_order.Order(
+            self.num_patches, steps.batch_size, steps.seed
+        )
+        ds = tf.data.Dataset.range(steps.first_step, steps.num_steps)
+        ds = ds.map(lambda step: order.patches_of_step(step, steps.portion))
+        return ds.map(self._describe)
 
-    def train_batches(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        num_steps: int,
-        portion: batches.Portion = batches.WHOLE,
+    def _read_in_order(
+        self, batch_size: int, first_batch: int, portion: batch_format.Portion
     ) -> tf.data.Dataset:
-        """See `pipeline.train_batches`; without images."""
-        positions = order.Order(self.num_patches, batch_size, seed)
-        ds = tf.data.Dataset.range(first_step, num_steps)
-        ds = ds.map(lambda step: positions.patches_of_step(step, portion))
-        ds = ds.map(self._describe)
-        return batches.limit_threads(ds.prefetch(1), self._num_threads)
-
-    def eval_batches(
-        self,
-        *,
-        batch_size: int,
-        first_batch: int = 0,
-        portion: batches.Portion = batches.WHOLE,
-    ) -> tf.data.Dataset:
-        """See `pipeline.eval_batches`; without images."""
-        first_patch = first_batch * batch_size
-        places = portion.places(batch_size)
-        ds = tf.data.Dataset.range(first_patch, self.num_patches)
+        indices = portion.indices(batch_size)
+        ds = tf.data.Dataset.range(first_batch * batch_size, self.num_patches)
         ds = ds.batch(batch_size)
-        ds = ds.map(lambda patch: patch[places.start : places.stop])
+        ds = ds.map(lambda patch: patch[indices.start : indices.stop])
         ds = ds.map(self._describe)
-        ds = ds.map(lambda batch: batches.pad(batch, len(places)))
-        return batches.limit_threads(ds.prefetch(1), self._num_threads)
+        return ds.map(lambda batch: batch_format.pad(batch, len(indices)))
 
-    def fill(self, batch: batches.Batch) -> batches.Batch:
+    def fill(self, batch: batch_format.Batch) -> batch_format.Batch:
         """Returns the batch with its images, gathered on this replica."""
         batch = dict(batch)
         patch = batch.pop("patch")
@@ -117,16 +95,16 @@ class ResidentPatches:
             self._starts, self._tensors[replica], strict=False
         ):
             inside = (patch >= start) & (patch < start + tensor.shape[0])
-            found = tf.gather(tensor, tf.where(inside, patch - start, 0))
-            words = tf.where(inside[:, tf.newaxis], found, words)
+            gathered = tf.gather(tensor, tf.where(inside, patch - start, 0))
+            words = tf.where(inside[:, tf.newaxis], gathered, words)
         size = patch.shape[0] or tf.size(patch)
         pixels = tf.bitcast(words, tf.uint8)
         image = tf.reshape(pixels, [size, *schema.IMAGE_SHAPE])
-        if "mask" in batch:  # Padding is black, whichever way the batch came.
+        if "mask" in batch:  # Padding is black in every input mode.
             image *= tf.cast(batch["mask"], tf.uint8)[:, None, None, None]
         return batch | {"image": image}
 
-    def _describe(self, patch: tf.Tensor) -> batches.Batch:
+    def _describe(self, patch: tf.Tensor) -> batch_format.Batch:
         return {
             "patch": patch,
             "label": tf.gather(self._labels, patch),
@@ -134,7 +112,7 @@ class ResidentPatches:
         }
 
     def _read(
-        self, patches: mapped.MappedPatches, start: int, end: int
+        self, patches: mmap_mode.MappedPatches, start: int, end: int
     ) -> np.ndarray:
         """Returns patches as words: int64 [end - start, 3456]."""
         image = np.empty((end - start, *schema.IMAGE_SHAPE), np.uint8)
@@ -147,29 +125,29 @@ class ResidentPatches:
         return image.reshape(-1, schema.IMAGE_BYTES).view(_WORD)
 
 
-def _place(words: np.ndarray, device: str) -> tf.Tensor:
+def _copy_to(device: str, words: np.ndarray) -> tf.Tensor:
     """Returns patches as words, int64 [num_patches, 3456], on a device."""
     try:
         with tf.device(device):
             return tf.identity(tf.constant(words))
     except tf.errors.OpError as error:
-        told = " ".join(str(error.message).split())
+        message = " ".join(str(error.message).split())
         is_full = isinstance(error, tf.errors.ResourceExhaustedError)
-        if not is_full and _FULL not in told:
+        if not is_full and _FULL not in message:
             raise
         raise ValueError(
             f"--input=device: found no room on {device} for"
-            f" {words.nbytes / (1 << 20):,.0f} MiB of patches ({told[:200]}),"
+            f" {words.nbytes / (1 << 20):,.0f} MiB of patches ({message[:200]}),"
             " expected enough for all. Take mmap."
         ) from error
 
 
-def _split_starts(selected: records_folder.Selection) -> list[int]:
+def _split_starts(selection: records_folder.Selection) -> list[int]:
     """Returns the first patch of each split, and how many there are in all."""
-    shards = selected.shards
+    shards = selection.shards
     firsts = [
         int(start)
-        for number, start in enumerate(selected.starts[:-1])
+        for number, start in enumerate(selection.starts[:-1])
         if not number or shards[number].split != shards[number - 1].split
     ]
-    return [*firsts, selected.num_patches]
+    return [*firsts, selection.num_patches]

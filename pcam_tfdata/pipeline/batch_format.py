@@ -1,4 +1,4 @@
-"""A batch, and what all ways in do to it."""
+"""A batch, and what all input modes do to it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.pipeline import process_exit
+from pcam_tfdata.pipeline import buffer_pool, process_exit
 
 Batch = dict[str, tf.Tensor]
 _PARTS = {
@@ -25,8 +25,8 @@ class Portion:
     """What one of several processes takes of each batch: contiguous patches.
 
     Attributes:
-        index: Which one.
-        count: How many there are. They share a batch evenly.
+        index: Which process.
+        count: How many processes there are. They share a batch evenly.
     """
 
     index: int = 0
@@ -36,12 +36,12 @@ class Portion:
         """Returns how many patches of a batch it is."""
         return batch_size // self.count
 
-    def places(self, batch_size: int) -> range:
+    def indices(self, batch_size: int) -> range:
         """Returns which patches of a batch it is."""
         size = self.size(batch_size)
         return range(self.index * size, (self.index + 1) * size)
 
-    def places_of_all(self, num_patches: int, batch_size: int) -> np.ndarray:
+    def indices_of_all(self, num_patches: int, batch_size: int) -> np.ndarray:
         """Returns which of all patches are in it, where each is read once."""
         patch = np.arange(num_patches)
         of_process = patch % batch_size // self.size(batch_size)
@@ -61,20 +61,63 @@ def from_numpy(
 
     Args:
         function: Gives an array for each part.
-        inputs: Of the function.
-        batch_size: Of the arrays.
+        inputs: Arguments of the function.
+        batch_size: Length of the arrays.
         parts: `TRAIN_PARTS` or `EVAL_PARTS`.
     """
-    found = tf.numpy_function(
+    arrays = tf.numpy_function(
         process_exit.counted(function),
         inputs,
         [_PARTS[name][0] for name in parts],
     )
-    batch = dict(zip(parts, found, strict=True))
+    batch = dict(zip(parts, arrays, strict=True))
     for name, part in batch.items():
         # Costs nothing while it runs; tf.ensure_shape would.
         part.set_shape([batch_size, *_PARTS[name][1]])
     return batch
+
+
+def read_in_order(
+    read: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    patches: range,
+    *,
+    batch_size: int,
+    num_calls: int,
+    portion: Portion = WHOLE,
+) -> tf.data.Dataset:
+    """Returns patches in order, in batches that are padded and masked.
+
+    Args:
+        read: Writes the pixels of patches, int64 [n], to uint8 [n, 96, 96, 3];
+            returns their labels and rows.
+        patches: Which ones; a batch begins with the first.
+        batch_size: Patches of a batch, over all processes.
+        num_calls: How many batches are read at a time.
+        portion: What this process takes of each batch.
+    """
+    indices = portion.indices(batch_size)
+    size = len(indices)
+    pool = buffer_pool.pool_of_batches(size)
+
+    def gather(start: int) -> tuple[np.ndarray, ...]:
+        wanted = np.arange(
+            start + indices.start, min(start + indices.stop, patches.stop)
+        )
+        image = pool.take()
+        label, row = np.zeros((2, size), np.int64)
+        num_patches = len(wanted)
+        image[num_patches:] = 0
+        label[:num_patches], row[:num_patches] = read(
+            wanted, image[:num_patches]
+        )
+        return image, label, row, np.arange(size) < num_patches
+
+    @tf.autograph.experimental.do_not_convert
+    def batch_from(start: tf.Tensor) -> Batch:
+        return from_numpy(gather, [start], size, EVAL_PARTS)
+
+    ds = tf.data.Dataset.range(patches.start, patches.stop, batch_size)
+    return ds.map(batch_from, num_parallel_calls=num_calls)
 
 
 def whole(batch: Batch) -> Batch:
@@ -113,7 +156,7 @@ def limit_threads(ds: tf.data.Dataset, num_threads: int) -> tf.data.Dataset:
     """Returns a dataset that computes in as many threads of its own.
 
     Args:
-        ds: The whole of it.
+        ds: With all its stages.
         num_threads: 0 leaves it in the threads that all of TensorFlow shares.
     """
     options = tf.data.Options()

@@ -1,0 +1,231 @@
+"""`stream`: shards read as TFRecords, from front to end.
+
+For disks and networks that are slow at random access, and for more patches than
+memory holds. The order is that of shuffled files and a shuffle buffer; a batch
+holds patches that lie near each other more often than a permutation's would.
+"""
+
+import contextlib
+import functools
+import glob
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+# TensorFlow has no public way to read the global seed.
+from tensorflow.python.eager import context as eager_context
+
+from pcam_tfdata import schema
+from pcam_tfdata.pipeline import batch_format, buffer_pool, mode_base
+from pcam_tfdata.records import records_folder, tfrecord
+from pcam_tfdata.system import files
+
+NUM_OPEN_FILES = 4
+_NUM_PARSING = 2
+BLOCK = 128
+_READ_BYTES = 1 << 18
+# Where the parts of an Example lie, labelled or not; the label comes last.
+_LAYOUT = tfrecord.layout(labeled=True)
+_LABEL = _LAYOUT.label_offset - tfrecord.HEADER_BYTES
+START_BYTES = _LABEL + 1
+_IMAGE_START = _LAYOUT.image_offset - tfrecord.HEADER_BYTES
+_IMAGE = slice(_IMAGE_START, _IMAGE_START + schema.IMAGE_BYTES)
+_MEGABYTE = 1 << 20
+
+
+class StreamedPatches(mode_base.Patches):
+    """Patches in shards that are read as TFRecords."""
+
+    input = "stream"
+    order = "a shuffle buffer"
+
+    def __init__(
+        self,
+        source: mode_base.Source,
+        selection: records_folder.Selection,
+    ) -> None:
+        super().__init__(source, selection)
+        buffer_pool.keep_freed_memory()
+
+    def _read_steps(self, steps: mode_base.Steps) -> tf.data.Dataset:
+        with _global_seed(steps.seed):
+            ds = self._read_shuffled(steps.seed)
+        ds = ds.batch(steps.portion_size, drop_remainder=True)
+        if steps.portion != batch_format.WHOLE:  # The others are read and left.
+            ds = ds.shard(steps.portion.count, steps.portion.index)
+        ds = ds.skip(steps.first_step)
+        ds = ds.take(max(0, steps.num_steps - steps.first_step))
+        return self._parse(ds, steps.portion_size, batch_format.TRAIN_PARTS)
+
+    def _read_in_order(
+        self, batch_size: int, first_batch: int, portion: batch_format.Portion
+    ) -> tf.data.Dataset:
+        shard, record = self.selection.locate(first_batch * batch_size)
+        # Shards before are not read, and records before only in one shard.
+        ds = self._shards().skip(shard).flat_map(read_blocks).unbatch()
+        ds = ds.skip(record)
+        ds = ds.batch(batch_size)
+        if portion != batch_format.WHOLE:
+            ds = ds.map(functools.partial(_cut, portion.indices(batch_size)))
+        size = portion.size(batch_size)
+        return self._parse(ds, size, batch_format.EVAL_PARTS)
+
+    def _shards(self) -> tf.data.Dataset:
+        shards = self.selection.shards
+        return tf.data.Dataset.from_tensor_slices(
+            (
+                [shard.path for shard in shards],
+                tf.constant([shard.first_row for shard in shards], tf.int64),
+            )
+        )
+
+    def _read_shuffled(self, seed: int) -> tf.data.Dataset:
+        """Returns (row, Example) for ever, in another order each epoch."""
+        cache = self.source.cache
+        num_files = len(self.selection.shards)
+        ds = self._shards()
+        if cache == "none":
+            ds = ds.shuffle(num_files, seed=seed)
+        cycle_length = min(NUM_OPEN_FILES, num_files)
+        ds = ds.interleave(
+            read_blocks,
+            cycle_length=cycle_length,
+            num_parallel_calls=min(
+                self.source.input_threads or cycle_length, cycle_length
+            ),
+        )
+        ds = ds.unbatch()
+        if cache != "none":
+            # Before all that differs between epochs.
+            ds = ds.cache("" if cache == "memory" else _check_new(cache))
+        # After a damaged record tf.data goes on with the others, and would
+        # keep them as if they were all.
+        ds = ds.apply(tf.data.experimental.assert_cardinality(self.num_patches))
+        ds = ds.shuffle(count_shuffled(self), seed=seed)
+        return ds.repeat()
+
+    def _parse(
+        self, ds: tf.data.Dataset, batch_size: int, parts: Sequence[str]
+    ) -> tf.data.Dataset:
+        """Returns batches, padded, of batches of (row, serialised Example)."""
+        fill = make_filler(batch_size, parts)
+
+        def parse(row: tf.Tensor, example: tf.Tensor) -> batch_format.Batch:
+            inputs = decode_start(row, example)
+            return batch_format.from_numpy(fill, inputs, batch_size, parts)
+
+        return ds.map(
+            parse, num_parallel_calls=self.source.input_threads or _NUM_PARSING
+        )
+
+
+def make_filler(
+    batch_size: int, parts: Sequence[str]
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
+    """Returns what copies rows and starts of Examples into a padded batch.
+
+    Args:
+        batch_size: Patches of a batch.
+        parts: `batch_format.TRAIN_PARTS` or `EVAL_PARTS`.
+    """
+    pool = buffer_pool.pool_of_batches(batch_size)
+
+    def fill(
+        row: np.ndarray, start_of_example: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        num_patches = len(row)
+        image = pool.take()
+        pixels = image.reshape(batch_size, schema.IMAGE_BYTES)
+        pixels[:num_patches] = start_of_example[:, _IMAGE]
+        pixels[num_patches:] = 0
+        padded_row, label = np.zeros((2, batch_size), np.int64)
+        padded_row[:num_patches] = row
+        # The first byte of -1 is 255.
+        label[:num_patches] = start_of_example[:, _LABEL].view(np.int8)
+        mask = np.arange(batch_size) < num_patches
+        return (image, label, padded_row, mask)[: len(parts)]
+
+    return fill
+
+
+def refuse_unreadable(records: records_folder.RecordsFolder) -> None:
+    """Refuses a store that fsspec opens, and TensorFlow, which reads, not.
+
+    Raises:
+        ValueError: it is in such a store.
+    """
+    scheme = records.path.partition("://")[0]
+    if not files.is_remote(records.path):
+        return
+    if scheme not in tf.io.gfile.get_registered_schemes():
+        raise ValueError(
+            f"{records.path}: found records in a store, expected a folder on a"
+            f" disk: TensorFlow reads no {scheme}:// here. Copy the records to"
+            " a disk."
+        )
+
+
+def _check_new(path: str) -> str:
+    """Returns the path of a cache.
+
+    Raises:
+        FileExistsError: something is there, maybe of other patches.
+    """
+    existing = glob.glob(f"{glob.escape(path)}*")
+    if existing:
+        raise FileExistsError(
+            f"{existing[0]}: found it where the records are to be kept,"
+            " expected nothing. Remove it or choose another place."
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Gives TensorFlow a global seed, which decides on shuffling too.
+
+    What else the program draws with its own stays as it was.
+    """
+    context = eager_context.context()
+    before = context._seed
+    context._seed = seed
+    try:
+        yield
+    finally:
+        context._seed = before
+
+
+def _cut(
+    indices: range, row: tf.Tensor, example: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """Returns some patches of a batch, as far as it has them."""
+    return tuple(part[indices.start : indices.stop] for part in (row, example))
+
+
+def count_shuffled(patches: mode_base.Patches) -> int:
+    """Returns the number of records of a shuffle buffer."""
+    shards = patches.selection.shards
+    record_bytes = max(shard.layout.record_bytes for shard in shards)
+    wanted = patches.source.shuffle_megabytes * _MEGABYTE // record_bytes
+    return max(1, min(wanted, patches.num_patches))
+
+
+def read_blocks(
+    path: tf.Tensor, first_row: tf.Tensor, num_records: tf.Tensor | None = None
+) -> tf.data.Dataset:
+    """Returns rows and Examples of a shard, or of its first records, in blocks.
+
+    Stages that work in parallel pay for each element that they hand on.
+    """
+    ds = tf.data.TFRecordDataset(path, buffer_size=_READ_BYTES)
+    if num_records is not None:
+        ds = ds.take(num_records)
+    return ds.enumerate(first_row).batch(BLOCK)
+
+
+def decode_start(
+    row: tf.Tensor, example: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns rows, and the bytes of Examples: uint8 [n, START_BYTES]."""
+    return row, tf.io.decode_raw(example, tf.uint8, fixed_length=START_BYTES)
