@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable
 
-from pcam_tfdata.records import manifest, sharding
+from pcam_tfdata.records import manifest, records_folder, sharding
 from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import files, remote
 
@@ -112,7 +112,8 @@ def _list_own(output_dir: str, names: set[str]) -> set[str]:
     """Returns which files a conversion wrote there, or was copying."""
     if manifest.MANIFEST_FILE in names:
         try:
-            return manifest.list_files(manifest.read(output_dir))
+            records = records_folder.open_folder(output_dir)
+            return manifest.list_files(records.content)
         except ValueError:
             return set()  # What a damaged manifest names is anyone's guess.
     note = os.path.join(locate_incomplete(output_dir), NOTE)
