@@ -131,7 +131,8 @@ def test_beam_writes_the_bytes_of_local(tree, tmp_path, change, more):
 @pytest.fixture(autouse=True)
 def _see_worker_tasks(monkeypatch) -> None:
     """Has Beam's workers find the functions of these tests."""
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(worker_tasks.__file__))
+    folder = os.path.dirname(worker_tasks.__file__)
+    monkeypatch.setenv("PYTHONPATH", folder, prepend=os.pathsep)
 
 
 def map_tasks(function, tasks, folder, options=PROCESSES):
