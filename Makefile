@@ -43,7 +43,12 @@ test-beam:
 peers:
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
-	$(PEERS)/bin/python tools/install_peers.py
+	$(PEERS)/bin/python -m pip freeze --exclude-editable > $(PEERS)/constraints.txt
+	@grep -v '^#' tools/peers_requirements.txt | while read -r line; do \
+	  echo "installing $$line"; \
+	  $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint $(PEERS)/constraints.txt $$line || echo "failed: $$line"; \
+	done
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

@@ -13,7 +13,7 @@ STRATEGIES = ("one_device", "mirrored")
 TRAIN_STRATEGIES = (*STRATEGIES, "multi_worker")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 BENCHMARKS = (
-    "convert", "data_service", "input", "predict", "start", "training",
+    "convert", "data_service", "input", "loop", "predict", "start", "training",
 )  # fmt: skip
 RUNNERS = ("local", "beam")
 SOURCES = ("kaggle", "hdf5", "folder", "tfds")

@@ -12,28 +12,89 @@ folder of which ten copies fit in memory: disks are not what is compared.
 
 import argparse
 import dataclasses
-import json
+import functools
+import inspect
 import logging
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import install_peers
-from peers import consumer, listing, patch_set
+from peers import (
+    consumer,
+    other_peers,
+    patch_set,
+    tensorflow_peers,
+    torch_peers,
+)
 
 from pcam_tfdata.benchmark import (
     configuration,
-    contender,
+    harness,
+    jobs,
     limits,
-    machine,
-    measure,
-    results,
+    reporting,
+    timed_process,
 )
-from pcam_tfdata.runs import outputs
 
 _NUM_COPIES = 10
+_OWN = "pcam_tfdata mmap"
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A way to feed patches; see `consumer.consume`.
+
+    Attributes:
+        read: Gives batches; its docstring is its setting.
+        packages: Those whose versions are told.
+        write: Writes the format that it reads, if it is one of its own.
+        whole_epoch: Whether an epoch must pass before it is timed.
+    """
+
+    read: Callable[[patch_set.PatchSet], patch_set.Batches]
+    packages: tuple[str, ...] = ("tensorflow",)
+    write: Callable[[patch_set.PatchSet], None] | None = None
+    whole_epoch: bool = False
+
+
+_PEERS = {
+    _OWN: Peer(tensorflow_peers.mmap),
+    "pcam_tfdata stream": Peer(tensorflow_peers.stream),
+    "limit: .npy memmap gather": Peer(torch_peers.gather_npy, ("numpy",)),
+    "Keras ImageDataGenerator": Peer(
+        tensorflow_peers.keras_generator, ("keras",)
+    ),
+    "TFDS, PNG Examples": Peer(
+        tensorflow_peers.read_tfds,
+        ("tensorflow-datasets",),
+        tensorflow_peers.write_tfds,
+    ),
+    "TFRecordDataset.map(parse_single_example)": Peer(
+        tensorflow_peers.parse_single
+    ),
+    "the same, cache()": Peer(tensorflow_peers.cache, whole_epoch=True),
+    "torch DataLoader, TIFF": Peer(torch_peers.read_tiffs, ("torch", "pillow")),
+    "torch DataLoader, HDF5": Peer(
+        torch_peers.read_hdf5, ("torch", "h5py"), torch_peers.write_hdf5
+    ),
+    "torch DataLoader, HDF5 kept open": Peer(
+        torch_peers.read_open_hdf5, ("torch", "h5py"), torch_peers.write_hdf5
+    ),
+    "torch DataLoader, .npy memmap": Peer(
+        torch_peers.read_npy, ("torch", "numpy")
+    ),
+    "Grain, ArrayRecord": Peer(
+        other_peers.read_array_record,
+        ("grain", "array-record"),
+        other_peers.write_array_record,
+    ),
+    "DALI on the CPU": Peer(
+        other_peers.read_dali,
+        ("nvidia-dali-cuda120",),
+        other_peers.write_dali_index,
+    ),
+    "FFCV": Peer(other_peers.read_ffcv, ("ffcv",), other_peers.write_ffcv),
+}
 
 
 def main() -> None:
@@ -41,37 +102,69 @@ def main() -> None:
     # Both end what runs and remove what was written.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     signal.signal(signal.SIGINT, lambda *_: sys.exit("interrupted"))
-    # Some peers leave shared memory to multiprocessing's tracker, which removes
-    # it, and would say so.
-    os.environ.setdefault(
-        "PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"
-    )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = _parse()
-    if options.json_output is not None:
-        outputs.check_file(
-            options.json_output, "--json_output", suffixes=outputs.JSON
+    flags = vars(_parse())
+    parts = flags.pop("only").lower().split(",")
+    contenders: dict[str, harness.Contender] = {limits.GATHER: limits.gather}
+    contenders |= {
+        name: functools.partial(
+            consumer.consume,
+            read=peer.read,
+            write=peer.write,
+            whole_epoch=peer.whole_epoch,
         )
-    data = configuration.find_data(
-        configuration.BenchmarkOptions(
-            "input", options.records_dir, batch_size=options.batch_size
+        for name, peer in _PEERS.items()
+        if name == _OWN or any(part in name.lower() for part in parts)
+    }
+    benchmark = jobs.Benchmark(
+        contenders, timed_process.Plan(), check_data, finish=tell_peers
+    )
+    options = configuration.Options("peers", **flags)
+    print(jobs.run_benchmark(options, benchmark).to_text())
+
+
+def check_data(options: configuration.Options) -> dict[str, object]:
+    """Writes the array from which peers write their formats.
+
+    Raises:
+        FileNotFoundError, ValueError: folder and records do not hold the same
+            patches, or are too large.
+    """
+    parameters = jobs.check_records(options, _NUM_COPIES)
+    patches = patch_set.find_patches(options)
+    if len(patches) != parameters["patches"]:
+        raise ValueError(
+            f"{options.records_dir}: found {parameters['patches']:,} labelled"
+            f" patches, expected the {len(patches):,} of {options.input_dir}."
+            " Convert it again."
         )
-    )
-    limits.check_memory(data, num_copies=_NUM_COPIES)
-    plan = contender.Plan(
-        num_repeats=options.num_repeats,
-        min_patches=options.min_patches,
-        min_seconds=options.min_seconds,
-    )
-    with tempfile.TemporaryDirectory(
-        prefix="peers-", dir=options.scratch_dir
-    ) as folder:
-        found = patch_set.find(options.input_dir, data, folder)
-        outcomes = _measure(_select_peers(options.only), found, plan)
-    report = _report(outcomes, data, plan)
-    print(results.format_report(report))
-    if options.json_output is not None:
-        results.write_json(options.json_output, report)
+    patches.write_images()
+    return parameters
+
+
+def tell_peers(
+    rows: Sequence[reporting.Row], outcomes: Sequence[harness.Outcome]
+) -> list[str]:
+    """Adds to rows what each peer is, and the rate of `mmap` to its own."""
+    (own,) = [o for o in outcomes if o.name == _OWN]
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if outcome.error is None:
+            row["setting"] = _describe(outcome.name)
+            row["ratio_of_mmap"] = own.ratio_to(outcome)
+    return []
+
+
+def _describe(name: str) -> str:
+    """Returns the versions and the setting of a peer."""
+    if name == limits.GATHER:
+        return "one uint8 array in memory; a plain loop"
+    peer = _PEERS[name]
+    versions = [
+        f"{package} {reporting.find_version(package) or 'not installed'}"
+        for package in peer.packages
+    ]
+    setting = inspect.getdoc(peer.read) or ""
+    return f"{', '.join(versions)}; {' '.join(setting.split())}"
 
 
 def _parse() -> argparse.Namespace:
@@ -90,133 +183,6 @@ def _parse() -> argparse.Namespace:
     add("--only", default="", help="Peers with one of these in their names.")
     add("--json_output", help="File for the same as JSON.")
     return parser.parse_args()
-
-
-def _select_peers(only: str) -> list[listing.Peer]:
-    """Returns the peers that `only` (A,B,...) names, and the project's own."""
-    return [
-        peer
-        for peer in listing.PEERS
-        if peer.name == listing.OWN
-        or any(part.lower() in peer.name.lower() for part in only.split(","))
-    ]
-
-
-def _measure(
-    peers: Sequence[listing.Peer],
-    found: patch_set.PatchSet,
-    plan: contender.Plan,
-) -> list[measure.Outcome]:
-    reasons = _find_uninstalled(peers)
-    patch_set.write_array(found)
-    reasons |= _write_formats(
-        [p for p in peers if p.name not in reasons], found
-    )
-    limit = contender.Contender(
-        limits.GATHER,
-        limits.gather,
-        {"data": found.data},
-        "one uint8 array in memory; a plain loop",
-    )
-    ready = [_contender(p, found) for p in peers if p.name not in reasons]
-    measured = measure.measure([limit, *ready], plan)
-    by_name = {outcome.name: outcome for outcome in measured}
-    failed = {
-        peer.name: measure.Outcome(
-            peer.name, listing.describe(peer), error=reasons[peer.name]
-        )
-        for peer in peers
-        if peer.name in reasons
-    }
-    names = [limits.GATHER, *(peer.name for peer in peers)]
-    return [(by_name | failed)[name] for name in names]
-
-
-def _find_uninstalled(peers: Sequence[listing.Peer]) -> dict[str, str]:
-    """Returns why a peer could not be installed, for each of these."""
-    if not install_peers.FAILED_FILE.exists():
-        return {}
-    failed = json.loads(install_peers.FAILED_FILE.read_text())
-    return {
-        peer.name: f"{package} could not be installed: {reason}"
-        for peer in peers
-        for package in peer.packages
-        for line, reason in failed.items()
-        if package in line.split()
-    }
-
-
-def _write_formats(
-    peers: Sequence[listing.Peer], found: patch_set.PatchSet
-) -> dict[str, str]:
-    """Writes the peers' own formats; returns why, for each that failed."""
-    # Peers may share a format.
-    functions = sorted({(p.module, p.write) for p in peers if p.write})
-    writers = [
-        contender.Contender(
-            f"writing by {module}.{function}",
-            consumer.write,
-            {"module": module, "function": function, "patches": found},
-        )
-        for module, function in functions
-    ]
-    # As contenders: each in a process that can fail, or be ended, by itself.
-    outcomes = measure.measure(writers, contender.Plan(num_repeats=0))
-    errors = [outcome.error for outcome in outcomes]
-    error_of = dict(zip(functions, errors, strict=True))
-    return {
-        peer.name: f"writing its format: {error}"
-        for peer in peers
-        if (error := error_of.get((peer.module, peer.write)))
-    }
-
-
-def _contender(
-    peer: listing.Peer, found: patch_set.PatchSet
-) -> contender.Contender:
-    arguments = {
-        "module": peer.module,
-        "function": peer.read,
-        "patches": found,
-        "whole_epoch": peer.whole_epoch,
-    }
-    return contender.Contender(
-        peer.name, consumer.consume, arguments, listing.describe(peer)
-    )
-
-
-def _report(
-    outcomes: Sequence[measure.Outcome],
-    data: configuration.Data,
-    plan: contender.Plan,
-) -> results.Report:
-    rows = results.summarize(outcomes, limits.GATHER)
-    (own,) = [o for o in outcomes if o.name == listing.OWN]
-    ratios = [results.median_ratio(own, outcome) for outcome in outcomes]
-    report = results.build(
-        machine.describe(), {"what": "peers"} | data.parameters(), plan, rows
-    )
-    shown = ["mmap to it"] + [
-        "" if ratio is None else f"{ratio:.2f}" for ratio in ratios
-    ]
-    table = [
-        [*cells, ratio]
-        for cells, ratio in zip(results.list_cells(rows), shown, strict=True)
-    ]
-    return dataclasses.replace(
-        report,
-        rows=[
-            row if ratio is None else row | {"ratio_of_mmap": ratio}
-            for row, ratio in zip(report.rows, ratios, strict=True)
-        ],
-        table=results.format_table(table),
-        notes=[
-            "",
-            *(f"{row.name}: {row.setting}" for row in rows if not row.error),
-            "",
-            *(f"{row.name}: failed: {row.error}" for row in rows if row.error),
-        ],
-    )
 
 
 if __name__ == "__main__":

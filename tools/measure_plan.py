@@ -3,6 +3,7 @@
 No pixels: names are random hashes, on as many slides as asked for.
 """
 
+import binascii
 import resource
 import time
 
@@ -21,7 +22,7 @@ _NUM_SLIDES = flags.DEFINE_integer(
 _SHARD_BYTES = 256_000_000
 
 
-def main(_) -> None:
+def main(_: list[str]) -> None:
     """Prints seconds and the peak of the process' memory."""
     patches = make_listing(_NUM_PATCHES.value, _NUM_SLIDES.value)
     before = _peak_megabytes()
@@ -48,16 +49,12 @@ def main(_) -> None:
 def make_listing(num_patches: int, num_slides: int) -> listing.Listing:
     """Returns patches of random names."""
     draw = np.random.default_rng(0)
-    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
-    names = np.empty((num_patches, schema.ID_BYTES), np.uint8)
-    for column in range(schema.ID_BYTES):
-        names[:, column] = digits[draw.integers(0, 16, num_patches, np.uint8)]
-    names = names.view(f"S{schema.ID_BYTES}").ravel()
+    digits = binascii.hexlify(draw.bytes(num_patches * schema.ID_BYTES // 2))
+    names = np.frombuffer(digits, f"S{schema.ID_BYTES}")
     slides = None
     if num_slides:
-        slide = draw.integers(0, num_slides, num_patches, np.int32)
         known = np.array([b"slide_%06d" % n for n in range(num_slides)])
-        slides = known[slide]
+        slides = known[draw.integers(0, num_slides, num_patches, np.int32)]
     return listing.Listing(
         split="train",
         labels=draw.integers(0, 2, num_patches, np.int8),

@@ -28,7 +28,6 @@ from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.system import csv_files
 
 PROCESSORS = {
     "default": {},
@@ -75,8 +74,7 @@ def _measure(
     with tempfile.TemporaryDirectory() as run_dir:
         result = subprocess.run(
             [
-                *(sys.executable, "-m", "pcam_tfdata", "train"),
-                *train_flags,
+                *(sys.executable, "-m", "pcam_tfdata", "train", *train_flags),
                 f"--records_dir={_RECORDS_DIR.value}",
                 f"--run_dir={run_dir}",
                 f"--seed={seed}",
@@ -92,20 +90,13 @@ def _measure(
                 f" {result.returncode} of pcam train, expected 0. Mend what it"
                 " says above."
             )
-        history = os.path.join(run_dir, run_folder.HISTORY)
-        aucs = [
-            float(auc) for (auc,) in csv_files.read_csv(history, ("val_auc",))
-        ]
+        with open(os.path.join(run_dir, run_folder.HISTORY)) as file:
+            aucs = [float(row["val_auc"]) for row in csv.DictReader(file)]
         model = keras.models.load_model(run_folder.find_model(run_dir))
         splits = run_folder.read_flags(run_dir)["validation_splits"].split(",")
     dead = max(_dead_shares(model, _read_images(splits)), default=0.0)
-    return (
-        processor,
-        str(seed),
-        f"{max(aucs):.4f}",
-        " ".join(f"{auc:.3f}" for auc in aucs),
-        f"{dead:.3f}",
-    )
+    epochs = " ".join(f"{auc:.3f}" for auc in aucs)
+    return processor, str(seed), f"{max(aucs):.4f}", epochs, f"{dead:.3f}"
 
 
 def _read_images(splits: Sequence[str]) -> np.ndarray:
@@ -122,7 +113,7 @@ def _read_images(splits: Sequence[str]) -> np.ndarray:
 def _dead_shares(model: keras.Model, images: np.ndarray) -> Iterator[float]:
     """Yields of each layer with ReLUs the share that is 0 on all patches.
 
-    A unit of a convolution is one of its channels, at every place.
+    A unit of a convolution is one of its channels, at every position.
     """
     layers = [
         layer
@@ -149,26 +140,27 @@ def _append_row(row: Sequence[str]) -> None:
 
 def _format_table(done: dict[tuple[str, str], tuple[str, ...]]) -> str:
     """Returns Markdown: a row a seed, then the lowest and the middle AUC."""
-    names = list(_PROCESSORS.value)
-    seeds = range(_NUM_SEEDS.value)
-    column = _COLUMNS.index("auc")
     rows = [
-        [str(seed), *(done[name, str(seed)][column] for name in names)]
-        for seed in seeds
+        ["seed", *_PROCESSORS.value],
+        ["---"] * (1 + len(_PROCESSORS.value)),
+    ]
+    seeds = list(map(str, range(_NUM_SEEDS.value)))
+    aucs, dead = (
+        [[done[name, seed][column] for seed in seeds] for name in rows[0][1:]]
+        for column in map(_COLUMNS.index, ("auc", "dead_units"))
+    )
+    rows += [
+        [seed, *column]
+        for seed, column in zip(seeds, zip(*aucs, strict=True), strict=True)
     ]
     for title, pick in (("lowest", min), ("median", statistics.median)):
-        aucs = [[float(row[1 + i]) for row in rows] for i in range(len(names))]
-        rows.append([title, *(f"{pick(values):.4f}" for values in aucs)])
-    dead = _COLUMNS.index("dead_units")
-    shares = [
-        max(float(done[name, str(seed)][dead]) for seed in seeds)
-        for name in names
-    ]
+        picked = [pick(map(float, column)) for column in aucs]
+        rows.append([title, *(f"{auc:.4f}" for auc in picked)])
+    shares = [max(map(float, column)) for column in dead]
     rows.append(
         ["most dead units of a layer", *(f"{share:.0%}" for share in shares)]
     )
-    header = [["seed", *names], ["---"] * (1 + len(names))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in header + rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 if __name__ == "__main__":

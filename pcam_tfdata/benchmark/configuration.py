@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
-from pcam_tfdata.benchmark import contender
+from pcam_tfdata.benchmark import timed_process
 from pcam_tfdata.records import records_folder
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchmarkOptions:
+class Options:
     """A benchmark.
 
     Attributes:
@@ -19,16 +19,18 @@ class BenchmarkOptions:
         model: Network of `training` and `predict`.
         batch_size: Patches of a batch.
         num_repeats: Interleaved repeats.
-        min_patches: Least of a repeat; None for what suits the benchmark.
-        min_seconds: Likewise.
-        scratch_dir: Where `convert` writes; None for the system's place for
+        min_patches: Least number of patches of a repeat; None for what suits
+            the benchmark.
+        min_seconds: Least length of a repeat; None for what suits the
+            benchmark.
+        scratch_dir: Where `convert` writes; None for the system's folder of
             temporary files.
         json_output: File to write the report to, if any.
     """
 
     what: str
-    records_dir: str | None = None
-    input_dir: str | None = None
+    records_dir: str = ""
+    input_dir: str = ""
     splits: Sequence[str] = ()
     model: str = "small_cnn"
     batch_size: int = 512
@@ -38,65 +40,26 @@ class BenchmarkOptions:
     scratch_dir: str | None = None
     json_output: str | None = None
 
-    def plan(self, default: contender.Plan) -> contender.Plan:
+    def settle(self, folder: str) -> "Options":
+        """Returns the options with splits, and with a folder to write in."""
+        splits = self.splits
+        if self.records_dir and not splits:
+            content = records_folder.open_folder(self.records_dir).content
+            splits = [split.name for split in content.splits if split.labeled]
+        return dataclasses.replace(self, splits=splits, scratch_dir=folder)
+
+    def plan(self, default: timed_process.Plan) -> timed_process.Plan:
         """Returns `default`, with what the options say instead."""
-        changes = {
-            "num_repeats": self.num_repeats,
-            "min_patches": self.min_patches,
-            "min_seconds": self.min_seconds,
-        }
-        given = {name: v for name, v in changes.items() if v is not None}
+        names = ("num_repeats", "min_patches", "min_seconds")
+        values = {name: getattr(self, name) for name in names}
+        given = {name: v for name, v in values.items() if v is not None}
         return dataclasses.replace(default, **given)
 
+    def select_patches(self) -> records_folder.Selection:
+        """Returns the patches of `splits`, or of all labelled splits.
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The patches that a benchmark reads.
-
-    Attributes:
-        records_dir: Records folder.
-        splits: Names.
-        batch_size: Patches of a batch.
-        num_patches: Of all splits.
-        manifest_sha256: Names the data.
-    """
-
-    records_dir: str
-    splits: tuple[str, ...]
-    batch_size: int
-    num_patches: int
-    manifest_sha256: str
-
-    def parameters(self) -> dict[str, object]:
-        """Returns what a report says of the data."""
-        return {
-            "records": self.manifest_sha256[:12],
-            "splits": self.splits,
-            "patches": self.num_patches,
-            "batch_size": self.batch_size,
-        }
-
-
-def find_data(options: BenchmarkOptions) -> Data:
-    """Returns the patches that the options name.
-
-    Raises:
-        FileNotFoundError, ValueError: they are not there, or less than a batch.
-    """
-    records = records_folder.open_folder(options.records_dir)
-    names = options.splits or [
-        split.name for split in records.content.splits if split.labeled
-    ]
-    num_patches = records.count_patches(names)
-    if options.batch_size > num_patches:
-        raise ValueError(
-            f"--batch_size: found {options.batch_size}, expected at most the"
-            f" number of patches, {num_patches:,}."
-        )
-    return Data(
-        options.records_dir,
-        tuple(names),
-        options.batch_size,
-        num_patches,
-        records.manifest_sha256,
-    )
+        Raises:
+            FileNotFoundError, ValueError: they are not there.
+        """
+        records = records_folder.open_folder(self.records_dir)
+        return records.select_patches(self.splits)

@@ -1,114 +1,113 @@
-"""How fast batches come, by each way in, beside plain ways and limits."""
+"""How fast batches come in each input mode, beside plain ways of tf.data."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.benchmark import (
-    configuration,
-    contender,
-    feeds,
-    limits,
-    machine,
-    measure,
-    results,
-)
+from pcam_tfdata.benchmark import configuration
 from pcam_tfdata.distribution import strategy
+from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.records import records_folder
 
-READ_ONLY = "TFRecordDataset, read only"
-PARSE_SINGLE = "TFRecordDataset.map(parse_single_example)"
-_PLAN = contender.Plan()
+_ENDLESS = 1 << 40
+_FIRST_OPENINGS = 2  # They also trace and map what later ones find done.
 
 
-def run(options: configuration.BenchmarkOptions) -> results.Report:
-    """Times the ways in."""
-    data = configuration.find_data(options)
-    # The limit's, and without a GPU those of `device` and what it reads.
-    limits.check_memory(data, num_copies=3)
-    plan = options.plan(_PLAN)
-    outcomes = measure.measure(list_contenders(data), plan)
-    return results.build(
-        machine.describe() | {"gpus": machine.list_gpus()},
-        {"what": options.what} | data.parameters(),
-        plan,
-        results.summarize(outcomes, limits.GATHER),
+def open_patches(
+    options: configuration.Options,
+    *,
+    devices: Sequence[str] = (),
+    check_crc: str = "never",
+    **source: Any,
+) -> patch_source.Patches:
+    """Returns the patches of the options.
+
+    CRCs are not looked at unless asked for: `mmap` looks at each once, so this
+    is how it goes on after the first epoch.
+
+    Args:
+        options: Which patches.
+        devices: See `patch_source.open_patches`.
+        check_crc: When to look at CRCs.
+        **source: Further fields of `patch_source.Source`, as `input`.
+    """
+    records = records_folder.open_folder(options.records_dir)
+    return patch_source.open_patches(
+        patch_source.Source(
+            records, options.splits, check_crc=check_crc, **source
+        ),
+        devices,
     )
 
 
-def list_contenders(
-    data: configuration.Data,
-) -> list[contender.Contender]:
-    """Returns the limits, each way in, and the plain ways of tf.data."""
-    everything = {"data": data}
-    return [
-        contender.Contender(limits.GATHER, limits.gather, everything),
-        contender.Contender(
-            "memcpy", limits.copy, {"batch_size": data.batch_size}
-        ),
-        *list_own(data),
-        contender.Contender(READ_ONLY, read_only, everything),
-        contender.Contender(PARSE_SINGLE, parse_single, everything),
-    ]
+def train_batches(
+    options: configuration.Options,
+    patches: patch_source.Patches | None = None,
+    num_steps: int = _ENDLESS,
+) -> tf.data.Dataset:
+    """Returns shuffled training batches, by default of `mmap` without an end."""
+    patches = patches or open_patches(options, input="mmap")
+    return patches.train_batches(
+        batch_size=options.batch_size, seed=0, first_step=0, num_steps=num_steps
+    )
 
 
-def list_own(data: configuration.Data) -> list[contender.Contender]:
-    """Returns each way in of the project's own."""
-    everything = {"data": data}
-    own = [
-        contender.Contender("mmap", draw_train, everything | {"input": "mmap"}),
-        contender.Contender(
-            "mmap, first epoch with CRCs", draw_first_epochs, everything
-        ),
-        contender.Contender(
-            "stream", draw_train, everything | {"input": "stream"}
-        ),
-        contender.Contender("device", draw_on_device, everything),
-    ]
-    if machine.list_gpus():
-        own.append(
-            contender.Contender("mmap, to the GPU", draw_to_device, everything)
-        )
-    return own
+def draw(ds: tf.data.Dataset, batch_size: int) -> Iterator[int]:
+    """Takes a batch at each `next`, and gives its size."""
+    for _ in ds:
+        yield batch_size
 
 
-def draw_train(data: configuration.Data, input: str) -> Iterator[int]:
-    """Takes shuffled training batches by a way in, in main memory."""
-    feeds.hide_gpus()
-    ds = feeds.train_batches(data, feeds.open_patches(data, input))
-    return feeds.draw(ds, data.batch_size)
+def hide_gpus() -> None:
+    """Keeps this process off the GPUs: input does not need their memory."""
+    tf.config.set_visible_devices([], "GPU")
 
 
-def draw_first_epochs(data: configuration.Data) -> Iterator[int]:
+def draw_mmap(options: configuration.Options) -> Iterator[int]:
+    """Takes shuffled training batches of `mmap`, in main memory."""
+    hide_gpus()
+    return draw(train_batches(options), options.batch_size)
+
+
+def draw_stream(options: configuration.Options) -> Iterator[int]:
+    """Takes shuffled training batches of `stream`, in main memory."""
+    hide_gpus()
+    patches = open_patches(options, input="stream")
+    return draw(train_batches(options, patches), options.batch_size)
+
+
+def draw_first_epochs(options: configuration.Options) -> Iterator[int]:
     """Opens the records anew for each epoch, so that it is always the first."""
-    feeds.hide_gpus()
-    num_steps = data.num_patches // data.batch_size
+    hide_gpus()
     while True:
-        patches = feeds.open_patches(data, check_crc="first_epoch")
-        ds = feeds.train_batches(data, patches, num_steps)
-        yield from feeds.draw(ds, data.batch_size)
+        patches = open_patches(options, input="mmap", check_crc="first_epoch")
+        num_steps = patches.num_patches // options.batch_size
+        ds = train_batches(options, patches, num_steps)
+        yield from draw(ds, options.batch_size)
 
 
-def draw_on_device(data: configuration.Data) -> Iterator[int]:
+def draw_on_device(options: configuration.Options) -> Iterator[int]:
     """Gathers batches from the memory of the first GPU, or else of the CPU."""
     distribution = strategy.make_strategy()
     (device,) = strategy.list_devices(distribution)
-    patches = feeds.open_patches(data, "device", devices=[device])
+    patches = open_patches(options, input="device", devices=[device])
     fill = tf.function(patches.fill)
-    for batch in feeds.train_batches(data, patches):
+    for batch in train_batches(options, patches):
         with tf.device(device):
             image = fill(batch)["image"]
         _wait_for(image)
-        yield data.batch_size
+        yield options.batch_size
 
 
-def draw_to_device(data: configuration.Data) -> Iterator[int]:
+def draw_to_device(options: configuration.Options) -> Iterator[int]:
     """Gathers batches from the shards, and brings them to the first GPU."""
     distribution = strategy.make_strategy()
-    ds = feeds.train_batches(data, feeds.open_patches(data))
+    ds = train_batches(options)
     for batch in distribution.experimental_distribute_dataset(ds):
         _wait_for(batch["image"])
-        yield data.batch_size
+        yield options.batch_size
 
 
 def _wait_for(image: tf.Tensor) -> None:
@@ -116,21 +115,26 @@ def _wait_for(image: tf.Tensor) -> None:
     image[-1, -1, -1, -1].numpy()
 
 
-def read_only(data: configuration.Data) -> Iterator[int]:
+def read_examples(options: configuration.Options) -> tf.data.TFRecordDataset:
+    """Returns serialised Examples in the order of the files."""
+    paths = [shard.path for shard in options.select_patches().shards]
+    return tf.data.TFRecordDataset(paths)
+
+
+def read_only(options: configuration.Options) -> Iterator[int]:
     """Reads serialised Examples in the order of the files."""
-    feeds.hide_gpus()
-    ds = tf.data.TFRecordDataset(feeds.list_shards(data))
-    ds = ds.repeat().batch(data.batch_size)
-    return feeds.draw(ds, data.batch_size)
+    hide_gpus()
+    ds = read_examples(options).repeat().batch(options.batch_size)
+    return draw(ds, options.batch_size)
 
 
-def parse_single(data: configuration.Data) -> Iterator[int]:
+def parse_single(options: configuration.Options) -> Iterator[int]:
     """Parses Examples one by one, in the order of the files, and batches."""
-    feeds.hide_gpus()
-    ds = tf.data.TFRecordDataset(feeds.list_shards(data)).repeat()
+    hide_gpus()
+    ds = read_examples(options).repeat()
     ds = ds.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE)
-    ds = ds.batch(data.batch_size).prefetch(tf.data.AUTOTUNE)
-    return feeds.draw(ds, data.batch_size)
+    ds = ds.batch(options.batch_size).prefetch(tf.data.AUTOTUNE)
+    return draw(ds, options.batch_size)
 
 
 def parse_example(example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -144,3 +148,30 @@ def parse_example(example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     )
     image = tf.io.decode_raw(features["image"], tf.uint8)
     return tf.reshape(image, schema.IMAGE_SHAPE), features["label"]
+
+
+def open_plainly(options: configuration.Options) -> Iterator[int]:
+    """Opens the shards at each `next` and reads one batch; gives 1."""
+    return _open_over_and_over(
+        lambda: read_examples(options).batch(options.batch_size)
+    )
+
+
+def open_mmap(options: configuration.Options) -> Iterator[int]:
+    """Opens `mmap` at each `next` and takes one batch; gives 1."""
+    return _open_over_and_over(lambda: train_batches(options))
+
+
+def _open_over_and_over(
+    open_batches: Callable[[], tf.data.Dataset],
+) -> Iterator[int]:
+    hide_gpus()
+    for _ in range(_FIRST_OPENINGS):
+        next(iter(open_batches()))
+
+    def pieces() -> Iterator[int]:
+        while True:
+            next(iter(open_batches()))
+            yield 1
+
+    return pieces()

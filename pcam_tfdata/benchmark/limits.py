@@ -6,7 +6,7 @@ import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration
-from pcam_tfdata.records import records_folder, tfrecord
+from pcam_tfdata.records import tfrecord
 from pcam_tfdata.system import memory
 
 GATHER = "limit: numpy gather"
@@ -14,52 +14,54 @@ _GIGABYTE = 1_000_000_000
 _SHARE_OF_MEMORY = 0.8
 
 
-def gather(data: configuration.Data) -> Iterator[int]:
+def gather(options: configuration.Options) -> Iterator[int]:
     """Gathers shuffled batches from one array in memory, in a plain loop."""
-    array = load_images(data)
+    images = _load_images(options)
+    for rows in shuffle_rows(len(images), options.batch_size):
+        yield len(images[rows])
+
+
+def shuffle_rows(num_patches: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields the rows of batches, each epoch in another order, without end."""
     rng = np.random.default_rng(0)
-    last_start = data.num_patches - data.batch_size
     while True:
-        order = rng.permutation(data.num_patches)
-        for start in range(0, last_start + 1, data.batch_size):
-            batch = array[order[start : start + data.batch_size]]
-            yield len(batch)
+        order = rng.permutation(num_patches)
+        for start in range(0, num_patches - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]
 
 
-def copy(batch_size: int) -> Iterator[int]:
+def copy(options: configuration.Options) -> Iterator[int]:
     """Copies one batch to another place, over and over."""
-    source = np.ones((batch_size, *schema.IMAGE_SHAPE), np.uint8)
+    source = np.ones((options.batch_size, *schema.IMAGE_SHAPE), np.uint8)
     target = np.zeros_like(source)
     while True:
         np.copyto(target, source)
-        yield batch_size
+        yield options.batch_size
 
 
-def check_memory(data: configuration.Data, num_copies: int = 1) -> None:
+def check_memory(num_patches: int, num_copies: int) -> None:
     """Refuses more patches than memory has room for.
 
     Raises:
         ValueError: there are more.
     """
-    needed = num_copies * data.num_patches * schema.IMAGE_BYTES
+    needed = num_copies * num_patches * schema.IMAGE_BYTES
     available = memory.free_memory()
     if available is not None and needed > _SHARE_OF_MEMORY * available:
         raise ValueError(
-            f"--records_dir: found {data.num_patches:,} patches, which would"
+            f"--records_dir: found {num_patches:,} patches, which would"
             f" take {needed / _GIGABYTE:.1f} GB of memory; {_SHARE_OF_MEMORY:.0%}"
             f" of the {available / _GIGABYTE:.1f} GB free is the most. Take fewer"
             " patches, as with fewer --splits."
         )
 
 
-def load_images(data: configuration.Data) -> np.ndarray:
+def _load_images(options: configuration.Options) -> np.ndarray:
     """Returns all patches: uint8 [num_patches, 96, 96, 3], in memory."""
-    array = np.empty((data.num_patches, *schema.IMAGE_SHAPE), np.uint8)
-    start = 0
-    records = records_folder.open_folder(data.records_dir)
-    for shard in records.list_shards(data.splits):
+    patches = options.select_patches()
+    images = np.empty((patches.num_patches, *schema.IMAGE_SHAPE), np.uint8)
+    for shard, start in zip(patches.shards, patches.starts, strict=False):
         mapped = tfrecord.map_shard(shard.path, shard.num_records, shard.layout)
-        end = start + shard.num_records
-        array[start:end] = tfrecord.view_images(mapped, shard.layout)
-        start = end
-    return array
+        views = tfrecord.view_images(mapped, shard.layout)
+        images[start : start + shard.num_records] = views
+    return images

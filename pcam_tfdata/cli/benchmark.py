@@ -1,4 +1,4 @@
-"""Times conversion, input, training or prediction, beside its limit.
+"""Times conversion, input, training, its loop or prediction, beside a limit.
 
 Every contender has a process of its own, and they take turns: a ratio is the
 median over the rounds. Memory is that of the process and its children, without
@@ -51,7 +51,8 @@ def run() -> int:
     if flag_groups.value(needed) is None:
         raise app.UsageError(f"--what={what} needs --{needed}.")
     with quiet.imports():
-        from pcam_tfdata.benchmark import configuration, jobs, results
-    report = jobs.run(flag_groups.from_flags(configuration.BenchmarkOptions))
-    print(results.format_report(report))
-    return int(any(row.get("error") for row in report.rows))
+        from pcam_tfdata.benchmark import configuration, jobs
+    options = flag_groups.from_flags(configuration.Options)
+    report = jobs.run_benchmark(options)
+    print(report.to_text())
+    return int(any("error" in row for row in report.rows))

@@ -33,7 +33,7 @@ def test_a_peer_that_cannot_run_has_its_reason(
     scratch.mkdir()
     result = compare(
         kaggle_tree, records_dir, f"--json_output={path}",
-        f"--scratch_dir={scratch}", "--only=memmap gather,webdataset",
+        f"--scratch_dir={scratch}", "--only=memmap gather,ffcv",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads(path.read_text())
@@ -43,8 +43,8 @@ def test_a_peer_that_cannot_run_has_its_reason(
     assert own["patches_per_second"] > 0
     assert ".npy" in gather["setting"]
     if "error" in absent:  # Where `make peers` was not run, it must be.
-        assert "webdataset" in absent["error"]
-        assert f"WebDataset: failed: {absent['error']}" in result.stdout
+        assert "ffcv" in absent["error"]
+        assert f"FFCV: failed: {absent['error']}" in result.stdout
     assert os.listdir(scratch) == []
 
 

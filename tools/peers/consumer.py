@@ -1,66 +1,54 @@
-"""Takes batches, after a check that they are what they should be."""
+"""Takes the batches of a peer, after a check that they are what they should be."""
 
-import importlib
+import collections
 import itertools
-from collections.abc import Iterator
-from typing import Any
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent import futures
 
 import numpy as np
 
 from pcam_tfdata import schema
+from pcam_tfdata.benchmark import configuration
 from peers import patch_set
 
 _NUM_CHECKED = 4  # Batches.
 
-Batches = Iterator[tuple[Any, Any]]
-
-
-def find_function(module: str, name: str) -> Any:
-    """Returns a function of a module of this folder.
-
-    By name, because the main process need not have the packages of the module.
-    """
-    return getattr(importlib.import_module(f"peers.{module}"), name)
-
 
 def consume(
-    module: str, function: str, patches: patch_set.PatchSet, whole_epoch: bool
+    options: configuration.Options,
+    read: Callable[[patch_set.PatchSet], patch_set.Batches],
+    write: Callable[[patch_set.PatchSet], None] | None = None,
+    whole_epoch: bool = False,
 ) -> Iterator[int]:
     """Takes a batch at each `next`, and gives its size.
 
     Args:
-        module: Module of this folder, and
-        function: function of it: from patches to endless (image, label), where
-            image is uint8, or float32 in [0, 1], [B, 96, 96, 3].
-        patches: The patches.
-        whole_epoch: Whether the first epoch is drawn before anything is timed,
-            because it fills a cache.
+        options: Which patches.
+        read: Gives the batches.
+        write: Writes the format that is read, if it is one of the peer's own.
+        whole_epoch: An epoch fills a cache, and is drawn before it is timed.
 
     Raises:
         ValueError: a batch holds other patches or labels, or is not shuffled.
     """
-    batches = find_function(module, function)(patches)
-    num_batches = patches.num_patches // patches.batch_size
-    num_checked = min(_NUM_CHECKED, num_batches)
-    for image, label in itertools.islice(batches, num_checked):
+    folder = tempfile.mkdtemp(dir=options.scratch_dir)
+    patches = patch_set.find_patches(options, folder)
+    if write:
+        # In a process of its own: what it takes of memory is not the reader's.
+        context = multiprocessing.get_context("spawn")
+        with futures.ProcessPoolExecutor(1, context) as pool:
+            pool.submit(write, patches).result()
+    batches = read(patches)
+    num_batches = len(patches) // patches.batch_size
+    for image, label in itertools.islice(
+        batches, min(_NUM_CHECKED, num_batches)
+    ):
         _check(np.asarray(image), np.asarray(label), patches)
     if whole_epoch:
-        for _ in itertools.islice(batches, num_batches + 1):
-            pass
-    return _count(batches)
-
-
-def write(
-    module: str, function: str, patches: patch_set.PatchSet
-) -> Iterator[int]:
-    """Writes the format of a peer; then there is nothing to time."""
-    find_function(module, function)(patches)
-    return iter(())
-
-
-def _count(batches: Batches) -> Iterator[int]:
-    for _, label in batches:
-        yield len(label)
+        collections.deque(itertools.islice(batches, num_batches + 1), maxlen=0)
+    return (len(label) for _, label in batches)
 
 
 def _check(
@@ -74,14 +62,14 @@ def _check(
             f"found a batch {image.dtype}{image.shape}, expected"
             f" uint8{expected}."
         )
-    places = {patch_id: place for place, patch_id in enumerate(patches.ids)}
-    image = np.ascontiguousarray(image)
-    found = [places.get(schema.hash_pixels(each)) for each in image]
-    if None in found:
+    row_of = {patch_id: row for row, patch_id in enumerate(patches.ids)}
+    hashes = map(schema.hash_pixels, np.ascontiguousarray(image))
+    rows = [row_of.get(patch_id, -1) for patch_id in hashes]
+    if -1 in rows:
         raise ValueError("found pixels of no patch, expected the patches' own.")
-    if len(set(found)) < len(found):
+    if len(set(rows)) < len(rows):
         raise ValueError("found a patch twice in a batch, expected it once.")
-    if not np.array_equal(patches.load_labels()[found], np.ravel(label)):
+    if not np.array_equal(patches.labels[rows], np.ravel(label)):
         raise ValueError("found labels that are not those of the patches.")
-    if np.all(np.diff(found) == 1):
+    if np.all(np.diff(rows) == 1):
         raise ValueError("found patches in the order of the files.")

@@ -1,7 +1,10 @@
-"""The patches that every peer gets, and their arrays on disk."""
+"""The patches that every peer gets."""
 
 import dataclasses
+import functools
 import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,82 +14,78 @@ from pcam_tfdata.images import tiff
 from pcam_tfdata.sources import kaggle, listing
 from pcam_tfdata.system import faults, name_arrays
 
+Batches = Iterator[tuple[Any, Any]]
+
 
 @dataclasses.dataclass(frozen=True)
 class PatchSet:
     """The labelled patches of a Kaggle folder, in the order of their CSV.
 
     Attributes:
+        options: Name the folder, the same patches as records, and a batch.
         paths: Their TIFFs.
         ids: SHA-1 of the pixels of each.
-        labels: 0 or 1.
-        data: The same patches as records.
-        folder: Where peers keep their own formats.
+        labels: int64 [num_patches], 0 or 1.
+        folder: Where the peer keeps its own format.
     """
 
-    paths: tuple[str, ...]
-    ids: tuple[str, ...]
-    labels: tuple[int, ...]
-    data: configuration.Data
+    options: configuration.Options
+    paths: Sequence[str]
+    ids: Sequence[str]
+    labels: np.ndarray
     folder: str
 
     @property
     def batch_size(self) -> int:
         """Patches of a batch."""
-        return self.data.batch_size
+        return self.options.batch_size
 
-    @property
-    def num_patches(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def place(self, name: str) -> str:
-        """Returns the path of a peer's file or folder."""
+    def path(self, name: str) -> str:
+        """Returns where a file or folder of a peer's own format is."""
         return os.path.join(self.folder, name)
 
-    def map_images(self) -> np.ndarray:
-        """Returns uint8 [num_patches, 96, 96, 3], mapped from `images.npy`."""
-        return np.load(self.place("images.npy"), mmap_mode="r")
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        """uint8 [num_patches, 96, 96, 3], mapped from a file."""
+        return np.load(self._images_path, mmap_mode="r")
 
-    def load_labels(self) -> np.ndarray:
-        """Returns int64 [num_patches]."""
-        return np.array(self.labels, np.int64)
+    def write_images(self) -> None:
+        """Writes the file of `images`, from which the formats are made."""
+        shape = (len(self), *schema.IMAGE_SHAPE)
+        images = np.lib.format.open_memmap(
+            self._images_path, "w+", np.uint8, shape
+        )
+        for row, source in enumerate(self.paths):
+            images[row] = tiff.read(source)
+        images.flush()
+
+    @property
+    def _images_path(self) -> str:
+        return os.path.join(self.options.scratch_dir or "", "images.npy")
 
 
-def find(input_dir: str, data: configuration.Data, folder: str) -> PatchSet:
-    """Returns the patches of a Kaggle folder whose records are `data`.
+def find_patches(options: configuration.Options, folder: str = "") -> PatchSet:
+    """Returns the patches of the Kaggle folder, for a peer with a folder.
 
     Raises:
         faults.BadInputError, FileNotFoundError: the folder is not as it should.
-        ValueError: its names are no hashes, or the records hold other patches.
+        ValueError: its names are no hashes.
     """
-    listed, found = kaggle.list_train(input_dir)
-    if found:
-        raise faults.BadInputError(found)
+    listed, problems = kaggle.list_train(options.input_dir)
+    if problems:
+        raise faults.BadInputError(problems)
     if not name_arrays.are_hashes(listed.names).all():
         raise ValueError(
-            f"{input_dir}: found names that are no SHA-1, expected the hash of"
-            " the pixels: it is what peers are checked by."
-        )
-    if len(listed) != data.num_patches:
-        raise ValueError(
-            f"{data.records_dir}: found {data.num_patches:,} labelled patches,"
-            f" expected the {len(listed):,} of {input_dir}. Convert it again."
+            f"{options.input_dir}: found names that are no SHA-1, expected the"
+            " hash of the pixels: it is what peers are checked by."
         )
     return PatchSet(
-        tuple(map(os.path.abspath, listing.list_paths(listed.images))),
-        tuple(name_arrays.to_text(listed.names)),
-        tuple(listed.labels.tolist()),
-        data,
+        options,
+        [os.path.abspath(path) for path in listing.list_paths(listed.images)],
+        name_arrays.to_text(listed.names).tolist(),
+        listed.labels.astype(np.int64),
         folder,
     )
-
-
-def write_array(patches: PatchSet) -> None:
-    """Writes `images.npy`, from which the other formats are made."""
-    shape = (patches.num_patches, *schema.IMAGE_SHAPE)
-    path = patches.place("images.npy")
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    for place, source in enumerate(patches.paths):
-        array[place] = tiff.read(source)
-    array.flush()

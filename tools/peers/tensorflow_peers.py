@@ -1,28 +1,40 @@
-"""Peers on TensorFlow and Keras."""
+"""The project's own input modes, and peers on TensorFlow and Keras."""
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.benchmark import feeds, input_modes
-from peers import consumer, patch_set
+from pcam_tfdata.benchmark import input_modes
+from peers import patch_set
 
-SHUFFLE_BUFFER = 16_384  # Patches; as many as --input=stream holds.
+_SHUFFLE_BUFFER = 16_384  # Patches; as many as --input=stream holds.
 _TFDS_NAME = "pcam_png"
 
 
-def keras_generator(patches: patch_set.PatchSet) -> consumer.Batches:
-    """Reads TIFFs by Keras' ImageDataGenerator, as the course notebook does."""
+def mmap(patches: patch_set.PatchSet) -> patch_set.Batches:
+    """Records; --input=mmap, exact shuffle."""
+    input_modes.hide_gpus()
+    for batch in input_modes.train_batches(patches.options):
+        yield batch["image"], batch["label"]
+
+
+def stream(patches: patch_set.PatchSet) -> patch_set.Batches:
+    """Records; --input=stream, shuffled in a buffer of 128 MiB."""
+    input_modes.hide_gpus()
+    opened = input_modes.open_patches(patches.options, input="stream")
+    for batch in input_modes.train_batches(patches.options, opened):
+        yield batch["image"], batch["label"]
+
+
+def keras_generator(patches: patch_set.PatchSet) -> patch_set.Batches:
+    """TIFF; flow_from_dataframe, rescale 1/255: gives float32."""
     import pandas as pd
 
-    feeds.hide_gpus()
-    frame = pd.DataFrame(
-        {
-            "id": [os.path.basename(path) for path in patches.paths],
-            "label": [str(label) for label in patches.labels],
-        }
-    )
+    input_modes.hide_gpus()
+    names = [os.path.basename(path) for path in patches.paths]
+    frame = pd.DataFrame({"id": names, "label": patches.labels.astype(str)})
     generator = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255)
     flow = generator.flow_from_dataframe(
         frame,
@@ -41,39 +53,40 @@ def write_tfds(patches: patch_set.PatchSet) -> None:
     """Writes PNG Examples with TFDS, of the features of patch_camelyon."""
     import tensorflow_datasets as tfds
 
-    images = patches.map_images()
-    examples = (
-        (name, {"id": name, "image": image, "label": label})
-        for name, image, label in zip(
-            patches.ids, images, patches.labels, strict=True
-        )
-    )
-    features = tfds.features.FeaturesDict(
-        {
-            "id": tfds.features.Text(),
-            "image": tfds.features.Image(
-                shape=schema.IMAGE_SHAPE, encoding_format="png"
-            ),
-            "label": tfds.features.ClassLabel(num_classes=2),
-        }
-    )
+    image = tfds.features.Image(shape=schema.IMAGE_SHAPE, encoding_format="png")
+    label = tfds.features.ClassLabel(num_classes=2)
     builder = tfds.dataset_builders.AdhocBuilder(
         name=_TFDS_NAME,
         version="1.0.0",
-        features=features,
-        split_datasets={"train": examples},
-        data_dir=patches.place("tfds"),
+        features=tfds.features.FeaturesDict(
+            {"id": tfds.features.Text(), "image": image, "label": label}
+        ),
+        split_datasets={
+            "train": (
+                (name, {"id": name, "image": pixels, "label": int(label)})
+                for name, pixels, label in zip(
+                    patches.ids, patches.images, patches.labels, strict=True
+                )
+            )
+        },
+        data_dir=patches.path("tfds"),
     )
     builder.download_and_prepare()
 
 
-def read_tfds(patches: patch_set.PatchSet) -> consumer.Batches:
-    """Reads PNG Examples with TFDS; decodes behind the shuffle, in parallel."""
+def read_tfds(patches: patch_set.PatchSet) -> patch_set.Batches:
+    """Features of patch_camelyon; shuffle_files, shuffle(16,384) of encoded
+    patches, parallel decode_png, batch, prefetch.
+    """
     import tensorflow_datasets as tfds
 
-    feeds.hide_gpus()
+    def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.io.decode_png(example["image"], channels=schema.NUM_CHANNELS)
+        return image, example["label"]
+
+    input_modes.hide_gpus()
     builder = tfds.builder_from_directory(
-        os.path.join(patches.place("tfds"), _TFDS_NAME, "1.0.0")
+        os.path.join(patches.path("tfds"), _TFDS_NAME, "1.0.0")
     )
     ds = builder.as_dataset(
         split="train",
@@ -81,47 +94,43 @@ def read_tfds(patches: patch_set.PatchSet) -> consumer.Batches:
         decoders={"image": tfds.decode.SkipDecoding()},
     )
     # Encoded patches are a third of the size, so the buffer costs less.
-    ds = ds.shuffle(min(SHUFFLE_BUFFER, patches.num_patches)).repeat()
-    ds = ds.map(
-        lambda example: (
-            tf.io.decode_png(example["image"], channels=schema.NUM_CHANNELS),
-            example["label"],
-        ),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=False,
-    )
-    return iter(_batch(ds, patches))
+    return _batch(_map(_shuffle(ds, patches), decode), patches)
 
 
-def parse_single(patches: patch_set.PatchSet) -> consumer.Batches:
-    """Parses raw Examples one by one, shuffles and batches."""
-    feeds.hide_gpus()
-    ds = _parse_all(patches)
-    ds = ds.shuffle(min(SHUFFLE_BUFFER, patches.num_patches)).repeat()
-    return iter(_batch(ds, patches))
+def parse_single(patches: patch_set.PatchSet) -> patch_set.Batches:
+    """Records; parallel map, shuffle(16,384), batch, prefetch."""
+    return _batch(_shuffle(_parse_all(patches), patches), patches)
 
 
-def cache(patches: patch_set.PatchSet) -> consumer.Batches:
-    """Caches parsed patches in memory, shuffles and batches."""
-    feeds.hide_gpus()
-    ds = _parse_all(patches).cache()
-    ds = ds.shuffle(min(SHUFFLE_BUFFER, patches.num_patches)).repeat()
-    return iter(_batch(ds, patches))
+def cache(patches: patch_set.PatchSet) -> patch_set.Batches:
+    """Records; parallel map, cache in memory, shuffle(16,384), batch, prefetch."""
+    return _batch(_shuffle(_parse_all(patches).cache(), patches), patches)
 
 
 def _parse_all(patches: patch_set.PatchSet) -> tf.data.Dataset:
-    ds = tf.data.TFRecordDataset(feeds.list_shards(patches.data))
+    input_modes.hide_gpus()
+    ds = input_modes.read_examples(patches.options)
+    return _map(ds, input_modes.parse_example)
+
+
+def _map(ds: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
     return ds.map(
-        input_modes.parse_example,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=False,
+        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
     )
 
 
-def _batch(ds: tf.data.Dataset, patches: patch_set.PatchSet) -> tf.data.Dataset:
+def _shuffle(
+    ds: tf.data.Dataset, patches: patch_set.PatchSet
+) -> tf.data.Dataset:
+    return ds.shuffle(min(_SHUFFLE_BUFFER, len(patches))).repeat()
+
+
+def _batch(
+    ds: tf.data.Dataset, patches: patch_set.PatchSet
+) -> patch_set.Batches:
     ds = ds.batch(
         patches.batch_size,
         drop_remainder=True,
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    return ds.prefetch(tf.data.AUTOTUNE)
+    return iter(ds.prefetch(tf.data.AUTOTUNE))

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterable
 
 _ROOT = "/proc"
 _SECONDS_BETWEEN_SCANS = 0.5
@@ -16,46 +15,41 @@ _TIMES = slice(11, 15)  # Own user and system time, and of ended children.
 class Watch:
     """Watches a process and whatever it starts.
 
-    Where there is no /proc, all it tells is None.
-
     Args:
         pid: The process.
+
+    Attributes:
+        peak_bytes: Most anonymous and shared memory of any sample; set it to 0
+            to begin anew. It stays 0 where there is no /proc.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._pids = [pid]
         self._next_scan = 0.0
-        self._peak_bytes = 0
-        self._has_proc = os.path.isdir(os.path.join(_ROOT, "self"))
-
-    @property
-    def peak_bytes(self) -> int | None:
-        """Most memory since `reset`: anonymous and shared, without files."""
-        return self._peak_bytes if self._has_proc else None
-
-    def reset(self) -> None:
-        """Forgets the peak."""
-        self._peak_bytes = 0
+        self.peak_bytes = 0
 
     def sample(self) -> None:
         """Looks at the memory now."""
-        if not self._has_proc:
-            return
         if time.monotonic() > self._next_scan:
             self._pids = _list_tree(self._pid)
             # After the scan, which may take long where processes are many.
             self._next_scan = time.monotonic() + _SECONDS_BETWEEN_SCANS
-        found = sum(_resident_bytes(pid) for pid in self._pids)
-        self._peak_bytes = max(self._peak_bytes, found)
+        lines = [
+            line for p in self._pids for line in _read_lines(f"{p}/status")
+        ]
+        sizes = [
+            int(line.split()[1]) for line in lines if line.startswith(_KINDS)
+        ]
+        self.peak_bytes = max(self.peak_bytes, _KILOBYTE * sum(sizes))
 
     def cpu_seconds(self) -> float | None:
-        """Returns the processor time used so far, by all of them."""
-        if not self._has_proc:
-            return None
-        times = [_read_stat(pid) for pid in _list_tree(self._pid)]
-        ticks = sum(int(tick) for stat in times for tick in stat[_TIMES])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Returns the processor time used so far; None where there is no /proc."""
+        stats = [
+            stat for pid in _list_tree(self._pid) if (stat := _read_stat(pid))
+        ]
+        ticks = sum(int(tick) for stat in stats for tick in stat[_TIMES])
+        return ticks / os.sysconf("SC_CLK_TCK") if stats else None
 
 
 def read_cpu_model() -> str | None:
@@ -69,7 +63,7 @@ def read_cpu_model() -> str | None:
 def _list_tree(root: int) -> list[int]:
     """Returns a process and its descendants."""
     children: dict[int, list[int]] = {}
-    for name in os.listdir(_ROOT):
+    for name in os.listdir(_ROOT) if os.path.isdir(_ROOT) else ():
         if name.isdigit() and (stat := _read_stat(int(name))):
             children.setdefault(int(stat[_PARENT]), []).append(int(name))
     tree = [root]
@@ -79,20 +73,11 @@ def _list_tree(root: int) -> list[int]:
 
 
 def _read_stat(pid: int) -> list[str]:
-    lines = list(_read_lines(f"{pid}/stat"))
     # The name, in parentheses, may hold anything.
-    return "".join(lines).rpartition(")")[2].split()
+    return "".join(_read_lines(f"{pid}/stat")).rpartition(")")[2].split()
 
 
-def _resident_bytes(pid: int) -> int:
-    return _KILOBYTE * sum(
-        int(line.split()[1])
-        for line in _read_lines(f"{pid}/status")
-        if line.startswith(_KINDS)
-    )
-
-
-def _read_lines(name: str) -> Iterable[str]:
+def _read_lines(name: str) -> list[str]:
     try:
         with open(os.path.join(_ROOT, name), encoding="utf-8") as file:
             return file.readlines()
