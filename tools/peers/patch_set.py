@@ -85,7 +85,7 @@ def find_patches(options: configuration.Options, folder: str = "") -> PatchSet:
     return PatchSet(
         options,
         [os.path.abspath(path) for path in listing.list_paths(listed.images)],
-        name_arrays.to_text(listed.names).tolist(),
+        name_arrays.to_text(listed.names),
         listed.labels.astype(np.int64),
         folder,
     )

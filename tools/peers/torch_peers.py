@@ -10,13 +10,11 @@ from PIL import Image
 from pcam_tfdata.benchmark import limits
 from peers import patch_set
 
-OPTIONS = {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 4}
-
 
 class Dataset:
     """A data set of as many items, each read by a function of its row."""
 
-    def __init__(self, size: int, read: Callable[[int], Any]) -> None:
+    def __init__(self, size: int, read: Callable[[Any], Any]) -> None:
         self._size, self._read = size, read
 
     def __len__(self) -> int:
@@ -110,14 +108,19 @@ def read_npy(patches: patch_set.PatchSet) -> patch_set.Batches:
     return load(dataset, patches.batch_size, collate_fn=tuple)
 
 
-def load(
-    dataset: Any, batch_size: int, *, shuffle: bool = True, **options: Any
-) -> patch_set.Batches:
-    """Yields batches by a DataLoader, an epoch after the other."""
+def load(dataset: Dataset, batch_size: int, **options) -> patch_set.Batches:
+    """Yields shuffled batches by a DataLoader, an epoch after the other."""
     from torch.utils import data
 
     loader = data.DataLoader(
-        dataset, batch_size, shuffle, drop_last=True, **OPTIONS, **options
+        dataset,
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=2,
+        persistent_workers=True,
+        prefetch_factor=4,
+        **options,
     )
     while True:
         yield from loader
