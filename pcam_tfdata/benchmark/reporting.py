@@ -166,6 +166,9 @@ def format_table(rows: Sequence[Row]) -> str:
             for number, cell in enumerate([heading, *cells]):
                 lines[number] += cell.rjust(width)
     table = [line.rstrip() for line in lines]
+    for number, row in enumerate(rows, 1):
+        if "error" in row:
+            table[number] += "  failed"
     for row in rows:
         if setting := row.get("setting"):
             table.append(f"{row['name']}: {setting}")
