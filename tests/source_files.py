@@ -6,7 +6,7 @@ import pathlib
 import h5py
 import numpy as np
 
-from pcam_tfdata.records import manifest, tfrecord
+from pcam_tfdata.records import records_folder, tfrecord
 
 PREFIX = "camelyonpatch_level_2_split_"
 
@@ -27,7 +27,9 @@ def pack(path: pathlib.Path) -> None:
 
 def read_split(records_dir, name):
     """Returns images, labels and tumor fractions in order."""
-    (split,) = manifest.read(str(records_dir)).select([name])
+    (split,) = records_folder.open_folder(str(records_dir)).content.select(
+        [name]
+    )
     layout = split.layout
     found = [
         tfrecord.map_shard(

@@ -161,23 +161,6 @@ def is_records_folder(folder: str) -> bool:
     )
 
 
-def check_sidecar(records_dir: str) -> None:
-    """Refuses a sidecar that is not the one the manifest names.
-
-    Raises:
-        FileNotFoundError, ValueError: it is not there, or another file.
-    """
-    path = os.path.join(records_dir, SIDECAR_FILE)
-    expected = read(records_dir).file_sha256.get(SIDECAR_FILE)
-    found = hash_file(path)
-    if found != expected:
-        raise ValueError(
-            f"{path}: found SHA-256 {found}, expected {expected}, that of the"
-            " manifest: its rows may not be those of the records. Run pcam"
-            " verify."
-        )
-
-
 def parse(data: bytes, path: str) -> Manifest:
     """Returns what a manifest says.
 
@@ -208,23 +191,6 @@ def parse(data: bytes, path: str) -> Manifest:
             f"{path}: found no usable {error}, expected the manifest of a"
             " records folder. Convert again."
         ) from error
-
-
-def read(records_dir: str) -> Manifest:
-    """Returns what `records_dir` holds; see `records_folder.open_folder`."""
-    path = os.path.join(records_dir, MANIFEST_FILE)
-    if files.size(path) is None:
-        raise FileNotFoundError(
-            f"{path}: not found, expected a records folder made by"
-            " `pcam convert_to_tfrecords`. Check the path."
-        )
-    with files.open_file(path, "rb") as file:
-        return parse(file.read(), path)
-
-
-def hash_manifest(records_dir: str) -> str:
-    """Returns the SHA-256 (hex) of the manifest, which names the data."""
-    return hash_file(os.path.join(records_dir, MANIFEST_FILE))
 
 
 def hash_file(path: str) -> str:

@@ -39,7 +39,7 @@ def run(tree, output_dir, **options) -> manifest.Manifest:
 def read_examples(records_dir) -> list[dict]:
     paths = [
         os.path.join(records_dir, shard.name)
-        for split in manifest.read(str(records_dir)).splits
+        for split in records_folder.open_folder(str(records_dir)).content.splits
         for shard in split.shards
     ]
     ds = tf.data.TFRecordDataset(paths).batch(512)
@@ -161,7 +161,7 @@ def test_seed_deals_other_folds(kaggle_tree, tmp_path):
 
 def test_manifest_has_exact_statistics(records_dir):
     examples = read_examples(records_dir)
-    (test,) = manifest.read(records_dir).select(["test"])
+    (test,) = records_folder.open_folder(records_dir).content.select(["test"])
     pixels = np.stack(
         [
             np.frombuffer(example["image"], np.uint8).reshape(-1, 3)

@@ -115,7 +115,7 @@ def test_faults_that_stand_for_many_are_counted_by_no_false_number(
 
 
 def test_description_is_that_of_the_pixels(joined):
-    for split in manifest.read(joined).splits:
+    for split in records_folder.open_folder(joined).content.splits:
         patches = read_patches(joined, [split.name])
         pixels = np.frombuffer(b"".join(p for p, _ in patches), np.uint8)
         pixels = pixels.reshape(-1, 3).astype(float)
@@ -138,10 +138,10 @@ def test_shards_take_no_room_where_links_can_be_made(parts, joined):
 
 
 def test_parts_name_the_whole(parts, joined):
-    options = manifest.read(joined).options
+    options = records_folder.open_folder(joined).content.options
     assert options["source"] == "kaggle"
     assert "on_bad_patch" not in options  # They differ in it.
-    names = list(map(manifest.hash_manifest, parts))
+    names = [records_folder.open_folder(part).manifest_sha256 for part in parts]
     assert options["manifest_sha256_of_parts"] == names
 
 
@@ -170,7 +170,7 @@ def test_slide_in_several_splits_is_told(
     with caplog.at_level(logging.WARNING):
         join.join([records_dir, str(tmp_path / "part")], str(tmp_path / "all"))
     assert "slides are in several splits" in caplog.text
-    whole = manifest.read(str(tmp_path / "all"))
+    whole = records_folder.open_folder(str(tmp_path / "all")).content
     assert whole.options["grouped_by_slide"] is False
 
 

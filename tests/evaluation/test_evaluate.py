@@ -12,7 +12,7 @@ import pytest
 
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.evaluation import evaluate
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import reading, run_folder
 from pcam_tfdata.system import nested_options
 from pcam_tfdata.training import configuration, replica_step, train
@@ -77,7 +77,7 @@ def test_each_evaluation_is_kept_by_its_splits_and_records(
     score(other_records_dir, run_dir)
     # What the run's folder tells is still of its own validation.
     assert content_of(run_dir) == before
-    sha256 = manifest.hash_manifest(other_records_dir)
+    sha256 = records_folder.open_folder(other_records_dir).manifest_sha256
     folder = run_dir / run_folder.EVALUATIONS
     names = [f"fold0@{sha256[:8]}", "fold1+fold2"]
     assert sorted(os.listdir(folder)) == names
@@ -97,7 +97,10 @@ def test_files_tell_network_records_and_warnings(
     found = read(run_dir)
     model = run_folder.find_model(str(run_dir))
     assert found["model_sha256"] == manifest.hash_file(model)
-    assert found["manifest_sha256"] == manifest.hash_manifest(records_dir)
+    assert (
+        found["manifest_sha256"]
+        == records_folder.open_folder(records_dir).manifest_sha256
+    )
     predictions = str(run_dir / run_folder.PREDICTIONS)
     assert found["predictions_sha256"] == manifest.hash_file(predictions)
     assert found["warnings"] == []
@@ -205,7 +208,7 @@ def test_scores_of_an_earlier_network_are_marked_in_the_table(
 ):
     score(records_dir, run_dir)
     score(records_dir, run_dir, splits=("fold1",))
-    name = f":fold0@{manifest.hash_manifest(other_records_dir)[:8]}"
+    name = f":fold0@{records_folder.open_folder(other_records_dir).manifest_sha256[:8]}"
     score(other_records_dir, run_dir)
     assert marks_of(run_dir) == {
         "": "", ":fold1": "trained on", name: "other records",

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.records import manifest, records_folder, tfrecord
+from pcam_tfdata.records import records_folder, tfrecord
 
 LAYOUT = tfrecord.layout(labeled=True)
 SHARD = "pcam-fold1.tfrecord-00000-of-00003"
@@ -32,7 +32,7 @@ PLACES = pytest.mark.parametrize(
 def spoiled_dir(records_dir, tmp_path):
     path = tmp_path / "records"
     shutil.copytree(records_dir, path)
-    content = manifest.read(str(path))
+    content = records_folder.open_folder(str(path)).content
     assert content.select(["fold1"])[0].shards[0].num_records > 3
     return path
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import manifest, records_folder
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def find(content: dict, way: list) -> object:
 def refuse(folder: pathlib.Path, content: object) -> None:
     (folder / manifest.MANIFEST_FILE).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"manifest\.json: found"):
-        manifest.read(str(folder))
+        records_folder.open_folder(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from pcam_tfdata.records import manifest, verify
+from pcam_tfdata.records import manifest, records_folder, verify
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def copy(records_dir, tmp_path) -> pathlib.Path:
 
 
 def shard_of(folder: pathlib.Path) -> tuple[pathlib.Path, manifest.Split]:
-    split = manifest.read(str(folder)).splits[1]
+    split = records_folder.open_folder(str(folder)).content.splits[1]
     return folder / split.shards[0].name, split
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import make_device
 
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import files, remote
 
 
@@ -136,7 +136,7 @@ def test_missing_package_of_a_store_is_named(monkeypatch):
     monkeypatch.setattr(remote, "knows", lambda scheme: False)
     told = r"s3://b/r/manifest.json: .*'pcam_tfdata\[remote"
     with pytest.raises(RuntimeError, match=told):
-        manifest.read("s3://b/r")
+        records_folder.open_folder("s3://b/r")
 
 
 class Store:

@@ -47,7 +47,7 @@ def read_json(path):
 @pytest.mark.long
 def test_each_patch_of_the_folds_is_predicted_once(records_dir, done):
     run_dir, _ = done
-    content = manifest.read(records_dir)
+    content = records_folder.open_folder(records_dir).content
     with open(run_dir / cross_validate.OUT_OF_FOLD, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     sidecar = csv_files.read_csv(
