@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable
 
 import numpy as np
+import pandas
 import tensorflow as tf
 
 from pcam_tfdata.distribution import strategy
@@ -205,7 +206,8 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
     distribution = strategy.make_strategy(options.forward.devices)
     usable, left_out = usable_files.list_usable(options)
     names = name_arrays.to_text(usable.names)
-    rows = submission.Rows(names, np.arange(len(names)))
+    ids = pandas.Series(names, dtype=object)
+    rows = submission.Rows(ids, np.arange(len(ids)))
     if options.sample_submission:
         rows = submission.read_sample(
             options.sample_submission, names, left_out

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas
@@ -10,6 +10,8 @@ import pandas
 from pcam_tfdata.evaluation import dead_network, metrics
 from pcam_tfdata.sources import csv_rows
 from pcam_tfdata.system import csv_files, faults, name_arrays
+
+_BLOCK_ROWS = 1 << 16
 
 _logger = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ class Rows:
         patches: int64 [num_rows], the index of each row's patch.
     """
 
-    ids: Sequence[str]
+    ids: pandas.Series
     patches: np.ndarray
 
 
@@ -38,6 +40,8 @@ def list_rows(path: str, names: pandas.Series, hashes: pandas.Series) -> Rows:
     Raises:
         ValueError: patches of one name have unequal pixels.
     """
+    if not names.duplicated().any():
+        return Rows(names, np.arange(len(names)))
     patches = _find(names, names)
     pixels = hashes.to_numpy()
     differing = np.flatnonzero(pixels != pixels[patches])
@@ -121,7 +125,10 @@ def write(
     label = probability = metrics.to_probability(logit)
     if threshold is not None:
         label = (probability >= threshold).astype(int)
-    table = zip(rows.ids, label.tolist(), strict=True)
+    # Python's numbers take eight times the memory: a block has them at a time.
+    blocks = np.split(label, range(_BLOCK_ROWS, len(label), _BLOCK_ROWS))
+    labels = (value for block in blocks for value in block.tolist())
+    table = zip(rows.ids, labels, strict=True)
     csv_files.write_csv(path, ("id", "label"), table)
     if len(logit) < 2 or allow_equal:
         return
@@ -172,4 +179,4 @@ def _list_once(path: str, ids: pandas.Series, patches: np.ndarray) -> Rows:
             " one row.",
             path, f"{again.sum():,}", ids[again].iloc[0],
         )  # fmt: skip
-    return Rows(ids[~again].tolist(), patches[~again])
+    return Rows(ids[~again], patches[~again])

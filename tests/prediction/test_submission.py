@@ -48,7 +48,7 @@ def test_sample_may_spell_ids_otherwise(tmp_path, ids):
     path.write_text("".join(f"{name}, \n" for name in [" ID ,x", *ids]))
     rows = submission.read_sample(str(path), names)
     expected = [name for name in ids if name][:3]
-    assert rows.ids == expected
+    assert rows.ids.tolist() == expected
     order = [expected[index] for index in np.argsort(rows.patches)]
     assert [name[0].lower() for name in order] == ["b", "t", "a"]
 
