@@ -45,8 +45,8 @@ def list_patches(
             " --input_dir."
         )
     if _has_classes(options, ""):
-        patches, told = _list_split(options, "", DEALT)
-        return [patches], told
+        patches, bad = _list_split(options, "", DEALT)
+        return [patches], bad
     folders, others = _list_entries(options.input_dir)
     _warn_of_aside(options.input_dir, [], others, "its folders")
     splits = [
@@ -55,7 +55,7 @@ def list_patches(
     ]
     listings = [patches for patches, _ in splits if len(patches)]
     _check_splits(options, listings)
-    return listings, [fault for _, told in splits for fault in told]
+    return listings, [fault for _, bad in splits for fault in bad]
 
 
 def _check_names(class_folders: Sequence[str]) -> None:

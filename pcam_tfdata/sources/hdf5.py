@@ -210,12 +210,12 @@ def _check(
     with _open(path, name) as dataset:
         if num_patches is None:
             num_patches = dataset.shape[0] if dataset.shape else 0
-        found = _describe(dataset)
+        layout = _describe(dataset)
     size = schema.PATCH_SIZE
     expected = f"uint8{(num_patches, size, size, num_channels)}"
-    if found != expected:
+    if layout != expected:
         raise ValueError(
-            f"{path}: found {name} {found}, expected {expected}. Fetch it again."
+            f"{path}: found {name} {layout}, expected {expected}. Fetch it again."
         )
     return num_patches
 

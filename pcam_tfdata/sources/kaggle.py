@@ -58,12 +58,12 @@ def list_train(
     path = os.path.join(input_dir, LABELS_FILE)
     _require(files.is_file(path), path)
     folder = _scan(input_dir, TRAIN, follow_symlinks)
-    patches, told = _join(folder, path, label_table.read_labels(path))
+    patches, bad = _join(folder, path, label_table.read_labels(path))
     patches = dataclasses.replace(patches, split=TRAIN, is_dealt=True)
     if slide_csv is None:
-        return patches, told
+        return patches, bad
     patches, without = _add_slides(patches, slide_csv)
-    return patches, told + without
+    return patches, bad + without
 
 
 def list_test(
@@ -123,12 +123,12 @@ def _list_all(
         folder = _scan(input_dir, split, follow_symlinks)
         order = np.argsort(folder.names, kind="stable")
         names, images = folder.names[order], folder.images.take(order)
-        told = folder.faults
+        bad = folder.faults
     else:
-        names, told = np.array([], "S1"), []
+        names, bad = np.array([], "S1"), []
         images = listing.ImageFiles("", names)
     labels = np.full(len(names), schema.UNLABELED, np.int8)
-    return listing.Listing(TEST, labels, names, images), told
+    return listing.Listing(TEST, labels, names, images), bad
 
 
 def _join(

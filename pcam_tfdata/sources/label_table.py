@@ -207,7 +207,7 @@ def _list_faults(
     shown = {kind: rows[: faults.MAX_LISTED] for kind, rows in rows_of.items()}
     rows = np.concatenate([*shown.values(), first[shown[_CONFLICTS]]])
     located = table.locate(np.unique(rows))
-    told: list[tuple[float, faults.Fault]] = []
+    numbered: list[tuple[float, faults.Fault]] = []
     for kind, rows in shown.items():
         described = (
             _describe(table, column, kind, row, int(first[row]), located)
@@ -217,8 +217,8 @@ def _list_faults(
         listed = faults.list_some(
             kind, table.path, len(rows_of[kind]), described
         )
-        told += zip(lines, listed, strict=False)
-    return [fault for _, fault in sorted(told, key=operator.itemgetter(0))]
+        numbered += zip(lines, listed, strict=False)
+    return [fault for _, fault in sorted(numbered, key=operator.itemgetter(0))]
 
 
 def _describe(

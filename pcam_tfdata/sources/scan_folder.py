@@ -178,7 +178,7 @@ def _list_odd(
     folder: str, names_of: Mapping[str, list[bytes]]
 ) -> list[faults.Fault]:
     """Returns a fault for each thing that cannot be used."""
-    told = []
+    bad = []
     for kind, names in sorted(names_of.items()):
         described = (
             (
@@ -187,8 +187,8 @@ def _list_odd(
             )
             for name in sorted(names)
         )
-        told += faults.list_some(kind, folder, len(names), described)
-    return told
+        bad += faults.list_some(kind, folder, len(names), described)
+    return bad
 
 
 def _show(name: bytes) -> str:

@@ -3,6 +3,7 @@
 TensorFlow reads it, so it is imported here, and in the workers.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -15,52 +16,51 @@ from pcam_tfdata.sources import listing
 from pcam_tfdata.system import faults, name_arrays
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
     """Rows of a split of a prepared dataset.
 
-    Args:
-        folder: Of the dataset, with its dataset_info.json.
-        split: Its name.
+    Attributes:
+        folder: The folder of the dataset, with its dataset_info.json.
+        split: Name of the split.
         rows: int64 [num_patches].
         image: Name of the feature that holds the pixels.
     """
 
-    def __init__(
-        self, folder: str, split: str, rows: np.ndarray, image: str
-    ) -> None:
-        self._folder = folder
-        self._split = split
-        self._rows = rows
-        self._image = image
+    folder: str
+    split: str
+    rows: np.ndarray
+    image: str
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def take(self, rows: np.ndarray | slice) -> "Rows":
         """See `listing.Images.take`."""
-        return Rows(self._folder, self._split, self._rows[rows], self._image)
+        return dataclasses.replace(self, rows=self.rows[rows])
 
     def locate(self, row: int) -> str:
         """Returns the folder, split and row of a patch."""
-        return f"{self._folder}: {self._split}, row {self._rows[row]}"
+        return f"{self.folder}: {self.split}, row {self.rows[row]}"
 
     def identify(self, *, are_hashed: bool) -> str:
         """Returns name and version of the dataset, size and times of its files."""
-        info = _open(self._folder).info
-        found = [info.full_name, self._split]
-        for path in info.splits[self._split].filepaths:
+        info = _open(self.folder).info
+        parts = [info.full_name, self.split]
+        for path in info.splits[self.split].filepaths:
             status = _import_tensorflow().io.gfile.stat(path)
-            found.append(f"{status.length} {status.mtime_nsec}")
-        return " ".join(found)
+            parts.append(f"{status.length} {status.mtime_nsec}")
+        return " ".join(parts)
 
     def read(self) -> Iterator[listing.Pixels]:
-        """See `listing.Images.read`."""
-        for first, last in _find_runs(self._rows):
-            for example in _read(
-                self._folder, f"{self._split}[{first}:{last}]", (self._image,)
-            ):
-                image = np.ascontiguousarray(example[self._image])
-                yield listing.Pixels(image)
+        """See `listing.Images.read`; rows that follow each other at a time."""
+        breaks = np.flatnonzero(np.diff(self.rows) != 1) + 1
+        for run in np.split(self.rows, breaks):
+            if len(run):
+                part = f"{self.split}[{run[0]}:{run[-1] + 1}]"
+                for example in _read(self.folder, part, (self.image,)):
+                    image = np.ascontiguousarray(example[self.image])
+                    yield listing.Pixels(image)
 
 
 def list_patches(
@@ -77,31 +77,27 @@ def list_patches(
         ModuleNotFoundError: tensorflow_datasets is not installed.
     """
     info = _open(options.input_dir).info
-    image, label = _find_features(options.input_dir, info)
     listings = [
-        _list_split(options.input_dir, split, image, label)
+        _list_split(options.input_dir, split, info.splits[split].num_examples)
         for split in sorted(info.splits)
         if info.splits[split].num_examples
     ]
     return listings, []
 
 
-def _list_split(
-    folder: str, split: str, image: str, label: str | None
-) -> listing.Listing:
-    readable = _text_and_labels(folder)
-    wanted = [name for name in (label, "id") if name in readable]
+def _list_split(folder: str, split: str, num_patches: int) -> listing.Listing:
+    image, label, has_ids = _find_features(folder)
+    wanted = [label] * (label is not None) + ["id"] * has_ids
     examples = list(_read(folder, split, wanted)) if wanted else []
-    num_patches = _open(folder).info.splits[split].num_examples
     labels = np.full(num_patches, schema.UNLABELED)
     if label is not None:
         labels = np.array([example[label] for example in examples])
         _check_labels(f"{folder}: {split}", labels)
-    ids = [example["id"] for example in examples if "id" in example]
+    ids = [example["id"] for example in examples if has_ids]
     if len(set(ids)) == num_patches:
         _check_ids(f"{folder}: {split}", ids)
     else:
-        ids = [f"{split}_{row}" for row in range(num_patches)]
+        ids = [f"{split}_{row}".encode() for row in range(num_patches)]
     return listing.Listing(
         split=split,
         labels=labels.astype(np.int8),
@@ -160,19 +156,20 @@ def _import_tensorflow() -> ModuleType:
     return tf
 
 
-def _find_features(folder: str, info: Any) -> tuple[str, str | None]:
-    """Returns the names of the feature of pixels and of that of labels."""
-    features = _import().features
+def _find_features(folder: str) -> tuple[str, str | None, bool]:
+    """Returns the features of pixels and of labels, and whether one has ids."""
+    kinds = _import().features
+    features = dict(_open(folder).info.features.items())
     images = [
         name
-        for name, feature in info.features.items()
+        for name, feature in features.items()
         if tuple(feature.shape or ()) == schema.IMAGE_SHAPE
         and feature.np_dtype == np.uint8
     ]
     labels = [
         name
-        for name, feature in info.features.items()
-        if isinstance(feature, features.ClassLabel)
+        for name, feature in features.items()
+        if isinstance(feature, kinds.ClassLabel)
         and feature.num_classes == len(schema.CLASS_NAMES)
     ]
     if len(images) != 1 or len(labels) > 1:
@@ -181,15 +178,8 @@ def _find_features(folder: str, info: Any) -> tuple[str, str | None]:
             f" {schema.IMAGE_SHAPE} and {len(labels)} of two classes, expected"
             " one of each. Choose another dataset."
         )
-    return images[0], labels[0] if labels else None
-
-
-def _text_and_labels(folder: str) -> set[str]:
-    """Returns the features that are no pixels."""
-    features = _import().features
-    kinds = (features.Text, features.ClassLabel)
-    found = _open(folder).info.features.items()
-    return {name for name, feature in found if isinstance(feature, kinds)}
+    has_ids = isinstance(features.get("id"), kinds.Text)
+    return images[0], labels[0] if labels else None, has_ids
 
 
 def _read(folder: str, split: str, names: Any) -> Iterator[dict[str, Any]]:
@@ -202,10 +192,3 @@ def _read(folder: str, split: str, names: Any) -> Iterator[dict[str, Any]]:
         read_config=tfds.ReadConfig(interleave_cycle_length=1),
     )
     return iter(tfds.as_numpy(ds))
-
-
-def _find_runs(rows: np.ndarray) -> list[tuple[int, int]]:
-    """Returns (first, end) of the rows that follow each other, in order."""
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    runs = np.split(rows, breaks)
-    return [(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]

@@ -38,15 +38,15 @@ def iterate_csv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
                 f"{path}: found columns {','.join(header)!r}, expected"
                 f" {column!r} among them."
             )
-    places = [header.index(column) for column in columns]
+    indices = [header.index(column) for column in columns]
     for line, row in itertools.islice(iterate_rows(path), 1, None):
-        if row and len(row) <= max(places):
+        if row and len(row) <= max(indices):
             raise ValueError(
                 f"{path}: found fewer columns in line {line} than in the header"
                 f" ({len(header)}). Mend the file."
             )
         if row:
-            yield tuple(row[place].strip() for place in places)
+            yield tuple(row[index].strip() for index in indices)
 
 
 def read_header(path: str) -> list[str]:
