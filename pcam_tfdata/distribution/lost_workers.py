@@ -17,7 +17,7 @@ class LostWorkerError(RuntimeError):
     """Another worker ended, or cannot be reached."""
 
 
-def find(job: tf_config.Job, error: BaseException) -> LostWorkerError | None:
+def explain(job: tf_config.Job, error: BaseException) -> LostWorkerError | None:
     """Returns what to raise in place of an error about another worker.
 
     None for an error of this worker's own.

@@ -126,7 +126,7 @@ class WorkerGroup:
         except BaseException as error:
             if self.count == 1:
                 raise
-            lost = lost_workers.find(self._job, error)
+            lost = lost_workers.explain(self._job, error)
             if lost is not None:
                 raise lost from error
             text = "it was interrupted."

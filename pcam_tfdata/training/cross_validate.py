@@ -1,7 +1,7 @@
 """k-fold cross-validation: a run for each fold, scored on that fold alone.
 
 Each run is a process of its own, `pcam train` and then `pcam evaluate`: what one
-leaves in TensorFlow does not reach the next, and what is finished is kept.
+leaves in TensorFlow does not reach the next, and what is trained is kept.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import pandas as pd
 
 from pcam_tfdata.evaluation import metrics
-from pcam_tfdata.records import manifest, records_folder
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs, run_folder
 from pcam_tfdata.system import csv_files, files
 
@@ -68,7 +68,7 @@ def cross_validate(options: CrossValidateOptions) -> Summary:
 
     Writes `cross_validation.json` and `out_of_fold.csv`, in which each patch has
     the probability that the network which did not see it gives. The same command
-    again goes on with what is missing.
+    again trains what is missing.
 
     Raises:
         FileNotFoundError, ValueError: records or folds do not fit.
@@ -81,7 +81,7 @@ def cross_validate(options: CrossValidateOptions) -> Summary:
     tables = {}
     for number, fold in enumerate(folds, 1):
         _logger.info("%s (%d of %d):", fold, number, len(folds))
-        tables[fold] = _run_fold(options, records, fold, folds)
+        tables[fold] = _run_fold(options, fold, folds)
     _write_out_of_fold(options, records, tables)
     summary = _summarize(tables)
     path = os.path.join(options.run_dir, SUMMARY)
@@ -119,12 +119,13 @@ def _settle_folds(
 
 
 def _run_fold(
-    options: CrossValidateOptions,
-    records: records_folder.RecordsFolder,
-    fold: str,
-    folds: Sequence[str],
+    options: CrossValidateOptions, fold: str, folds: Sequence[str]
 ) -> pd.DataFrame:
-    """Returns `row`, `label` and `logit` of a fold's patches by its network."""
+    """Returns `row`, `label` and `logit` of a fold's patches by its network.
+
+    A network that was trained before is scored once more: an evaluation of other
+    splits may have been put there, or the network may have been trained on since.
+    """
     run_dir = os.path.join(options.run_dir, fold)
     folders = (f"--records_dir={options.records_dir}", f"--run_dir={run_dir}")
     others = [other for other in folds if other != fold]
@@ -135,39 +136,9 @@ def _run_fold(
         f"--validation_splits={fold}",
         *options.train_flags,
     )
-    if not _is_scored(run_dir, fold, records):
-        _call("evaluate", *folders)
-    if not _is_scored(run_dir, fold, records):
-        raise RuntimeError(
-            f"{run_dir}: found scores of another network or other patches,"
-            f" expected those of {fold}. Does another process write there? Run"
-            " again."
-        )
+    _call("evaluate", *folders, f"--splits={fold}")
     path = os.path.join(run_dir, run_folder.PREDICTIONS)
     return pd.read_csv(path, float_precision="round_trip")
-
-
-def _is_scored(
-    run_dir: str, fold: str, records: records_folder.RecordsFolder
-) -> bool:
-    """Returns whether the best network of a fold has scored that fold alone.
-
-    An evaluation of other splits may have been put there, or the network may
-    have been trained on since.
-    """
-    path = os.path.join(run_dir, run_folder.METRICS_JSON)
-    predictions = os.path.join(run_dir, run_folder.PREDICTIONS)
-    try:
-        with open(path, encoding="utf-8") as file:
-            scores = json.load(file)
-        model = run_folder.find_model(run_dir)
-        return scores["splits"] == [fold] and (
-            scores["model_sha256"] == manifest.hash_file(model)
-            and scores["manifest_sha256"] == records.manifest_sha256
-            and scores["predictions_sha256"] == manifest.hash_file(predictions)
-        )
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        return False
 
 
 def _call(command: str, *arguments: str) -> None:

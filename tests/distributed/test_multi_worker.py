@@ -459,7 +459,7 @@ INCARNATION = (
 )
 def test_error_about_another_worker_quotes_tensorflow(message, told):
     error = tf.errors.UnavailableError(None, None, message)
-    line = str(lost_workers.find(THREE, error))
+    line = str(lost_workers.explain(THREE, error))
     assert line.startswith("worker 1 (b:2): lost another worker, or it ended")
     assert told in line
     assert "Start the same command again on all workers" in line
@@ -469,8 +469,8 @@ def test_error_about_another_worker_quotes_tensorflow(message, told):
 def test_errors_of_the_worker_itself_name_no_other():
     message = "OOM when allocating tensor with shape[8192,96,96,3]"
     error = tf.errors.ResourceExhaustedError(None, None, message)
-    assert lost_workers.find(THREE, error) is None
-    assert lost_workers.find(THREE, OSError("gone")) is None
+    assert lost_workers.explain(THREE, error) is None
+    assert lost_workers.explain(THREE, OSError("gone")) is None
 
 
 def write_program(path, text) -> None:

@@ -15,7 +15,7 @@ import pytest
 from conftest import NUM_TRAIN, run_pcam
 
 from pcam_tfdata.evaluation import metrics
-from pcam_tfdata.records import manifest, records_folder
+from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
 from pcam_tfdata.training import cross_validate
@@ -127,59 +127,6 @@ def test_scores_of_patches_trained_on_are_not_counted(
     assert again.stdout.splitlines()[-8:] == done[1].stdout.splitlines()[-8:]
     assert read_json(copied / cross_validate.SUMMARY) == expected
     assert (copied / cross_validate.OUT_OF_FOLD).read_bytes() == probabilities
-
-
-def replace_network(fold_dir) -> None:
-    shutil.copy(fold_dir.parent / "fold1" / run_folder.BEST_MODEL, fold_dir)
-
-
-def replace_predictions(fold_dir) -> None:
-    shutil.copy(fold_dir.parent / "fold1" / run_folder.PREDICTIONS, fold_dir)
-
-
-def change_scores(**changes):
-    def change(fold_dir) -> None:
-        path = fold_dir / run_folder.METRICS_JSON
-        scores = read_json(path) | changes
-        scores = {name: n for name, n in scores.items() if n is not None}
-        path.write_text(json.dumps(scores))
-
-    return change
-
-
-def cut_scores(fold_dir) -> None:
-    os.truncate(fold_dir / run_folder.METRICS_JSON, 20)
-
-
-def lose_predictions(fold_dir) -> None:
-    (fold_dir / run_folder.PREDICTIONS).unlink()
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        replace_network,
-        replace_predictions,
-        lose_predictions,
-        cut_scores,
-        change_scores(splits=["fold0", "fold1"]),
-        change_scores(manifest_sha256="of other records"),
-        change_scores(model_sha256=None),  # As they were written before.
-    ],
-    ids=["network", "predictions", "lost", "cut", "splits", "records", "old"],
-)
-def test_only_scores_of_this_network_on_its_own_fold_are_taken(
-    records_dir, copied, spoil
-):
-    records = records_folder.open_folder(records_dir)
-
-    def is_scored(fold: str) -> bool:
-        return cross_validate._is_scored(str(copied / fold), fold, records)
-
-    assert all(map(is_scored, FOLDS))
-    spoil(copied / "fold0")
-    assert not is_scored("fold0")
-    assert is_scored("fold1")
 
 
 def is_free(lock) -> bool:
