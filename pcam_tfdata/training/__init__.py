@@ -1,1 +1,5 @@
-"""The training loop: batches and a network in, a run folder out."""
+"""Trains networks: a records folder and options in, a run folder out.
+
+`train` opens a run, `loop` goes on with it, and `replica_step` computes a step on
+the devices; `checkpoints` keep how far it has come.
+"""

@@ -26,9 +26,6 @@ class InputOptions:
         shuffle_megabytes: Size of the shuffle buffer of `stream`.
         cache: One of `choices.CACHES`, for training patches: where `stream`
             keeps them; `file` is in the run's folder.
-        data_service: Address of the dispatcher of a tf.data service that reads
-            training batches; None for this process.
-        data_service_timeout_seconds: How long it may be silent.
     """
 
     input: str = "auto"
@@ -36,6 +33,17 @@ class InputOptions:
     check_crc: str = "first_epoch"
     shuffle_megabytes: int = 128
     cache: str = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class ServiceOptions:
+    """A tf.data service that reads training batches.
+
+    Attributes:
+        data_service: Address of its dispatcher; None for this process.
+        data_service_timeout_seconds: How long the service may be silent.
+    """
+
     data_service: str | None = None
     data_service_timeout_seconds: float = 300.0
 
@@ -65,6 +73,7 @@ class TrainOptions:
         keep_checkpoints: How many of the last ones are kept.
         tensorboard: Also write the scores for TensorBoard.
         input: How patches are read.
+        service: Who reads them for training.
         restart: Begins anew in a folder where there is a run.
     """
 
@@ -90,6 +99,7 @@ class TrainOptions:
     keep_checkpoints: int = 3
     tensorboard: bool = False
     input: InputOptions = dataclasses.field(default_factory=InputOptions)
+    service: ServiceOptions = dataclasses.field(default_factory=ServiceOptions)
     restart: bool = False
 
     def list_flags(self) -> dict[str, Any]:
@@ -106,34 +116,19 @@ class TrainOptions:
         self, records: records_folder.RecordsFolder
     ) -> patch_source.Source:
         """Returns the patches to train on."""
-        cache = self.input.cache
-        if cache == "file":
-            cache = os.path.join(
+        options = vars(self.input).copy()
+        if self.input.cache == "file":
+            options["cache"] = os.path.join(
                 self.run_dir, run_folder.INPUT_CACHE, "records"
             )
-        return self._source(records, self.train_splits, cache)
+        return patch_source.Source(records, self.train_splits, **options)
 
     def validation(
         self, records: records_folder.RecordsFolder
     ) -> patch_source.Source:
         """Returns the patches to score."""
-        return self._source(records, self.validation_splits, "none")
-
-    def _source(
-        self,
-        records: records_folder.RecordsFolder,
-        splits: Sequence[str],
-        cache: str,
-    ) -> patch_source.Source:
-        return patch_source.Source(
-            records,
-            splits,
-            self.input.input,
-            input_threads=self.input.input_threads,
-            check_crc=self.input.check_crc,
-            shuffle_megabytes=self.input.shuffle_megabytes,
-            cache=cache,
-        )
+        options = vars(self.input) | {"cache": "none"}
+        return patch_source.Source(records, self.validation_splits, **options)
 
 
 def settle_splits(
@@ -207,7 +202,7 @@ def check(
             f" fewer than the {num_steps} steps of the run."
         )
     is_shared = options.devices.strategy == "multi_worker"
-    if options.input.data_service and is_shared:
+    if options.service.data_service and is_shared:
         raise ValueError(
             "--data_service: found it with --strategy=multi_worker, expected"
             " none: the service gives each worker all patches, in an order of"

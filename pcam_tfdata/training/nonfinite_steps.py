@@ -38,7 +38,7 @@ def handle_nonfinite_step(run: prepared_run.PreparedRun, step: int) -> None:
         _logger.warning("%s; the step is skipped.", fault)
         return
     kept = "its batch is not kept, since no service gives it twice"
-    if not options.input.data_service:
+    if not options.service.data_service:
         path = os.path.join(options.run_dir, run_folder.BAD_BATCH)
         if run.group.is_chief:
             _write_batch(run, step, path)

@@ -128,12 +128,11 @@ def _open_training(
     devices: Sequence[str],
 ) -> patch_source.Patches:
     source = options.training(records)
-    if not options.input.data_service:
+    service = options.service
+    if not service.data_service:
         return patch_source.open_patches(source, devices)
     return served.open_patches(
-        source,
-        options.input.data_service,
-        options.input.data_service_timeout_seconds,
+        source, service.data_service, service.data_service_timeout_seconds
     )
 
 
