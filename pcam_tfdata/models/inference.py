@@ -173,7 +173,9 @@ class Predictor:
         ).take(-(-end_patch // batch_size) - first_batch)
         if patches.plan:
             _logger.info("Input: %s.", patches.plan)
-        with patch_source.damage_named(patches):
+        # Image files have no records, whose damage could be named.
+        opened = [p for p in (patches,) if isinstance(p, patch_source.Patches)]
+        with patch_source.damage_named(*opened):
             yield from self.stream(
                 batches, end_patch - first_batch * batch_size, description
             )
