@@ -15,7 +15,7 @@ import pytest
 from conftest import NUM_TRAIN, run_pcam
 
 from pcam_tfdata.evaluation import metrics
-from pcam_tfdata.records import manifest
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
 from pcam_tfdata.training import cross_validate
