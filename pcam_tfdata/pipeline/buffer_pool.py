@@ -64,8 +64,8 @@ def pool_of_batches(batch_size: int) -> BufferPool:
 def keep_freed_memory() -> bool:
     """Tells the C library not to return big freed blocks to the system.
 
-    They are used for the next batch. Returns whether it could be told: glibc
-    can, others (musl, macOS) go on as they are.
+    They are used for the next batch. Returns whether it does so: glibc can,
+    others (musl, macOS) go on as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

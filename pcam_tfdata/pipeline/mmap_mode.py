@@ -123,16 +123,16 @@ class MappedPatches(mode_base.Patches):
         shard: np.ndarray,
         record: np.ndarray,
         start: np.ndarray,
-        places: np.ndarray,
+        suspects: np.ndarray,
     ) -> None:
-        """Raises what is wrong with the records at some places of the arrays."""
-        for place in places:
-            found = self.selection.shards[shard[place]]
+        """Raises what is wrong with those records that the arrays name."""
+        for index in suspects:
+            file = self.selection.shards[shard[index]]
             tfrecord.check_frame(
-                self._memory.view(start[place], found.layout.record_bytes),
-                found.layout,
-                found.path,
-                int(record[place]),
+                self._memory.view(start[index], file.layout.record_bytes),
+                file.layout,
+                file.path,
+                int(record[index]),
             )
 
 
@@ -208,13 +208,13 @@ class _Memory:
         pixels = image.reshape(len(image), schema.IMAGE_BYTES)
         label = np.empty(len(start), np.int64)
         length = np.empty(len(start), np.uint64)
-        for place in range(0, len(start), _CHUNK):
-            chunk = slice(place, place + _CHUNK)
+        for first in range(0, len(start), _CHUNK):
+            chunk = slice(first, first + _CHUNK)
             at = start[chunk]
             pixels[chunk] = self._images[at + _LAYOUT.image_offset]
             # The first byte of -1 is 255.
-            found = self._bytes[at + _LAYOUT.label_offset]
-            label[chunk] = found.view(np.int8)
+            label_bytes = self._bytes[at + _LAYOUT.label_offset]
+            label[chunk] = label_bytes.view(np.int8)
             length[chunk] = self._lengths[at]
         return label, length
 
@@ -228,13 +228,11 @@ def _map_shards(shards: Sequence[records_folder.ShardFile]) -> list[np.ndarray]:
     _allow_open_files(len(shards))
     maps = []
     for shard in shards:
-        found = os.stat(shard.path)
+        status = os.stat(shard.path)
+        # A file that was written anew is another one.
         identity = (
-            found.st_dev,
-            found.st_ino,
-            found.st_size,
-            found.st_mtime_ns,
-        )
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        )  # fmt: skip
         maps.append(
             _map_once(shard.path, identity, shard.num_records, shard.layout)
         )
@@ -248,7 +246,7 @@ def _map_once(
     num_records: int,
     layout: tfrecord.Layout,
 ) -> np.ndarray:
-    del identity  # A file that was written anew is another one.
+    del identity
     return tfrecord.map_shard(path, num_records, layout)
 
 

@@ -54,8 +54,8 @@ class Split:
         layout: Where the parts of its records lie.
         shards: In order; rows go on from one to the next.
         class_counts: Patches of label "0" and "1", or of "-1".
-        channel_mean: Of red, green, blue over all pixels, in [0, 255].
-        channel_std: Likewise, of the population.
+        channel_mean: Mean of red, green, blue over all pixels, in [0, 255].
+        channel_std: Standard deviation of the same pixels, as a population.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Manifest:
     Attributes:
         splits: In the order of the sidecar's rows.
         options: What the data was made from and how: source, seed, folds.
-        versions: Of the programs that made it.
+        versions: Versions of the programs that made it.
         file_sha256: SHA-256 (hex) of the files beside the shards, by name.
     """
 

@@ -221,11 +221,11 @@ class RecordsFolder:
         Raises:
             FileNotFoundError, ValueError: it is not there, or another file.
         """
-        found = self._sidecar_sha256
+        sha256 = self._sidecar_sha256
         expected = self.content.file_sha256.get(manifest.SIDECAR_FILE)
-        if found != expected:
+        if sha256 != expected:
             raise ValueError(
-                f"{self.sidecar_path}: found SHA-256 {found}, expected"
+                f"{self.sidecar_path}: found SHA-256 {sha256}, expected"
                 f" {expected}, that of the manifest: its rows may not be those"
                 " of the records. Run pcam verify."
             )

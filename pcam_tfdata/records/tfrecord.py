@@ -88,8 +88,8 @@ def encode_block(
         uint8 [num_patches, record_bytes].
     """
     num_patches, labeled = len(ids), bool(labels[0] >= 0)
-    places = layout(labeled=labeled)
-    block = np.empty((num_patches, places.record_bytes), np.uint8)
+    offsets = layout(labeled=labeled)
+    block = np.empty((num_patches, offsets.record_bytes), np.uint8)
     block[:] = _template(labeled=labeled)
 
     def put(offset: int, values: np.ndarray) -> None:
@@ -97,13 +97,13 @@ def encode_block(
         values = values.reshape(num_patches, -1)
         block[:, offset : offset + values.shape[1]] = values
 
-    put(places.id_offset, ids.astype(f"S{schema.ID_BYTES}"))
-    put(places.image_offset, images)
-    put(places.tumor_fraction_offset, tumor_fractions.astype("<f4"))
+    put(offsets.id_offset, ids.astype(f"S{schema.ID_BYTES}"))
+    put(offsets.image_offset, images)
+    put(offsets.tumor_fraction_offset, tumor_fractions.astype("<f4"))
     if labeled:
-        block[:, places.label_offset] = labels
+        block[:, offsets.label_offset] = labels
     crcs = [masked_crc(row[HEADER_BYTES:-CRC_BYTES]) for row in block]
-    put(places.record_bytes - CRC_BYTES, np.array(crcs, "<u4"))
+    put(offsets.record_bytes - CRC_BYTES, np.array(crcs, "<u4"))
     return block
 
 
@@ -135,29 +135,29 @@ def layout(*, labeled: bool) -> Layout:
 
 
 def check_size(
-    path: str, found: int | None, num_records: int, layout: Layout
+    path: str, num_bytes: int | None, num_records: int, layout: Layout
 ) -> None:
     """Refuses a shard file that does not hold its records.
 
     Args:
-        path: Of the file, for the message.
-        found: Its size in bytes; None if there is no such file.
+        path: Its file, for the message.
+        num_bytes: Its size; None if there is no such file.
         num_records: How many it should hold.
-        layout: Of each.
+        layout: Layout of each.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: its size is not num_records x record_bytes.
     """
-    if found is None:
+    if num_bytes is None:
         raise FileNotFoundError(
             f"{path}: not found, expected a shard of {num_records:,} records."
             " Convert again."
         )
     expected = num_records * layout.record_bytes
-    if found != expected:
+    if num_bytes != expected:
         raise ValueError(
-            f"{path}: found {found:,} bytes, expected {expected:,}"
+            f"{path}: found {num_bytes:,} bytes, expected {expected:,}"
             f" ({num_records:,} records of {layout.record_bytes:,})."
             " Convert again."
         )
@@ -231,9 +231,9 @@ def find_frame_fault(record: bytes | np.ndarray, layout: Layout) -> str | None:
     if len(record) < layout.record_bytes:
         return f"found {len(record):,} bytes, expected {layout.record_bytes:,}"
     length = bytes(record[:LENGTH_BYTES])
-    found = struct.unpack("<Q", length)[0]
-    if found != layout.example_bytes:
-        return f"length field says {found:,}, expected {layout.example_bytes:,}"
+    num_bytes = struct.unpack("<Q", length)[0]
+    if num_bytes != layout.example_bytes:
+        return f"length field says {num_bytes:,}, expected {layout.example_bytes:,}"
     if bytes(record[LENGTH_BYTES:HEADER_BYTES]) != _packed_crc(length):
         return "CRC of the length does not match"
     data = record[HEADER_BYTES:-CRC_BYTES]
@@ -254,8 +254,8 @@ def check_frame(
     Args:
         record: With framing.
         layout: That it should have.
-        path: Of its shard, for the message.
-        number: Of the record in its shard, likewise.
+        path: Its shard, for the message.
+        number: Its number in the shard, for the message.
 
     Raises:
         DamagedRecordError: it is not.
