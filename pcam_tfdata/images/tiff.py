@@ -1,8 +1,8 @@
 """Kaggle's TIFF files: bytes in, pixels out, and back.
 
-Every file of the Kaggle set has one layout: a 287-byte header, in which only the
-DateTime string varies, then the pixels to the end of the file. Such a file is
-read by comparing the header and slicing; any other file goes through Pillow.
+Every file of the Kaggle set has one layout: a 287-byte header, in which only
+the DateTime string varies, then the pixels to the end of the file. Such a file
+is read by comparing the header and slicing; any other file goes through Pillow.
 
 The pixels are those that Pillow gives, never resized or converted: a TIFF's
 Orientation is obeyed, that of a JPEG's EXIF is not.

@@ -41,8 +41,8 @@ def list_patches(
     _check_names(options.class_folders)
     if not files.is_folder(options.input_dir):
         raise FileNotFoundError(
-            f"{options.input_dir}: not found, expected a folder of images. Check"
-            " --input_dir."
+            f"{options.input_dir}: not found, expected a folder of images."
+            " Check --input_dir."
         )
     if _has_classes(options, ""):
         patches, bad = _list_split(options, "", DEALT)
@@ -89,8 +89,8 @@ def _check_splits(
     for name in names:
         if names.count(name) > 1 or not name.isidentifier():
             raise ValueError(
-                f"{options.input_dir}: found a split {name!r}, expected names of"
-                " letters and digits, each once. Rename the folder."
+                f"{options.input_dir}: found a split {name!r}, expected names"
+                " of letters and digits, each once. Rename the folder."
             )
 
 

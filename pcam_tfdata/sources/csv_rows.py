@@ -1,8 +1,8 @@
 """Columns of CSV files as people have them: read by pandas, with line numbers.
 
-pandas reads any sound table. The csv module, far slower, reads the header, tells
-the lines of rows that are at fault, and cuts the rows of a table that has longer
-ones than its header.
+pandas reads any sound table. The csv module, far slower, reads the header,
+tells the lines of rows that are at fault, and cuts the rows of a table that has
+longer ones than its header.
 """
 
 import dataclasses

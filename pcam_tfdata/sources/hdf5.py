@@ -107,8 +107,8 @@ def list_patches(
     """Returns the official splits that are there.
 
     Returns:
-        Listings `train`, `validation`, `test`, whose names are SPLIT_ROW; and no
-        faults.
+        Listings `train`, `validation`, `test`, whose names are SPLIT_ROW; and
+        no faults.
 
     Raises:
         FileNotFoundError: no split is there, or one without its labels.
@@ -198,7 +198,8 @@ def _unpack(options: listing.SourceOptions, name: str) -> str:
             shutil.copyfileobj(packed, unpacked, 1 << 20)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
-            f"{packed_path}: found no whole gzip file ({error}). Fetch it again."
+            f"{packed_path}: found no whole gzip file ({error}). Fetch it"
+            " again."
         ) from error
     return path
 
@@ -215,7 +216,8 @@ def _check(
     expected = f"uint8{(num_patches, size, size, num_channels)}"
     if layout != expected:
         raise ValueError(
-            f"{path}: found {name} {layout}, expected {expected}. Fetch it again."
+            f"{path}: found {name} {layout}, expected {expected}. Fetch it"
+            " again."
         )
     return num_patches
 

@@ -183,8 +183,8 @@ def _warn_of_repeats(
         line, _ = table.locate(rows[:1])[int(rows[0])]
         what = f" with the same {column.kind}" if column.kind else ""
         _logger.warning(
-            "Warning: %s: found %s rows that repeat an id%s (line %s repeats %s)."
-            " Each id is one patch.",
+            "Warning: %s: found %s rows that repeat an id%s (line %s repeats"
+            " %s). Each id is one patch.",
             table.path, f"{len(rows):,}", what, f"{line:,}",
             table.texts.iat[rows[0], 0],
         )  # fmt: skip

@@ -160,7 +160,7 @@ class ImageFiles:
         return os.path.join(self.folder, self.files[row].decode())
 
     def identify(self, *, are_hashed: bool) -> str:
-        """Returns a hash of sizes and times; nothing where pixels are hashed."""
+        """Returns a hash of sizes and times; none where pixels are hashed."""
         if are_hashed:
             return ""
         if self.stamps is not None:

@@ -2,7 +2,8 @@
 
 A file's name without its suffix is the patch's own name. A folder is read once,
 and its files are not asked for one by one: what kind each is stands in the
-folder itself on the file systems in use. Hidden files (`.name`) are passed over.
+folder itself on the file systems in use. Hidden files (`.name`) are passed
+over.
 """
 
 import collections

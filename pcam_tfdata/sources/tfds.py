@@ -44,7 +44,7 @@ class Rows:
         return f"{self.folder}: {self.split}, row {self.rows[row]}"
 
     def identify(self, *, are_hashed: bool) -> str:
-        """Returns name and version of the dataset, size and times of its files."""
+        """Returns name and version of the dataset, size and time of files."""
         info = _open(self.folder).info
         parts = [info.full_name, self.split]
         for path in info.splits[self.split].filepaths:

@@ -75,7 +75,8 @@ def iterate_rows(path: str) -> Iterator[tuple[int, list[str]]]:
         except csv.Error as error:
             raise ValueError(
                 f"{path}: line {line:,}: found text that is no CSV ({error}),"
-                " expected short fields; is a quote never closed? Mend the file."
+                " expected short fields; is a quote never closed? Mend the"
+                " file."
             ) from error
     if last and last[1] != [_END]:
         raise ValueError(
