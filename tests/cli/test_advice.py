@@ -23,21 +23,25 @@ FLAG = re.compile(r"(?<![\w-])--([a-z]\w+)")
 # `pcam COMMAND ... --flag` is advice to run another command.
 OF_ANOTHER = re.compile(r"pcam (\w+)[^.;]*?--([a-z]\w+)")
 DEFINITION = (ast.FunctionDef, ast.ClassDef)
+OTHER_ROOMS = (
+    "(beam|conversion|data_service|distribution|evaluation|images|pipeline|runs"
+    "|sources|system|training)"
+)
 UNSAID = re.compile(
     "|".join(
         (
             # Flags of other programs, and words for any flag.
             r".* --(flink_master|format|query|flag|help)",
-            r"benchmark benchmark\.service\._serving .*",
-            # A benchmark converts what converts, writes into a new folder, and
-            # asks for nothing but one device.
-            r"benchmark (beam|conversion|distribution|images|sources|system)\..*",
-            r"benchmark pipeline\.(planning|resident)\..* --input",
+            r"benchmark benchmark\.service_rates\..*",
+            # A benchmark does what other commands do, in a new folder, and asks
+            # for nothing but one device; cross-validation evaluates.
+            rf"benchmark {OTHER_ROOMS}\..*",
+            r"cross_validate training\.cross_validate\..* --splits",
             # Of several workers, a service, or the cache of training alone.
             r"\w+ distribution\.\w+\..* --worker_wait_seconds",
-            r"\w+ pipeline\.\w+\..* --(data_service|cache)",
+            r"\w+ (data_service|pipeline)\.\w+\..* --(data_service|cache)",
             # Patches that are read once are neither shuffled nor cached.
-            r"\w+ pipeline\.planning\._find_problem .*",
+            r"\w+ pipeline\.input_choice\..* --(shuffle_megabytes|cache)",
             # Only who may skip patches says how many would be left.
             r"join system\.faults\.BadInputError --on_bad_patch",
             # Files are read by predict alone, and it reads no slides.
