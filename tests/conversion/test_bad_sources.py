@@ -14,7 +14,7 @@ import source_files
 from conftest import make_clouds, write_patches
 from PIL import Image
 
-from pcam_tfdata.conversion import convert, publish
+from pcam_tfdata.conversion import convert, describe_folder
 from pcam_tfdata.records import manifest
 from pcam_tfdata.system import faults
 
@@ -423,6 +423,6 @@ def test_rows_are_numbered_not_lines():
     part = io.StringIO(newline="")
     csv.writer(part, lineterminator="\n").writerows(rows)
     part.seek(0)
-    numbered = publish._number_rows(part, itertools.count(5))
+    numbered = describe_folder._number_rows(part, itertools.count(5))
     found = list(csv.reader(io.StringIO("".join(numbered), newline="")))
     assert found == [[str(5 + k), *row] for k, row in enumerate(rows)]
