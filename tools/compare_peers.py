@@ -15,26 +15,31 @@ import dataclasses
 import functools
 import inspect
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from peers import (
-    consumer,
-    other_peers,
-    patch_set,
-    tensorflow_peers,
-    torch_peers,
-)
+from pcam_tfdata.cli import quiet
 
-from pcam_tfdata.benchmark import (
-    configuration,
-    harness,
-    jobs,
-    limits,
-    reporting,
-    timed_process,
-)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # As the commands do.
+with quiet.imports():
+    from peers import (
+        consumer,
+        other_peers,
+        patch_set,
+        tensorflow_peers,
+        torch_peers,
+    )
+
+    from pcam_tfdata.benchmark import (
+        configuration,
+        harness,
+        jobs,
+        limits,
+        reporting,
+        timed_process,
+    )
 
 _NUM_COPIES = 10
 _OWN = "pcam_tfdata mmap"
