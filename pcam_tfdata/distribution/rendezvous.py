@@ -5,12 +5,8 @@ import logging
 import os
 
 import tensorflow as tf
-from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 
-# TensorFlow has no public way to its coordination service.
-from tensorflow.python.eager import context as eager_context
-
-from pcam_tfdata.distribution import lost_workers, tf_config
+from pcam_tfdata.distribution import lost_workers, private_interfaces, tf_config
 from pcam_tfdata.system import interruption
 
 # A worker that says nothing for so long is lost. TensorFlow's own 10 seconds are
@@ -57,7 +53,7 @@ def join(job: tf_config.Job, wait_seconds: float) -> tf.distribute.Strategy:
 def _configure(job: tf_config.Job, wait_seconds: float) -> None:
     """Sets how long workers wait for each other."""
     counts = collections.Counter(kind for kind, _ in job.workers)
-    context = eager_context.context()
+    context = private_interfaces.eager_context()
     leader, number = job.workers[0]
     context.configure_coordination_service(
         "standalone",
@@ -65,7 +61,7 @@ def _configure(job: tf_config.Job, wait_seconds: float) -> None:
         cluster_register_timeout_in_ms=round(wait_seconds * 1000),
         heartbeat_timeout_in_ms=_HEARTBEAT_SECONDS * 1000,
         coordinated_jobs=[
-            coordination_config_pb2.CoordinatedJob(name=kind, num_tasks=count)
+            private_interfaces.describe_job(kind, count)
             for kind, count in counts.items()
         ],
     )

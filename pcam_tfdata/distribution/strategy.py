@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.distribution import rendezvous, tf_config
+from pcam_tfdata.distribution import private_interfaces, rendezvous, tf_config
 
 _logger = logging.getLogger(__name__)
 _TENSOR_CORES = (7, 0)  # Compute capability from which float16 is faster.
@@ -130,7 +130,9 @@ def sync_batch_norm(
     Returns whether there is any, and more than one replica.
     """
     kind = keras.layers.BatchNormalization
-    layers = [x for x in model._flatten_layers() if isinstance(x, kind)]
+    layers = [
+        x for x in private_interfaces.list_layers(model) if isinstance(x, kind)
+    ]
     if strategy.num_replicas_in_sync == 1:
         return False
     for layer in layers:
@@ -145,7 +147,7 @@ def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
     call it again after those were assigned, to the replicas of all machines.
     """
     first = _first_replica(strategy)
-    for layer in model._flatten_layers():
+    for layer in private_interfaces.list_layers(model):
         generator = getattr(layer, "seed_generator", None)
         if generator is None:
             continue

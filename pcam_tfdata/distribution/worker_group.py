@@ -12,10 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-# TensorFlow has no public way to its coordination service.
-from tensorflow.python.eager import context as eager_context
-
-from pcam_tfdata.distribution import lost_workers, tf_config
+from pcam_tfdata.distribution import lost_workers, private_interfaces, tf_config
 
 # Workers that have met tell each other what they are about at once.
 _FACTS_SECONDS = 60
@@ -94,7 +91,7 @@ class WorkerGroup:
         Raises:
             ValueError: a fact is not that of the chief.
         """
-        context = eager_context.context()
+        context = private_interfaces.eager_context()
         text = json.dumps(facts)
         if self.is_chief:
             context.set_config_key_value(_FACTS_KEY, text)
@@ -133,7 +130,7 @@ class WorkerGroup:
             if isinstance(error, Exception):
                 text = " ".join(str(error).split())[:_MOST_CHARACTERS]
             with contextlib.suppress(tf.errors.OpError):  # They may know it.
-                eager_context.context().report_error_to_cluster(
+                private_interfaces.eager_context().report_error_to_cluster(
                     tf.errors.ABORTED, text
                 )
             raise

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-# TensorFlow has no public way to read the global seed.
-from tensorflow.python.eager import context as eager_context
-
 from pcam_tfdata import schema
+from pcam_tfdata.distribution import private_interfaces
 from pcam_tfdata.pipeline import batch_format, buffer_pool, mode_base
 from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.system import files
@@ -187,7 +185,7 @@ def _global_seed(seed: int) -> Iterator[None]:
 
     What else the program draws with its own stays as it was.
     """
-    context = eager_context.context()
+    context = private_interfaces.eager_context()
     before = context._seed
     context._seed = seed
     try:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import private_interfaces, strategy
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.training import augment
 
@@ -163,7 +163,7 @@ class Trainer:
             return
         weights = self.model.trainable_variables
         saved = [np.array(weight.numpy()) for weight in weights]
-        _assign(weights, inner._model_variables_moving_average)
+        _assign(weights, private_interfaces.list_averages(inner))
         try:
             yield
         finally:

@@ -1,14 +1,14 @@
 """What is used of TensorFlow and Keras beyond their public interfaces.
 
 `pyproject.toml` bounds their versions for it. Where a newer version fails here,
-the message says which module has to follow.
+the message says what has to follow it.
 """
 
 import keras
 import pytest
 import tensorflow as tf
-from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-from tensorflow.python.eager import context as eager_context
+
+from pcam_tfdata.distribution import private_interfaces
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ from tensorflow.python.eager import context as eager_context
     ],
 )
 def test_eager_context_has(name, user):
-    context = eager_context.context()
+    context = private_interfaces.eager_context()
     assert hasattr(context, name), f"{tf.__version__}: {name} is gone; {user}"
 
 
 def test_seed_of_the_eager_context_is_the_global_one():
-    context = eager_context.context()
+    context = private_interfaces.eager_context()
     before = context._seed
     try:
         tf.random.set_seed(7)
@@ -38,14 +38,14 @@ def test_seed_of_the_eager_context_is_the_global_one():
 
 
 def test_jobs_of_the_coordination_service_have_name_and_count():
-    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=2)
+    job = private_interfaces.describe_job("worker", 2)
     assert (job.name, job.num_tasks) == ("worker", 2)
 
 
 def test_layers_of_layers_are_listed():
     inner = keras.Sequential([keras.layers.BatchNormalization()])
     model = keras.Sequential([keras.Input((4,)), inner])
-    kinds = {type(layer) for layer in model._flatten_layers()}
+    kinds = set(map(type, private_interfaces.list_layers(model)))
     assert keras.layers.BatchNormalization in kinds, (
         f"{keras.__version__}: distribution.strategy finds no inner layers"
     )
@@ -55,7 +55,7 @@ def test_averages_of_an_optimizer_are_in_the_order_of_weights():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     optimizer = keras.optimizers.Adam(use_ema=True)
     optimizer.build(model.trainable_variables)
-    averages = optimizer._model_variables_moving_average
+    averages = private_interfaces.list_averages(optimizer)
     assert [average.shape for average in averages] == [(4, 2), (2,)], (
         f"{keras.__version__}: training.replica_step finds no averages"
     )
