@@ -350,7 +350,7 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
         (1, f"--port={taken}: cannot listen there (Address already in use)",
          *serve, "--role=dispatcher", f"--port={taken}",
          f"--work_dir={tmp_path / 'new'}"),
-        (1, f"--work_dir={file}/x: cannot be written", *serve,
+        (1, f"{file}/x: Not a directory. Check the path", *serve,
          "--role=dispatcher", f"--work_dir={file}/x"),
         (1, "--work_dir=s3://b/state: found a URL, expected a folder on a disk",
          *serve, "--role=dispatcher", "--work_dir=s3://b/state"),
