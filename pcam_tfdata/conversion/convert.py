@@ -231,13 +231,12 @@ def _list_patches(
     input_dir = options.input_dir
     if options.runner == _BEAM and not files.is_remote(input_dir):
         input_dir = os.path.abspath(input_dir)  # Workers are elsewhere.
-    first_class, second_class = options.class_folders
     return catalog.list_patches(
         listing.SourceOptions(
             options.source,
             input_dir,
             slide_csv=options.slide_csv,
-            class_folders=(first_class, second_class),
+            class_folders=tuple(options.class_folders),
             follow_symlinks=options.follow_symlinks,
             unpacked_dir=space.unpacked_dir,
         )

@@ -15,8 +15,17 @@ from pcam_tfdata.system import csv_files, faults, files
 def describe_split(
     name: str, *, labeled: bool, results: Sequence[journal.ShardResult]
 ) -> manifest.Split:
-    """Returns what the manifest says of a split, from its written shards."""
+    """Returns what the manifest says of a split, from its written shards.
+
+    Raises:
+        ValueError: all of its patches were left out.
+    """
     label_counts = np.sum([result.label_counts for result in results], axis=0)
+    if not label_counts.sum():
+        raise ValueError(
+            f"Split {name}: found no patch that can be used, expected at least"
+            " one. Ask for fewer folds, or mend the source."
+        )
     sums = np.sum([result.channel_sums for result in results], axis=0)
     means = sums / (int(label_counts.sum()) * schema.PATCH_SIZE**2)
     mean, mean_square = means

@@ -139,6 +139,8 @@ def _add_part(
             os.link(source, os.path.join(folder, name))
         except OSError:  # Another file system, one without links, and so on.
             shutil.copyfile(source, os.path.join(folder, name))
+        # A shard whose patches were all left out has no row.
+        open(os.path.join(folder, f"{name}.csv"), "w").close()
     columns = manifest.SIDECAR_COLUMNS[1:]  # Rows are numbered anew.
     for block in part.iterate_sidecar(columns):
         block["shard"] = block["shard"].map(new_names)

@@ -60,13 +60,13 @@ class Workspace:
                 files.remove_folder(path)
         files.make_folder(self.records_dir)
 
-    def has_finished(self) -> bool:
-        """Returns whether an earlier job finished shards, or all files."""
-        return any(
-            name.endswith(journal.ENDING) or name == manifest.MANIFEST_FILE
-            for path in self._list_records()
-            for name in files.list_names(path)
-        )
+    def has_finished_shards(self) -> bool:
+        """Returns whether an earlier job finished shards, to go on from."""
+        return any(name.endswith(journal.ENDING) for name in self._list_files())
+
+    def has_manifest(self) -> bool:
+        """Returns whether an earlier job wrote all files."""
+        return manifest.MANIFEST_FILE in self._list_files()
 
     def remove_unfinished(self) -> None:
         """Removes what killed processes were writing."""
@@ -79,6 +79,13 @@ class Workspace:
         """Removes the folders of a conversion."""
         for name in filter(_FOLDERS.fullmatch, files.list_names(self._folder)):
             files.remove_folder(os.path.join(self._folder, name))
+
+    def _list_files(self) -> list[str]:
+        return [
+            name
+            for path in self._list_records()
+            for name in files.list_names(path)
+        ]
 
     def _list_records(self) -> list[str]:
         return [
@@ -95,7 +102,10 @@ def refuse_unfinished(output_dir: str) -> None:
         FileExistsError: it did.
     """
     folder = publish.locate_incomplete(output_dir)
-    if files.is_folder(folder) and Workspace(folder).has_finished():
+    if not files.is_folder(folder):
+        return
+    space = Workspace(folder)
+    if space.has_finished_shards() or space.has_manifest():
         raise FileExistsError(
             f"{folder}: found a job that is not finished, expected none. Finish"
             " it, pass --overwrite to drop it, or choose another --output_dir."
@@ -131,13 +141,13 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[Workspace]:
             space.remove_all()
         files.make_folder(space.records_dir)
         space.remove_unfinished()
-        if space.has_finished():
+        if space.has_finished_shards():
             _logger.info("%s: going on from what is finished there.", folder)
         try:
             yield space
         except BaseException as error:
             is_source = isinstance(error, faults.BadInputError)
-            is_of_use = not is_source and space.has_finished()
+            is_of_use = not is_source and space.has_finished_shards()
             # In a bucket another job may have taken them over.
             if not is_of_use and not files.is_remote(folder):
                 space.remove_all()

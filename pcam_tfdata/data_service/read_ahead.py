@@ -18,6 +18,10 @@ from pcam_tfdata.pipeline import process_exit
 _POLL_SECONDS = 0.2
 
 
+class SilenceError(Exception):
+    """No element came in time. Not a `TimeoutError`, which disks raise too."""
+
+
 def read_ahead(
     make_dataset: Callable[[], tf.data.Dataset],
     num_waiting: int,
@@ -31,7 +35,7 @@ def read_ahead(
         timeout_seconds: How long no element may come.
 
     Raises:
-        TimeoutError: none came for so long, or the process ends.
+        SilenceError: none came for so long, or the process ends.
         tf.errors.OpError: it cannot be read.
     """
     elements: queue.Queue[Any] = queue.Queue(num_waiting)
@@ -43,7 +47,7 @@ def read_ahead(
         try:
             iterator = call(lambda: make_dataset().as_numpy_iterator())
             element = True
-            while element is not None and not closed.is_set():
+            while element is not None and not _is_over(closed):
                 element = call(lambda: next(iterator, None))
                 _put(elements, element, closed)
         except Exception as error:
@@ -59,10 +63,14 @@ def read_ahead(
         closed.set()
 
 
+def _is_over(closed: threading.Event) -> bool:
+    return closed.is_set() or process_exit.is_ending()
+
+
 def _put(
     elements: queue.Queue[Any], element: Any, closed: threading.Event
 ) -> None:
-    while not closed.is_set() and not process_exit.is_ending():
+    while not _is_over(closed):
         with contextlib.suppress(queue.Full):
             return elements.put(element, timeout=_POLL_SECONDS)
 
@@ -72,4 +80,4 @@ def _take(elements: queue.Queue[Any], timeout_seconds: float) -> Any:
     while time.monotonic() < deadline and not process_exit.is_ending():
         with contextlib.suppress(queue.Empty):
             return elements.get(timeout=_POLL_SECONDS)
-    raise TimeoutError
+    raise SilenceError

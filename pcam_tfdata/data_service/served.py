@@ -7,10 +7,11 @@ dispatcher deals out one by one (TensorFlow's dynamic sharding): each patch come
 at most once, and what a worker held when it died is left out.
 """
 
+import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -104,7 +105,7 @@ class ServedPatches(stream_mode.StreamedPatches):
                 " service gives each process an order of its own."
             )
         size, parts = steps.batch_size, batch_format.TRAIN_PARTS
-        num_steps = steps.num_steps - steps.first_step
+        num_steps = max(0, steps.num_steps - steps.first_step)
         blocks = self._read_epochs(steps, num_steps * size)
         next_block = process_exit.counted(lambda: next(blocks))
         fill = stream_mode.make_filler(size, parts)
@@ -127,15 +128,19 @@ class ServedPatches(stream_mode.StreamedPatches):
         """Yields blocks of rows and Examples, epoch after epoch."""
         for epoch in itertools.count():
             seed = (steps.seed, steps.first_step, epoch)
-            for rows, starts in self._read_epoch(seed):
-                num_wanted -= len(rows)
-                yield rows, starts
-                if num_wanted <= 0:
-                    return
+            with contextlib.closing(self._read_epoch(seed)) as blocks:
+                for rows, starts in blocks:
+                    num_wanted -= len(rows)
+                    if num_wanted <= 0:
+                        # Nobody comes again after the last block.
+                        blocks.close()
+                    yield rows, starts
+            if num_wanted <= 0:
+                return
 
     def _read_epoch(
         self, seed: tuple[int, ...]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
         """Yields each patch at most once, until no more come."""
         is_missing = np.ones(max(s.end_row for s in self._sorted_shards), bool)
         num_missing, reason = self.num_patches, "a worker has fewer"
@@ -152,7 +157,7 @@ class ServedPatches(stream_mode.StreamedPatches):
                 yield rows[is_new], starts[is_new]
                 if not num_missing:
                     return
-        except TimeoutError:
+        except read_ahead.SilenceError:
             reason = self._explain_silence(num_missing)
         except tf.errors.OpError as error:
             message = " ".join(str(error.message).split())[:400]
@@ -248,7 +253,13 @@ class ServedPatches(stream_mode.StreamedPatches):
             self._is_compared[shard[index]] = True
             here = self._sorted_shards[shard[index]]
             record = int(rows[index]) - here.first_row
-            expected = here.read_record(record)[tfrecord.HEADER_BYTES :]
+            try:
+                expected = here.read_record(record)[tfrecord.HEADER_BYTES :]
+            except OSError as error:
+                raise ServiceError(
+                    f"{here.path}: cannot be read here ({error}), expected the"
+                    " same records on every host. Copy them here again."
+                ) from error
             if not expected.startswith(starts[index].tobytes()):
                 raise ServiceError(
                     f"{here.path}: record {record} is not the one that a worker"

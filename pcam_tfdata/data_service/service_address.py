@@ -65,7 +65,9 @@ def wait_for(address: str, seconds: float) -> str:
     start, is_logged = time.monotonic(), False
     while True:
         try:
-            return _greet(address, min(_ATTEMPT_SECONDS, seconds or 1.0))
+            return _greet(
+                address, min(_ATTEMPT_SECONDS, seconds or _ATTEMPT_SECONDS)
+            )
         except (OSError, UnicodeError) as error:
             waited = time.monotonic() - start
             if waited >= seconds:

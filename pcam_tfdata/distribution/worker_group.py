@@ -101,10 +101,12 @@ class WorkerGroup:
             context.get_config_key_value(_FACTS_KEY, _FACTS_SECONDS * 1000)
         )
         for name in sorted(expected.keys() | found.keys()):
-            if found.get(name) != expected.get(name):
+            here, chief = found.get(name), expected.get(name)
+            if here != chief:
                 raise ValueError(
-                    f"found {name} {found.get(name, 'nothing')} on this worker,"
-                    f" expected the chief's {expected.get(name, 'nothing')}."
+                    f"found {name} {'nothing' if here is None else here} on this"
+                    f" worker, expected the chief's"
+                    f" {'nothing' if chief is None else chief}."
                     " Start the same command, on the same records and versions,"
                     " on each worker."
                 )

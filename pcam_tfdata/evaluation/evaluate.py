@@ -97,6 +97,8 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     slide_of_row = records.read_slides()
     forward = options.forward
     distribution, patches = forward.open_records(records, options.splits)
+    # First: a run that still trains may replace it.
+    model_sha256 = manifest.hash_file(model_path)
     predictor = inference.load(model_path, distribution, patches.fill)
     os.makedirs(options.output_dir, exist_ok=True)
     predictions = inference.join(
@@ -119,7 +121,7 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         "model": flags.get("model", "network"),
         "splits": list(options.splits),
         "records_dir": options.records_dir,
-        "model_sha256": manifest.hash_file(model_path),
+        "model_sha256": model_sha256,
         "manifest_sha256": records.manifest_sha256,
         "warnings": warnings,
         **metrics.score(label, logit, options.threshold),

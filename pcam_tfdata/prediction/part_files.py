@@ -111,7 +111,10 @@ class Parts:
     def _has(self, shard: records_folder.ShardFile) -> bool:
         path = self._path(shard)
         size = len(self._header()) + shard.num_records * _LOGIT.itemsize
-        return self.is_own(path) and os.path.getsize(path) == size
+        return (
+            self.is_own(os.path.basename(path))
+            and os.path.getsize(path) == size
+        )
 
     def _header(self) -> bytes:
         return f"{json.dumps(dict(self.job))}\n".encode()

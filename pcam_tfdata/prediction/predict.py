@@ -149,9 +149,10 @@ def list_rows(
     sidecar = records.read_sidecar(["split", "source_name", "id"])
     patches = sidecar[sidecar["split"] == options.split]
     names = patches["source_name"]
+    rows = submission.list_rows(records.sidecar_path, names, patches["id"])
     if options.sample_submission:
         return submission.read_sample(options.sample_submission, names)
-    return submission.list_rows(records.sidecar_path, names, patches["id"])
+    return rows
 
 
 def _open_records(

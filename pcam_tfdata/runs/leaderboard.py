@@ -153,7 +153,9 @@ def _is_numeric(column: pandas.Series) -> bool:
 
 
 def _to_text(column: pandas.Series) -> pandas.Series:
-    return column.map(str, na_action="ignore")
+    # Objects: text of pandas holds no name that is not UTF-8.
+    cells = [cell if pandas.isna(cell) else str(cell) for cell in column]
+    return pandas.Series(cells, index=column.index, dtype=object)
 
 
 def _align(column: pandas.Series) -> list[str]:

@@ -122,8 +122,10 @@ def read_run(run_dir: str, name: str) -> Run:
     if os.path.lexists(os.path.join(run_dir, run_folder.METRICS_JSON)):
         paths.insert(0, run_folder.METRICS_JSON)
     model = os.path.join(run_dir, run_folder.BEST_MODEL)
-    has_model = paths and os.path.isfile(model)
-    model_sha256 = manifest.hash_file(model) if has_model else None
+    model_sha256 = None
+    if paths:
+        with _noted(run, run_dir, run_folder.BEST_MODEL):
+            model_sha256 = manifest.hash_file(model)
     for path in paths:
         with _noted(run, run_dir, path):
             _add_evaluation(run, run_dir, path, model_sha256)
@@ -153,9 +155,10 @@ def _noted(run: Run, run_dir: str, name: str) -> Iterator[str]:
     """Yields the path of a file; what is wrong with it becomes a note."""
     try:
         yield os.path.join(run_dir, name)
-    except FileNotFoundError:
-        pass
     except OSError as error:
+        path = os.path.join(run_dir, name)
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+            return
         run.notes.append(f"{name}: {error.strerror}")
     except UnicodeDecodeError:
         run.notes.append(f"{name}: found bytes that are no text")

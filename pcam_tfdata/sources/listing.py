@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +31,7 @@ class SourceOptions:
     kind: str
     input_dir: str
     slide_csv: str | None = None
-    class_folders: tuple[str, str] = ("0", "1")
+    class_folders: Sequence[str] = ("0", "1")
     follow_symlinks: bool = False
     unpacked_dir: str = ""
 

@@ -34,12 +34,17 @@ class SignalsDeferred:
     another error, and one prediction in two hundred that was ended so aborted
     with a damaged heap.
 
+    Args:
+        errors_first: Whether an error that leaves it goes before a signal: what
+            `Interrupted` was to lead to may have failed. Else the signal does.
+
     Attributes:
         number: The signal that came; 0 for none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, errors_first: bool = False) -> None:
         self.number = 0
+        self._errors_first = errors_first
         self._has_come = False
         self._handlers: dict[int, Any] = {}
 
@@ -47,9 +52,10 @@ class SignalsDeferred:
         self._handlers = _replace_handlers(self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         _set_handlers(self._handlers)
-        if self.number:
+        is_error = kind is not None and not issubclass(kind, Interrupted)
+        if self.number and not (is_error and self._errors_first):
             signal.raise_signal(self.number)
 
     @property

@@ -136,7 +136,8 @@ def _run_fold(
         f"--validation_splits={fold}",
         *options.train_flags,
     )
-    _call("evaluate", *folders, f"--splits={fold}")
+    # Refused where the records are no longer those of the run.
+    _call("evaluate", *folders, f"--splits={fold}", f"--output_dir={run_dir}")
     path = os.path.join(run_dir, run_folder.PREDICTIONS)
     return pd.read_csv(path, float_precision="round_trip")
 

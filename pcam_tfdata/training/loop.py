@@ -54,15 +54,12 @@ def train_epochs(
         FloatingPointError: see `train.train`.
     """
     options, is_chief = run.options, run.group.is_chief
-    if is_chief:
-        # What came after the checkpoint is dropped, and will come again.
-        run_folder.write_history(options.run_dir, run.state.history)
     board: contextlib.AbstractContextManager = contextlib.nullcontext()
     if options.tensorboard and is_chief:
         board = event_files.EventWriter(options.run_dir, run.state.history)
     with (
         patch_source.damage_named(run.training, run.validation),
-        interruption.SignalsDeferred() as signals,
+        interruption.SignalsDeferred(errors_first=True) as signals,
         board as writer,
     ):
         _Loop(run, callbacks, signals, writer).go_on()

@@ -214,6 +214,9 @@ def _go_on(
 ) -> None:
     """Trains what is left to train; warns of a dead network."""
     run_dir = run.options.run_dir
+    if run.group.is_chief:
+        # What came after the checkpoint is dropped, and will come again.
+        run_folder.write_history(run_dir, run.state.history)
     if run.is_finished:
         _logger.info("%s: finished before, nothing to do.", run_dir)
     else:

@@ -318,6 +318,23 @@ def test_classes_that_are_one_folder_are_refused(tmp_path, names):
     assert line.startswith(f"--class_folders: found '{','.join(names)}', exp")
 
 
+@pytest.mark.parametrize("names", [["a"], ["0", "1", "2"]])
+def test_class_folders_are_two(tmp_path, names):
+    (tmp_path / "tree").mkdir()
+    line = refused("folder", tmp_path / "tree", class_folders=names)
+    assert line.startswith(f"--class_folders: found '{','.join(names)}', exp")
+
+
+def test_split_of_which_nothing_is_left_is_refused(tmp_path):
+    tree = tmp_path / "tree"
+    for name in ("train/0", "train/1"):
+        write_images(tree / name)
+    (tree / "test").mkdir()
+    (tree / "test" / "p.png").write_bytes(b"no image")
+    line = refused("folder", tree, on_bad_patch="skip")
+    assert line.startswith("Split test: found no patch that can be used")
+
+
 @pytest.mark.parametrize(
     ("root", "aside", "told"),
     [

@@ -16,6 +16,7 @@ from conftest import (
     small_disk,
     write_patches,
 )
+from PIL import Image
 
 from pcam_tfdata.conversion import convert, join, journal, merged_manifest
 from pcam_tfdata.pipeline import patch_source
@@ -50,6 +51,29 @@ def other_records_dir(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def parts(records_dir, other_records_dir) -> list[str]:
     return [records_dir, other_records_dir]
+
+
+def test_part_with_a_shard_without_patches_is_joined(tmp_path):
+    folders = []
+    for number in range(2):
+        tree = tmp_path / f"tree{number}"
+        for label in "01":
+            (tree / "train" / label).mkdir(parents=True)
+            (tree / "train" / label / "bad.png").write_bytes(b"no image")
+        for place, image in enumerate(make_clouds(6, seed=number)):
+            path = tree / "train" / str(place % 2) / f"p{place}.png"
+            Image.fromarray(image).save(path)
+        folders.append(str(tmp_path / f"records{number}"))
+        convert.convert(
+            convert.ConvertOptions(
+                str(tree), folders[-1], source="folder", num_workers=1,
+                shard_megabytes=0.03, on_bad_patch="skip",
+            )
+        )  # fmt: skip
+    shards = records_folder.open_folder(folders[0]).list_shards()
+    assert 0 in [shard.num_records for shard in shards]
+    join.join(folders, str(tmp_path / "joined"))
+    assert verify.verify(str(tmp_path / "joined"), num_workers=1) == []
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_signal_waits_until_the_network_is_made(
 
 PROGRAM = """
 import sys
-from pcam_tfdata import convert
+from pcam_tfdata.conversion import convert
 convert.convert(convert.ConvertOptions({tree!r}, {records!r}, num_workers=1))
 print("__file__" in globals())
 """

@@ -222,3 +222,12 @@ def test_cutting_finds_that_a_patch_is_not_there_once(spoil):
     rows = list(range(SHARDS[0].first_row, SHARDS[0].first_row + NUM_TEST))
     with pytest.raises(RuntimeError, match="each once and in order"):
         list(part_files.cut(results_of(spoil(rows), 4), SHARDS))
+
+
+def test_parts_are_found_again_below_a_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shard, job = SHARDS[0], {"model": "a"}
+    with share(PARTS, job) as parts:
+        parts.write(shard, np.zeros(shard.num_records, np.float32))
+    with share(PARTS, job) as parts:
+        assert parts.list_missing([shard]) == []

@@ -448,6 +448,24 @@ def test_a_broken_file_is_noted_and_the_rest_is_shown(
         assert row["dataset"] == SHA256
 
 
+def test_runs_whose_names_are_no_text_are_sorted(tmp_path):
+    for name in (b"b\xff", b"a"):
+        write_run(tmp_path / os.fsdecode(name))
+    runs = reading.read_runs(str(tmp_path))
+    table = leaderboard.make_table(runs)
+    table = leaderboard.sort_rows(table, "run", ascending=True)
+    assert list(table.frame["run"]) == ["a", "b\udcff"]
+
+
+def test_a_link_that_leads_nowhere_is_noted(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / run_folder.TIMING).unlink()
+    assert not reading.read_run(str(run_dir), "r").notes
+    (run_dir / run_folder.TIMING).symlink_to("nowhere")
+    (note,) = reading.read_run(str(run_dir), "r").notes
+    assert note == "timing.csv: No such file or directory"
+
+
 def test_broken_runs_do_not_end_the_command(tmp_path):
     write_run(tmp_path / "good")
     cut(write_run(tmp_path / "bad") / HISTORY)

@@ -32,6 +32,20 @@ def test_signal_is_not_lost_beside_an_error():
         raise ValueError
 
 
+def test_an_error_of_what_a_signal_led_to_is_not_lost():
+    with pytest.raises(OSError, match="full"):
+        with interruption.SignalsDeferred(errors_first=True) as signals:
+            signal.raise_signal(signal.SIGINT)
+            try:
+                signals.check()
+            finally:
+                raise OSError("the disk is full")
+    with pytest.raises(KeyboardInterrupt):
+        with interruption.SignalsDeferred(errors_first=True) as signals:
+            signal.raise_signal(signal.SIGINT)
+            signals.check()
+
+
 def test_calls_that_nothing_disturbs_leave_no_trace():
     before = signal.getsignal(signal.SIGTERM)
     with interruption.SignalsDeferred():
