@@ -37,11 +37,6 @@ def hash_pixels(image: np.ndarray) -> str:
     return hashlib.sha1(image.data, usedforsecurity=False).hexdigest()
 
 
-def is_hash(name: str) -> bool:
-    """Returns whether `name` is written as a SHA-1: 40 lower-case hex digits."""
-    return len(name) == ID_BYTES and not name.strip("0123456789abcdef")
-
-
 def find_contradictions(
     labels: np.ndarray, tumor_fractions: np.ndarray
 ) -> np.ndarray:

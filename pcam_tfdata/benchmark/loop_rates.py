@@ -4,7 +4,9 @@ What the loop adds to a step (calls, callbacks, progress, checks) shows with a
 network so small that a step of a small batch takes about a millisecond.
 """
 
+import dataclasses
 import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ import keras
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration, step_rates
 from pcam_tfdata.models import networks
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.training import configuration as training_configuration
 from pcam_tfdata.training import replica_step, train
 
@@ -22,29 +25,42 @@ _EPOCHS = 1 << 20  # More than anybody waits for.
 def call_steps(options: configuration.Options) -> Iterator[int]:
     """Runs as many steps as fit in one call of TensorFlow."""
     networks.build = _build
-    return step_rates.train_on_records(options)
+    splits = _make_run(options).train_splits
+    return step_rates.train_on_records(
+        dataclasses.replace(options, splits=splits)
+    )
 
 
 def run_epochs(options: configuration.Options) -> Iterator[int]:
     """Trains; at each `next` the steps of an epoch, without its validation."""
     networks.build = _build
     gate = _Gate()
+    run = _make_run(options)
+
+    def train_on() -> None:
+        try:
+            train.train(run, [gate])
+        except BaseException as error:
+            print(error, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=train_on, daemon=True).start()
+    while True:
+        yield gate.let_pass() * options.batch_size
+
+
+def _make_run(
+    options: configuration.Options,
+) -> training_configuration.TrainOptions:
+    """Returns what to train: all labelled splits but that of the validation."""
     run = training_configuration.TrainOptions(
         records_dir=options.records_dir,
         run_dir=os.path.join(options.scratch_dir or "", "run"),
         recipe=replica_step.Recipe(options.batch_size),
         epochs=_EPOCHS,
     )
-
-    def train_on() -> None:
-        try:
-            train.train(run, [gate])
-        finally:
-            os._exit(1)  # After its last words.
-
-    threading.Thread(target=train_on, daemon=True).start()
-    while True:
-        yield gate.let_pass() * options.batch_size
+    records = records_folder.open_folder(run.records_dir)
+    return training_configuration.settle_splits(run, records)
 
 
 class _Gate(keras.callbacks.Callback):

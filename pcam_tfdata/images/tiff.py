@@ -34,7 +34,10 @@ _PROGRAMS = ("EPS",)  # Pillow runs Ghostscript on it.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _NUM_CHANNELS, _STRIP_ROWS, _PLANES = 273, 277, 278, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES = _TILE_TAGS = 322, 323, 324
-_LAYOUT_TAGS = range(_WIDTH, _TILES + 1)
+_LAYOUT_TAGS = (
+    *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC),
+    *(_STRIPS, _NUM_CHANNELS, _STRIP_ROWS, _PLANES, *_TILE_TAGS),
+)
 _SEPARATE_PLANES = 2
 _MAX_TAGS = 1_000  # Real files have up to 40.
 _MAX_CHANNELS = 6  # Pillow's own limit; beyond it, it writes to the log.

@@ -126,6 +126,7 @@ class _Loop:
             self._agree()
         except interruption.Interrupted:
             self._save()
+            self._checkpoints.wait()
             _logger.info(
                 "%s: there is a checkpoint after step %d; the same command"
                 " goes on from it.", self._signals.name, self._state.step,
