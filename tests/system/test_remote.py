@@ -78,6 +78,8 @@ def environment(server):
             ("AWS_DEFAULT_REGION", "us-east-1"),
         ):
             patch.setenv(name, value)
+        # A file system of fsspec keeps the address that it was made with.
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         yield
 
 
@@ -391,12 +393,12 @@ def test_killed_upload_leaves_no_records_and_goes_on(
 
     def has_finished() -> bool:
         assert process.poll() is None, process.communicate()
-        places = remote.list_names(f"{output_dir}.incomplete")
+        places = files.list_names(f"{output_dir}.incomplete")
         return any(
             name.endswith(".journal")
             for place in places
             if place.startswith("records")
-            for name in remote.list_names(f"{output_dir}.incomplete/{place}")
+            for name in files.list_names(f"{output_dir}.incomplete/{place}")
         )
 
     wait_until(has_finished)
