@@ -96,8 +96,7 @@ def read_table(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
     shards = [shard for folder in folders for shard in folder.list_shards()]
     for shard in shards:
         shard.check()
-    starts = np.cumsum([0, *(shard.num_records for shard in shards)])
-    selection = records_folder.Selection(tuple(shards), starts)
+    selection = records_folder.Selection.of_shards(shards)
     rows = pandas.concat(
         map(_read_rows, range(len(folders)), folders), ignore_index=True
     )

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pcam_tfdata.beam import task_folder
-from pcam_tfdata.system import files, locks
+from pcam_tfdata.system import faults, files, locks
 
 _PROGRAM = "from pcam_tfdata.beam import beam_job; beam_job.lead_job()"
 _CANCEL_SECONDS = 10
@@ -59,7 +59,7 @@ def parse_options(text: str) -> Any:
         reason = output.getvalue().strip().splitlines()[-1:] or [str(error)]
         raise ValueError(
             f"--beam_options: found {text!r}, which Beam refuses"
-            f" ({' '.join(reason[0].split())}). See docs/beam.md."
+            f" ({faults.one_line(reason[0])}). See docs/beam.md."
         ) from error
     finally:
         logging.disable(logging.NOTSET)

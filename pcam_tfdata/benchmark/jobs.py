@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -112,8 +111,7 @@ def run_benchmark(
     ) as folder:
         report = _measure(benchmark, options.settle(folder))
     if options.json_output is not None:
-        content = json.dumps(dataclasses.asdict(report), indent=1)
-        files.write_text(options.json_output, content + "\n")
+        files.write_json(options.json_output, dataclasses.asdict(report))
     return report
 
 

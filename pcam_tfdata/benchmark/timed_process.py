@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from multiprocessing import connection
 
+from pcam_tfdata.system import faults
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -71,8 +73,7 @@ def serve(
             pipe.send(None)
             pipe.send(_time(pieces, plan))
     except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        pipe.send(reason[:400])
+        pipe.send(faults.one_line(f"{type(error).__name__}: {error}", 400))
 
 
 def _time(pieces: Iterator[int], plan: Plan) -> tuple[int, float]:

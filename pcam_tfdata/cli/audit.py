@@ -17,13 +17,13 @@ _PAGE = "audit.png"
 _NEVER, _LEAKS = "never", "leaks"
 
 flags.DEFINE_string("records_dir", None, "Records folder to look at.")
-_OTHERS = flags.DEFINE_list(
+flags.DEFINE_list(
     "other_records_dir",
     [],
     "Records folders that should have no patch in common with it.",
 )
 flags.DEFINE_string("output_dir", None, "Where files go. Default: none.")
-_FAIL_ON = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "fail_on", _NEVER, (_NEVER, _LEAKS), "What makes the command exit with 1."
 )
 flag_groups.define_num_workers()
@@ -39,7 +39,7 @@ def run() -> int:
         flag_groups.check_output(output_dir)
     table, report = job.audit_folders(
         flag_groups.value("records_dir"),
-        [os.path.expanduser(folder) for folder in _OTHERS.value],
+        flag_groups.value("other_records_dir"),
         num_workers=flag_groups.value("num_workers"),
     )
     if output_dir:
@@ -48,4 +48,4 @@ def run() -> int:
         job.write(output_dir, report)
         picture_page.draw(table, report, os.path.join(output_dir, _PAGE))
     print(text_page.format_report(report), end="")
-    return int(_FAIL_ON.value == _LEAKS and report.leaks)
+    return int(flag_groups.value("fail_on") == _LEAKS and report.leaks)

@@ -68,7 +68,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()  # A full disk is an error here.
         sys.exit(code)
     except (flags.Error, app.UsageError) as error:
-        _end(2, f"pcam {command}: {_one_line(error)}")
+        _end(2, f"pcam {command}: {faults.one_line(error, 2_000)}")
     except (Exception, KeyboardInterrupt, interruption.Terminated) as error:
         number = interruption.find_signal(error)
         if number:
@@ -180,7 +180,7 @@ def _message(error: BaseException) -> str:
             " the room on its disk."
         )
     if _is_of_tensorflow(error):
-        return f"TensorFlow: {_one_line(error)[:500]}"
+        return f"TensorFlow: {faults.one_line(error, 500)}"
     return str(error)
 
 
@@ -192,10 +192,6 @@ def _is_for_user(error: BaseException) -> bool:
 def _is_of_tensorflow(error: BaseException) -> bool:
     # Its errors have a base of their own, and it may not be imported.
     return type(error).__module__.startswith("tensorflow")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _end(code: int, message: str) -> NoReturn:

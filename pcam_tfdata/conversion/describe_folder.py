@@ -58,9 +58,7 @@ def write_files(
         for split in content.splits:
             for shard in split.shards:
                 part_path = os.path.join(folder, f"{shard.name}.csv")
-                with files.open_file(
-                    part_path, encoding="utf-8", newline=""
-                ) as part:
+                with files.open_file(part_path, newline="") as part:
                     sidecar.writelines(_number_rows(part, numbers))
     path = os.path.join(folder, manifest.SKIPPED_FILE)
     files.remove(path)  # One may be there, of a killed job that skipped some.

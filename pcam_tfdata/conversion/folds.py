@@ -30,10 +30,10 @@ def group_patches(ids: np.ndarray, slides: np.ndarray | None) -> np.ndarray:
             slide = parent[slide]
         return slide
 
-    order = np.argsort(ids, kind="stable")
-    same_id = ids[order[1:]] == ids[order[:-1]]
-    before, after = slide[order[:-1]][same_id], slide[order[1:]][same_id]
-    for pair in np.unique(np.stack([before, after], 1), axis=0).tolist():
+    first = name_arrays.find_first(ids)
+    is_copy = first != np.arange(len(ids))
+    pairs = np.stack([slide[first[is_copy]], slide[is_copy]], 1)
+    for pair in np.unique(pairs, axis=0).tolist():
         low, high = sorted(map(root, pair))
         parent[high] = low
     return names[np.array(list(map(root, parent)), np.int64)[slide]]

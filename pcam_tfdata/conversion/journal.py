@@ -61,7 +61,7 @@ def read(path: str, fingerprint: str) -> ShardResult | None:
         fingerprint: A hash of what it depends on now.
     """
     try:
-        with files.open_file(f"{path}{ENDING}", encoding="utf-8") as file:
+        with files.open_file(f"{path}{ENDING}") as file:
             content = json.load(file)
         noted = content["result"]
         shard = manifest.Shard(**noted.pop("shard"))

@@ -123,7 +123,8 @@ def describe_mismatch(patches: listing.Listing, row: int, sha1: str) -> str:
 def _write(task: ShardTask) -> journal.ShardResult:
     digest = hashlib.sha256()
     channel_sums = np.zeros((2, schema.NUM_CHANNELS), np.int64)
-    labels, num_contradictions = np.zeros(0, np.int8), 0
+    # Index -1 is the last: patches without a label.
+    label_counts, num_contradictions = np.zeros(3, np.int64), 0
     bad: list[faults.Fault] = []
     with (
         files.open_whole(
@@ -135,28 +136,27 @@ def _write(task: ShardTask) -> journal.ShardResult:
     ):
         writer = csv.writer(sidecar, lineterminator="\n")
         for block in _read_blocks(task, bad):
-            of_block = block.patches.labels
+            labels = block.patches.labels
             data = tfrecord.encode_block(
-                block.ids, block.images, of_block, block.tumor_fractions
+                block.ids, block.images, labels, block.tumor_fractions
             ).data
             file.write(data)
             digest.update(data)
             channel_sums += _sum_channels(block.images)
-            labels = np.append(labels, of_block)
+            label_counts += np.bincount(labels % 3, minlength=3)
             num_contradictions += schema.find_contradictions(
-                of_block, block.tumor_fractions
+                labels, block.tumor_fractions
             ).sum()
             writer.writerows(_list_sidecar_rows(task, block))
         num_bytes = file.tell()
     return journal.ShardResult(
         manifest.Shard(
             name=os.path.basename(task.path),
-            num_records=len(labels),
+            num_records=int(label_counts.sum()),
             num_bytes=num_bytes,
             sha256=digest.hexdigest(),
         ),
-        # Index -1 is the last: patches without a label.
-        label_counts=np.bincount(labels % 3, minlength=3).tolist(),
+        label_counts=label_counts.tolist(),
         channel_sums=channel_sums.tolist(),
         num_contradictions=int(num_contradictions),
         faults=bad,

@@ -24,7 +24,7 @@ from pcam_tfdata.pipeline import (
     stream_mode,
 )
 from pcam_tfdata.records import records_folder, tfrecord
-from pcam_tfdata.system import files
+from pcam_tfdata.system import faults, files
 
 _NUM_WAITING = 16  # Blocks, of 3.5 MB each.
 
@@ -160,7 +160,7 @@ class ServedPatches(stream_mode.StreamedPatches):
         except read_ahead.SilenceError:
             reason = self._explain_silence(num_missing)
         except tf.errors.OpError as error:
-            message = " ".join(str(error.message).split())[:400]
+            message = faults.one_line(error.message, 400)
             raise ServiceError(
                 f"tf.data service at {self._address}: {message}. Its workers"
                 " must find the records where this host does."

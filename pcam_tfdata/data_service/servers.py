@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pcam_tfdata.data_service import service_address
 from pcam_tfdata.pipeline import buffer_pool
-from pcam_tfdata.system import interruption
+from pcam_tfdata.system import faults, interruption
 
 _service: Any = tf.data.experimental.service
 # A worker learns of jobs at once, except of those that began while it was gone.
@@ -50,10 +50,9 @@ def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
         server.start()
     # TensorFlow's servers raise none of its own errors.
     except (RuntimeError, ValueError, IndexError) as error:
-        message = " ".join(str(error).split())
         raise RuntimeError(
             f"--work_dir={work_dir}: found a state from which no dispatcher"
-            f" starts (TensorFlow: {message[:300]}), expected one that was"
+            f" starts (TensorFlow: {faults.one_line(error, 300)}), expected one that was"
             " written to its end. Choose a new folder; trainers go on from"
             " their checkpoints."
         ) from error

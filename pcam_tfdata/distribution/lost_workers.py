@@ -5,6 +5,7 @@ import re
 import tensorflow as tf
 
 from pcam_tfdata.distribution import tf_config
+from pcam_tfdata.system import faults
 
 _MOST_CHARACTERS = 500
 _ABORTED = "Collective ops is aborted by: "
@@ -42,5 +43,5 @@ def quote(job: tf_config.Job, message: str) -> str:
             return name[0]
         return job.describe(job.workers.index(worker))
 
-    text = " ".join(_NAME.sub(describe, message).split())
-    return f"TensorFlow: {text[:_MOST_CHARACTERS]}"
+    text = faults.one_line(_NAME.sub(describe, message), _MOST_CHARACTERS)
+    return f"TensorFlow: {text}"

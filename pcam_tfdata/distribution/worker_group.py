@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata.distribution import lost_workers, private_interfaces, tf_config
+from pcam_tfdata.system import faults
 
 # Workers that have met tell each other what they are about at once.
 _FACTS_SECONDS = 60
@@ -130,7 +131,7 @@ class WorkerGroup:
                 raise lost from error
             text = "it was interrupted."
             if isinstance(error, Exception):
-                text = " ".join(str(error).split())[:_MOST_CHARACTERS]
+                text = faults.one_line(error, _MOST_CHARACTERS)
             with contextlib.suppress(tf.errors.OpError):  # They may know it.
                 private_interfaces.eager_context().report_error_to_cluster(
                     tf.errors.ABORTED, text

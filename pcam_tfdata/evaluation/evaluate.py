@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -259,8 +258,10 @@ def _write(
     csv_files.write_csv(predictions_csv, columns, rows)
     # So that nobody takes the predictions of another evaluation for these.
     sha256 = manifest.hash_file(predictions_csv)
-    text = json.dumps(evaluation | {"predictions_sha256": sha256}, indent=1)
-    files.write_text(path_of(run_folder.METRICS_JSON), text + "\n")
+    files.write_json(
+        path_of(run_folder.METRICS_JSON),
+        evaluation | {"predictions_sha256": sha256},
+    )
     files.write_text(
         path_of(run_folder.METRICS_TEXT), score_page.format_scores(evaluation)
     )

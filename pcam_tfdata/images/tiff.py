@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from pcam_tfdata import schema
-from pcam_tfdata.system import files
+from pcam_tfdata.system import faults, files
 
 HEADER_BYTES = 287
 FILE_BYTES = HEADER_BYTES + schema.IMAGE_BYTES
@@ -152,9 +152,7 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     except _UnfitError:
         raise
     except Exception as error:  # Pillow's plugins raise anything on bad bytes.
-        text = re.sub(
-            r"<_io\.BytesIO[^>]*>", "it", " ".join(str(error).split())
-        )
+        text = re.sub(r"<_io\.BytesIO[^>]*>", "it", faults.one_line(error))
         if " " not in text:
             text = f"{type(error).__name__} {text}".strip()
         raise _UnfitError(f"{kind} that do not decode ({text})") from error

@@ -14,7 +14,7 @@ from pcam_tfdata import schema
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.system import interruption, progress
+from pcam_tfdata.system import faults, interruption, progress
 
 # Calls whose results nobody has asked for yet. A GPU computes them while Python
 # takes the results of the one before.
@@ -229,7 +229,7 @@ def load(
     except Exception as error:  # Keras raises anything on bad bytes.
         raise ValueError(
             f"{path}: found no network that Keras can load"
-            f" ({' '.join(str(error).split())[:200]}). Train again."
+            f" ({faults.one_line(error)}). Train again."
         ) from error
     _check_network(path, model)
     return Predictor(model, distribution, fill)

@@ -17,6 +17,7 @@ from pcam_tfdata.pipeline import (
     patch_order,
 )
 from pcam_tfdata.records import records_folder
+from pcam_tfdata.system import faults
 
 # Gathered as wide integers: TensorFlow has no gather of uint8 on GPUs, and a
 # tensor of more than 2^31 elements may overflow its index.
@@ -131,13 +132,12 @@ def _copy_to(device: str, words: np.ndarray) -> tf.Tensor:
         with tf.device(device):
             return tf.identity(tf.constant(words))
     except tf.errors.OpError as error:
-        message = " ".join(str(error.message).split())
         is_full = isinstance(error, tf.errors.ResourceExhaustedError)
-        if not is_full and _FULL not in message:
+        if not is_full and _FULL not in str(error.message):
             raise
         raise ValueError(
             f"--input=device: found no room on {device} for"
-            f" {words.nbytes / (1 << 20):,.0f} MiB of patches ({message[:200]}),"
+            f" {words.nbytes / (1 << 20):,.0f} MiB of patches ({faults.one_line(error.message)}),"
             " expected enough for all. Take mmap."
         ) from error
 

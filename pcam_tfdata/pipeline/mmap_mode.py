@@ -46,7 +46,6 @@ class MappedPatches(mode_base.Patches):
         selection: records_folder.Selection,
     ) -> None:
         super().__init__(source, selection)
-        buffer_pool.keep_freed_memory()
         self._num_calls = source.input_threads or _NUM_THREADS
         self._memory = _Memory(selection.shards)
         self._all_checked = source.check_crc == "never"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from pcam_tfdata.pipeline import batch_format
+from pcam_tfdata.pipeline import batch_format, buffer_pool
 from pcam_tfdata.records import records_folder, tfrecord
 
 
@@ -86,6 +86,7 @@ class Patches(abc.ABC):
     def __init__(
         self, source: Source, selection: records_folder.Selection
     ) -> None:
+        buffer_pool.keep_freed_memory()
         self.source = source
         self.selection = selection
         self.plan = ""

@@ -38,14 +38,6 @@ class StreamedPatches(mode_base.Patches):
     input = "stream"
     order = "a shuffle buffer"
 
-    def __init__(
-        self,
-        source: mode_base.Source,
-        selection: records_folder.Selection,
-    ) -> None:
-        super().__init__(source, selection)
-        buffer_pool.keep_freed_memory()
-
     def _read_steps(self, steps: mode_base.Steps) -> tf.data.Dataset:
         with _global_seed(steps.seed):
             ds = self._read_shuffled(steps.seed)

@@ -6,10 +6,13 @@ import numpy as np
 
 from pcam_tfdata.conversion import identity
 from pcam_tfdata.prediction import configuration
-from pcam_tfdata.sources import kaggle, listing
+from pcam_tfdata.sources import kaggle, kaggle_layout, listing
 from pcam_tfdata.system import faults, workers
 
-_LISTERS = {kaggle.TEST: kaggle.list_test, kaggle.TRAIN: kaggle.list_train}
+_LISTERS = {
+    kaggle_layout.TEST: kaggle.list_test,
+    kaggle_layout.TRAIN: kaggle.list_train,
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -29,8 +32,8 @@ def list_usable(
     list_split = _LISTERS.get(options.split)
     if list_split is None:
         raise ValueError(
-            f"--split: found {options.split!r}, expected {kaggle.TEST} or"
-            f" {kaggle.TRAIN} with --input_dir."
+            f"--split: found {options.split!r}, expected {kaggle_layout.TEST} or"
+            f" {kaggle_layout.TRAIN} with --input_dir."
         )
     folder, links = options.input_dir, options.follow_symlinks
     patches, bad = list_split(folder, follow_symlinks=links)

@@ -132,8 +132,10 @@ def write(records_dir: str, manifest: Manifest) -> Manifest:
     Returns:
         The manifest with `file_sha256` filled in, as it was written.
     """
-    _write_json(records_dir, DATASET_INFO_FILE, _dataset_info(manifest))
-    _write_json(records_dir, FEATURES_FILE, _features())
+    files.write_json(
+        os.path.join(records_dir, DATASET_INFO_FILE), _dataset_info(manifest)
+    )
+    files.write_json(os.path.join(records_dir, FEATURES_FILE), _features())
     manifest = dataclasses.replace(
         manifest,
         file_sha256={
@@ -143,7 +145,9 @@ def write(records_dir: str, manifest: Manifest) -> Manifest:
     )
     content = dataclasses.asdict(manifest)
     version = {"format_version": FORMAT_VERSION}
-    _write_json(records_dir, MANIFEST_FILE, version | content)
+    files.write_json(
+        os.path.join(records_dir, MANIFEST_FILE), version | content
+    )
     return manifest
 
 
@@ -275,11 +279,6 @@ def _check(manifest: Manifest) -> None:
 def _require(is_right: object, what: str) -> None:
     if not is_right:
         raise KeyError(what)
-
-
-def _write_json(records_dir: str, name: str, content: object) -> None:
-    text = json.dumps(content, indent=1) + "\n"
-    files.write_text(os.path.join(records_dir, name), text)
 
 
 def _dataset_info(manifest: Manifest) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """A first look at a records folder: counts, and patches to draw."""
 
 import dataclasses
-import json
 import os
 
 import numpy as np
@@ -115,8 +114,9 @@ def format_overview(overview: Overview) -> str:
 def write_overview(output_dir: str, overview: Overview) -> None:
     """Writes an overview as JSON and as text."""
     os.makedirs(output_dir, exist_ok=True)
-    content = json.dumps(dataclasses.asdict(overview), indent=1) + "\n"
-    files.write_text(os.path.join(output_dir, OVERVIEW_JSON), content)
+    files.write_json(
+        os.path.join(output_dir, OVERVIEW_JSON), dataclasses.asdict(overview)
+    )
     files.write_text(
         os.path.join(output_dir, OVERVIEW_TEXT), format_overview(overview)
     )
@@ -130,16 +130,19 @@ def sample_patches(
     Returns:
         Images, uint8 [n, 96, 96, 3], and labels, int64 [n].
     """
-    shards = [shard for shard in records.list_shards() if shard.labeled]
-    starts = np.cumsum([0, *(shard.num_records for shard in shards)])
+    selection = records_folder.Selection.of_shards(
+        [shard for shard in records.list_shards() if shard.labeled]
+    )
     rng = np.random.default_rng(seed)
-    count = min(num_patches, int(starts[-1]))
+    count = min(num_patches, selection.num_patches)
+    patches = rng.choice(selection.num_patches, count, replace=False)
+    numbers, indices = selection.locate(patches)
+    for number in np.unique(numbers):
+        selection.shards[number].check()
     images, labels = [], []
-    for patch in rng.choice(starts[-1], count, replace=False):
-        number = int(np.searchsorted(starts, patch, "right")) - 1
-        shard = shards[number]
-        shard.check()
-        data = shard.read_record(int(patch - starts[number]))
+    for number, index in zip(numbers, indices, strict=True):
+        shard = selection.shards[number]
+        data = shard.read_record(int(index))
         record = np.frombuffer(data, np.uint8)[np.newaxis]
         images.append(tfrecord.view_images(record, shard.layout)[0])
         labels.append(int(record[0, shard.layout.label_offset]))

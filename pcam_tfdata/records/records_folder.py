@@ -80,6 +80,12 @@ class Selection:
     shards: tuple[ShardFile, ...]
     starts: np.ndarray
 
+    @classmethod
+    def of_shards(cls, shards: Sequence[ShardFile]) -> "Selection":
+        """Returns the patches of shards, one after the other."""
+        starts = np.cumsum([0, *(shard.num_records for shard in shards)])
+        return cls(tuple(shards), starts.astype(np.int64))
+
     @property
     def num_patches(self) -> int:
         """How many there are."""
@@ -159,9 +165,7 @@ class RecordsFolder:
         shards = self.list_shards(splits)
         for shard in shards:
             shard.check()
-        shards = [shard for shard in shards if shard.num_records]
-        starts = np.cumsum([0, *(shard.num_records for shard in shards)])
-        return Selection(tuple(shards), starts.astype(np.int64))
+        return Selection.of_shards([s for s in shards if s.num_records])
 
     def count_patches(self, splits: Sequence[str]) -> int:
         """Returns how many patches some splits have."""

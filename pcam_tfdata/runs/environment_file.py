@@ -30,8 +30,7 @@ def add_start(run_dir: str, facts: Mapping[str, object]) -> None:
         **facts,
     }
     content = {"starts": [*read_starts(run_dir), start]}
-    path = os.path.join(run_dir, run_folder.ENVIRONMENT)
-    files.write_text(path, json.dumps(content, indent=1) + "\n")
+    files.write_json(os.path.join(run_dir, run_folder.ENVIRONMENT), content)
 
 
 def read_starts(

@@ -7,7 +7,7 @@ from typing import Any
 import pandas
 
 from pcam_tfdata.runs import reading
-from pcam_tfdata.system import files
+from pcam_tfdata.system import faults, files
 
 NAME, STATE, NOTE = "run", "state", "note"
 # The order of columns, by how their names begin; flags follow, and notes.
@@ -124,7 +124,7 @@ def format_text(table: Table, columns: Sequence[str]) -> str:
     if NOTE not in columns:
         noted = table.frame[_has(table.frame[NOTE])]
         lines += [
-            _printable(f"{name}: {note}.")
+            faults.escape(f"{name}: {note}.")
             for name, note in zip(noted[NAME], noted[NOTE], strict=True)
         ]
     return "\n".join(lines) + "\n"
@@ -173,7 +173,7 @@ def _format_cell(column: str, value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}" if column == reading.SPEED else f"{value:.4f}"
-    text = _printable(str(value))
+    text = faults.escape(str(value))
     if column == "commit":
         return ",".join(name[:_COMMIT_LETTERS] for name in text.split(","))
     if column == "started_at":
@@ -183,11 +183,3 @@ def _format_cell(column: str, value: Any) -> str:
     if column in (NAME, NOTE) or len(text) <= _MOST_LETTERS:
         return text
     return text[: _MOST_LETTERS - 3] + "..."
-
-
-def _printable(text: str) -> str:
-    """Returns text of one line: a folder may have any name."""
-    return "".join(
-        letter if letter.isprintable() else ascii(letter)[1:-1]
-        for letter in text
-    )

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.sources import kaggle
+from pcam_tfdata.sources import kaggle_layout
 from pcam_tfdata.system import files
 
 CSV = (".csv", ".txt")
 JSON = (".json",)
-_IMAGE_FOLDERS = (kaggle.TRAIN, kaggle.TEST)
-_KAGGLE_TABLES = (kaggle.LABELS_FILE, kaggle.SAMPLE_FILE)
+_IMAGE_FOLDERS = (kaggle_layout.TRAIN, kaggle_layout.TEST)
+_KAGGLE_TABLES = (kaggle_layout.LABELS_FILE, kaggle_layout.SAMPLE_FILE)
 # Also of made-up patches, of the official files, and of a cross-validation.
 _TABLES = re.compile(
     rf"{'|'.join(map(re.escape, _KAGGLE_TABLES))}|truth\.csv"

@@ -13,6 +13,7 @@ from typing import Any
 
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import checkpoint_files, run_folder
+from pcam_tfdata.system import faults
 
 BEST_SCORE = "val_auc"
 SPEED = "patches/s"
@@ -163,7 +164,7 @@ def _noted(run: Run, run_dir: str, name: str) -> Iterator[str]:
     except UnicodeDecodeError:
         run.notes.append(f"{name}: found bytes that are no text")
     except ValueError as error:
-        text = " ".join(str(error).split()).removeprefix(f"{run_dir}: ")
+        text = faults.one_line(error).removeprefix(f"{run_dir}: ")
         run.notes.append(f"{name}: {text.removesuffix('.')}")
     except _OTHER_FORM as error:
         run.notes.append(f"{name}: found JSON of another form ({error})")

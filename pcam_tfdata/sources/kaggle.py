@@ -9,11 +9,14 @@ import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.sources import label_table, listing, scan_folder
+from pcam_tfdata.sources.kaggle_layout import (
+    LABELS_FILE,
+    SAMPLE_FILE,
+    TEST,
+    TRAIN,
+)
 from pcam_tfdata.system import faults, files, name_arrays
 
-TRAIN, TEST = "train", "test"
-LABELS_FILE = "train_labels.csv"
-SAMPLE_FILE = "sample_submission.csv"
 _LAYOUT = f"{TRAIN}/, {LABELS_FILE}, {TEST}/, {SAMPLE_FILE}"
 
 _logger = logging.getLogger(__name__)

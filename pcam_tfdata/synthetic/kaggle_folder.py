@@ -18,6 +18,7 @@ import numpy as np
 from pcam_tfdata import schema
 from pcam_tfdata.images import tiff
 from pcam_tfdata.runs import outputs
+from pcam_tfdata.sources import kaggle_layout
 from pcam_tfdata.synthetic import tissue
 from pcam_tfdata.system import csv_files, workers
 
@@ -114,10 +115,10 @@ def write_kaggle_tree(
         raise _occupied(output_dir, content)
     tree_dir = f"{output_dir}.incomplete"
     shutil.rmtree(tree_dir, ignore_errors=True)  # Of a run that was killed.
-    for split in ("train", "test"):
-        os.makedirs(os.path.join(tree_dir, split))
     num_workers = min(num_workers or workers.count_cores(), len(slides))
     try:
+        for split in (kaggle_layout.TRAIN, kaggle_layout.TEST):
+            os.makedirs(os.path.join(tree_dir, split))
         with workers.Workers(num_workers) as pool:
             rows_of_slides = pool.map(
                 functools.partial(_write_slide, tree_dir),
@@ -167,7 +168,10 @@ def _plan_slides(num_train: int, num_test: int, seed: int) -> list[_Slide]:
     _check_at_least("num_test", num_test, 0)
     _check_at_least("seed", seed, 0)
     slides: list[_Slide] = []
-    for split, num_patches in (("train", num_train), ("test", num_test)):
+    for split, num_patches in (
+        (kaggle_layout.TRAIN, num_train),
+        (kaggle_layout.TEST, num_test),
+    ):
         few_slides = min(_MIN_SLIDES, num_patches // 3)
         num_slides = max(num_patches // _PATCHES_PER_SLIDE, few_slides, 1)
         size, num_larger = divmod(num_patches, num_slides)
@@ -200,14 +204,14 @@ def _write_slide(tree_dir: str, slide: _Slide) -> list[_Row]:
 def _write_tables(tree_dir: str, rows: Sequence[_Row]) -> None:
     """Writes the three csv files of a tree, rows in order of id."""
     rows = sorted(rows, key=lambda row: row.id)
-    train = [row for row in rows if row.split == "train"]
-    test = [row for row in rows if row.split == "test"]
+    train = [row for row in rows if row.split == kaggle_layout.TRAIN]
+    test = [row for row in rows if row.split == kaggle_layout.TEST]
     columns = ("id", "label")
     labels = [(row.id, row.label) for row in train]
     zeros = [(row.id, 0) for row in test]
     for name, header, lines in (
-        ("train_labels.csv", columns, labels),
-        ("sample_submission.csv", columns, zeros),
+        (kaggle_layout.LABELS_FILE, columns, labels),
+        (kaggle_layout.SAMPLE_FILE, columns, zeros),
         ("truth.csv", _Row._fields, train + test),
     ):
         csv_files.write_csv(os.path.join(tree_dir, name), header, lines)

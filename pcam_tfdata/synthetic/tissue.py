@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from pcam_tfdata import schema
 
-ATLAS_STREAM = 3  # Under a seed; synthetic.py has the others.
+ATLAS_STREAM = 3  # Under a seed; kaggle_folder.py has the others.
 
 _NEGATIVE_TUMOR_SHARE = 0.75  # Negatives with tumor beside the centre.
 

@@ -26,12 +26,9 @@ def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, a row is short, or it is no text.
     """
-    return list(iterate_csv(path, columns))
-
-
-def iterate_csv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yields the rows that `read_csv` returns; memory holds one at a time."""
-    header = read_header(path)
+    lines = iterate_rows(path)
+    _, names = next(lines, (1, []))
+    header = [name.strip() for name in names]
     for column in columns:
         if column not in header:
             raise ValueError(
@@ -39,14 +36,16 @@ def iterate_csv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
                 f" {column!r} among them."
             )
     indices = [header.index(column) for column in columns]
-    for line, row in itertools.islice(iterate_rows(path), 1, None):
+    rows = []
+    for line, row in lines:
         if row and len(row) <= max(indices):
             raise ValueError(
                 f"{path}: found fewer columns in line {line} than in the header"
                 f" ({len(header)}). Mend the file."
             )
         if row:
-            yield tuple(row[index].strip() for index in indices)
+            rows.append(tuple(row[index].strip() for index in indices))
+    return rows
 
 
 def read_header(path: str) -> list[str]:

@@ -116,6 +116,11 @@ def escape(text: str) -> str:
     )
 
 
+def one_line(text: object, limit: int = 200) -> str:
+    """Returns the message of an error of a library, in one line, cut."""
+    return " ".join(str(text).split())[:limit]
+
+
 def make_portable(error: Exception) -> Exception:
     """Returns an error that another process can unpickle and tell the user.
 
@@ -128,6 +133,6 @@ def make_portable(error: Exception) -> Exception:
             return error
         except Exception:  # Classes may be anyone's.
             pass
-    text = " ".join(str(error).split())[:_MAX_TEXT]
+    text = one_line(error, _MAX_TEXT)
     reason = ": ".join(filter(None, (type(error).__name__, text)))
     return RuntimeError(f"worker on {socket.gethostname()}: {reason}")

@@ -5,6 +5,7 @@ path without one is a file of the system, and is opened as ever.
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -221,6 +222,11 @@ def write_text(path: str, text: str, *, is_shared: bool = False) -> None:
     """Writes a text file that appears whole or not at all."""
     with open_whole(path, is_shared=is_shared) as file:
         file.write(text)
+
+
+def write_json(path: str, content: object) -> None:
+    """Writes a JSON file, indented by 1, that appears whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_bytes(path: str, data: bytes) -> None:

@@ -20,9 +20,7 @@ _IS_CAPITAL = np.isin(np.arange(256), list(b"ABCDEF"))
 
 
 def to_array(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
-    """Returns names as bytes [num_names], UTF-8; such an array as it is."""
-    if isinstance(values, np.ndarray) and values.dtype.kind == "S":
-        return values
+    """Returns names as bytes [num_names], UTF-8."""
     try:
         return np.array(values, np.bytes_)
     except UnicodeEncodeError:  # NumPy encodes ASCII alone.

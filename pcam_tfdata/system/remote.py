@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from pcam_tfdata.system import faults
+
 _BLOCK_FILES = 256  # Asked for at a time; fsspec has 128 requests under way.
 _NUM_REMOVALS = 16  # Under way at a time.
 # What packages call that which changes with the bytes of a file.
@@ -105,9 +107,9 @@ def _errors_named(path: str) -> Iterator[None]:
     except Exception as error:
         kind = type(error) if isinstance(error, OSError) else OSError
         kind = kind if kind.__module__ == "builtins" else OSError
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = faults.one_line(error, 300) or type(error).__name__
         raise kind(
-            f"{path}: cannot be used ({text[:300]}). Check the path, your"
+            f"{path}: cannot be used ({text}). Check the path, your"
             " credentials and the network."
         ) from error
 

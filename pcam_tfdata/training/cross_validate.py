@@ -5,7 +5,6 @@ leaves in TensorFlow does not reach the next, and what is trained is kept.
 """
 
 import dataclasses
-import json
 import logging
 import os
 import signal
@@ -84,8 +83,7 @@ def cross_validate(options: CrossValidateOptions) -> Summary:
         tables[fold] = _run_fold(options, fold, folds)
     _write_out_of_fold(options, records, tables)
     summary = _summarize(tables)
-    path = os.path.join(options.run_dir, SUMMARY)
-    files.write_text(path, json.dumps(summary, indent=1) + "\n")
+    files.write_json(os.path.join(options.run_dir, SUMMARY), summary)
     return summary
 
 

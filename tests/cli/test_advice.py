@@ -36,7 +36,7 @@ UNSAID = re.compile(
             # A benchmark does what other commands do, in a new folder, and asks
             # for nothing but one device; cross-validation evaluates.
             rf"benchmark {OTHER_ROOMS}\..*",
-            r"cross_validate training\.cross_validate\..* --splits",
+            r"cross_validate training\.cross_validate\..* --(splits|output_dir)",
             # Of several workers, a service, or the cache of training alone.
             r"\w+ distribution\.\w+\..* --worker_wait_seconds",
             r"\w+ (data_service|pipeline)\.\w+\..* --(data_service|cache)",

@@ -412,6 +412,7 @@ def prepared(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("name", "found"),
     [

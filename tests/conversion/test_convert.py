@@ -70,6 +70,7 @@ def test_parse_example_reads_back_every_patch(records_dir):
         assert np.isnan(example["tumor_fraction"])
 
 
+@pytest.mark.tensorflow
 def test_tfds_reads_back_every_patch(records_dir):
     tfds = pytest.importorskip("tensorflow_datasets")
     builder = tfds.builder_from_directory(records_dir)
@@ -82,6 +83,7 @@ def test_tfds_reads_back_every_patch(records_dir):
             assert (example["label"] == -1) == (split == "test")
 
 
+@pytest.mark.tensorflow
 def test_real_patches_read_back_through_both(kaggle_sample, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     run(kaggle_sample, tmp_path / "records", shard_megabytes=5)

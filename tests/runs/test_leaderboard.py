@@ -97,6 +97,7 @@ def row_of(run_dir: pathlib.Path) -> dict[str, object]:
 # The command, on runs that were trained.
 
 
+@pytest.mark.tensorflow
 def test_the_table_says_what_the_files_of_the_runs_say(trained, tmp_path):
     path = tmp_path / "runs.csv"
     result = run_pcam("runs", f"--runs_dir={trained}", f"--output_csv={path}")
@@ -149,6 +150,7 @@ def share_of_near_ties(run_dir: pathlib.Path) -> float:
     return float(np.mean(distance <= 2 * HALF_OF_FLOAT32))
 
 
+@pytest.mark.tensorflow
 def test_an_evaluated_run_has_its_scores(trained, records_dir, tmp_path):
     folder = tmp_path / "evaluated"
     shutil.copytree(trained / f"rate {RATES[0]}", folder)

@@ -393,6 +393,7 @@ tfds.dataset_builders.store_as_tfds_dataset(
 """
 
 
+@pytest.mark.tensorflow
 def test_tensorflow_dataset_becomes_records(patches, tmp_path):
     pytest.importorskip("tensorflow_datasets")
     np.savez(tmp_path / "p.npz", image=patches.image, label=patches.label)
@@ -419,6 +420,7 @@ def test_tensorflow_dataset_becomes_records(patches, tmp_path):
             assert label == patches.label[number]
 
 
+@pytest.mark.tensorflow
 def test_folder_without_a_tensorflow_dataset_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="found no prepared dataset"):
