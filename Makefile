@@ -1,7 +1,7 @@
 # make demo                  the whole job on made-up patches
 # make demo DATA=FOLDER      the same on Kaggle's folder
 # make test                  linters, types and tests
-# make test-quick            those of the rooms without TensorFlow
+# make test-quick            those of the folders without TensorFlow
 # make test-long             tests that take minutes each
 # make test-beam             tests of Apache Beam and of buckets
 # make peers                 an environment for tools/compare_peers.py
@@ -25,7 +25,7 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-# The rooms that do without TensorFlow.
+# The folders that do without TensorFlow.
 QUICK := system images records runs sources conversion synthetic audit
 
 test-quick: $(INSTALLED)

@@ -1,1 +1,1 @@
-"""The command line: one module a command, flags in, one library call out."""
+"""The command line: one module per command, flags in, one library call out."""

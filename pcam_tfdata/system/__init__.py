@@ -1,4 +1,4 @@
 """Files, locks, worker processes, progress and signals: nothing about pathology.
 
-What every other room stands on. It imports nothing of the package but `schema`.
+What every other folder uses. It imports nothing of the package but `schema`.
 """
