@@ -87,11 +87,13 @@ def write(output_dir: str, report: audit_report.Report) -> None:
     `kind`.
     """
     os.makedirs(output_dir, exist_ok=True)
-    for name, text in (
-        (TEXT_FILE, text_page.format_report(report)),
-        (JSON_FILE, text_page.format_json(report)),
-    ):
-        files.write_text(os.path.join(output_dir, name), text)
+    files.write_text(
+        os.path.join(output_dir, TEXT_FILE), text_page.format_report(report)
+    )
+    files.write_json(
+        os.path.join(output_dir, JSON_FILE),
+        dataclasses.asdict(text_page.shorten(report)),
+    )
     csv_files.write_csv(
         os.path.join(output_dir, PAIRS_FILE),
         ("kind", "number", *patch_table.PATCH_FIELDS, "note"),

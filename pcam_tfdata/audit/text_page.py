@@ -1,7 +1,6 @@
-"""The report of an audit as text and as JSON."""
+"""The report of an audit as text, and as much of it as JSON has."""
 
 import dataclasses
-import json
 import re
 
 from pcam_tfdata.audit import audit_report, patch_table
@@ -14,14 +13,13 @@ _HASH_LETTERS = 16
 _NAME_LETTERS = 32
 
 
-def format_json(report: audit_report.Report) -> str:
-    """Returns a report as JSON, with 20 examples of each finding at the most."""
+def shorten(report: audit_report.Report) -> audit_report.Report:
+    """Returns a report with 20 examples of each finding at the most."""
     shortened = [
         dataclasses.replace(f, examples=f.examples[:_NUM_EXAMPLES])
         for f in report.findings
     ]
-    report = dataclasses.replace(report, findings=shortened)
-    return json.dumps(dataclasses.asdict(report), indent=1) + "\n"
+    return dataclasses.replace(report, findings=shortened)
 
 
 def format_report(report: audit_report.Report) -> str:

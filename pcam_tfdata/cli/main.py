@@ -68,7 +68,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()  # A full disk is an error here.
         sys.exit(code)
     except (flags.Error, app.UsageError) as error:
-        _end(2, f"pcam {command}: {faults.one_line(error, 2_000)}")
+        _end(2, f"pcam {command}: {faults.one_line(error)}")
     except (Exception, KeyboardInterrupt, interruption.Terminated) as error:
         number = interruption.find_signal(error)
         if number:

@@ -52,9 +52,9 @@ def serve_dispatcher(*, port: int, work_dir: str) -> NoReturn:
     except (RuntimeError, ValueError, IndexError) as error:
         raise RuntimeError(
             f"--work_dir={work_dir}: found a state from which no dispatcher"
-            f" starts (TensorFlow: {faults.one_line(error, 300)}), expected one that was"
-            " written to its end. Choose a new folder; trainers go on from"
-            " their checkpoints."
+            f" starts (TensorFlow: {faults.one_line(error, 300)}), expected one"
+            " that was written to its end. Choose a new folder; trainers go on"
+            " from their checkpoints."
         ) from error
     listening = server.target.rpartition(":")[-1]
     _logger.info(

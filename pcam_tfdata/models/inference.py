@@ -229,7 +229,7 @@ def load(
     except Exception as error:  # Keras raises anything on bad bytes.
         raise ValueError(
             f"{path}: found no network that Keras can load"
-            f" ({faults.one_line(error)}). Train again."
+            f" ({faults.one_line(error, 200)}). Train again."
         ) from error
     _check_network(path, model)
     return Predictor(model, distribution, fill)

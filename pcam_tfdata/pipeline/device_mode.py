@@ -137,8 +137,9 @@ def _copy_to(device: str, words: np.ndarray) -> tf.Tensor:
             raise
         raise ValueError(
             f"--input=device: found no room on {device} for"
-            f" {words.nbytes / (1 << 20):,.0f} MiB of patches ({faults.one_line(error.message)}),"
-            " expected enough for all. Take mmap."
+            f" {words.nbytes / (1 << 20):,.0f} MiB of patches"
+            f" ({faults.one_line(error.message, 200)}), expected enough for all."
+            " Take mmap."
         ) from error
 
 

@@ -8,16 +8,18 @@ import os
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.sources import label_table, listing, scan_folder
-from pcam_tfdata.sources.kaggle_layout import (
-    LABELS_FILE,
-    SAMPLE_FILE,
-    TEST,
-    TRAIN,
+from pcam_tfdata.sources import (
+    kaggle_layout,
+    label_table,
+    listing,
+    scan_folder,
 )
 from pcam_tfdata.system import faults, files, name_arrays
 
-_LAYOUT = f"{TRAIN}/, {LABELS_FILE}, {TEST}/, {SAMPLE_FILE}"
+_LAYOUT = (
+    f"{kaggle_layout.TRAIN}/, {kaggle_layout.LABELS_FILE},"
+    f" {kaggle_layout.TEST}/, {kaggle_layout.SAMPLE_FILE}"
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -58,11 +60,13 @@ def list_train(
     Raises:
         FileNotFoundError, ValueError: a folder, file or column is missing.
     """
-    path = os.path.join(input_dir, LABELS_FILE)
+    path = os.path.join(input_dir, kaggle_layout.LABELS_FILE)
     _require(files.is_file(path), path)
-    folder = _scan(input_dir, TRAIN, follow_symlinks)
+    folder = _scan(input_dir, kaggle_layout.TRAIN, follow_symlinks)
     patches, bad = _join(folder, path, label_table.read_labels(path))
-    patches = dataclasses.replace(patches, split=TRAIN, is_dealt=True)
+    patches = dataclasses.replace(
+        patches, split=kaggle_layout.TRAIN, is_dealt=True
+    )
     if slide_csv is None:
         return patches, bad
     patches, without = _add_slides(patches, slide_csv)
@@ -80,15 +84,17 @@ def list_test(
     Returns:
         The patches that can be used, and what is wrong with the others.
     """
-    path = os.path.join(input_dir, SAMPLE_FILE)
+    path = os.path.join(input_dir, kaggle_layout.SAMPLE_FILE)
     if files.is_file(path):
-        folder = _scan(input_dir, TEST, follow_symlinks)
+        folder = _scan(input_dir, kaggle_layout.TEST, follow_symlinks)
         return _join(folder, path, label_table.read_names(path))
-    if files.is_folder(os.path.join(input_dir, TEST)):
+    if files.is_folder(os.path.join(input_dir, kaggle_layout.TEST)):
         _logger.info("%s: not there, test is in order of name.", path)
     else:
-        _logger.info("%s: no %s/, so no test split.", input_dir, TEST)
-    return _list_all(input_dir, TEST, follow_symlinks)
+        _logger.info(
+            "%s: no %s/, so no test split.", input_dir, kaggle_layout.TEST
+        )
+    return _list_all(input_dir, kaggle_layout.TEST, follow_symlinks)
 
 
 def list_files(
@@ -131,7 +137,7 @@ def _list_all(
         names, bad = np.array([], "S1"), []
         images = listing.ImageFiles("", names)
     labels = np.full(len(names), schema.UNLABELED, np.int8)
-    return listing.Listing(TEST, labels, names, images), bad
+    return listing.Listing(kaggle_layout.TEST, labels, names, images), bad
 
 
 def _join(
@@ -167,7 +173,7 @@ def _join(
         for row in surplus.tolist()
     ]
     patches = listing.Listing(
-        split=TEST,
+        split=kaggle_layout.TEST,
         labels=table.values[has_file],
         names=table.names[has_file],
         images=folder.images.take(index[has_file]),

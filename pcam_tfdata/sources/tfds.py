@@ -137,7 +137,7 @@ def _open(folder: str) -> Any:
     except Exception as error:  # It raises anything on a folder without one.
         raise FileNotFoundError(
             f"{folder}: found no prepared dataset"
-            f" ({faults.one_line(error)}), expected the folder of"
+            f" ({faults.one_line(error, 200)}), expected the folder of"
             " one version, with dataset_info.json. Check --input_dir."
         ) from error
 

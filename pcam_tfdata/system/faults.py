@@ -116,8 +116,8 @@ def escape(text: str) -> str:
     )
 
 
-def one_line(text: object, limit: int = 200) -> str:
-    """Returns the message of an error of a library, in one line, cut."""
+def one_line(text: object, limit: int | None = None) -> str:
+    """Returns the message of an error in one line, cut after `limit` letters."""
     return " ".join(str(text).split())[:limit]
 
 

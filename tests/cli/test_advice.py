@@ -34,9 +34,8 @@ UNSAID = re.compile(
             r".* --(flink_master|format|query|flag|help)",
             r"benchmark benchmark\.service_rates\..*",
             # A benchmark does what other commands do, in a new folder, and asks
-            # for nothing but one device; cross-validation evaluates.
+            # for nothing but one device.
             rf"benchmark {OTHER_ROOMS}\..*",
-            r"cross_validate training\.cross_validate\..* --(splits|output_dir)",
             # Of several workers, a service, or the cache of training alone.
             r"\w+ distribution\.\w+\..* --worker_wait_seconds",
             r"\w+ (data_service|pipeline)\.\w+\..* --(data_service|cache)",
@@ -144,24 +143,42 @@ def list_reached(command: str) -> set[Node]:
     return reached
 
 
-def list_texts(part: ast.AST) -> Iterator[str]:
-    """Yields strings that are no docstrings, with {} for what is put in."""
+def list_texts(part: ast.AST, command: str) -> Iterator[tuple[str, str]]:
+    """Yields strings that are no docstrings, each behind its command.
+
+    What is put into a string is {} there. The arguments of a call such as
+    `call("evaluate", "--splits=fold0")` are of the command that it names.
+    """
     passed = set()
+    commands = {
+        id(found): call.args[0].value
+        for call in ast.walk(part)
+        if isinstance(call, ast.Call) and names_command(call)
+        for argument in call.args[1:]
+        for found in ast.walk(argument)
+    }
     for found in ast.walk(part):
+        other = commands.get(id(found), command)
         if isinstance(found, (*DEFINITION, ast.Module)):
             passed.add(id(getattr(found.body[0], "value", None)))
         elif isinstance(found, ast.JoinedStr):
             passed |= set(map(id, found.values))
-            yield "".join(
+            text = "".join(
                 part.value if isinstance(part, ast.Constant) else "{}"
                 for part in found.values
             )
+            yield other, text
         elif (
             isinstance(found, ast.Constant)
             and isinstance(found.value, str)
             and id(found) not in passed
         ):
-            yield found.value
+            yield other, found.value
+
+
+def names_command(call: ast.Call) -> bool:
+    first = call.args[0] if call.args else None
+    return isinstance(first, ast.Constant) and first.value in main.COMMANDS
 
 
 @functools.cache
@@ -188,11 +205,11 @@ def list_advice(command: str) -> Iterator[tuple[Node, str, str]]:
     code = read_code()
     for module, name in sorted(list_reached(command)):
         for part in code[module].defined.get(name, ()):
-            for text in list_texts(part):
-                for other, flag in OF_ANOTHER.findall(text):
-                    yield (module, name), other, flag
+            for other, text in list_texts(part, command):
+                for advised, flag in OF_ANOTHER.findall(text):
+                    yield (module, name), advised, flag
                 for flag in FLAG.findall(OF_ANOTHER.sub("", text)):
-                    yield (module, name), command, flag
+                    yield (module, name), other, flag
 
 
 @pytest.mark.parametrize("command", main.COMMANDS)
