@@ -227,10 +227,14 @@ def _read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
         directory.load(file)
     if directory.next:
         raise _UnfitError("a TIFF of more pages than one")
-    entries = np.ndarray(num_tags, order + "u2", data, start, step)
+    entry = np.dtype([("tag", order + "u2"), ("type", order + "u2")])
+    entries = np.ndarray(num_tags, entry, data, start, step)
+    layout = entries[np.isin(entries["tag"], _LAYOUT_TAGS)]
     num_known = sum(tag in directory for tag in _LAYOUT_TAGS)
-    if np.isin(entries, _LAYOUT_TAGS).sum() != num_known:
+    if len(layout) != num_known:
         raise _UnfitError("a TIFF of tags that are there twice or say nothing")
+    if _TEXT in layout["type"]:
+        raise _UnfitError("a TIFF of a layout that is no numbers")
     return directory
 
 

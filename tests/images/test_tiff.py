@@ -515,10 +515,25 @@ def test_mutated_file_gives_the_pixels_of_pillow_or_none(data):
 
 
 @pytest.mark.long
-@hypothesis.settings(max_examples=50_000, deadline=None)
+@hypothesis.settings(max_examples=50_000, deadline=None, derandomize=True)
 @hypothesis.given(mutated_files())
 def test_many_mutated_files_give_the_pixels_of_pillow_or_none(data):
     agrees_with_pillow(data)
+
+
+def test_tag_of_any_type_gives_the_pixels_of_pillow_or_none():
+    line_feeds = int.from_bytes(b"\n" * 4, "little")
+    for field, type_, count, value in itertools.product(
+        FIELDS, range(21), (None, 20), (None, 267, line_feeds)
+    ):
+        data = bytearray(tiff.encode(NOISE))
+        data[267:287] = b"\x08\n" * 10
+        changes = {2: (type_, 2), 4: (count, 4), 8: (value, 4)}
+        for place, (number, width) in changes.items():
+            if number is not None:
+                start = field + place
+                data[start : start + width] = number.to_bytes(width, "little")
+        agrees_with_pillow(bytes(data))
 
 
 def test_each_byte_of_the_header_counts(monkeypatch):
