@@ -9,7 +9,7 @@ from typing import Any
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.runs import event_files, run_folder
+from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import nested_options
 from pcam_tfdata.training import optimizers, replica_step
 
@@ -216,8 +216,6 @@ def check(
     resolve_class_weights(
         options.recipe.class_weights, records.count_labels(options.train_splits)
     )
-    if options.tensorboard:
-        event_files.check_installed()
 
 
 def _check_batch_size(

@@ -18,11 +18,12 @@ import tensorflow as tf
 from pcam_tfdata.distribution import strategy
 from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.pipeline import patch_source
-from pcam_tfdata.runs import event_files, run_folder
+from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import interruption, progress
 from pcam_tfdata.training import (
     callback_state,
     checkpoints,
+    event_files,
     nonfinite_steps,
     prepared_run,
     validator,
