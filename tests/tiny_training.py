@@ -39,7 +39,7 @@ def prepare(notes: str) -> None:
     import tensorflow as tf
 
     from pcam_tfdata.models import networks
-    from pcam_tfdata.training import replica_step
+    from pcam_tfdata.training import steps
 
     images = open(f"{notes}.images", "wb", buffering=0)
     losses = open(f"{notes}.losses", "w", buffering=1)
@@ -48,7 +48,7 @@ def prepare(notes: str) -> None:
         hashes = [hashlib.sha1(patch.tobytes()).digest() for patch in image]
         images.write(b"".join(hashes))
 
-    class Listening(replica_step.Trainer):
+    class Listening(steps.Trainer):
         def __init__(self, distribution, network, optimizer, recipe, *given):
             recipe = dataclasses.replace(recipe, precision="float64")
             super().__init__(distribution, network, optimizer, recipe, *given)
@@ -75,7 +75,7 @@ def prepare(notes: str) -> None:
         return keras.Model(image, keras.layers.Dense(1)(x))
 
     networks.build = build
-    replica_step.Trainer = Listening
+    steps.Trainer = Listening
     change_clock(float(os.environ.get("TINY_CLOCK", 1)))
     if "TINY_STOP" in os.environ:
         stop_after(int(os.environ["TINY_STOP"]))

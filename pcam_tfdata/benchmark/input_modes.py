@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 
@@ -90,8 +90,8 @@ def draw_first_epochs(options: configuration.Options) -> Iterator[int]:
 
 def draw_on_device(options: configuration.Options) -> Iterator[int]:
     """Gathers batches from the memory of the first GPU, or else of the CPU."""
-    distribution = strategy.make_strategy()
-    (device,) = strategy.list_devices(distribution)
+    distribution = replicas.make_strategy()
+    (device,) = replicas.list_devices(distribution)
     patches = open_patches(options, input="device", devices=[device])
     fill = tf.function(patches.fill)
     for batch in train_batches(options, patches):
@@ -103,7 +103,7 @@ def draw_on_device(options: configuration.Options) -> Iterator[int]:
 
 def draw_to_device(options: configuration.Options) -> Iterator[int]:
     """Gathers batches from the shards, and brings them to the first GPU."""
-    distribution = strategy.make_strategy()
+    distribution = replicas.make_strategy()
     ds = train_batches(options)
     for batch in distribution.experimental_distribute_dataset(ds):
         _wait_for(batch["image"])

@@ -17,7 +17,7 @@ from pcam_tfdata.benchmark import configuration, step_rates
 from pcam_tfdata.models import networks
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.training import configuration as training_configuration
-from pcam_tfdata.training import replica_step, train
+from pcam_tfdata.training import steps, train
 
 _EPOCHS = 1 << 20  # More than anybody waits for.
 
@@ -56,7 +56,7 @@ def _make_run(
     run = training_configuration.TrainOptions(
         records_dir=options.records_dir,
         run_dir=os.path.join(options.scratch_dir or "", "run"),
-        recipe=replica_step.Recipe(options.batch_size),
+        recipe=steps.Recipe(options.batch_size),
         epochs=_EPOCHS,
     )
     records = records_folder.open_folder(run.records_dir)

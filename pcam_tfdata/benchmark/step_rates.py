@@ -8,10 +8,10 @@ import keras
 import tensorflow as tf
 
 from pcam_tfdata.benchmark import configuration, harness, input_modes
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import inference, networks
 from pcam_tfdata.pipeline import batch_format
-from pcam_tfdata.training import optimizers, replica_step
+from pcam_tfdata.training import optimizers, steps
 
 # Steps in a call of TensorFlow: as many as fit. `train` takes a second.
 _CALL_SECONDS = 0.5
@@ -21,14 +21,14 @@ _EXPECTED_SHARE = 0.05
 
 def train_on_records(options: configuration.Options) -> Iterator[int]:
     """Trains on shuffled batches of the records."""
-    distribution = strategy.make_strategy()
+    distribution = replicas.make_strategy()
     ds = input_modes.train_batches(options)
     return _train(ds, options, distribution)
 
 
 def train_on_one_batch(options: configuration.Options) -> Iterator[int]:
     """Trains on one batch of the records, over and over."""
-    distribution = strategy.make_strategy()
+    distribution = replicas.make_strategy()
     batch = next(iter(input_modes.train_batches(options)))
     return _train(_repeat(batch), options, distribution)
 
@@ -40,13 +40,13 @@ def fit_on_one_batch(options: configuration.Options) -> Iterator[int]:
     """
     batch = next(iter(input_modes.train_batches(options)))
     ds = _repeat((batch["image"], batch["label"]))
-    with strategy.keras_settings(strategy.resolve_precision("auto"), 0):
+    with replicas.keras_settings(replicas.resolve_precision("auto"), 0):
         network = networks.build(options.model)
     network.compile(
         "adam",
         keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
-        jit_compile=strategy.resolve_xla("auto"),
+        jit_compile=replicas.resolve_xla("auto"),
     )
     return _call_over_and_over(
         lambda num_steps: network.fit(ds, steps_per_epoch=num_steps, verbose=0),
@@ -102,15 +102,15 @@ def _train(
     options: configuration.Options,
     distribution: tf.distribute.Strategy,
 ) -> Iterator[int]:
-    training = replica_step.Trainer(
+    training = steps.Trainer(
         distribution,
         functools.partial(networks.build, options.model),
         functools.partial(
             optimizers.make_optimizer, optimizers.OptimizerOptions()
         ),
-        replica_step.Recipe(options.batch_size),
+        steps.Recipe(options.batch_size),
     )
-    iterator = iter(strategy.distribute(ds, distribution))
+    iterator = iter(replicas.distribute(ds, distribution))
 
     def call(num_steps: int) -> None:
         sums = tf.zeros([3], tf.float64)
@@ -136,8 +136,8 @@ def _call_over_and_over(
 def _predict(
     open_batches: Callable[[], tf.data.Dataset], options: configuration.Options
 ) -> Iterator[int]:
-    distribution = strategy.make_strategy()
-    settings = strategy.keras_settings(strategy.resolve_precision("auto"), 0)
+    distribution = replicas.make_strategy()
+    settings = replicas.keras_settings(replicas.resolve_precision("auto"), 0)
     with settings, distribution.scope():
         network = networks.build(options.model)
     predictor = inference.Predictor(network, distribution)

@@ -74,7 +74,7 @@ def define_devices(
     strategies: Sequence[str] = choices.STRATEGIES,
     meaning: str = "One device, or a replica on each GPU.",
 ) -> None:
-    """Defines the flags of `strategy.DeviceOptions`."""
+    """Defines the flags of `replicas.DeviceOptions`."""
     flags.DEFINE_enum("strategy", "one_device", strategies, meaning)
     flags.DEFINE_integer(
         "num_virtual_devices",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import (
     bootstrap,
     dead_network,
@@ -67,7 +67,7 @@ class EvaluateOptions:
     num_resamples: int = 1000
 
 
-@strategy.keras_settings()
+@replicas.keras_settings()
 def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     """Scores a run's best model on every patch of some splits, each once.
 

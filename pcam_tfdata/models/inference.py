@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import faults, interruption, progress
@@ -47,22 +47,22 @@ class InferenceOptions:
     batch_size: int = 512
     input: str = "auto"
     input_threads: int = 0
-    devices: strategy.DeviceOptions = dataclasses.field(
-        default_factory=strategy.DeviceOptions
+    devices: replicas.DeviceOptions = dataclasses.field(
+        default_factory=replicas.DeviceOptions
     )
 
     def open_records(
         self, records: records_folder.RecordsFolder, splits: Sequence[str]
     ) -> tuple[tf.distribute.Strategy, patch_source.Patches]:
         """Returns what computes, and the patches of some splits for it."""
-        distribution = strategy.make_strategy(self.devices)
+        distribution = replicas.make_strategy(self.devices)
         source = patch_source.Source(
             records,
             splits,
             input=self.input,
             input_threads=self.input_threads,
         )
-        devices = strategy.list_devices(distribution)
+        devices = replicas.list_devices(distribution)
         return distribution, open_patches(source, devices)
 
 
@@ -118,7 +118,7 @@ class Predictor:
             FloatingPointError: a logit is not finite.
         """
         num_done = 0
-        parts = iter(strategy.distribute(batches, self._distribution))
+        parts = iter(replicas.distribute(batches, self._distribution))
         launched: collections.deque[patch_source.Batch] = collections.deque()
         with progress.Progress(num_patches, description) as bar:
             while True:
@@ -223,7 +223,7 @@ def load(
     """
     try:
         # Layers that are loaded draw seeds, too.
-        settings = strategy.keras_settings(seed=0)
+        settings = replicas.keras_settings(seed=0)
         with interruption.SignalsDeferred(), settings, distribution.scope():
             model = keras.models.load_model(path)
     except Exception as error:  # Keras raises anything on bad bytes.

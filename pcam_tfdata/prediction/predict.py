@@ -15,7 +15,7 @@ import numpy as np
 import pandas
 import tensorflow as tf
 
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.prediction import (
@@ -32,7 +32,7 @@ from pcam_tfdata.system import faults, files, name_arrays
 _logger = logging.getLogger(__name__)
 
 
-@strategy.keras_settings()
+@replicas.keras_settings()
 def predict(options: configuration.PredictOptions) -> int:
     """Writes a row `id,label` for every patch of a split; the ids are the
     source's own names.
@@ -65,7 +65,7 @@ def predict(options: configuration.PredictOptions) -> int:
         return _write_csv(options, rows, map(parts.read, shards))
 
 
-@strategy.keras_settings()
+@replicas.keras_settings()
 def predict_range(options: configuration.PredictOptions) -> int:
     """Writes the parts of some shards, which stay for `merge`.
 
@@ -204,7 +204,7 @@ def _write_missing(
 def _predict_folder(options: configuration.PredictOptions) -> int:
     model_path = run_folder.find_model(options.run_dir)
     configuration.check_output(options)
-    distribution = strategy.make_strategy(options.forward.devices)
+    distribution = replicas.make_strategy(options.forward.devices)
     usable, left_out = usable_files.list_usable(options)
     names = name_arrays.to_text(usable.names)
     ids = pandas.Series(names, dtype=object)

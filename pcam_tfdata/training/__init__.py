@@ -1,5 +1,5 @@
 """Trains networks: a records folder and options in, a run folder out.
 
-`train` opens a run, `loop` goes on with it, and `replica_step` computes a step on
+`train` opens a run, `loop` goes on with it, and `steps` computes a step on
 the devices; `checkpoints` keep how far it has come.
 """

@@ -18,7 +18,7 @@ import tensorflow as tf
 from pcam_tfdata.distribution import worker_group
 from pcam_tfdata.runs import checkpoint_files, run_folder
 from pcam_tfdata.system import files
-from pcam_tfdata.training import replica_step
+from pcam_tfdata.training import steps
 
 _logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Writer:
 
 def restore(
     run_dir: str,
-    trainer: replica_step.Trainer,
+    trainer: steps.Trainer,
     group: worker_group.WorkerGroup,
 ) -> checkpoint_files.State:
     """Returns how far the chief's last checkpoint is, for all workers.

@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import nested_options
-from pcam_tfdata.training import optimizers, replica_step
+from pcam_tfdata.training import optimizers, steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,10 @@ class TrainOptions:
     records_dir: str
     run_dir: str
     model: str = "seed_cnn"
-    devices: strategy.DeviceOptions = dataclasses.field(
-        default_factory=strategy.DeviceOptions
+    devices: replicas.DeviceOptions = dataclasses.field(
+        default_factory=replicas.DeviceOptions
     )
-    recipe: replica_step.Recipe = dataclasses.field(
-        default_factory=replica_step.Recipe
-    )
+    recipe: steps.Recipe = dataclasses.field(default_factory=steps.Recipe)
     epochs: int = 20
     optimizer: optimizers.OptimizerOptions = dataclasses.field(
         default_factory=optimizers.OptimizerOptions
@@ -219,7 +217,7 @@ def check(
 
 
 def _check_batch_size(
-    recipe: replica_step.Recipe, num_patches: int, num_replicas: int
+    recipe: steps.Recipe, num_patches: int, num_replicas: int
 ) -> None:
     size, num_parts = recipe.batch_size, recipe.gradient_accumulation_steps
     unit = num_replicas * num_parts

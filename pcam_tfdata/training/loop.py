@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.runs import run_folder
@@ -145,7 +145,7 @@ class _Loop:
             num_steps=self._run.last_step(self._options.epochs),
             portion=patch_source.Portion(group.index, group.count),
         )
-        return iter(strategy.distribute(ds, group.distribution))
+        return iter(replicas.distribute(ds, group.distribution))
 
     def _run_epoch(self) -> None:
         state, events = self._state, self._events

@@ -5,7 +5,7 @@ import dataclasses
 from pcam_tfdata.distribution import worker_group
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.runs import checkpoint_files
-from pcam_tfdata.training import configuration, replica_step
+from pcam_tfdata.training import configuration, steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PreparedRun:
 
     options: configuration.TrainOptions
     group: worker_group.WorkerGroup
-    trainer: replica_step.Trainer
+    trainer: steps.Trainer
     training: patch_source.Patches
     validation: patch_source.Patches
     state: checkpoint_files.State

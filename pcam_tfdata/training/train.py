@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from pcam_tfdata.data_service import served
-from pcam_tfdata.distribution import strategy, tf_config, worker_group
+from pcam_tfdata.distribution import replicas, tf_config, worker_group
 from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
@@ -28,7 +28,7 @@ from pcam_tfdata.training import (
     loop,
     optimizers,
     prepared_run,
-    replica_step,
+    steps,
 )
 
 # What may differ between the workers of a run: it is theirs, or the chief's.
@@ -37,7 +37,7 @@ _OWN = ("records_dir", "run_dir", "input_threads")
 _logger = logging.getLogger(__name__)
 
 
-@strategy.keras_settings()
+@replicas.keras_settings()
 def train(
     options: configuration.TrainOptions,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -70,7 +70,7 @@ def train(
     """
     outputs.check_new(options.run_dir, "--run_dir")
     job = tf_config.find_job(options.devices.strategy)
-    distribution = strategy.make_strategy(options.devices, job)
+    distribution = replicas.make_strategy(options.devices, job)
     group = worker_group.WorkerGroup(distribution, job)
     with group.failures_told():
         records = records_folder.open_folder(options.records_dir)
@@ -107,7 +107,7 @@ def _open_patches(
     All workers take the chief's input mode: records on a disk and in a bucket
     would have two orders.
     """
-    devices = strategy.list_devices(group.distribution)
+    devices = replicas.list_devices(group.distribution)
     training = None
     if group.is_chief:
         training = _open_training(options, records, devices)
@@ -148,9 +148,9 @@ def _list_common(
         **versions.of_training(),
         "cluster": group.addresses,
         "records of manifest SHA-256": records.manifest_sha256,
-        "devices": len(strategy.list_devices(group.distribution)),
-        "precision": strategy.resolve_precision(options.recipe.precision),
-        "XLA": strategy.resolve_xla(options.recipe.xla),
+        "devices": len(replicas.list_devices(group.distribution)),
+        "precision": replicas.resolve_precision(options.recipe.precision),
+        "XLA": replicas.resolve_xla(options.recipe.xla),
     }
 
 
@@ -159,7 +159,7 @@ def _list_facts(
 ) -> dict[str, Any]:
     """Returns what must be the same when a run is resumed, beside flags."""
     return {
-        "precision": strategy.resolve_precision(options.recipe.precision),
+        "precision": replicas.resolve_precision(options.recipe.precision),
         "input": training.input,
         "order": training.order,
         "manifest_sha256": training.source.records.manifest_sha256,
@@ -191,9 +191,9 @@ def _make_trainer(
     options: configuration.TrainOptions,
     training: patch_source.Patches,
     group: worker_group.WorkerGroup,
-) -> replica_step.Trainer:
+) -> steps.Trainer:
     num_steps = options.last_step(options.epochs, training.num_patches)
-    return replica_step.Trainer(
+    return steps.Trainer(
         group.distribution,
         functools.partial(networks.build, options.model),
         functools.partial(
@@ -238,7 +238,7 @@ def _go_on(
 def _announce(run: prepared_run.PreparedRun, facts: Mapping[str, Any]) -> None:
     """Says what computes where; notes it, and the flags, in the run's folder."""
     options, trainer, state = run.options, run.trainer, run.state
-    devices = strategy.describe_devices(run.group.distribution)
+    devices = replicas.describe_devices(run.group.distribution)
     _logger.info(
         "%s: %s parameters, %s, on %s; %s training and %s validation patches.",
         options.model,

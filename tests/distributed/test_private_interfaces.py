@@ -47,7 +47,7 @@ def test_layers_of_layers_are_listed():
     model = keras.Sequential([keras.Input((4,)), inner])
     kinds = set(map(type, private_interfaces.list_layers(model)))
     assert keras.layers.BatchNormalization in kinds, (
-        f"{keras.__version__}: distribution.strategy finds no inner layers"
+        f"{keras.__version__}: distribution.replicas finds no inner layers"
     )
 
 
@@ -57,7 +57,7 @@ def test_averages_of_an_optimizer_are_in_the_order_of_weights():
     optimizer.build(model.trainable_variables)
     averages = private_interfaces.list_averages(optimizer)
     assert [average.shape for average in averages] == [(4, 2), (2,)], (
-        f"{keras.__version__}: training.replica_step finds no averages"
+        f"{keras.__version__}: training.steps finds no averages"
     )
 
 

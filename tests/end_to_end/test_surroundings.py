@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from conftest import run_pcam
 
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import evaluate
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
@@ -277,7 +277,7 @@ def test_other_backend_of_keras_is_refused(records_dir, tmp_path, monkeypatch):
 
 def test_devices_cannot_be_split_once_tensorflow_has_started():
     with pytest.raises(RuntimeError, match="--num_virtual_devices=3: found"):
-        strategy.make_strategy(strategy.DeviceOptions("mirrored", 3))
+        replicas.make_strategy(replicas.DeviceOptions("mirrored", 3))
 
 
 def test_order_follows_from_its_own_seed_alone(records_dir):

@@ -15,7 +15,7 @@ from pcam_tfdata.evaluation import evaluate
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import reading, run_folder
 from pcam_tfdata.system import nested_options
-from pcam_tfdata.training import configuration, replica_step, train
+from pcam_tfdata.training import configuration, steps, train
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def trained(records_dir, tmp_path_factory) -> pathlib.Path:
             records_dir,
             str(run_dir),
             "small_cnn",
-            recipe=replica_step.Recipe(16),
+            recipe=steps.Recipe(16),
             epochs=1,
         )
     )

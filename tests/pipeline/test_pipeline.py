@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import NUM_TEST, NUM_TRAIN
 
 from pcam_tfdata import choices, schema
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import patch_order, patch_source, stream_mode
 from pcam_tfdata.records import manifest, records_folder, tfrecord
 from pcam_tfdata.system import csv_files
@@ -196,7 +196,7 @@ def test_portion_is_split_for_the_replicas_of_its_process(
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
     ds = mirrored.distribute_datasets_from_function(
-        lambda _: strategy.split(again, 2)
+        lambda _: replicas.split(again, 2)
     )
     for expected, batch in zip(batches.as_numpy_iterator(), ds, strict=True):
         for name, part in batch.items():

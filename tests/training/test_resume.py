@@ -62,17 +62,17 @@ STAND = {
 STANDING = """
 import os, signal, time
 from pcam_tfdata.cli import main
-from pcam_tfdata.training import replica_step
+from pcam_tfdata.training import steps
 
 left = iter(range({num_steps}, -1, -1))
-run_steps = replica_step.Trainer.run_steps
+run_steps = steps.Trainer.run_steps
 
 def stand_or_run(*given):
     if next(left, None) == 0:
         {stand}
     return run_steps(*given)
 
-replica_step.Trainer.run_steps = stand_or_run
+steps.Trainer.run_steps = stand_or_run
 main.run({arguments!r})
 """
 

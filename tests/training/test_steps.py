@@ -8,10 +8,10 @@ import pytest
 import steep
 import tensorflow as tf
 
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import networks
 from pcam_tfdata.synthetic import kaggle_folder
-from pcam_tfdata.training import optimizers, replica_step
+from pcam_tfdata.training import optimizers, steps
 
 BATCH_SIZE = 16
 ONE = functools.partial(tf.distribute.OneDeviceStrategy, "/CPU:0")
@@ -125,11 +125,11 @@ def make(
     **recipe,
 ):
     options = optimizers.OptimizerOptions(name, rate, **(more or {}))
-    return replica_step.Trainer(
+    return steps.Trainer(
         distribution,
         build,
         functools.partial(optimizers.make_optimizer, options, num_steps),
-        replica_step.Recipe(batch_size, **(PLAIN | recipe)),
+        steps.Recipe(batch_size, **(PLAIN | recipe)),
         class_weights,
     )
 
@@ -138,7 +138,7 @@ def run(machine, distribution, batches, first=0, together=False):
     """Runs steps one by one; returns the loss sums, and whether all are finite."""
     parts = {name: [b[name] for b in batches] for name in batches[0]}
     ds = tf.data.Dataset.from_tensor_slices(parts)
-    iterator = iter(strategy.distribute(ds, distribution))
+    iterator = iter(replicas.distribute(ds, distribution))
     losses, all_finite = [], True
     step, last = first, first + len(batches)
     while step < last:

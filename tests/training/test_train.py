@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import make_clouds
 
 from pcam_tfdata import choices
-from pcam_tfdata.distribution import strategy
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
@@ -22,7 +22,7 @@ from pcam_tfdata.training import (
     checkpoints,
     configuration,
     optimizers,
-    replica_step,
+    steps,
     train,
 )
 
@@ -41,14 +41,14 @@ def options_for(records_dir, **changes) -> configuration.TrainOptions:
     return nested_options.fill(configuration.TrainOptions, values)
 
 
-def make_trainer(distribution, **recipe) -> replica_step.Trainer:
-    return replica_step.Trainer(
+def make_trainer(distribution, **recipe) -> steps.Trainer:
+    return steps.Trainer(
         distribution,
         functools.partial(networks.build, "small_cnn"),
         functools.partial(
             optimizers.make_optimizer, optimizers.OptimizerOptions()
         ),
-        replica_step.Recipe(16, **recipe),
+        steps.Recipe(16, **recipe),
     )
 
 
@@ -71,7 +71,7 @@ def test_overflow_on_one_replica_skips_the_step(virtual_devices):
             tf.fill(v.shape, gradient)
             for v in machine.model.trainable_variables
         ]
-        replica_step.apply_sums(optimizer, all_reduced(gradients))
+        steps.apply_sums(optimizer, all_reduced(gradients))
 
     @tf.function
     def run(value):
@@ -105,7 +105,7 @@ def test_gradients_of_replicas_are_summed_once(virtual_devices):
                 tf.distribute.get_replica_context().replica_id_in_sync_group
             )
             gradient = tf.where(number == 1, 2.0, 3.0)
-            replica_step.apply_sums(optimizer, all_reduced([gradient]))
+            steps.apply_sums(optimizer, all_reduced([gradient]))
 
         distribution.run(step)
 
@@ -143,7 +143,7 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
     ],
 )
 def test_logit_is_as_exact_as_the_weights(model, precision, dtype):
-    with strategy.keras_settings(precision, 0):
+    with replicas.keras_settings(precision, 0):
         assert networks.build(model).output.dtype == dtype
 
 
@@ -158,8 +158,8 @@ def test_seed_cnn_has_the_notebooks_parameters():
     bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU"
 )
 def test_precision_is_float32_without_a_gpu():
-    assert strategy.resolve_precision("auto") == "float32"
-    assert strategy.resolve_precision("mixed_float16") == "mixed_float16"
+    assert replicas.resolve_precision("auto") == "float32"
+    assert replicas.resolve_precision("mixed_float16") == "mixed_float16"
 
 
 def test_every_choice_exists():
@@ -173,7 +173,7 @@ def test_small_cnn_is_small():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_hidden_unit_of_small_cnn_dies(seed):
-    with strategy.keras_settings(seed=seed):
+    with replicas.keras_settings(seed=seed):
         model = networks.build("small_cnn")
     images = make_clouds(32)
     # Ten times the rate of the demo, from the first step on.

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.distribution import private_interfaces, strategy
+from pcam_tfdata.distribution import private_interfaces, replicas
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.training import augment
 
@@ -85,11 +85,11 @@ class Trainer:
         self.recipe = recipe
         self.class_weights = class_weights
         self._fill = fill
-        self.precision = strategy.resolve_precision(recipe.precision)
-        self.compiles = strategy.resolve_xla(recipe.xla)
+        self.precision = replicas.resolve_precision(recipe.precision)
+        self.compiles = replicas.resolve_xla(recipe.xla)
         # Gradients of this policy underflow without a scale.
         self._scales_loss = self.precision == "mixed_float16"
-        settings = strategy.keras_settings(self.precision, recipe.seed)
+        settings = replicas.keras_settings(self.precision, recipe.seed)
         with settings, distribution.scope():
             self.model = build_network()
             self.optimizer = build_optimizer()
@@ -98,10 +98,10 @@ class Trainer:
                     self.optimizer
                 )
             self.optimizer.build(self.model.trainable_variables)
-        is_synced = recipe.sync_batch_norm and strategy.sync_batch_norm(
+        is_synced = recipe.sync_batch_norm and replicas.sync_batch_norm(
             self.model, distribution
         )
-        strategy.vary_dropout(self.model, distribution)
+        replicas.vary_dropout(self.model, distribution)
         self.model.optimizer = self.optimizer  # For callbacks.
         self.variables = [*self.model.variables, *self.optimizer.variables]
         self._gradients = self._gradients_of_part
@@ -119,7 +119,7 @@ class Trainer:
         the scale is below 1, for until then overflow is what lowers it.
 
         Args:
-            batches: Of `strategy.distribute`.
+            batches: Of `replicas.distribute`.
             step: Number of the first one.
             num_steps: How many.
             sums: float64 [3], of loss, right answers and patches so far.
@@ -152,7 +152,7 @@ class Trainer:
     def restore(self, values: Sequence[np.ndarray]) -> None:
         """Takes the values that a checkpoint held of `variables`."""
         _assign(self.variables, values)
-        strategy.vary_dropout(self.model, self._distribution)
+        replicas.vary_dropout(self.model, self._distribution)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
