@@ -1,13 +1,14 @@
 """`make demo`: the main job, from patches to a submission, in one go."""
 
 import argparse
-import csv
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+
+from pcam_tfdata.sources import kaggle_layout
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DEMO = pathlib.Path(os.path.relpath(_ROOT / "demo"))
@@ -25,11 +26,11 @@ def main() -> None:
     parser.add_argument("--data", default="", help="Kaggle's folder.")
     data = parser.parse_args().data
     source = pathlib.Path(data) if data else _DEMO / "kaggle"
-    folds = f"--slide_csv={source / 'truth.csv'}"
+    folds = f"--slide_csv={source}/truth.csv"
     if data:
         if source.resolve().is_relative_to(_DEMO.resolve()):
             sys.exit(f"{data}: lies in {_DEMO}, which the demo makes anew.")
-        num_rows = _count_rows(source / "train_labels.csv")
+        num_rows = _count_rows(source / kaggle_layout.LABELS_FILE)
         num_folds = max(5, num_rows // _FOLD_PATCHES)
         folds = f"--num_folds={num_folds}"
         print(
@@ -38,33 +39,24 @@ def main() -> None:
     shutil.rmtree(_DEMO, ignore_errors=True)
     _DEMO.mkdir()
     if not data:
-        _pcam("synthesize", output_dir=source)
-    records, run = _DEMO / "records", _DEMO / "run"
+        _pcam("synthesize", f"--output_dir={source}")
+    records, run = f"--records_dir={_DEMO}/records", f"--run_dir={_DEMO}/run"
+    kaggle, output = f"--input_dir={source}", f"--output_dir={_DEMO}/records"
+    _pcam("convert_to_tfrecords", folds, kaggle, output)
+    _pcam("inspect", records, f"--output_dir={_DEMO}/overview")
+    train_splits = "--train_splits=fold1,fold2,fold3,fold4"
+    _pcam("train", f"--flagfile={_FLAGFILE}", records, run, train_splits)
+    _pcam("evaluate", records, run)
     submission = _DEMO / "submission.csv"
-    _pcam("convert_to_tfrecords", folds, input_dir=source, output_dir=records)
-    _pcam("inspect", records_dir=records, output_dir=_DEMO / "overview")
-    _pcam(
-        "train",
-        f"--flagfile={_FLAGFILE}",
-        records_dir=records,
-        run_dir=run,
-        train_splits="fold1,fold2,fold3,fold4",
-    )
-    _pcam("evaluate", records_dir=records, run_dir=run)
-    _pcam(
-        "predict",
-        records_dir=records,
-        run_dir=run,
-        output_csv=submission,
-        sample_submission=source / "sample_submission.csv",
-    )
-    auc = json.loads((run / "metrics.json").read_text())["auc"]
+    sample = f"--sample_submission={source / kaggle_layout.SAMPLE_FILE}"
+    _pcam("predict", records, run, f"--output_csv={submission}", sample)
+    auc = json.loads((_DEMO / "run" / "metrics.json").read_text())["auc"]
     print(
         f"\nMade in {_DEMO}/:"
         "\n  records/         TFRecord shards, each patch checked; pcam verify checks them again"
         "\n  overview/        counts, label histogram and sample patches"
         f"\n  run/             the trained network, its curves and scores: AUC {auc:.4f} on fold0"
-        f"\n  submission.csv   {_count_rows(submission):,} probabilities in the order of sample_submission.csv"
+        f"\n  submission.csv   {_count_rows(submission):,} probabilities in the order of {kaggle_layout.SAMPLE_FILE}"
     )
     _check_auc(auc, data)
 
@@ -86,20 +78,17 @@ def _check_auc(auc: float, data: str) -> None:
     )
 
 
-def _pcam(command: str, *arguments: str, **flags: object) -> None:
-    flags_given = [f"--{name}={value}" for name, value in flags.items()]
-    arguments = (command, *arguments, *flags_given)
+def _pcam(*arguments: str) -> None:
     print(f"\n$ pcam {' '.join(arguments)}", flush=True)
-    result = subprocess.run([sys.executable, "-m", "pcam_tfdata", *arguments])
-    if result.returncode:
-        sys.exit(result.returncode)
+    code = subprocess.call([sys.executable, "-m", "pcam_tfdata", *arguments])
+    if code:
+        sys.exit(code)
 
 
 def _count_rows(path: pathlib.Path) -> int:
     if not path.is_file():
         sys.exit(f"{path}: not found, expected Kaggle's folder. Check DATA=.")
-    with open(path, newline="") as file:
-        return sum(1 for row in csv.reader(file)) - 1
+    return len(path.read_text().splitlines()) - 1
 
 
 if __name__ == "__main__":
