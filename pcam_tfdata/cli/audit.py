@@ -34,13 +34,13 @@ def run() -> int:
     with quiet.imports():
         from pcam_tfdata.audit import job, text_page
 
-    output_dir = flag_groups.value("output_dir")
+    output_dir = flags.FLAGS.output_dir
     if output_dir:
         flag_groups.check_output(output_dir)
     table, report = job.audit_folders(
-        flag_groups.value("records_dir"),
-        flag_groups.value("other_records_dir"),
-        num_workers=flag_groups.value("num_workers"),
+        flags.FLAGS.records_dir,
+        flags.FLAGS.other_records_dir,
+        num_workers=flags.FLAGS.num_workers,
     )
     if output_dir:
         from pcam_tfdata.audit import picture_page
@@ -48,4 +48,4 @@ def run() -> int:
         job.write(output_dir, report)
         picture_page.draw(table, report, os.path.join(output_dir, _PAGE))
     print(text_page.format_report(report), end="")
-    return int(flag_groups.value("fail_on") == _LEAKS and report.leaks)
+    return int(flags.FLAGS.fail_on == _LEAKS and report.leaks)

@@ -46,9 +46,9 @@ flags.DEFINE_string("json_output", None, "File for the same as JSON.")
 
 def run() -> int:
     """Times what the flags name and prints the table; 1 if a row failed."""
-    what = flag_groups.value("what")
+    what = flags.FLAGS.what
     needed = "input_dir" if what == "convert" else "records_dir"
-    if flag_groups.value(needed) is None:
+    if flags.FLAGS[needed].value is None:
         raise app.UsageError(f"--what={what} needs --{needed}.")
     with quiet.imports():
         from pcam_tfdata.benchmark import configuration, jobs

@@ -69,8 +69,8 @@ flag_groups.define_runner(
 
 def run() -> None:
     """Converts what the flags name."""
-    if flag_groups.value("source") == "tfds":
+    if flags.FLAGS.source == "tfds":
         with quiet.imports():
             import tensorflow_datasets  # noqa: F401
     made = convert.convert(flag_groups.from_flags(convert.ConvertOptions))
-    print(f"{flag_groups.value('output_dir')}: {made.summarize()}.")
+    print(f"{flags.FLAGS.output_dir}: {made.summarize()}.")

@@ -6,7 +6,6 @@ beside cross_validation.json and out_of_fold.csv. The same command again goes on
 
 from absl import app, flags
 
-from pcam_tfdata.cli import flag_groups
 from pcam_tfdata.cli import train as train_command
 
 REQUIRED_FLAGS = train_command.REQUIRED_FLAGS
@@ -24,7 +23,7 @@ def run() -> None:
                 f"--{name}: found it, expected --folds: every fold is validated"
                 " on in turn."
             )
-    if flag_groups.value("strategy") == "multi_worker":
+    if flags.FLAGS.strategy == "multi_worker":
         raise app.UsageError(
             "--strategy=multi_worker: expected a strategy of one machine. Train"
             " each fold with pcam train on all workers."
@@ -34,9 +33,9 @@ def run() -> None:
     chosen = flags.FLAGS.get_key_flags_for_module(train_command.__name__)
     summary = cross_validate.cross_validate(
         cross_validate.CrossValidateOptions(
-            records_dir=flag_groups.value("records_dir"),
-            run_dir=flag_groups.value("run_dir"),
-            folds=flag_groups.value("folds"),
+            records_dir=flags.FLAGS.records_dir,
+            run_dir=flags.FLAGS.run_dir,
+            folds=flags.FLAGS.folds,
             train_flags=[
                 flag.serialize()
                 for flag in chosen

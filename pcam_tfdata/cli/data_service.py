@@ -10,7 +10,7 @@ from types import ModuleType
 
 from absl import app, flags
 
-from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.cli import quiet
 from pcam_tfdata.data_service import service_address
 from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import files, locks
@@ -61,11 +61,11 @@ _FLAGS_OF_ROLE = {
 
 def run() -> None:
     """Serves until a signal comes."""
-    role, port = flag_groups.value("role"), flag_groups.value("port")
+    role, port = flags.FLAGS.role, flags.FLAGS.port
     _check_role(role)
     # What is wrong is said before TensorFlow is imported, which takes longer.
     if role == "dispatcher":
-        work_dir = flag_groups.value("work_dir")
+        work_dir = flags.FLAGS.work_dir
         if files.is_remote(work_dir):
             raise ValueError(
                 f"--work_dir={work_dir}: found a URL, expected a folder on a"
@@ -77,15 +77,13 @@ def run() -> None:
         advice = "Choose another --work_dir."
         with locks.hold(lock, "runs a dispatcher there", advice):
             _servers().serve_dispatcher(port=port, work_dir=work_dir)
-    dispatcher = service_address.parse(
-        flag_groups.value("dispatcher"), "--dispatcher"
-    )
-    worker_address = flag_groups.value("worker_address")
+    dispatcher = service_address.parse(flags.FLAGS.dispatcher, "--dispatcher")
+    worker_address = flags.FLAGS.worker_address
     if worker_address is not None:
         worker_address = service_address.parse(
             worker_address, "--worker_address", needs_port=False
         )
-    seconds = flag_groups.value("timeout_seconds")
+    seconds = flags.FLAGS.timeout_seconds
     service_address.refuse_taken_port(port)
     own_host = service_address.wait_for(dispatcher, seconds)
     _servers().serve_worker(
@@ -106,11 +104,11 @@ def _check_role(role: str) -> None:
     """Refuses flags of the other role, and the lack of its own."""
     for other, names in _FLAGS_OF_ROLE.items():
         for name in names:
-            if other != role and flag_groups.value(name) is not None:
+            if other != role and flags.FLAGS[name].value is not None:
                 raise app.UsageError(
                     f"--{name}: found it with --role={role}, expected"
                     f" --role={other}."
                 )
     needed = _FLAGS_OF_ROLE[role][0]
-    if flag_groups.value(needed) is None:
+    if flags.FLAGS[needed].value is None:
         raise app.UsageError(f"--role={role} needs --{needed}.")

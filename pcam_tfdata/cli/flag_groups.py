@@ -1,8 +1,7 @@
 """From flags to the options of a library call."""
 
-import os
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from absl import app, flags
 
@@ -98,17 +97,7 @@ def define_runner(meaning: str) -> None:
 
 def from_flags(kind: type[Options]) -> Options:
     """Returns a `kind`, each leaf from the flag of its name, if there is one."""
-    return nested_options.fill(
-        kind, {name: value(name) for name in flags.FLAGS}
-    )
-
-
-def value(name: str) -> Any:
-    """Returns the value of a flag; `~` is the home folder, also after `=`."""
-    given = flags.FLAGS[name].value
-    if isinstance(given, list):
-        return list(map(os.path.expanduser, given))
-    return os.path.expanduser(given) if isinstance(given, str) else given
+    return nested_options.fill(kind, flags.FLAGS.flag_values_dict())
 
 
 def check_output(output_dir: str) -> None:

@@ -25,13 +25,13 @@ def run() -> None:
         from pcam_tfdata.evaluation import plots
         from pcam_tfdata.records import overview, records_folder
 
-    records_dir = flag_groups.value("records_dir")
-    output_dir = flag_groups.value("output_dir")
+    records_dir = flags.FLAGS.records_dir
+    output_dir = flags.FLAGS.output_dir
     flag_groups.check_output(output_dir)
     records = records_folder.open_folder(records_dir)
     summary = overview.summarize(records)
     images, labels = overview.sample_patches(
-        records, _NUM_PATCHES, flag_groups.value("seed")
+        records, _NUM_PATCHES, flags.FLAGS.seed
     )
     overview.write_overview(output_dir, summary)
     plots.plot_label_histogram(summary, os.path.join(output_dir, "labels.png"))

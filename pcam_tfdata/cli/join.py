@@ -19,10 +19,10 @@ flag_groups.define_overwrite()
 
 def run() -> None:
     """Joins what the flags name."""
-    output_dir = flag_groups.value("output_dir")
+    output_dir = flags.FLAGS.output_dir
     made = join.join(
-        flag_groups.value("records_dirs"),
+        flags.FLAGS.records_dirs,
         output_dir,
-        overwrite=flag_groups.value("overwrite"),
+        overwrite=flags.FLAGS.overwrite,
     )
     print(f"{output_dir}: {made.summarize()}.")

@@ -14,7 +14,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 
@@ -45,43 +45,43 @@ _KINDS = {
 }
 # Set, it shows where an error came from.
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
-_HELP_FLAGS = ("--help", "-help", "-h", "help")
+_HELP_FLAGS = ("--help", "-help", "-h")
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command of `argv` (default: of the process) and exits."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    standard_streams.prepare()
-    if not argv or argv[0] in _HELP_FLAGS:
-        print(_list_commands(), file=sys.stdout if argv else sys.stderr)
-        sys.exit(0 if argv else 2)
-    command, *arguments = argv
-    if command not in COMMANDS:
-        _end(
-            2,
-            f"pcam: found command {command!r}, expected one of"
-            f" {', '.join(COMMANDS)}.",
-        )
+    command = " ".join(["pcam", *argv[:1]])
+    standard_streams.open_closed()
     try:
-        _prepare_process()
-        code = _run_command(command, arguments)
-        sys.stdout.flush()  # A full disk is an error here.
+        code = _run_command(*argv)
+        standard_streams.flush()
         sys.exit(code)
     except (flags.Error, app.UsageError) as error:
-        _end(2, f"pcam {command}: {faults.one_line(error)}")
-    except (Exception, KeyboardInterrupt, interruption.Terminated) as error:
-        number = interruption.find_signal(error)
-        if number:
+        _end(2, f"{command}: {faults.one_line(error)}")
+    except (Exception, KeyboardInterrupt) as error:
+        if number := interruption.find_signal(error):
             how = "interrupted" if number == signal.SIGINT else "terminated"
-            _end(128 + number, f"pcam {command}: {how}.")
-        if os.environ.get(_TRACEBACK_VARIABLE) or not _is_for_user(error):
+            _end(128 + number, f"{command}: {how}.")
+        if isinstance(error, BrokenPipeError) and standard_streams.is_left():
+            os._exit(0)  # It has seen what it wants to.
+        message = _message(error)
+        if os.environ.get(_TRACEBACK_VARIABLE) or message is None:
             raise
-        _end(1, _message(error))
+        _end(1, message)
 
 
-def _run_command(command: str, arguments: Sequence[str]) -> int | None:
+def _run_command(command: str = "", *arguments: str) -> int | None:
+    if command in ("", *_HELP_FLAGS, "help"):
+        print(_list_commands(), file=sys.stdout if command else sys.stderr)
+        return 0 if command else 2
+    if command not in COMMANDS:
+        raise app.UsageError(
+            f"found command {command!r}, expected one of {', '.join(COMMANDS)}."
+        )
+    _prepare_process()
     module = importlib.import_module(f"pcam_tfdata.cli.{command}")
-    if set(arguments) & set(_HELP_FLAGS[:-1]):
+    if set(arguments) & set(_HELP_FLAGS):
         print(_describe_flags(command, module))
         return 0
     _parse(command, module, arguments)
@@ -105,12 +105,20 @@ def _parse(
             raise app.UsageError(
                 f"flag --{flag.name}={flag.value}: expected a finite number."
             )
+        flag.value = _expand_home(flag.value)
     for name in module.REQUIRED_FLAGS:
         if flags.FLAGS[name].value is None:
             raise app.UsageError(
                 f"--{name} is missing: {flags.FLAGS[name].help} See pcam"
                 f" {command} --help."
             )
+
+
+def _expand_home(value: Any) -> Any:
+    """Returns a flag's value; `~` is the home folder, also after `=`."""
+    if isinstance(value, list):
+        return list(map(os.path.expanduser, value))
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _prepare_process() -> None:
@@ -172,26 +180,17 @@ def _default(flag: flags.Flag, module: types.ModuleType) -> str:
     return f"default {shown}"
 
 
-def _message(error: BaseException) -> str:
-    """Returns what to print for an error that ends a command."""
+def _message(error: BaseException) -> str | None:
+    """Returns what to print for an error; None if it is not for the user."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return (
             f"{error.filename}: {error.strerror}. Check the path, its rights and"
             " the room on its disk."
         )
-    if _is_of_tensorflow(error):
+    # Errors of TensorFlow have a base of their own; it may not be imported.
+    if type(error).__module__.startswith("tensorflow"):
         return f"TensorFlow: {faults.one_line(error, 500)}"
-    return str(error)
-
-
-def _is_for_user(error: BaseException) -> bool:
-    """Returns whether the message of an error is written for the user."""
-    return isinstance(error, faults.FOR_USERS) or _is_of_tensorflow(error)
-
-
-def _is_of_tensorflow(error: BaseException) -> bool:
-    # Its errors have a base of their own, and it may not be imported.
-    return type(error).__module__.startswith("tensorflow")
+    return str(error) if isinstance(error, faults.FOR_USERS) else None
 
 
 def _end(code: int, message: str) -> NoReturn:
@@ -199,7 +198,8 @@ def _end(code: int, message: str) -> NoReturn:
 
     A pool whose workers were killed raises now and then while Python shuts down.
     """
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # Nobody may read it.
+        print(message, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):  # It may be what the message is of.
         sys.stdout.flush()
     os._exit(code)

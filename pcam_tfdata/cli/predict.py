@@ -71,9 +71,7 @@ flag_groups.define_runner(
 
 def run() -> None:
     """Predicts what the flags name."""
-    if (flag_groups.value("records_dir") is None) == (
-        flag_groups.value("input_dir") is None
-    ):
+    if (flags.FLAGS.records_dir is None) == (flags.FLAGS.input_dir is None):
         raise app.UsageError(
             "expected one of --records_dir and --input_dir, found both or none."
         )
@@ -89,11 +87,11 @@ def run() -> None:
         num_patches = predict.predict_range(predicted)
         print(f"{predicted.parts_dir}: {num_patches:,} patches.")
         return
-    if flag_groups.value("merge"):
+    if flags.FLAGS.merge:
         num_patches = predict.merge(predicted)
-    elif flag_groups.value("runner") == "beam":
+    elif flags.FLAGS.runner == "beam":
         num_patches = beam_prediction.predict_records(
-            predicted, flag_groups.value("beam_options")
+            predicted, flags.FLAGS.beam_options
         )
     else:
         num_patches = predict.predict(predicted)
@@ -105,14 +103,14 @@ def run() -> None:
 def _check_flags() -> None:
     """Refuses flags that make no sense together."""
     for name in ("follow_symlinks", "check_ids", "on_bad_patch"):
-        if flags.FLAGS[name].present and flag_groups.value("input_dir") is None:
+        if flags.FLAGS[name].present and flags.FLAGS.input_dir is None:
             raise app.UsageError(
                 f"found --{name} with --records_dir, expected it with"
                 " --input_dir alone: the patches of records were checked when"
                 " they were converted."
             )
-    on_beam = flag_groups.value("runner") == "beam"
-    if flag_groups.value("beam_options") and not on_beam:
+    on_beam = flags.FLAGS.runner == "beam"
+    if flags.FLAGS.beam_options and not on_beam:
         raise app.UsageError("found --beam_options, expected --runner=beam.")
     by_record = ("input_dir", "restart")
     for flag, is_given, others, expected in (
@@ -132,5 +130,5 @@ def _check_flags() -> None:
 
 def _is_given(name: str) -> bool:
     """Returns whether a flag has a value, which may be 0."""
-    value = flag_groups.value(name)
+    value = flags.FLAGS[name].value
     return value is not None and value is not False

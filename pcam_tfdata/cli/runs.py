@@ -12,7 +12,6 @@ import sys
 
 from absl import app, flags
 
-from pcam_tfdata.cli import flag_groups
 from pcam_tfdata.runs import leaderboard, outputs, reading
 
 REQUIRED_FLAGS = ("runs_dir",)
@@ -36,14 +35,12 @@ flags.DEFINE_string(
 
 def run() -> None:
     """Prints the table, and writes it where --output_csv says."""
-    output_csv = flag_groups.value("output_csv")
-    columns = flag_groups.value("columns")
-    sort_by = flag_groups.value("sort_by")
+    output_csv = flags.FLAGS.output_csv
+    columns = flags.FLAGS.columns
+    sort_by = flags.FLAGS.sort_by
     if output_csv:
         outputs.check_file(output_csv, "--output_csv", suffixes=outputs.CSV)
-    table = leaderboard.make_table(
-        reading.read_runs(flag_groups.value("runs_dir"))
-    )
+    table = leaderboard.make_table(reading.read_runs(flags.FLAGS.runs_dir))
     known = list(map(str, table.frame))
     for flag, names in (("columns", columns), ("sort_by", [sort_by])):
         for name in names:
@@ -53,7 +50,7 @@ def run() -> None:
                     f" {', '.join(known)}."
                 )
     table = leaderboard.sort_rows(
-        table, sort_by, ascending=flag_groups.value("ascending")
+        table, sort_by, ascending=flags.FLAGS.ascending
     )
     if output_csv:
         leaderboard.write_csv(output_csv, table)

@@ -20,14 +20,14 @@ flag_groups.define_num_workers()
 
 def run() -> None:
     """Writes the folder that the flags ask for."""
-    output_dir = flag_groups.value("output_dir")
-    num_train = flag_groups.value("num_train")
-    num_test = flag_groups.value("num_test")
+    output_dir = flags.FLAGS.output_dir
+    num_train = flags.FLAGS.num_train
+    num_test = flags.FLAGS.num_test
     kaggle_folder.write_kaggle_tree(
         output_dir,
         num_train=num_train,
         num_test=num_test,
-        seed=flag_groups.value("seed"),
-        num_workers=flag_groups.value("num_workers"),
+        seed=flags.FLAGS.seed,
+        num_workers=flags.FLAGS.num_workers,
     )
     print(f"{output_dir}: {num_train:,} train and {num_test:,} test patches.")

@@ -16,10 +16,8 @@ flag_groups.define_num_workers()
 
 def run() -> int:
     """Prints the faults of the records; returns 1 where there are any."""
-    records_dir = flag_groups.value("records_dir")
-    problems = verify.verify(
-        records_dir, num_workers=flag_groups.value("num_workers")
-    )
+    records_dir = flags.FLAGS.records_dir
+    problems = verify.verify(records_dir, num_workers=flags.FLAGS.num_workers)
     for problem in problems[:_MAX_SHOWN]:
         print(problem, file=sys.stderr)
     if len(problems) > _MAX_SHOWN:

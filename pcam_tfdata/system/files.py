@@ -9,13 +9,13 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from pcam_tfdata.system import remote
 
 INCOMPLETE = ".incomplete"  # Ends the name of what is being written.
+_OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 
 
 def is_remote(path: str) -> bool:
@@ -34,14 +34,14 @@ def resolve(path: str) -> str:
 def size(path: str) -> int | None:
     """Returns the bytes of a file, or None if there is no such file."""
     if is_remote(path):
-        found = remote.describe(path)
-        return found["size"] if found.get("type") == "file" else None
+        entry = remote.describe(path)
+        return entry["size"] if entry.get("type") == "file" else None
     return os.path.getsize(path) if os.path.isfile(path) else None
 
 
 def is_file(path: str) -> bool:
     """Returns whether there is such a file."""
-    return size(path) is not None if is_remote(path) else os.path.isfile(path)
+    return size(path) is not None
 
 
 def is_folder(path: str) -> bool:
@@ -58,45 +58,20 @@ def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
         path: Where one would like to have a folder.
         is_own: Whether a name in it is one's own.
     """
-    if is_remote(path):
-        return not all(map(is_own, list_names(path)))
     try:
-        return not all(map(is_own, os.listdir(path)))
+        return not all(map(is_own, list_names(path)))
     except NotADirectoryError:
         return True
-    except FileNotFoundError:
-        return os.path.islink(path)  # To nothing; else it has just gone.
 
 
 def is_stream(path: str) -> bool:
     """Returns whether what is there can only be written to, not replaced.
 
-    A pipe, a terminal, a device, a file without a name, or one that is open as
-    stdout or stderr (`/dev/stdout`); links are followed.
+    A pipe, a terminal, a device, or what is open, as `/dev/stdout`.
     """
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    is_file = stat.S_ISREG(mode) and os.path.exists(os.path.realpath(path))
-    is_replaced = is_file and _find_descriptor(path) is None
-    return not stat.S_ISDIR(mode) and not is_replaced
-
-
-def _open_stream(path: str, mode: str, **options: Any) -> IO:
-    """Opens what `is_stream` says is one; arguments as for `open`."""
-    # To open it by its path would begin a redirected file anew.
-    number = _find_descriptor(path)
-    return open(path if number is None else os.dup(number), mode, **options)
-
-
-def _find_descriptor(path: str) -> int | None:
-    """Returns 1 or 2 where what is there is open as stdout or stderr."""
-    for number in (1, 2):
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(path), os.fstat(number)):
-                return number
-    return None
+    is_open = path.startswith(_OPEN_FILES)
+    is_other = not os.path.isfile(path) and not os.path.isdir(path)
+    return is_open or (is_other and os.path.exists(path))
 
 
 def is_within(path: str, folder: str) -> bool:
@@ -108,10 +83,10 @@ def is_within(path: str, folder: str) -> bool:
 
 
 def list_names(folder: str) -> list[str]:
-    """Returns the names in a folder; of a bucket, none if it is not there."""
-    if not is_remote(folder):
-        return os.listdir(folder)
+    """Returns the names in a folder; none if it is not there."""
     try:
+        if not is_remote(folder):
+            return os.listdir(folder)
         with remote.scan(folder) as entries:
             return [entry.name.decode() for entry in entries]
     except FileNotFoundError:
@@ -162,7 +137,7 @@ def open_whole(
     """Opens a file to write that is at `path` once it is whole; text is UTF-8.
 
     After an error nothing of it is left, and what was there before stays; an
-    existing file gives its owner and mode to the new one.
+    existing file gives its mode to the new one.
 
     Args:
         path: Where. Of a link, what it points at is written; a pipe or a device
@@ -184,7 +159,8 @@ def open_whole(
             yield file
         return
     if is_stream(path):
-        with _open_stream(path, mode, **options) as file:
+        # Appended: what a shell redirects to may hold something.
+        with open(path, mode.replace("w", "a"), **options) as file:
             yield file
         return
     path = os.path.realpath(path)
@@ -192,7 +168,8 @@ def open_whole(
     temporary = f"{path}{attempt}{INCOMPLETE}"
     try:
         with open(temporary, mode, **options) as file:
-            _copy_mode(path, file.fileno())
+            with contextlib.suppress(OSError):  # Not there, or on odd disks.
+                shutil.copymode(path, temporary)
             yield file
             if sync:
                 file.flush()
@@ -205,17 +182,6 @@ def open_whole(
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = path
         raise
-
-
-def _copy_mode(path: str, descriptor: int) -> None:
-    """Gives an open file the owner and the mode of another, as far as may be."""
-    if not os.path.exists(path):
-        return
-    status = os.stat(path)
-    with contextlib.suppress(OSError):  # Others' files; and disks without.
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-    with contextlib.suppress(OSError):
-        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def write_text(path: str, text: str, *, is_shared: bool = False) -> None:

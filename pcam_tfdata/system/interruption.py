@@ -20,10 +20,6 @@ class Interrupted(BaseException):
     """A signal came. Not an `Exception`: nothing is to take it for an error."""
 
 
-class Terminated(BaseException):
-    """SIGTERM came, as `KeyboardInterrupt` says it of Ctrl-C."""
-
-
 class SignalsDeferred:
     """Has signals wait until a job asks for them, or is done. A context manager.
 
@@ -111,30 +107,22 @@ def signals_end_process() -> Iterator[None]:
 
 
 def raise_on_signals() -> None:
-    """Has signals raise `KeyboardInterrupt` and `Terminated` from now on."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # See __main__.py.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminate)
+    """Has signals raise `KeyboardInterrupt`, of their number, from now on."""
+    _replace_handlers(_interrupt)
     sys.unraisablehook = _repeat_dropped
 
 
-def find_signal(error: BaseException) -> int:
+def find_signal(error: BaseException | None) -> int:
     """Returns the signal that an error tells of; 0 for none."""
     # Python 3.11 wraps what __set_name__ raises.
-    for kind in (type(error), type(error.__cause__)):
-        if kind in _NUMBERS:
-            return _NUMBERS[kind]
+    for candidate in (error, getattr(error, "__cause__", None)):
+        if isinstance(candidate, KeyboardInterrupt):
+            return next(iter(candidate.args), signal.SIGINT)
     return 0
 
 
-_NUMBERS: dict[type, int] = {
-    KeyboardInterrupt: signal.SIGINT,
-    Terminated: signal.SIGTERM,
-}
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _repeat_dropped(dropped: "sys.UnraisableHookArgs") -> None:
@@ -142,8 +130,8 @@ def _repeat_dropped(dropped: "sys.UnraisableHookArgs") -> None:
 
     What is raised there is dropped, and by default printed with a traceback.
     """
-    number = _NUMBERS.get(dropped.exc_type)
-    if number is None:
+    number = find_signal(dropped.exc_value)
+    if not number:
         sys.__unraisablehook__(dropped)
         return
     # Raised, because it may have another handler by then.

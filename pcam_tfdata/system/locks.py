@@ -13,8 +13,6 @@ from pcam_tfdata.system import files
 
 LOCK = "lock"  # Name of the file in a folder that is locked whole.
 _POLL_SECONDS = 0.05
-# Far more often than a job that ends can remove a folder just before this one.
-_MOST_TRIES = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +43,8 @@ def hold(
     """
     deadline = time.monotonic() + wait_seconds
     while True:
-        with _open(path) as file:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "a+", encoding="utf-8") as file:
             if not _lock(file, path, what, is_shared):
                 if time.monotonic() >= deadline:
                     file.seek(0)
@@ -56,7 +55,7 @@ def hold(
                     )
                 time.sleep(_POLL_SECONDS)
             # The holder before may have removed the file since it was opened.
-            elif _is_at(file, path):
+            elif os.fstat(file.fileno()).st_nlink:
                 file.truncate(0)
                 file.write(str(os.getpid()))
                 file.flush()
@@ -101,19 +100,6 @@ def own_folder(
                 os.rmdir(folder)
 
 
-def _open(path: str) -> IO:
-    """Opens a file, made with its folder: one that ends may remove both."""
-    tries_left = _MOST_TRIES
-    while True:
-        tries_left -= 1
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            return open(path, "a+", encoding="utf-8")
-        except (FileNotFoundError, FileExistsError):
-            if not tries_left:  # Then there can be no such folder or file.
-                raise
-
-
 def _lock(file: IO, path: str, what: str, is_shared: bool) -> bool:
     """Returns whether nobody else holds it."""
     kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
@@ -127,10 +113,3 @@ def _lock(file: IO, path: str, what: str, is_shared: bool) -> bool:
             os.path.dirname(path), error.strerror, what,
         )  # fmt: skip
     return True
-
-
-def _is_at(file: IO, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False

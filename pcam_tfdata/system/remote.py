@@ -8,10 +8,8 @@ environment variables and files of their own.
 import concurrent.futures
 import contextlib
 import dataclasses
-import errno
 import functools
 import hashlib
-import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -51,37 +49,6 @@ class Entry:
         """Returns whether it is a folder."""
         return not self.has_bytes
 
-    def is_symlink(self) -> bool:
-        """Returns False: there are no links."""
-        return False
-
-
-@functools.cache
-def knows(scheme: str) -> bool:
-    """Returns whether fsspec and the package of a scheme are installed."""
-    try:
-        import fsspec
-
-        fsspec.get_filesystem_class(scheme)
-    except (ImportError, ValueError):
-        return False
-    return True
-
-
-def require(path: str) -> None:
-    """Refuses a path that cannot be opened for want of a package.
-
-    Raises:
-        RuntimeError: it is not installed.
-    """
-    scheme = path.partition("://")[0]
-    if not knows(scheme):
-        raise RuntimeError(
-            f"{path}: found no package for {scheme}://, expected fsspec and one"
-            " of its own. pip install 'pcam_tfdata[remote]' brings those of"
-            " s3:// and gs://."
-        )
-
 
 @contextlib.contextmanager
 def reach(path: str) -> Iterator[tuple[Any, str]]:
@@ -91,9 +58,17 @@ def reach(path: str) -> Iterator[tuple[Any, str]]:
         RuntimeError: a package is missing.
         OSError: the package of the file system raised an error meanwhile.
     """
-    require(path)
-    import fsspec
+    scheme = path.partition("://")[0]
+    try:
+        import fsspec
 
+        fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        raise RuntimeError(
+            f"{path}: found no package for {scheme}://, expected fsspec and one"
+            " of its own. pip install 'pcam_tfdata[remote]' brings those of"
+            " s3:// and gs://."
+        ) from error
     with _errors_named(path):
         # A listing that is kept would not show what other processes write.
         yield fsspec.url_to_fs(path, use_listings_cache=False)
@@ -129,9 +104,7 @@ def read_bytes(path: str, start: int, num_bytes: int) -> bytes:
         try:
             return system.cat_file(key, start=start, end=start + num_bytes)
         except OSError as error:
-            if _is_of_empty_file(error, system, key):
-                return b""
-            raise
+            return _require_empty(error, system, key)
 
 
 @contextlib.contextmanager
@@ -184,51 +157,37 @@ def _hash_state(entry: dict[str, Any]) -> int:
 def read_many(paths: Sequence[str], max_bytes: int) -> Iterator[bytes]:
     """Yields the content of files of one store, in order, cut at `max_bytes`.
 
-    Many are asked for at once, and the next block while the last one is used:
-    a store takes its time to answer, not to send.
+    Many are asked for at once: a store takes its time to answer, not to send.
 
     Raises:
         OSError: a file cannot be read.
     """
-    with concurrent.futures.ThreadPoolExecutor(1) as ahead:
-        blocks: Iterator[Any] = (
-            ahead.submit(
-                _read_block, paths[start : start + _BLOCK_FILES], max_bytes
-            )
-            for start in range(0, len(paths), _BLOCK_FILES)
-        )
-        # Of each pair, the second is under way while the first is used.
-        for block, _ in itertools.pairwise(itertools.chain(blocks, [None])):
-            yield from block.result()
+    for start in range(0, len(paths), _BLOCK_FILES):
+        yield from _read_block(paths[start : start + _BLOCK_FILES], max_bytes)
 
 
 def _read_block(paths: Sequence[str], max_bytes: int) -> list[bytes]:
     with reach(paths[0]) as (system, _):
         keys = _strip_protocol(paths)
         contents = system.cat_ranges(keys, 0, max_bytes, on_error="return")
-    for index, (path, key) in enumerate(zip(paths, keys, strict=True)):
-        error = contents[index]
-        if isinstance(error, Exception):
-            with _errors_named(path):
-                if not _is_of_empty_file(error, system, key):
-                    raise error
-            contents[index] = b""
+    for index, content in enumerate(contents):
+        if isinstance(content, Exception):
+            with _errors_named(paths[index]):
+                contents[index] = _require_empty(content, system, keys[index])
     return contents
+
+
+def _require_empty(error: Exception, system: Any, key: str) -> bytes:
+    """Returns no bytes if a file has none, which S3 refuses to send."""
+    if system.info(key)["size"]:
+        raise error
+    return b""
 
 
 def _strip_protocol(paths: Sequence[str]) -> list[str]:
     from fsspec import core
 
     return [core.strip_protocol(path) for path in paths]
-
-
-def _is_of_empty_file(error: Exception, system: Any, key: str) -> bool:
-    """Returns whether a read failed since an empty file has no bytes to send.
-
-    s3fs has one number for that and for much else, as a session that expired.
-    """
-    is_likely = isinstance(error, OSError) and error.errno == errno.EINVAL
-    return is_likely and system.info(key)["size"] == 0
 
 
 def copy_all(pairs: Sequence[tuple[str, str]]) -> None:

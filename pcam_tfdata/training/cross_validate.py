@@ -18,7 +18,7 @@ import pandas as pd
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs, run_folder
-from pcam_tfdata.system import csv_files, files
+from pcam_tfdata.system import csv_files, files, interruption
 
 OUT_OF_FOLD = "out_of_fold.csv"
 SUMMARY = "cross_validation.json"
@@ -150,8 +150,7 @@ def _call(command: str, *arguments: str) -> None:
         try:
             code = child.wait()
         except BaseException as error:
-            is_interrupt = isinstance(error, KeyboardInterrupt)
-            child.send_signal(signal.SIGINT if is_interrupt else signal.SIGTERM)
+            child.send_signal(interruption.find_signal(error) or signal.SIGTERM)
             child.wait()
             raise
     if code:

@@ -156,7 +156,7 @@ def test_limit_of_a_control_group_counts(tmp_path, monkeypatch):
         ),
     ):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "_CGROUP_DIR", str(tmp_path))
+    monkeypatch.setattr(memory, "_CGROUP_DIR", tmp_path)
     assert memory.free_memory() == GIB // 2 + GIB // 4
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.free_memory() != GIB // 2 + GIB // 4

@@ -10,7 +10,7 @@ import pytest
 from pcam_tfdata.system import locks
 
 OWN = re.compile(r"job\d")
-# Each holds it, and removes it and its folder as a job does that is done.
+# Each holds it, and removes it as a job does that is done.
 COME_AND_GO = """
 import os, sys
 from pcam_tfdata.system import files, locks
@@ -20,14 +20,10 @@ for _ in range(500):
     assert not files.holds_others(folder, "lock".__eq__)
     with locks.hold(path, "is here", "Wait.", wait_seconds=500):
         os.remove(path)
-        try:
-            os.rmdir(folder)
-        except OSError:
-            pass
 """
 
 
-def test_jobs_that_end_leave_others_their_folder(tmp_path):
+def test_jobs_that_end_leave_others_their_lock(tmp_path):
     jobs = [
         subprocess.Popen(
             [sys.executable, "-c", COME_AND_GO, str(tmp_path / "folder")],
