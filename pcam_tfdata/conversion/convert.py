@@ -156,7 +156,7 @@ def _fill(
     num_usable = sum(result.shard.num_records for result in results)
     _refuse_bad(late, options, num_usable)
     if skipped := bad + late:
-        _logger.warning("%s patches skipped.", f"{faults.count(skipped):,}")
+        _logger.warning("%s patches skipped.", f"{len(skipped):,}")
     content = _describe(splits, results, options)
     written = describe_folder.write_files(folder, content, skipped)
     for line in leaks.describe_copies(folder):

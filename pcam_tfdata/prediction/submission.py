@@ -71,8 +71,8 @@ def read_sample(
         FileNotFoundError, ValueError: it is not there, or its ids are not the
             names of the patches.
     """
-    table = csv_rows.read(path, ("id",))
-    ids, known = table.texts[0], pandas.Series(list(names), dtype=object)
+    ids = csv_rows.read(path, id=("id",))["id"]
+    known = pandas.Series(list(names), dtype=object)
     unusable = pandas.Series(list(left_out), dtype=object)
     patches = _locate(ids, known)
     is_known = patches >= 0
@@ -81,7 +81,6 @@ def read_sample(
     problems = {
         "of patches that are left out": ids[is_left_out],
         "not among the patches": ids[~is_known & ~is_left_out],
-        "with text beyond the header": ids[table.is_long],
         "patches without a row": known[~has_row],
     }
     wrong = [

@@ -40,7 +40,7 @@ def list_usable(
     check_ids = options.check_ids
     if check_ids == "auto":
         (other,) = _LISTERS.keys() - {options.split}
-        others = kaggle.list_files(folder, other, follow_symlinks=links)
+        others, _ = kaggle.list_files(folder, other, follow_symlinks=links)
         # A conversion of the folder would then ask it of both splits.
         if identity.names_are_hashes([others], "auto"):
             check_ids = "always"

@@ -13,7 +13,7 @@ import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.sources import listing, scan_folder
-from pcam_tfdata.system import faults, files, name_arrays, remote
+from pcam_tfdata.system import faults, files, name_arrays
 
 DEALT = "train"
 _OFFICIAL = {"valid": "validation", "val": "validation"}
@@ -38,7 +38,11 @@ def list_patches(
     Raises:
         FileNotFoundError, ValueError: there are no such folders, or no image.
     """
-    _check_names(options.class_folders)
+    if len(set(map(os.path.normpath, options.class_folders))) != 2:
+        raise ValueError(
+            f"--class_folders: found {','.join(options.class_folders)!r},"
+            " expected two folders, of label 0 and of label 1, as in 0,1."
+        )
     if not files.is_folder(options.input_dir):
         raise FileNotFoundError(
             f"{options.input_dir}: not found, expected a folder of images."
@@ -47,8 +51,10 @@ def list_patches(
     if _has_classes(options, ""):
         patches, bad = _list_split(options, "", DEALT)
         return [patches], bad
-    folders, others = _list_entries(options.input_dir)
-    _warn_of_aside(options.input_dir, [], others, "its folders")
+    with files.scan(options.input_dir) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir())
+    folders = [name for name in folders if not name.startswith(".")]
+    _warn_of_others(options.input_dir, folders)
     splits = [
         _list_split(options, theirs, _OFFICIAL.get(theirs, theirs))
         for theirs in folders
@@ -56,24 +62,6 @@ def list_patches(
     listings = [patches for patches, _ in splits if len(patches)]
     _check_splits(options, listings)
     return listings, [fault for _, bad in splits for fault in bad]
-
-
-def _check_names(class_folders: Sequence[str]) -> None:
-    if len(set(map(os.path.normpath, class_folders))) != 2:
-        raise _no_two_folders(class_folders)
-    for name in class_folders:
-        if not name.isprintable():
-            raise ValueError(
-                f"--class_folders: found {faults.show(name)}, expected"
-                " names of letters that print. Rename the folder."
-            )
-
-
-def _no_two_folders(class_folders: Sequence[str]) -> ValueError:
-    return ValueError(
-        f"--class_folders: found {','.join(class_folders)!r}, expected two"
-        " folders, of label 0 and of label 1, as in 0,1."
-    )
 
 
 def _check_splits(
@@ -98,42 +86,45 @@ def _list_split(
     options: listing.SourceOptions, theirs: str, ours: str
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns the patches of class folders, or of a folder without any."""
-    parts, part_labels = [theirs], [schema.UNLABELED]
+    label_of = {theirs: schema.UNLABELED}
     if _has_classes(options, theirs):
-        _check_classes(options, theirs)
-        parts = [os.path.join(theirs, name) for name in options.class_folders]
-        part_labels = [schema.NEGATIVE, schema.POSITIVE]
+        folder = os.path.join(options.input_dir, theirs)
+        _warn_of_others(folder, options.class_folders)
+        label_of = {
+            os.path.join(theirs, name): label
+            for label, name in enumerate(options.class_folders)
+        }
     folders = [
         scan_folder.list_files(
             os.path.join(options.input_dir, part),
             follow_symlinks=options.follow_symlinks,
         )
-        for part in parts
+        for part in label_of
     ]
     names = np.concatenate(
         [
             np.strings.add(os.path.join(part, "").encode(), folder.images.files)
-            for part, folder in zip(parts, folders, strict=True)
+            for part, folder in zip(label_of, folders, strict=True)
         ]
     )
-    labels = np.repeat(part_labels, [len(folder.names) for folder in folders])
+    labels = np.repeat(
+        [*label_of.values()], [len(folder.names) for folder in folders]
+    )
     stamps = [
         folder.images.stamps
         for folder in folders
         if folder.images.stamps is not None
     ]
-    order = name_arrays.shuffle(names, _ORDER_SEED)
+    images = listing.ImageFiles(
+        options.input_dir, names, np.concatenate(stamps) if stamps else None
+    )
     patches = listing.Listing(
         split=ours,
-        labels=labels.astype(np.int8)[order],
-        names=names[order],
-        images=listing.ImageFiles(
-            options.input_dir,
-            names[order],
-            np.concatenate(stamps)[order] if stamps else None,
-        ),
+        labels=labels.astype(np.int8),
+        names=names,
+        images=images,
         is_dealt=not theirs,
-    )
+    ).take(name_arrays.shuffle(names, _ORDER_SEED))
     return patches, [fault for folder in folders for fault in folder.faults]
 
 
@@ -144,51 +135,20 @@ def _has_classes(options: listing.SourceOptions, split: str) -> bool:
     )
 
 
-def _check_classes(options: listing.SourceOptions, split: str) -> None:
-    """Refuses classes that are one folder; warns of what is beside them."""
-    folder = os.path.join(options.input_dir, split)
-    names = options.class_folders
-    if len({files.resolve(os.path.join(folder, name)) for name in names}) == 1:
-        raise _no_two_folders(names)
-    read = {os.path.normpath(name).split(os.sep)[0] for name in names}
-    folders, others = _list_entries(folder)
-    folders = [f"{name}/" for name in folders if name not in read]
-    _warn_of_aside(folder, folders, others, " and ".join(names))
-
-
-def _list_entries(folder: str) -> tuple[list[str], list[str]]:
-    """Returns the names of folders and of all else in a folder, sorted.
-
-    Hidden ones (`.name`) are passed over.
-    """
-    scan = remote.scan if files.is_remote(folder) else os.scandir
-    folders: list[str] = []
-    others: list[str] = []
-    with scan(folder) as entries:
-        for entry in entries:
-            name = os.fsdecode(entry.name)
-            if not name.startswith("."):
-                (folders if entry.is_dir() else others).append(name)
-    return sorted(folders), sorted(others)
-
-
-def _warn_of_aside(
-    folder: str, folders: Sequence[str], others: Sequence[str], read: str
-) -> None:
-    """Says in one line what of a folder is not read."""
-    aside = [
-        _count(names, kind)
-        for names, kind in ((folders, "folders"), (others, "files"))
-        if names
-    ]
-    if aside:
+def _warn_of_others(folder: str, read: Sequence[str]) -> None:
+    """Says in one line what of a folder is not read, hidden files aside."""
+    tops = {os.path.normpath(name).split(os.sep)[0] for name in read}
+    others = sorted(
+        faults.escape(name)
+        for name in files.list_names(folder)
+        if name not in tops and not name.startswith(".")
+    )
+    if others:
+        shown = ", ".join(others[:_MAX_SHOWN])
+        more = ", ..." if len(others) > _MAX_SHOWN else ""
         _logger.warning(
-            "Warning: %s: left aside %s, since only what is in %s is read.",
-            os.path.join(folder, ""), " and ".join(aside), read,
+            "Warning: %s: left aside %s files or folders (%s%s), since only what"
+            " is in %s is read.",
+            os.path.join(folder, ""), f"{len(others):,}", shown, more,
+            " and ".join(read) or "folders",
         )  # fmt: skip
-
-
-def _count(names: Sequence[str], kind: str) -> str:
-    shown = ", ".join(map(faults.escape, names[:_MAX_SHOWN]))
-    more = ", ..." if len(names) > _MAX_SHOWN else ""
-    return f"{len(names):,} {kind} ({shown}{more})"

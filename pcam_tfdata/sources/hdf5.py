@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO
 
 import h5py
@@ -42,14 +42,14 @@ class Rows:
         x_path: The file of pixels.
         mask_path: The file of masks, empty where there is none.
         rows: int64 [num_patches].
-        stamps: What tells these files, and that of labels, from others: path
-            and `files.stamp`.
+        stamps: What tells these files, and that of labels, from others that
+            had their names.
     """
 
     x_path: str
     mask_path: str
     rows: np.ndarray
-    stamps: Mapping[str, str]
+    stamps: str
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -64,7 +64,7 @@ class Rows:
 
     def identify(self, *, are_hashed: bool) -> str:
         """Returns sizes and times of the files; masks are in no hash."""
-        return "\n".join(self.stamps.values())
+        return self.stamps
 
     def read(self) -> Iterator[listing.Pixels]:
         """See `listing.Images.read`; a block of rows at a time.
@@ -72,10 +72,8 @@ class Rows:
         Rows that follow each other in the file are read fastest.
 
         Raises:
-            RuntimeError: a file is not what it was when patches were listed.
             ValueError: some of the rows cannot be read.
         """
-        self._check_unchanged()
         with contextlib.ExitStack() as stack:
             images = stack.enter_context(_open(self.x_path, "x"))
             if self.mask_path:
@@ -89,16 +87,6 @@ class Rows:
                     shares = (center > 0).mean((1, 2, 3))
                 block = _read_rows(self.x_path, images, rows)
                 yield from map(listing.Pixels, block, shares.tolist())
-        self._check_unchanged()
-
-    def _check_unchanged(self) -> None:
-        for path, stamp in self.stamps.items():
-            if files.stamp(path) != stamp:
-                raise RuntimeError(
-                    f"{path}: found another file than when the conversion"
-                    " began, expected it to stay. Run the same command again"
-                    " once it does."
-                )
 
 
 def list_patches(
@@ -141,9 +129,8 @@ def _list_split(
             " Fetch it."
         )
     # Before anything is read of them.
-    stamps = {
-        path: files.stamp(path) for path in (x_path, mask_path, y_path) if path
-    }
+    stamps = map(files.stamp, filter(None, (x_path, mask_path, y_path)))
+    stamp = "\n".join(stamps)
     num_patches = _check(x_path, "x", schema.NUM_CHANNELS)
     labels = _read_labels(y_path, num_patches)
     if mask_path:
@@ -161,7 +148,7 @@ def _list_split(
         split=ours,
         labels=labels,
         names=name_arrays.to_array(names),
-        images=Rows(x_path, mask_path, np.arange(num_patches), stamps),
+        images=Rows(x_path, mask_path, np.arange(num_patches), stamp),
         slides=slides,
         coordinates=coordinates,
         center_tumor=center_tumor,
@@ -180,10 +167,8 @@ def _unpack(options: listing.SourceOptions, name: str) -> str:
     if not packed_path.endswith(".gz"):
         return packed_path
     # Of another file of this name, a killed job may have left what was in it.
-    source = hashlib.sha256(
-        f"{packed_path} {files.stamp(packed_path)}".encode()
-    )
-    folder = os.path.join(options.unpacked_dir, source.hexdigest()[:16])
+    stamp = hashlib.sha256(f"{packed_path} {files.stamp(packed_path)}".encode())
+    folder = os.path.join(options.unpacked_dir, stamp.hexdigest()[:16])
     path = os.path.join(folder, _PREFIX + name)
     if files.is_file(path):
         return path
@@ -209,14 +194,14 @@ def _check(
 ) -> int:
     """Returns how many images a file has; refuses what is none of a patch."""
     with _open(path, name) as dataset:
-        if num_patches is None:
-            num_patches = dataset.shape[0] if dataset.shape else 0
-        layout = _describe(dataset)
+        shape = dataset.shape or (0,)
+        found = f"{dataset.dtype}{dataset.shape}"
+    num_patches = shape[0] if num_patches is None else num_patches
     size = schema.PATCH_SIZE
     expected = f"uint8{(num_patches, size, size, num_channels)}"
-    if layout != expected:
+    if found != expected:
         raise ValueError(
-            f"{path}: found {name} {layout}, expected {expected}. Fetch it"
+            f"{path}: found {name} {found}, expected {expected}. Fetch it"
             " again."
         )
     return num_patches
@@ -224,13 +209,13 @@ def _check(
 
 def _read_labels(path: str, num_patches: int) -> np.ndarray:
     with _open(path, "y") as dataset:
-        is_column = bool(dataset.shape) and dataset.size == num_patches
-        if not is_column or dataset.dtype.kind not in _NUMBERS:
+        if dataset.size != num_patches or dataset.dtype.kind not in _NUMBERS:
             raise ValueError(
-                f"{path}: found y {_describe(dataset)}, expected a number for"
-                f" each of the {num_patches:,} patches in x. Fetch both again."
+                f"{path}: found y {dataset.dtype}{dataset.shape}, expected a"
+                f" number for each of the {num_patches:,} patches in x. Fetch"
+                " both again."
             )
-        labels = dataset[:].reshape(-1)
+        labels = dataset[()].reshape(-1)
     if not np.isin(labels, (schema.NEGATIVE, schema.POSITIVE)).all():
         raise ValueError(
             f"{path}: found labels {sorted(set(labels.tolist()))[:5]}, expected"
@@ -253,11 +238,6 @@ def _read_rows(
         ) from error
 
 
-def _describe(dataset: h5py.Dataset) -> str:
-    shape = " without values" if dataset.shape is None else dataset.shape
-    return f"{dataset.dtype}{shape}"
-
-
 @contextlib.contextmanager
 def _open(path: str, name: str) -> Iterator[h5py.Dataset]:
     with contextlib.ExitStack() as stack:
@@ -267,10 +247,7 @@ def _open(path: str, name: str) -> Iterator[h5py.Dataset]:
                 source = stack.enter_context(files.open_file(path, "rb"))
             dataset = stack.enter_context(h5py.File(source))[name]
             if not isinstance(dataset, h5py.Dataset):
-                raise ValueError(
-                    f"{path}: found a group {name!r}, expected a dataset. Fetch"
-                    " it again."
-                )
+                raise KeyError("it is a group")
             yield dataset
         except (OSError, KeyError) as error:
             raise ValueError(

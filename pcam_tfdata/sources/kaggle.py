@@ -88,24 +88,28 @@ def list_test(
     if files.is_file(path):
         folder = _scan(input_dir, kaggle_layout.TEST, follow_symlinks)
         return _join(folder, path, label_table.read_names(path))
-    if files.is_folder(os.path.join(input_dir, kaggle_layout.TEST)):
-        _logger.info("%s: not there, test is in order of name.", path)
-    else:
-        _logger.info(
-            "%s: no %s/, so no test split.", input_dir, kaggle_layout.TEST
-        )
-    return _list_all(input_dir, kaggle_layout.TEST, follow_symlinks)
+    _logger.info("%s: not there, so test is in order of name.", path)
+    return list_files(
+        input_dir, kaggle_layout.TEST, follow_symlinks=follow_symlinks
+    )
 
 
 def list_files(
     input_dir: str, split: str, *, follow_symlinks: bool = False
-) -> listing.Listing:
+) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns all patches of a folder, in order of name and without labels.
 
-    Of a folder that is not there, none.
+    Of a folder that is not there, none. Faults are those of the files.
     """
-    patches, _ = _list_all(input_dir, split, follow_symlinks)
-    return patches
+    names, bad = np.array([], "S1"), []
+    images = listing.ImageFiles("", names)
+    if files.is_folder(os.path.join(input_dir, split)):
+        folder = _scan(input_dir, split, follow_symlinks)
+        order = np.argsort(folder.names, kind="stable")
+        names, images = folder.names[order], folder.images.take(order)
+        bad = folder.faults
+    labels = np.full(len(names), schema.UNLABELED, np.int8)
+    return listing.Listing(kaggle_layout.TEST, labels, names, images), bad
 
 
 def _require(present: bool, path: str) -> None:
@@ -124,22 +128,6 @@ def _scan(
     return scan_folder.list_files(path, follow_symlinks=follow_symlinks)
 
 
-def _list_all(
-    input_dir: str, split: str, follow_symlinks: bool
-) -> tuple[listing.Listing, list[faults.Fault]]:
-    """Returns every patch of a folder, without labels, and its faults."""
-    if files.is_folder(os.path.join(input_dir, split)):
-        folder = _scan(input_dir, split, follow_symlinks)
-        order = np.argsort(folder.names, kind="stable")
-        names, images = folder.names[order], folder.images.take(order)
-        bad = folder.faults
-    else:
-        names, bad = np.array([], "S1"), []
-        images = listing.ImageFiles("", names)
-    labels = np.full(len(names), schema.UNLABELED, np.int8)
-    return listing.Listing(kaggle_layout.TEST, labels, names, images), bad
-
-
 def _join(
     folder: scan_folder.FolderListing,
     table_path: str,
@@ -147,13 +135,12 @@ def _join(
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Joins the rows of a table with the files of a folder, as split test."""
     ids = name_arrays.normalize(folder.names)
+    bad_ids = name_arrays.normalize(folder.bad_names)
     index = name_arrays.find(table.names, ids)
-    has_file, has_row = index >= 0, np.isin(np.arange(len(ids)), index)
-    missing = table.names[~has_file]
-    bad_files = name_arrays.normalize(folder.bad_names)
-    missing = missing[name_arrays.find(missing, bad_files) < 0]
-    surplus = np.flatnonzero(~has_row)
-    surplus = surplus[name_arrays.find(ids[surplus], table.bad_names) < 0]
+    has_file = index >= 0
+    is_missing = ~has_file & ~np.isin(table.names, bad_ids)
+    is_surplus = ~np.isin(np.arange(len(ids)), index)
+    is_surplus &= ~np.isin(ids, table.bad_names)
     without_file = [
         faults.Fault(
             name,
@@ -161,7 +148,7 @@ def _join(
             " in the folder beside it. Add the file or remove the row.",
             "rows without a file",
         )
-        for name in name_arrays.to_text(missing)
+        for name in name_arrays.to_text(table.names[is_missing])
     ]
     without_row = [
         faults.Fault(
@@ -170,7 +157,7 @@ def _join(
             f" one in {table_path}. Add the row or remove the file.",
             "files without a row",
         )
-        for row in surplus.tolist()
+        for row in np.flatnonzero(is_surplus).tolist()
     ]
     patches = listing.Listing(
         split=kaggle_layout.TEST,

@@ -10,10 +10,8 @@ each other.
 
 import dataclasses
 import logging
-import operator
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas
@@ -23,9 +21,6 @@ from pcam_tfdata.sources import csv_rows
 from pcam_tfdata.system import faults, name_arrays
 
 _LABEL = re.compile(r"([01])(\.0*)?")
-_INVALID = -1
-_UNFIT, _LONG = "ids that are no plain names", "rows of too many fields"
-_CONFLICTS = "conflicts"
 _BLOCK_ROWS = 1 << 18
 
 _logger = logging.getLogger(__name__)
@@ -41,8 +36,7 @@ class IdTable:
             or 1, or -1 if only ids were read; or slides, S [num_patches].
         bad_names: S, sorted, each once: names of which a row cannot be used;
             none is in `names`. Their files are not files without a row.
-        faults: What is wrong with rows, by line: at most 1,000 of a kind, and a
-            fault without a name for each kind that has more.
+        faults: What is wrong with rows, by line.
     """
 
     names: np.ndarray
@@ -52,22 +46,18 @@ class IdTable:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Column:
+class _Value:
     """What stands beside the ids.
 
     Attributes:
         kind: What a value is called.
-        headers: Names of the column, the first that is there; none for none.
         expected: What a value should be.
-        parse: From a text to the value, None where it is none.
-        may_repeat: Whether rows that say the same again are worth no warning.
+        parse: From a text to the value; that is empty where there is none.
     """
 
     kind: str
-    headers: Sequence[str]
     expected: str
-    parse: Callable[[str], str | None]
-    may_repeat: bool = False
+    parse: Callable[[str], str]
 
 
 def read_labels(path: str) -> IdTable:
@@ -84,172 +74,113 @@ def read_labels(path: str) -> IdTable:
         FileNotFoundError: there is no such file.
         ValueError: it is no table, or a column is missing.
     """
-    table = _read(path, _Column("label", ("label",), "0 or 1", _parse_label))
+    rows = csv_rows.read(path, id=("id",), value=("label",))
+    table = _select(path, rows, _Value("label", "0 or 1", _parse_label))
     return dataclasses.replace(table, values=table.values.astype(np.int8))
 
 
 def read_names(path: str) -> IdTable:
     """Reads the column `id` of a CSV file; otherwise as `read_labels`."""
-    # Rows of ids alone say the same, however they spell one.
-    table = _read(path, _Column("", (), "", lambda _: ""))
-    labels = np.full(len(table.names), schema.UNLABELED, np.int8)
-    return dataclasses.replace(table, values=labels)
+    rows = csv_rows.read(path, id=("id",)).assign(value="")
+    table = _select(path, rows, _Value("", "", lambda _: str(schema.UNLABELED)))
+    return dataclasses.replace(table, values=table.values.astype(np.int8))
 
 
 def read_slides(path: str) -> IdTable:
     """Reads the columns `id` and `wsi`, else `slide`, of a CSV file.
 
-    Several rows may say the same of a patch: what matters is that it has one
-    slide. Otherwise as `read_labels`.
+    Otherwise as `read_labels`.
     """
     # The community's patch_id_wsi.csv says `wsi`.
-    headers = ("wsi", "slide")
-    expected = "a plain name"
-    return _read(path, _Column("slide", headers, expected, _parse_slide, True))
+    rows = csv_rows.read(path, id=("id",), value=("wsi", "slide"))
+    return _select(path, rows, _Value("slide", "a plain name", _parse_slide))
 
 
-def _parse_label(text: str) -> str | None:
+def _parse_label(text: str) -> str:
     match = _LABEL.fullmatch(text)
-    return match[1] if match else None
+    return match[1] if match else ""
 
 
-def _parse_slide(text: str) -> str | None:
-    return None if name_arrays.find_unfit([text]) else text
+def _parse_slide(text: str) -> str:
+    return text if name_arrays.is_plain(text) else ""
 
 
-def _read(path: str, column: _Column) -> IdTable:
-    """Reads a table; its values are bytes, as `column` parses them."""
-    headers = [column.headers] if column.headers else []
-    table = csv_rows.read(path, ("id",), *headers)
-    names, is_unfit = _read_ids(table.texts[0])
-    codes, known = _read_values(table.texts.iloc[:, -1], column)
-    is_long = table.is_long & ~is_unfit
-    is_invalid = (codes == _INVALID) & ~is_unfit & ~is_long
-    is_good = ~(is_unfit | is_long | is_invalid)
-    rows, first = np.arange(len(names)), name_arrays.find_first(names)
-    is_pair = (first != rows) & is_good & is_good[first]
-    is_conflict = is_pair & (codes != codes[first])
-    has_bad_row = np.zeros(len(names), bool)
-    has_bad_row[first[~is_good | is_conflict]] = True
-    is_bad = has_bad_row[first]
-    is_used = (first == rows) & ~is_bad
-    if not column.may_repeat:
-        _warn_of_repeats(table, rows[is_pair & ~is_bad], column)
-    rows_of = {
-        _UNFIT: rows[is_unfit],
-        _LONG: rows[is_long],
-        f"bad {column.kind}s": rows[is_invalid],
-        _CONFLICTS: rows[is_conflict],
-    }
+def _select(path: str, rows: pandas.DataFrame, value: _Value) -> IdTable:
+    """Parts the patches of a table from the faults; values stay bytes.
+
+    Args:
+        path: The file.
+        rows: Columns `id` and `value`, by line.
+        value: What the second one is.
+    """
+    names = _read_names(rows["id"])
+    codes, texts = rows["value"].factorize()
+    values = name_arrays.to_array([*map(value.parse, texts)])[codes]
+    first = name_arrays.find_first(names)
+    is_unfit, is_invalid = names == b"", values == b""
+    is_conflict = (values != values[first]) & ~is_invalid & ~is_invalid[first]
+    is_bad = is_unfit | is_invalid | is_conflict
+    bad_names = np.unique(names[is_bad])
+    is_usable = ~np.isin(names, bad_names)
+    is_first = first == np.arange(len(first))
+    _warn_of_repeats(path, rows["id"][is_usable & ~is_first])
+    first_rows = rows.iloc[first[is_bad]]
+    bad_rows = rows[is_bad].assign(
+        first_line=first_rows.index, first_value=first_rows["value"].to_numpy()
+    )
     return IdTable(
-        names=names[is_used],
-        values=known[codes[is_used]],
-        bad_names=np.unique(names[is_bad & ~is_unfit]),
-        faults=_list_faults(table, column, rows_of, first),
+        names=names[is_usable & is_first],
+        values=values[is_usable & is_first],
+        bad_names=bad_names[bad_names != b""],
+        faults=_list_faults(path, bad_rows, value),
     )
 
 
-def _read_ids(texts: pandas.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Returns normalized names, S, and which ids are no plain names.
-
-    The names of these are empty.
-    """
-    blocks, is_unfit = [np.array([], "S1")], np.zeros(len(texts), bool)
+def _read_names(ids: pandas.Series) -> np.ndarray:
+    """Returns normalized names, S; one that is no plain name is empty."""
+    blocks = [np.array([], "S1")]
     # A block at a time: Python's text takes twice the memory.
-    for start in range(0, len(texts), _BLOCK_ROWS):
-        block = texts.iloc[start : start + _BLOCK_ROWS].tolist()
-        for row in name_arrays.find_unfit(block):
-            is_unfit[start + row] = True
-            block[row] = ""
-        blocks.append(name_arrays.normalize(name_arrays.to_array(block)))
-    return np.concatenate(blocks), is_unfit
+    for start in range(0, len(ids), _BLOCK_ROWS):
+        block = ids.iloc[start : start + _BLOCK_ROWS].tolist()
+        plain = [text if name_arrays.is_plain(text) else "" for text in block]
+        blocks.append(name_arrays.normalize(name_arrays.to_array(plain)))
+    return np.concatenate(blocks)
 
 
-def _read_values(
-    texts: pandas.Series, column: _Column
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the value of each row as an index of values, and these, S."""
-    codes, unique = pandas.factorize(texts)
-    parsed = np.array([column.parse(text) for text in unique], object)
-    indices, known = pandas.factorize(parsed)  # -1 for None.
-    return indices[codes], name_arrays.to_array(known.tolist())
-
-
-def _warn_of_repeats(
-    table: csv_rows.Table, rows: np.ndarray, column: _Column
-) -> None:
+def _warn_of_repeats(path: str, ids: pandas.Series) -> None:
     """Says how many rows repeat an id, and names one."""
-    if len(rows):
-        line, _ = table.locate(rows[:1])[int(rows[0])]
-        what = f" with the same {column.kind}" if column.kind else ""
+    if len(ids):
         _logger.warning(
-            "Warning: %s: found %s rows that repeat an id%s (line %s repeats"
-            " %s). Each id is one patch.",
-            table.path, f"{len(rows):,}", what, f"{line:,}",
-            table.texts.iat[rows[0], 0],
+            "Warning: %s: found %s rows that repeat an id (line %s repeats %s)."
+            " Each id is one patch.",
+            path, f"{len(ids):,}", f"{ids.index[0]:,}", ids.iloc[0],
         )  # fmt: skip
 
 
 def _list_faults(
-    table: csv_rows.Table,
-    column: _Column,
-    rows_of: Mapping[str, np.ndarray],
-    first: np.ndarray,
+    path: str, bad_rows: pandas.DataFrame, value: _Value
 ) -> list[faults.Fault]:
-    """Returns the faults by line, then those that stand for others.
-
-    Args:
-        table: The table that they are in.
-        column: What stands beside the ids.
-        rows_of: The rows of each kind of fault.
-        first: For each row the first one of its id.
-    """
-    shown = {kind: rows[: faults.MAX_LISTED] for kind, rows in rows_of.items()}
-    rows = np.concatenate([*shown.values(), first[shown[_CONFLICTS]]])
-    located = table.locate(np.unique(rows))
-    numbered: list[tuple[float, faults.Fault]] = []
-    for kind, rows in shown.items():
-        described = (
-            _describe(table, column, kind, row, int(first[row]), located)
-            for row in rows.tolist()
-        )
-        lines = [*(located[row][0] for row in rows.tolist()), sys.maxsize]
-        listed = faults.list_some(
-            kind, table.path, len(rows_of[kind]), described
-        )
-        numbered += zip(lines, listed, strict=False)
-    return [fault for _, fault in sorted(numbered, key=operator.itemgetter(0))]
-
-
-def _describe(
-    table: csv_rows.Table,
-    column: _Column,
-    kind: str,
-    row: int,
-    first: int,
-    located: Mapping[int, tuple[int, int]],
-) -> tuple[str, str]:
-    """Returns the name and the reason of a fault."""
-    ids, values = table.texts[0], table.texts.iloc[:, -1]
-    text, value = str(ids.iat[row]), str(values.iat[row])
-    line, num_fields = located[row]
-    problems = {
-        _UNFIT: f"id {faults.show(text)}, expected {name_arrays.PLAIN}",
-        _LONG: f"{num_fields} fields for {text}, expected {table.width} as in"
-        " the header",
-    }
-    problem = problems.get(
-        kind,
-        f"{column.kind} {faults.show(value)} for {text}, expected"
-        f" {column.expected}",
-    )
-    advice = "Mend the row."
-    if kind == _CONFLICTS:
-        problem = (
-            f"conflicting {column.kind}s for {text}: {value} here and"
-            f" {values.iat[first]} in line {located[first][0]:,}, expected one"
-            f" {column.kind}"
-        )
-        advice = "Find out which is right."
-    reason = f"{table.path}: line {line:,}: found {problem}. {advice}"
-    return faults.escape(text), reason
+    """Returns a fault for each row; a row also has the first one of its id."""
+    found = []
+    for line, name, text, first_line, first_text in bad_rows.itertuples():
+        advice = "Mend the row."
+        if not name_arrays.is_plain(name):
+            kind = "ids that are no plain names"
+            problem = f"id {faults.show(name)}, expected {name_arrays.PLAIN}"
+        elif not value.parse(text):
+            kind = f"bad {value.kind}s"
+            problem = (
+                f"{value.kind} {faults.show(text)} for {name}, expected"
+                f" {value.expected}"
+            )
+        else:
+            kind = "conflicts"
+            problem = (
+                f"conflicting {value.kind}s for {name}: {text} here and"
+                f" {first_text} in line {first_line:,}, expected one"
+                f" {value.kind}"
+            )
+            advice = "Find out which is right."
+        reason = f"{path}: line {line:,}: found {problem}. {advice}"
+        found.append(faults.Fault(faults.escape(name), reason, kind))
+    return found

@@ -6,30 +6,21 @@ folder itself on the file systems in use. Hidden files (`.name`) are passed
 over.
 """
 
-import collections
 import dataclasses
+import operator
 import os
-import re
-import stat
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import faults, files, name_arrays, remote
 
-_PLAIN_ASCII = re.compile(rb"[ -\[\]-~]+")  # All that prints, no backslash.
-_FILE = ""
-_LINK, _DANGLING, _FOLDER = "links", "dangling links", "folders"
-_SPECIAL, _UNFIT = "special files", "unusable names"
 _PROBLEMS = {
-    _LINK: "found a symbolic link, expected a file. Pass --follow_symlinks to"
+    "links": "found a symbolic link, expected a file. Pass --follow_symlinks to"
     " read what it points at, or remove it.",
-    _DANGLING: "found a symbolic link to nothing that can be reached, expected"
-    " one to a file. Mend or remove it.",
-    _FOLDER: "found a folder, expected files alone. Move it away.",
-    _SPECIAL: "found a pipe, socket or device, expected a file. Remove it.",
-    _UNFIT: "found a name that is no UTF-8, does not print or holds a"
+    "entries that are no files": "found a folder, a link to nothing or the like, expected"
+    " files alone. Move it away.",
+    "unusable names": "found a name that is no UTF-8, does not print or holds a"
     " backslash, expected a plain one. Rename it.",
 }
 
@@ -42,10 +33,9 @@ class FolderListing:
         images: The files, in order of their names.
         names: S [num_files], names of the files without their suffix, each
             once. A name of 40 hex digits is in lower case.
-        bad_names: S, sorted, each once: names of what cannot be used. A row of
-            such a name is not a row without a file.
-        faults: By kind, then by file: at most 1,000 of a kind, and a fault
-            without a name for each kind that has more.
+        bad_names: S: names of what cannot be used. A row of such a name is not
+            a row without a file.
+        faults: What is wrong with others, by file; second files last.
     """
 
     images: listing.ImageFiles
@@ -70,127 +60,64 @@ def list_files(folder: str, *, follow_symlinks: bool = False) -> FolderListing:
     Raises:
         OSError: the folder is not there, or cannot be read.
     """
-    names_of, stamps = _scan(folder, follow_symlinks)
-    file_names = np.array(names_of.pop(_FILE, []), np.bytes_)
-    order = np.argsort(file_names)
+    good, bad = [], []
+    for entry in _scan(folder):
+        kind = _find_problem(entry, follow_symlinks)
+        if not kind:
+            good.append(entry)
+            continue
+        path = os.path.join(folder, faults.escape(entry.name))
+        reason = f"{path}: {_PROBLEMS[kind]}"
+        bad.append(faults.Fault(_stem(faults.escape(entry.name)), reason, kind))
+    stamps = [entry.stamp for entry in good if isinstance(entry, remote.Entry)]
     images = listing.ImageFiles(
         folder,
-        file_names[order],
-        np.array(stamps, np.uint64)[order] if stamps else None,
+        name_arrays.to_array([entry.name for entry in good]),
+        np.array(stamps, np.uint64) if files.is_remote(folder) else None,
     )
-    names = _to_names(images.files.tolist())
-    odd = [name for group in names_of.values() for name in group]
+    names = _lower([_stem(entry.name) for entry in good])
+    bad_names = _lower([fault.name for fault in bad])
     first = name_arrays.find_first(names)
-    is_kept = first == np.arange(len(first))
-    return FolderListing(
-        images=images.take(is_kept),
-        names=names[is_kept],
-        bad_names=np.unique(_to_names(odd)),
-        faults=_list_seconds(images, names, first)
-        + _list_odd(folder, names_of),
-    )
+    is_first = first == np.arange(len(first))
+    for row in np.flatnonzero(~is_first).tolist():
+        name = names[row].decode()
+        reason = (
+            f"{images.locate(row)}: found a second file for {name}, expected"
+            f" only {images.locate(first[row])}. Remove one."
+        )
+        bad.append(faults.Fault(name, reason, "second files"))
+    return FolderListing(images.take(is_first), names[is_first], bad_names, bad)
 
 
-def _scan(
-    folder: str, follow_symlinks: bool
-) -> tuple[dict[str, list[bytes]], list[int]]:
-    """Returns names by what they are, and the stamps of files in a bucket."""
-    scan = remote.scan if files.is_remote(folder) else os.scandir
-    names_of = collections.defaultdict(list)
-    stamps = []
+def _scan(folder: str) -> list[os.DirEntry[str] | remote.Entry]:
+    """Returns what is in a folder and not hidden, in order of its names."""
     try:
-        with scan(os.fsencode(folder)) as entries:
-            for entry in entries:
-                if entry.name.startswith(b"."):
-                    continue
-                kind = _find_kind(entry, follow_symlinks)
-                names_of[kind].append(entry.name)
-                if kind == _FILE and isinstance(entry, remote.Entry):
-                    stamps.append(entry.stamp)
+        with files.scan(folder) as entries:
+            shown = [e for e in entries if not e.name.startswith(".")]
     except OSError as error:
         raise type(error)(
             f"{folder}: cannot be listed ({error.strerror or error}), expected"
             " a folder that can be read."
         ) from error
-    return names_of, stamps
+    return sorted(shown, key=operator.attrgetter("name"))
 
 
-def _find_kind(
-    entry: os.DirEntry[bytes] | remote.Entry, follow_symlinks: bool
+def _find_problem(
+    entry: os.DirEntry[str] | remote.Entry, follow_symlinks: bool
 ) -> str:
-    if not _PLAIN_ASCII.fullmatch(entry.name) and not _is_plain(entry.name):
-        return _UNFIT
-    # None of these asks the disk where the folder's entry tells the kind.
-    if entry.is_file(follow_symlinks=False):
-        return _FILE
-    if entry.is_dir(follow_symlinks=False):
-        return _FOLDER
-    if not isinstance(entry, os.DirEntry) or not entry.is_symlink():
-        return _SPECIAL
-    if not follow_symlinks:
-        return _LINK
-    try:
-        mode = entry.stat().st_mode
-    except OSError:  # Nothing there, no right to see it, or a loop.
-        return _DANGLING
-    if stat.S_ISREG(mode):
-        return _FILE
-    return _FOLDER if stat.S_ISDIR(mode) else _SPECIAL
+    """Returns why something is no file that can be used; empty if it is."""
+    if not name_arrays.is_plain(entry.name):
+        return "unusable names"
+    if entry.is_symlink() and not follow_symlinks:
+        return "links"
+    return "" if entry.is_file() else "entries that are no files"
 
 
-def _is_plain(name: bytes) -> bool:
-    try:
-        return name_arrays.is_plain(name.decode())
-    except UnicodeDecodeError:
-        return False
+def _stem(file_name: str) -> str:
+    stem, _, _ = file_name.rpartition(".")
+    return stem or file_name
 
 
-def _to_names(paths: Sequence[bytes]) -> np.ndarray:
-    """Returns file names without their suffix, as patches are called."""
-    return name_arrays.lower_hashes(
-        np.array(list(map(_stem, paths)), np.bytes_)
-    )
-
-
-def _stem(path: bytes) -> bytes:
-    stem, _, _ = path.rpartition(b".")
-    return stem or path
-
-
-def _list_seconds(
-    images: listing.ImageFiles, names: np.ndarray, first: np.ndarray
-) -> list[faults.Fault]:
-    """Returns a fault for each file that has the name of an earlier one."""
-    seconds = np.flatnonzero(first != np.arange(len(first))).tolist()
-    described = (
-        (
-            name := names[row].decode(),
-            f"{images.locate(row)}: found a second file for {name}, expected"
-            f" only {images.locate(first[row])}. Remove one.",
-        )
-        for row in seconds
-    )
-    return faults.list_some(
-        "second files", images.folder, len(seconds), described
-    )
-
-
-def _list_odd(
-    folder: str, names_of: Mapping[str, list[bytes]]
-) -> list[faults.Fault]:
-    """Returns a fault for each thing that cannot be used."""
-    bad = []
-    for kind, names in sorted(names_of.items()):
-        described = (
-            (
-                _show(_stem(name)),
-                f"{os.path.join(folder, _show(name))}: {_PROBLEMS[kind]}",
-            )
-            for name in sorted(names)
-        )
-        bad += faults.list_some(kind, folder, len(names), described)
-    return bad
-
-
-def _show(name: bytes) -> str:
-    return faults.escape(name.decode(errors="backslashreplace"))
+def _lower(names: list[str]) -> np.ndarray:
+    """Returns names as patches are called: hashes in lower case."""
+    return name_arrays.lower_hashes(name_arrays.to_array(names))

@@ -1,18 +1,12 @@
 """The CSV beside the official files: which slide a patch is of, and where."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas
 
+from pcam_tfdata.sources import csv_rows
 from pcam_tfdata.system import csv_files, faults, name_arrays
 
-_SLIDE, _X, _Y, _CENTER_TUMOR = (
-    "wsi",
-    "coord_x",
-    "coord_y",
-    "center_tumor_patch",
-)
+_CENTER_TUMOR = "center_tumor_patch"
 _TRUTH = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 _LARGEST = 2**53  # float64, as which pandas writes them, holds each up to it.
 
@@ -36,34 +30,32 @@ def read(
         ValueError: there are more or fewer rows, a slide is no plain name, or a
             coordinate is no whole number.
     """
-    columns = [_SLIDE, _X, _Y]
+    columns = ["wsi", "coord_x", "coord_y"]
     if _CENTER_TUMOR in csv_files.read_header(path):
         columns.append(_CENTER_TUMOR)
-    rows = pandas.DataFrame(csv_files.read_csv(path, columns), columns=columns)
+    rows = csv_rows.read(path, **{column: (column,) for column in columns})
     if len(rows) != num_patches:
         raise ValueError(
             f"{path}: found {len(rows):,} rows, expected {num_patches:,}."
             " Fetch it again."
         )
-    _check_slides(path, rows[_SLIDE].tolist())
-    coordinates = [_to_numbers(path, rows[column]) for column in (_X, _Y)]
+    _check_slides(path, rows["wsi"])
+    coordinates = [_to_numbers(path, rows[c]) for c in ("coord_x", "coord_y")]
     center_tumor = None
     if _CENTER_TUMOR in rows:
         truth = rows[_CENTER_TUMOR].str.lower().map(_TRUTH)
         center_tumor = truth.to_numpy(np.float32)
-    slides = name_arrays.to_array(rows[_SLIDE].tolist())
+    slides = name_arrays.to_array(rows["wsi"].tolist())
     return slides, np.stack(coordinates, axis=1), center_tumor
 
 
-def _check_slides(path: str, slides: Sequence[str]) -> None:
-    known = sorted(set(slides) - {""})
-    unfit = [known[index] for index in name_arrays.find_unfit(known)]
-    if unfit:
-        row = min(map(slides.index, unfit))
-        raise ValueError(
-            f"{path}: row {row}: found {_SLIDE} {faults.show(slides[row])},"
-            f" expected {name_arrays.PLAIN}. Mend the row."
-        )
+def _check_slides(path: str, slides: pandas.Series) -> None:
+    for row, slide in enumerate(slides):
+        if slide and not name_arrays.is_plain(slide):
+            raise ValueError(
+                f"{path}: row {row}: found wsi {faults.show(slide)}, expected"
+                f" {name_arrays.PLAIN}. Mend the row."
+            )
 
 
 def _to_numbers(path: str, texts: pandas.Series) -> np.ndarray:
@@ -73,8 +65,8 @@ def _to_numbers(path: str, texts: pandas.Series) -> np.ndarray:
     if not is_whole.all():
         row = int(is_whole.argmin())
         raise ValueError(
-            f"{path}: row {row}: found {texts.name} {faults.show(texts[row])},"
-            " expected a whole number of pixels, at most 2^53. Mend the row or"
-            " fetch the file again."
+            f"{path}: row {row}: found {texts.name}"
+            f" {faults.show(texts.iloc[row])}, expected a whole number of"
+            " pixels, at most 2^53. Mend the row or fetch the file again."
         )
     return numbers.astype(np.int64)

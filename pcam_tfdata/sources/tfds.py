@@ -5,6 +5,7 @@ TensorFlow reads it, so it is imported here, and in the workers.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.sources import listing
-from pcam_tfdata.system import faults, name_arrays
+from pcam_tfdata.system import faults, files, name_arrays
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,11 +47,8 @@ class Rows:
     def identify(self, *, are_hashed: bool) -> str:
         """Returns name and version of the dataset, size and time of files."""
         info = _open(self.folder).info
-        parts = [info.full_name, self.split]
-        for path in info.splits[self.split].filepaths:
-            status = _import_tensorflow().io.gfile.stat(path)
-            parts.append(f"{status.length} {status.mtime_nsec}")
-        return " ".join(parts)
+        paths = map(os.fspath, info.splits[self.split].filepaths)
+        return " ".join([info.full_name, self.split, *map(files.stamp, paths)])
 
     def read(self) -> Iterator[listing.Pixels]:
         """See `listing.Images.read`; rows that follow each other at a time."""
@@ -119,14 +117,14 @@ def _check_labels(where: str, labels: np.ndarray) -> None:
 
 
 def _check_ids(where: str, ids: Sequence[bytes]) -> None:
-    # What is no UTF-8 becomes characters that do not print.
-    texts = [patch_id.decode(errors="surrogateescape") for patch_id in ids]
-    for row in name_arrays.find_unfit(texts)[:1]:
-        raise ValueError(
-            f"{where}, row {row}: found id {faults.show(ids[row])},"
-            f" expected {name_arrays.PLAIN}, in UTF-8. Prepare the dataset"
-            " with other ids, or without."
-        )
+    for row, patch_id in enumerate(ids):
+        # What is no UTF-8 becomes characters that do not print.
+        if not name_arrays.is_plain(patch_id.decode(errors="surrogateescape")):
+            raise ValueError(
+                f"{where}, row {row}: found id {faults.show(patch_id)},"
+                f" expected {name_arrays.PLAIN}, in UTF-8. Prepare the dataset"
+                " with other ids, or without."
+            )
 
 
 @functools.cache
@@ -143,17 +141,11 @@ def _open(folder: str) -> Any:
 
 
 def _import() -> ModuleType:
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    _import_tensorflow()
-    return tfds
-
-
-def _import_tensorflow() -> ModuleType:
-    import tensorflow as tf
-
     tf.config.set_visible_devices([], "GPU")  # Its workers share the machine.
-    return tf
+    return tfds
 
 
 def _find_features(folder: str) -> tuple[str, str | None, bool]:

@@ -1,15 +1,11 @@
-"""CSV files, read whole or row by row, and written whole."""
+"""CSV files, read and written whole."""
 
 import contextlib
 import csv
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
 from pcam_tfdata.system import files
-
-# A last line of our own: inside a quote that is still open, it reads otherwise.
-_END = 'end"'
 
 
 def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
@@ -20,68 +16,28 @@ def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
         columns: The ones wanted; others are passed over.
 
     Returns:
-        A tuple for each row, in the order of `columns`; values stripped.
+        A tuple for each row, in the order of `columns`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, a row is short, or it is no text.
+        ValueError: a column is missing, or it is no text.
     """
-    lines = iterate_rows(path)
-    _, names = next(lines, (1, []))
-    header = [name.strip() for name in names]
-    for column in columns:
-        if column not in header:
-            raise ValueError(
-                f"{path}: found columns {','.join(header)!r}, expected"
-                f" {column!r} among them."
-            )
-    indices = [header.index(column) for column in columns]
-    rows = []
-    for line, row in lines:
-        if row and len(row) <= max(indices):
-            raise ValueError(
-                f"{path}: found fewer columns in line {line} than in the header"
-                f" ({len(header)}). Mend the file."
-            )
-        if row:
-            rows.append(tuple(row[index].strip() for index in indices))
-    return rows
+    with open_text(path, newline="") as file:
+        rows = csv.DictReader(file, restval="")
+        header = rows.fieldnames or ()
+        for column in columns:
+            if column not in header:
+                raise ValueError(
+                    f"{path}: found columns {','.join(header)!r}, expected"
+                    f" {column!r} among them."
+                )
+        return [tuple(row[column] for column in columns) for row in rows]
 
 
 def read_header(path: str) -> list[str]:
     """Returns the column names of a CSV file; errors as in `read_csv`."""
-    for _, row in iterate_rows(path):
-        return [name.strip() for name in row]
-    return []
-
-
-def iterate_rows(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields each row, and the number of the line where it starts.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no UTF-8 text, or no CSV; its line is told.
-    """
-    line, last = 1, None
     with open_text(path, newline="") as file:
-        rows = csv.reader(itertools.chain(file, [_END]), skipinitialspace=True)
-        try:
-            for row in rows:
-                if last:
-                    yield last
-                last = line, row
-                line = rows.line_num + 1
-        except csv.Error as error:
-            raise ValueError(
-                f"{path}: line {line:,}: found text that is no CSV ({error}),"
-                " expected short fields; is a quote never closed? Mend the"
-                " file."
-            ) from error
-    if last and last[1] != [_END]:
-        raise ValueError(
-            f"{path}: line {last[0]:,}: found a quote that is never closed,"
-            " expected a second one. Mend the file."
-        )
+        return next(csv.reader(file), [])
 
 
 def write_csv(

@@ -1,12 +1,10 @@
 """Faults of the input, collected so that one run shows them all."""
 
 import dataclasses
-import itertools
 import pickle
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-MAX_LISTED = 1_000
 UNREADABLE = "patches that cannot be read"
 # Classes of errors whose messages are written for the user.
 FOR_USERS = (ValueError, OSError, RuntimeError, ArithmeticError)
@@ -23,13 +21,11 @@ class Fault:
         name: The source's name of the patch.
         reason: Where, what was found, what was expected, what to do. One line.
         kind: What faults like this one are called, in the plural.
-        count: How many faults this one stands for.
     """
 
     name: str
     reason: str
     kind: str = UNREADABLE
-    count: int = 1
 
 
 class BadInputError(ValueError):
@@ -54,48 +50,18 @@ class BadInputError(ValueError):
         for kind, alike in by_kind.items():
             shown = [fault.reason for fault in alike[:_MAX_EXAMPLES]]
             lines += shown
-            if num_more := count(alike) - len(shown):
+            if num_more := len(alike) - len(shown):
                 lines.append(f"And {num_more:,} more {kind}.")
         advice = ""
         if num_left is not None:
             advice = f" --on_bad_patch=skip would leave {num_left:,} patches."
-        total = count(self.faults)
+        total = len(self.faults)
         if total == 1:
             lines[-1] += advice
         else:
-            counts = (f"{count(by_kind[kind]):,} {kind}" for kind in by_kind)
+            counts = (f"{len(by_kind[kind]):,} {kind}" for kind in by_kind)
             lines.append(f"{total:,} faults: {', '.join(counts)}.{advice}")
         super().__init__("\n".join(lines))
-
-
-def count(faults: Iterable[Fault]) -> int:
-    """Returns how many faults there are, listed one by one or not."""
-    return sum(fault.count for fault in faults)
-
-
-def list_some(
-    kind: str, place: str, total: int, described: Iterable[tuple[str, str]]
-) -> list[Fault]:
-    """Returns the first 1,000 faults of a kind, and one that stands for others.
-
-    A table of ten million rows may be bad in each of them.
-
-    Args:
-        kind: What they are called, in the plural.
-        place: The file or folder that they are faults of.
-        total: How many there are.
-        described: Name and reason of each, read as far as they are listed.
-    """
-    listed = [
-        Fault(name, reason, kind)
-        for name, reason in itertools.islice(described, MAX_LISTED)
-    ]
-    if num_more := total - len(listed):
-        reason = (
-            f"{place}: found {num_more:,} more {kind}, not listed one by one."
-        )
-        listed.append(Fault("", reason, kind, num_more))
-    return listed
 
 
 def show(text: str | bytes) -> str:

@@ -82,13 +82,18 @@ def is_within(path: str, folder: str) -> bool:
     return os.path.join(path, "").startswith(os.path.join(folder, ""))
 
 
+def scan(folder: str) -> contextlib.AbstractContextManager[Iterator[Any]]:
+    """Lists a folder, as `os.scandir` does."""
+    return remote.scan(folder) if is_remote(folder) else os.scandir(folder)
+
+
 def list_names(folder: str) -> list[str]:
     """Returns the names in a folder; none if it is not there."""
     try:
         if not is_remote(folder):
             return os.listdir(folder)
         with remote.scan(folder) as entries:
-            return [entry.name.decode() for entry in entries]
+            return [entry.name for entry in entries]
     except FileNotFoundError:
         return []
 

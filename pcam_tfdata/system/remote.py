@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -37,17 +36,21 @@ class Entry:
             time and hash, as far as the listing tells them.
     """
 
-    name: bytes
+    name: str
     has_bytes: bool
     stamp: int
 
-    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+    def is_file(self) -> bool:
         """Returns whether it is a file."""
         return self.has_bytes
 
-    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+    def is_dir(self) -> bool:
         """Returns whether it is a folder."""
         return not self.has_bytes
+
+    def is_symlink(self) -> bool:
+        """Returns False: there are no links."""
+        return False
 
 
 @contextlib.contextmanager
@@ -127,17 +130,17 @@ def open_whole(path: str, mode: str, **options: Any) -> Iterator[IO]:
 
 
 @contextlib.contextmanager
-def scan(path: str | bytes) -> Iterator[Iterator[Entry]]:
+def scan(path: str) -> Iterator[Iterator[Entry]]:
     """Lists a folder, as `os.scandir` does.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    with reach(os.fsdecode(path)) as (system, key):
+    with reach(path) as (system, key):
         listing = system.ls(key, detail=True)
     yield (
         Entry(
-            name.rpartition("/")[2].encode(),
+            name.rpartition("/")[2],
             entry["type"] != "directory",
             _hash_state(entry),
         )

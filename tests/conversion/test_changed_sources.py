@@ -13,7 +13,7 @@ from source_files import pack, read_split, write_h5
 from pcam_tfdata import schema
 from pcam_tfdata.conversion import convert, plan, publish, write_shard
 from pcam_tfdata.records import manifest
-from pcam_tfdata.sources import catalog, hdf5, listing
+from pcam_tfdata.sources import catalog, listing
 from pcam_tfdata.synthetic import kaggle_folder
 from pcam_tfdata.system import versions
 
@@ -206,19 +206,3 @@ def test_plan_of_a_bucket_takes_what_its_listing_tells(monkeypatch):
     changed, parts_after = plan_of_bucket("memory://plan")
     assert changed != whole
     assert len(set(parts) - set(parts_after)) == 1
-
-
-@pytest.mark.parametrize("part", ["x", "y"])
-def test_file_that_is_replaced_under_a_job_ends_it(patches, tmp_path, part):
-    write_official(tmp_path / "source", patches, 0)
-    options = listing.SourceOptions("hdf5", str(tmp_path / "source"))
-    (listed,), _ = hdf5.list_patches(options)
-    path = next((tmp_path / "source").glob(f"*_{part}.h5"))
-    pixels = listed.images.read()
-    next(pixels)
-    os.replace(path, tmp_path / "old")
-    path.write_bytes((tmp_path / "old").read_bytes())
-    with pytest.raises(RuntimeError, match=f"{part}.h5: found another file"):
-        list(pixels)
-    with pytest.raises(RuntimeError, match="found another file"):
-        next(listed.images.read())

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from pcam_tfdata.sources import scan_folder
-from pcam_tfdata.system import faults
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 
@@ -78,7 +77,7 @@ def test_folders_are_faults(tmp_path):
     found = listed(tmp_path)
     assert texts(found.images.files) == ["a.tif"]
     (reason,) = reasons(found)
-    assert reason.startswith(f"{tmp_path}/x: found a folder, expected files")
+    assert reason.startswith(f"{tmp_path}/x: found a folder, a link to")
 
 
 @pytest.fixture
@@ -105,24 +104,12 @@ def test_links_are_never_followed_unasked(linked):
 def test_links_are_followed_if_so_told(linked):
     found = listed(linked, follow_symlinks=True)
     assert texts(found.images.files) == ["a.tif", "file.tif"]
-    assert "found a folder, expected files" in reasons(found)[0]
+    assert f"{linked}/folder: found a folder, a link" in reasons(found)[0]
 
 
 def test_the_folder_itself_may_be_a_link(linked):
     found = listed(linked / "folder")
     assert texts(found.images.files) == ["o.tif"]
-
-
-def test_loops_of_links_are_faults(tmp_path):
-    fill(tmp_path, "f.tif")
-    (tmp_path / "up").symlink_to(tmp_path)
-    (tmp_path / "l.tif").symlink_to("l.tif")
-    found = listed(tmp_path, follow_symlinks=True)
-    assert texts(found.images.files) == ["f.tif"]
-    told = reasons(found)
-    assert len(told) == 2
-    assert f"{tmp_path}/l.tif: found a symbolic link to nothing" in told[0]
-    assert f"{tmp_path}/up: found a folder, expected files" in told[1]
 
 
 def test_what_is_no_file_is_a_fault(tmp_path):
@@ -134,9 +121,8 @@ def test_what_is_no_file_is_a_fault(tmp_path):
     assert texts(found.images.files) == ["a.tif"]
     assert texts(found.bad_names) == ["gone", "null", "pipe"]
     told = reasons(found)
-    assert "gone.tif: found a symbolic link to nothing" in told[0]
-    assert "null.tif: found a pipe, socket or device" in told[1]
-    assert "pipe.tif: found a pipe, socket or device" in told[2]
+    for name, reason in zip(("gone", "null", "pipe"), told, strict=True):
+        assert f"{name}.tif: found a folder, a link to nothing or" in reason
 
 
 def test_names_that_do_not_print_are_faults_of_one_line(tmp_path):
@@ -145,7 +131,7 @@ def test_names_that_do_not_print_are_faults_of_one_line(tmp_path):
     found = listed(tmp_path)
     assert texts(found.images.files) == ["ok.tif"]
     names = [fault.name for fault in found.faults]
-    assert names == ["\\x1b", "a\\nb", "c\\d", "caf\\xe9", "f\\xff"]
+    assert names == ["\\x1b", "a\\nb", "c\\d", "caf\\udce9", "f\\udcff"]
     for reason in reasons(found):
         assert reason.isprintable()
         assert ": found a name that is no UTF-8, does not print" in reason
@@ -160,7 +146,7 @@ def test_missing_folder_is_told(tmp_path):
 
 
 def test_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
-    def refuse(path: bytes) -> object:
+    def refuse(path: str) -> object:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
@@ -172,7 +158,7 @@ def test_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
 class Entries:
     """What os.scandir returns, in another order."""
 
-    def __init__(self, path: bytes, seed: int) -> None:
+    def __init__(self, path: str, seed: int) -> None:
         with self._scan(path) as entries:
             self._entries = list(entries)
         random.Random(seed).shuffle(self._entries)
@@ -204,16 +190,7 @@ def test_order_of_the_file_system_changes_nothing(tmp_path, monkeypatch):
         assert texts(other.images.files) == texts(found[0].images.files)
         assert reasons(other) == reasons(found[0])
     assert len(found[0].images) == 30
-    assert faults.count(found[0].faults) == 67
-
-
-def test_faults_beyond_a_thousand_of_a_kind_are_counted(tmp_path):
-    for number in range(1_200):
-        (tmp_path / f"{number:04}").symlink_to("x")
-    found = listed(tmp_path)
-    assert faults.count(found.faults) == 1_200
-    assert len(found.faults) == faults.MAX_LISTED + 1
-    assert "found 200 more links, not listed" in found.faults[-1].reason
+    assert len(found[0].faults) == 67
 
 
 def test_a_folder_is_listed_once_and_no_file_is_asked_for(
