@@ -27,20 +27,13 @@ def pack(path: pathlib.Path) -> None:
 
 def read_split(records_dir, name):
     """Returns images, labels and tumor fractions in order."""
-    (split,) = records_folder.open_folder(str(records_dir)).content.select(
-        [name]
-    )
-    layout = split.layout
-    found = [
-        tfrecord.map_shard(
-            str(records_dir / shard.name), shard.num_records, layout
-        )
-        for shard in split.shards
-    ]
+    shards = records_folder.open_folder(str(records_dir)).list_shards([name])
+    layout = shards[0].layout
+    found = [shard.map() for shard in shards]
     rows = np.concatenate(found)
     start = layout.tumor_fraction_offset
     fraction = np.ascontiguousarray(rows[:, start : start + 4])
-    labels = np.where(split.labeled, rows[:, layout.label_offset], -1)
+    labels = np.where(shards[0].labeled, rows[:, layout.label_offset], -1)
     return (
         np.concatenate([tfrecord.view_images(part, layout) for part in found]),
         labels.astype(int),

@@ -37,7 +37,7 @@ def _read_shards(
     """Returns histograms [num_patches, 48] and labels [num_patches]."""
     histograms, labels = [], []
     for shard in shards:
-        mapped = tfrecord.map_shard(shard.path, shard.num_records, shard.layout)
+        mapped = shard.map()
         labels.append(mapped[:, shard.layout.label_offset])
         for image in tfrecord.view_images(mapped, shard.layout):
             bins = image.reshape(-1, 3) // (256 // _NUM_BINS)

@@ -96,7 +96,7 @@ def read_table(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
     shards = [shard for folder in folders for shard in folder.list_shards()]
     for shard in shards:
         shard.check()
-    selection = records_folder.Selection.of_shards(shards)
+    selection = records_folder.Selection(tuple(shards))
     rows = pandas.concat(
         map(_read_rows, range(len(folders)), folders), ignore_index=True
     )

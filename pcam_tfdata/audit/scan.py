@@ -53,7 +53,7 @@ def scan_piece(
 ) -> tuple[np.ndarray, ...]:
     """Returns what is read of a shard's records, from a number of them on."""
     shard, first = piece
-    records = _map(shard)[first : first + _PIECE_PATCHES]
+    records = shard.map()[first : first + _PIECE_PATCHES]
     images = tfrecord.view_images(records, shard.layout)
     blocks = []
     for start in range(0, len(images), _BLOCK_PATCHES):
@@ -122,13 +122,9 @@ def read_images(
     for number in np.unique(shards):
         shard = selection.shards[number]
         chosen = shards == number
-        views = tfrecord.view_images(_map(shard), shard.layout)
+        views = tfrecord.view_images(shard.map(), shard.layout)
         images[chosen] = views[records[chosen]]
     return images
-
-
-def _map(shard: records_folder.ShardFile) -> np.ndarray:
-    return tfrecord.map_shard(shard.path, shard.num_records, shard.layout)
 
 
 def _read_column(records: np.ndarray, start: int, dtype: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 
 _ENDLESS = 1 << 40
@@ -20,7 +20,7 @@ def open_patches(
     *,
     devices: Sequence[str] = (),
     check_crc: str = "never",
-    **source: Any,
+    **others: Any,
 ) -> patch_source.Patches:
     """Returns the patches of the options.
 
@@ -29,14 +29,16 @@ def open_patches(
 
     Args:
         options: Which patches.
-        devices: See `patch_source.open_patches`.
+        devices: See `input_choice.open_patches`.
         check_crc: When to look at CRCs.
-        **source: Further fields of `patch_source.Source`, as `input`.
+        **others: Other fields of `patch_source.InputOptions`, as `input`.
     """
     records = records_folder.open_folder(options.records_dir)
-    return patch_source.open_patches(
+    return input_choice.open_patches(
         patch_source.Source(
-            records, options.splits, check_crc=check_crc, **source
+            records,
+            options.splits,
+            patch_source.InputOptions(check_crc=check_crc, **others),
         ),
         devices,
     )

@@ -61,7 +61,7 @@ def _load_images(options: configuration.Options) -> np.ndarray:
     patches = options.select_patches()
     images = np.empty((patches.num_patches, *schema.IMAGE_SHAPE), np.uint8)
     for shard, start in zip(patches.shards, patches.starts, strict=False):
-        mapped = tfrecord.map_shard(shard.path, shard.num_records, shard.layout)
+        mapped = shard.map()
         views = tfrecord.view_images(mapped, shard.layout)
         images[start : start + shard.num_records] = views
     return images

@@ -34,6 +34,7 @@ def run() -> None:
         records, _NUM_PATCHES, flags.FLAGS.seed
     )
     overview.write_overview(output_dir, summary)
-    plots.plot_label_histogram(summary, os.path.join(output_dir, "labels.png"))
+    path = os.path.join(output_dir, "labels.png")
+    plots.plot_label_histogram(records.content, path)
     plots.plot_patches(images, labels, os.path.join(output_dir, "patches.png"))
     print(overview.format_overview(summary), end="")

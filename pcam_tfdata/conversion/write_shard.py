@@ -137,7 +137,7 @@ def _write(task: ShardTask) -> journal.ShardResult:
         writer = csv.writer(sidecar, lineterminator="\n")
         for block in _read_blocks(task, bad):
             labels = block.patches.labels
-            data = tfrecord.encode_block(
+            data = tfrecord.encode(
                 block.ids, block.images, labels, block.tumor_fractions
             ).data
             file.write(data)

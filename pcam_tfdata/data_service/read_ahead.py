@@ -23,22 +23,19 @@ class SilenceError(Exception):
 
 
 def read_ahead(
-    make_dataset: Callable[[], tf.data.Dataset],
-    num_waiting: int,
-    timeout_seconds: float,
+    make_dataset: Callable[[], tf.data.Dataset], timeout_seconds: float
 ) -> Generator[tuple, None, None]:
     """Yields the elements of a dataset as NumPy arrays; closed, it reads no more.
 
     Args:
         make_dataset: Makes it, in the thread: that may wait for a server too.
-        num_waiting: Most elements that are read ahead.
         timeout_seconds: How long no element may come.
 
     Raises:
         SilenceError: none came for so long, or the process ends.
         tf.errors.OpError: it cannot be read.
     """
-    elements: queue.Queue[Any] = queue.Queue(num_waiting)
+    elements: queue.Queue[Any] = queue.Queue(1)
     closed = threading.Event()
     # While Python ends, nobody may come back from TensorFlow to it.
     call = process_exit.counted(lambda function: function())
@@ -47,11 +44,11 @@ def read_ahead(
         try:
             iterator = call(lambda: make_dataset().as_numpy_iterator())
             element = True
-            while element is not None and not _is_over(closed):
+            while element is not None and not closed.is_set():
                 element = call(lambda: next(iterator, None))
-                _put(elements, element, closed)
+                elements.put(element)
         except Exception as error:
-            _put(elements, error, closed)
+            elements.put(error)
 
     threading.Thread(target=read, daemon=True).start()
     try:
@@ -61,18 +58,8 @@ def read_ahead(
             yield element
     finally:
         closed.set()
-
-
-def _is_over(closed: threading.Event) -> bool:
-    return closed.is_set() or process_exit.is_ending()
-
-
-def _put(
-    elements: queue.Queue[Any], element: Any, closed: threading.Event
-) -> None:
-    while not _is_over(closed):
-        with contextlib.suppress(queue.Full):
-            return elements.put(element, timeout=_POLL_SECONDS)
+        with contextlib.suppress(queue.Empty):  # The thread may wait for room.
+            elements.get_nowait()
 
 
 def _take(elements: queue.Queue[Any], timeout_seconds: float) -> Any:

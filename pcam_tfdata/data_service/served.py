@@ -19,14 +19,14 @@ import tensorflow as tf
 from pcam_tfdata.data_service import read_ahead, service_address
 from pcam_tfdata.pipeline import (
     batch_format,
-    mode_base,
+    patch_source,
     process_exit,
     stream_mode,
 )
 from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.system import faults, files
 
-_NUM_WAITING = 16  # Blocks, of 3.5 MB each.
+_NUM_WAITING = 16  # Blocks, of 3.5 MB each, on their way.
 
 _service = tf.data.experimental.service
 _logger = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ class ServiceError(RuntimeError):
 
 
 def open_patches(
-    source: mode_base.Source, address: str, timeout_seconds: float
-) -> mode_base.Patches:
+    source: patch_source.Source, address: str, timeout_seconds: float
+) -> patch_source.Patches:
     """Returns the patches of a source, for training by a tf.data service.
 
     Args:
@@ -51,16 +51,13 @@ def open_patches(
             source asks for what no service has.
         ConnectionError: no dispatcher answers.
     """
-    for name, value, expected in (
-        ("input", source.input, ("auto", "stream")),
-        ("cache", source.cache, ("none",)),
-    ):
-        if value not in expected:
-            raise ValueError(
-                f"--{name}={value}: found it with --data_service, expected"
-                f" {' or '.join(expected)}: workers read records in order, and"
-                " keep none."
-            )
+    options = source.options
+    if options.input not in ("auto", "stream") or options.cache != "none":
+        raise ValueError(
+            f"--data_service: found it with --input={options.input} and"
+            f" --cache={options.cache}, expected stream and none: workers read"
+            " records in order, and keep none."
+        )
     address = service_address.parse(address, "--data_service")
     stream_mode.refuse_unreadable(source.records)
     selection = source.records.select_patches(source.splits)
@@ -80,30 +77,23 @@ class ServedPatches(stream_mode.StreamedPatches):
 
     def __init__(
         self,
-        source: mode_base.Source,
+        source: patch_source.Source,
         selection: records_folder.Selection,
         address: str,
         timeout_seconds: float,
     ) -> None:
-        super().__init__(source, selection)
+        shards = sorted(selection.shards, key=lambda shard: shard.first_row)
+        super().__init__(source, records_folder.Selection(tuple(shards)))
         self.plan = (
             f"stream, by the tf.data service at {address}; its order is never"
             " the same twice"
         )
         self._address = address
         self._timeout_seconds = timeout_seconds
-        self._sorted_shards = sorted(
-            selection.shards, key=lambda s: s.first_row
-        )
-        self._first_row = np.array([s.first_row for s in self._sorted_shards])
-        self._is_compared = np.zeros(len(self._first_row), np.bool_)
+        self._first_row = np.array([shard.first_row for shard in shards])
+        self._is_compared = np.zeros(len(shards), np.bool_)
 
-    def _read_steps(self, steps: mode_base.Steps) -> tf.data.Dataset:
-        if steps.portion != batch_format.WHOLE:
-            raise ValueError(
-                f"found {steps.portion}, expected whole batches: a tf.data"
-                " service gives each process an order of its own."
-            )
+    def _read_steps(self, steps: patch_source.Steps) -> tf.data.Dataset:
         size, parts = steps.batch_size, batch_format.TRAIN_PARTS
         num_steps = max(0, steps.num_steps - steps.first_step)
         blocks = self._read_epochs(steps, num_steps * size)
@@ -123,30 +113,29 @@ class ServedPatches(stream_mode.StreamedPatches):
         )
 
     def _read_epochs(
-        self, steps: mode_base.Steps, num_wanted: int
+        self, steps: patch_source.Steps, num_wanted: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields blocks of rows and Examples, epoch after epoch."""
         for epoch in itertools.count():
-            seed = (steps.seed, steps.first_step, epoch)
-            with contextlib.closing(self._read_epoch(seed)) as blocks:
+            if num_wanted <= 0:
+                return
+            draw = np.random.default_rng((steps.seed, steps.first_step, epoch))
+            with contextlib.closing(self._read_epoch(draw)) as blocks:
                 for rows, starts in blocks:
                     num_wanted -= len(rows)
                     if num_wanted <= 0:
                         # Nobody comes again after the last block.
                         blocks.close()
                     yield rows, starts
-            if num_wanted <= 0:
-                return
 
     def _read_epoch(
-        self, seed: tuple[int, ...]
+        self, draw: np.random.Generator
     ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
         """Yields each patch at most once, until no more come."""
-        is_missing = np.ones(max(s.end_row for s in self._sorted_shards), bool)
+        is_missing = np.ones(self.selection.shards[-1].end_row, np.bool_)
         num_missing, reason = self.num_patches, "a worker has fewer"
-        draw = np.random.default_rng(seed)
         blocks = read_ahead.read_ahead(
-            lambda: self._distribute(draw), _NUM_WAITING, self._timeout_seconds
+            lambda: self._distribute(draw), self._timeout_seconds
         )
         try:
             for rows, starts in blocks:
@@ -168,10 +157,11 @@ class ServedPatches(stream_mode.StreamedPatches):
         finally:
             blocks.close()
         if num_missing == self.num_patches:
+            path = self.selection.shards[0].path
             raise ServiceError(
                 f"tf.data service at {self._address}: found no patch, expected"
-                f" {num_missing:,}. Check that {self._sorted_shards[0].path} is"
-                " the same file on every host."
+                f" {num_missing:,}. Check that {path} is the same file on every"
+                " host."
             )
         _logger.warning(
             "tf.data service at %s: %s of %s patches did not come: %s. The"
@@ -205,17 +195,15 @@ class ServedPatches(stream_mode.StreamedPatches):
 
         All but the last stage is what workers do; they have no Python.
         """
-        order = [
-            self._sorted_shards[k]
-            for k in draw.permutation(len(self._sorted_shards))
+        shards = self.selection.shards
+        order = [shards[k] for k in draw.permutation(len(shards))]
+        paths = [
+            path if files.is_remote(path) else os.path.abspath(path)
+            for path in (shard.path for shard in order)
         ]
-        ds = tf.data.Dataset.from_tensor_slices(
-            (
-                [_path_everywhere(shard.path) for shard in order],
-                tf.constant([shard.first_row for shard in order], tf.int64),
-                tf.constant([shard.num_records for shard in order], tf.int64),
-            )
-        )
+        numbers = [(shard.first_row, shard.num_records) for shard in order]
+        first_row, num_records = np.array(numbers, np.int64).T
+        ds = tf.data.Dataset.from_tensor_slices((paths, first_row, num_records))
         num_open = min(stream_mode.NUM_OPEN_FILES, len(order))
         ds = ds.interleave(
             stream_mode.read_blocks,
@@ -251,15 +239,9 @@ class ServedPatches(stream_mode.StreamedPatches):
         new = np.flatnonzero(~self._is_compared[shard])
         for index in new[np.unique(shard[new], return_index=True)[1]]:
             self._is_compared[shard[index]] = True
-            here = self._sorted_shards[shard[index]]
+            here = self.selection.shards[shard[index]]
             record = int(rows[index]) - here.first_row
-            try:
-                expected = here.read_record(record)[tfrecord.HEADER_BYTES :]
-            except OSError as error:
-                raise ServiceError(
-                    f"{here.path}: cannot be read here ({error}), expected the"
-                    " same records on every host. Copy them here again."
-                ) from error
+            expected = here.read_record(record)[tfrecord.HEADER_BYTES :]
             if not expected.startswith(starts[index].tobytes()):
                 raise ServiceError(
                     f"{here.path}: record {record} is not the one that a worker"
@@ -267,7 +249,3 @@ class ServedPatches(stream_mode.StreamedPatches):
                     " same records on every host. Copy them to the workers"
                     " again."
                 )
-
-
-def _path_everywhere(path: str) -> str:
-    return path if files.is_remote(path) else os.path.abspath(path)

@@ -7,7 +7,7 @@ from sklearn import metrics as sklearn_metrics
 
 from pcam_tfdata import schema
 from pcam_tfdata.evaluation import metrics
-from pcam_tfdata.records import overview
+from pcam_tfdata.records import manifest
 from pcam_tfdata.system import files
 
 _TRAIN_COLOR = "#7a7a7a"
@@ -43,9 +43,9 @@ def plot_history(history_csv: str, path: str) -> None:
     _save(drawing, path)
 
 
-def plot_label_histogram(summary: overview.Overview, path: str) -> None:
+def plot_label_histogram(content: manifest.Manifest, path: str) -> None:
     """Draws the patches per label and split of a records folder, as PNG."""
-    splits = [s for s in summary.splits if "-1" not in s.class_counts]
+    splits = [split for split in content.splits if split.labeled]
     size = (3 + len(splits), 3.6)
     drawing = figure.Figure(figsize=size, layout="constrained")
     axes = drawing.subplots()

@@ -12,7 +12,12 @@ import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import (
+    batch_format,
+    image_files,
+    input_choice,
+    patch_source,
+)
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import faults, interruption, progress
 
@@ -27,7 +32,7 @@ _PASSING = (
 )  # fmt: skip
 _RESULTS = ("row", "label", "logit")
 
-Fill = Callable[[patch_source.Batch], patch_source.Batch]
+Fill = Callable[[batch_format.Batch], batch_format.Batch]
 Logits = dict[str, np.ndarray]
 _logger = logging.getLogger(__name__)
 
@@ -59,8 +64,7 @@ class InferenceOptions:
         source = patch_source.Source(
             records,
             splits,
-            input=self.input,
-            input_threads=self.input_threads,
+            patch_source.InputOptions(self.input, self.input_threads),
         )
         devices = replicas.list_devices(distribution)
         return distribution, open_patches(source, devices)
@@ -73,18 +77,18 @@ class Predictor:
         model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
         distribution: In whose scope the model was made.
         fill: Called on each replica's part of a batch, see
-            `patch_source.open_patches`.
+            `input_choice.open_patches`.
     """
 
     def __init__(
         self,
         model: keras.Model,
         distribution: tf.distribute.Strategy,
-        fill: Fill = patch_source.whole,
+        fill: Fill = batch_format.whole,
     ) -> None:
         self._distribution = distribution
 
-        def forward(batch: patch_source.Batch) -> patch_source.Batch:
+        def forward(batch: batch_format.Batch) -> batch_format.Batch:
             batch = fill(batch)
             logit = model(batch["image"], training=False)[:, 0]
             kept = {name: batch[name] for name in ("label", "row", "mask")}
@@ -119,7 +123,7 @@ class Predictor:
         """
         num_done = 0
         parts = iter(replicas.distribute(batches, self._distribution))
-        launched: collections.deque[patch_source.Batch] = collections.deque()
+        launched: collections.deque[batch_format.Batch] = collections.deque()
         with progress.Progress(num_patches, description) as bar:
             while True:
                 with interruption.SignalsDeferred():
@@ -138,7 +142,7 @@ class Predictor:
 
     def stream_patches(
         self,
-        patches: patch_source.Patches | patch_source.ImageFiles,
+        patches: patch_source.Patches | image_files.ImageFiles,
         batch_size: int,
         description: str,
         *,
@@ -161,7 +165,7 @@ class Predictor:
             ValueError: a record is damaged.
             FloatingPointError: a logit is not finite.
         """
-        batch_size = patch_source.fit_batch_size(
+        batch_size = batch_format.fit_batch_size(
             batch_size,
             patches.num_patches,
             self._distribution.num_replicas_in_sync,
@@ -180,7 +184,7 @@ class Predictor:
                 batches, end_patch - first_batch * batch_size, description
             )
 
-    def _gather(self, outputs: patch_source.Batch) -> Logits:
+    def _gather(self, outputs: batch_format.Batch) -> Logits:
         """Returns a batch whose contiguous parts the replicas had, in order."""
         local_results = self._distribution.experimental_local_results
         whole = {
@@ -202,18 +206,19 @@ def join(batches: Iterable[Logits]) -> Logits:
 def open_patches(
     source: patch_source.Source, devices: Sequence[str] = ()
 ) -> patch_source.Patches:
-    """Returns patches to be read once, see `patch_source.open_patches`.
+    """Returns patches to be read once, see `input_choice.open_patches`.
 
     Those that are streamed need no memory to be shuffled.
     """
-    source = dataclasses.replace(source, shuffle_megabytes=0)
-    return patch_source.open_patches(source, devices)
+    options = dataclasses.replace(source.options, shuffle_megabytes=0)
+    source = dataclasses.replace(source, options=options)
+    return input_choice.open_patches(source, devices)
 
 
 def load(
     path: str,
     distribution: tf.distribute.Strategy,
-    fill: Fill = patch_source.whole,
+    fill: Fill = batch_format.whole,
 ) -> Predictor:
     """Returns a predictor of a `.keras` file; arguments as for `Predictor`.
 

@@ -125,22 +125,6 @@ def whole(batch: Batch) -> Batch:
     return batch
 
 
-def pad(batch: Batch, batch_size: int) -> Batch:
-    """Returns the batch padded with zeros to `batch_size`, with its `mask`."""
-    num_patches = tf.shape(batch["row"])[0]
-    num_missing = batch_size - num_patches
-
-    def pad_part(part: tf.Tensor) -> tf.Tensor:
-        paddings = [[0, num_missing]] + [[0, 0]] * (part.shape.rank - 1)
-        padded = tf.pad(part, paddings)
-        return tf.ensure_shape(padded, [batch_size, *part.shape[1:]])
-
-    mask = tf.range(batch_size) < num_patches
-    return {name: pad_part(part) for name, part in batch.items()} | {
-        "mask": mask
-    }
-
-
 def fit_batch_size(
     batch_size: int, num_patches: int, num_replicas: int = 1
 ) -> int:

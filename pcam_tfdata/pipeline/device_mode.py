@@ -10,12 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.pipeline import (
-    batch_format,
-    mmap_mode,
-    mode_base,
-    patch_order,
-)
+from pcam_tfdata.pipeline import batch_format, mmap_mode, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import faults
 
@@ -23,12 +18,11 @@ from pcam_tfdata.system import faults
 # tensor of more than 2^31 elements may overflow its index.
 _WORD = np.dtype(np.int64)
 _WORDS = schema.IMAGE_BYTES // _WORD.itemsize
-_READ_PATCHES = 1024
 # What TensorFlow says where a copy to a GPU finds no room.
 _FULL = "Dst tensor is not initialized"
 
 
-class ResidentPatches(mode_base.Patches):
+class ResidentPatches(mmap_mode.MappedPatches):
     """Patches in the memory of devices.
 
     A batch of its datasets has `patch` (int64 [B]) in place of `image`; `fill`,
@@ -44,43 +38,50 @@ class ResidentPatches(mode_base.Patches):
     """
 
     input = "device"
-    order = mmap_mode.MappedPatches.order
 
     def __init__(
         self,
-        source: mode_base.Source,
+        source: patch_source.Source,
         selection: records_folder.Selection,
         devices: Sequence[str],
     ) -> None:
         super().__init__(source, selection)
-        mapped = mmap_mode.MappedPatches(source, selection)
         devices = devices or ["/CPU:0"]
-        self._starts = _split_starts(selection)
-        self._labels = np.empty(self.num_patches, np.int64)
-        self._rows = np.empty(self.num_patches, np.int64)
+        self._starts = split_starts(selection)
         self._tensors: list[list[tf.Tensor]] = [[] for _ in devices]
+        described = []
         for start, end in itertools.pairwise(self._starts):
-            words = self._read(mapped, start, end)
+            image = np.empty((end - start, *schema.IMAGE_SHAPE), np.uint8)
+            described.append(self.gather(np.arange(start, end), image))
+            words = image.reshape(-1, schema.IMAGE_BYTES).view(_WORD)
             for tensors, device in zip(self._tensors, devices, strict=True):
                 tensors.append(_copy_to(device, words))
-
-    def _read_steps(self, steps: mode_base.Steps) -> tf.data.Dataset:
-        order = patch_order.Order(
-            self.num_patches, steps.batch_size, steps.seed
+        self._labels, self._rows = map(
+            np.concatenate, zip(*described, strict=True)
         )
-        ds = tf.data.Dataset.range(steps.first_step, steps.num_steps)
-        ds = ds.map(lambda step: order.patches_of_step(step, steps.portion))
-        return ds.map(self._describe)
+
+    def _make_batch(self, patches: tf.Tensor) -> batch_format.Batch:
+        return {
+            "patch": patches,
+            "label": tf.gather(self._labels, patches),
+            "row": tf.gather(self._rows, patches),
+        }
 
     def _read_in_order(
         self, batch_size: int, first_batch: int, portion: batch_format.Portion
     ) -> tf.data.Dataset:
-        indices = portion.indices(batch_size)
-        ds = tf.data.Dataset.range(first_batch * batch_size, self.num_patches)
-        ds = ds.batch(batch_size)
-        ds = ds.map(lambda patch: patch[indices.start : indices.stop])
-        ds = ds.map(self._describe)
-        return ds.map(lambda batch: batch_format.pad(batch, len(indices)))
+        indices = np.array(portion.indices(batch_size))
+
+        def batch_from(first: tf.Tensor) -> batch_format.Batch:
+            mask = first + indices < self.num_patches
+            batch = self._make_batch(tf.where(mask, first + indices, 0))
+            return {
+                name: tf.where(mask, part, 0) for name, part in batch.items()
+            } | {"mask": mask}
+
+        first = first_batch * batch_size
+        ds = tf.data.Dataset.range(first, self.num_patches, batch_size)
+        return ds.map(batch_from)
 
     def fill(self, batch: batch_format.Batch) -> batch_format.Batch:
         """Returns the batch with its images, gathered on this replica."""
@@ -105,25 +106,16 @@ class ResidentPatches(mode_base.Patches):
             image *= tf.cast(batch["mask"], tf.uint8)[:, None, None, None]
         return batch | {"image": image}
 
-    def _describe(self, patch: tf.Tensor) -> batch_format.Batch:
-        return {
-            "patch": patch,
-            "label": tf.gather(self._labels, patch),
-            "row": tf.gather(self._rows, patch),
-        }
 
-    def _read(
-        self, patches: mmap_mode.MappedPatches, start: int, end: int
-    ) -> np.ndarray:
-        """Returns patches as words: int64 [end - start, 3456]."""
-        image = np.empty((end - start, *schema.IMAGE_SHAPE), np.uint8)
-        for first in range(start, end, _READ_PATCHES):
-            part = slice(first, min(first + _READ_PATCHES, end))
-            self._labels[part], self._rows[part] = patches.gather(
-                np.arange(part.start, part.stop),
-                image[part.start - start : part.stop - start],
-            )
-        return image.reshape(-1, schema.IMAGE_BYTES).view(_WORD)
+def split_starts(selection: records_folder.Selection) -> list[int]:
+    """Returns the first patch of each split, and how many there are in all."""
+    shards = selection.shards
+    firsts = [
+        int(start)
+        for number, start in enumerate(selection.starts[:-1])
+        if not number or shards[number].split != shards[number - 1].split
+    ]
+    return [*firsts, selection.num_patches]
 
 
 def _copy_to(device: str, words: np.ndarray) -> tf.Tensor:
@@ -141,14 +133,3 @@ def _copy_to(device: str, words: np.ndarray) -> tf.Tensor:
             f" ({faults.one_line(error.message, 200)}), expected enough for all."
             " Take mmap."
         ) from error
-
-
-def _split_starts(selection: records_folder.Selection) -> list[int]:
-    """Returns the first patch of each split, and how many there are in all."""
-    shards = selection.shards
-    firsts = [
-        int(start)
-        for number, start in enumerate(selection.starts[:-1])
-        if not number or shards[number].split != shards[number - 1].split
-    ]
-    return [*firsts, selection.num_patches]

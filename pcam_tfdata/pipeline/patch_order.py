@@ -1,6 +1,10 @@
-"""The endless stream of positions, as patches: what a step sees."""
+"""The endless stream of positions, as patches: what a step sees.
 
-import dataclasses
+With global batch size B and N patches, step s holds the positions s*B .. s*B +
+B - 1; position p is the patch `permutation of epoch p // N` at `p mod N`. Which
+patches a step sees follows from (seed, step) alone, so resuming is a counter.
+Batches straddle epochs: none is short and no patch is dropped.
+"""
 
 import numpy as np
 import tensorflow as tf
@@ -13,35 +17,32 @@ _SHUFFLE_STREAM = 1  # Keeps the order apart from other uses of the seed.
 _SHUFFLE_ROUNDS = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """A permutation for each epoch, from the seed alone.
+def patches_of_step(
+    step: tf.Tensor,
+    *,
+    num_patches: int,
+    batch_size: int,
+    seed: int,
+    portion: batch_format.Portion = batch_format.WHOLE,
+) -> tf.Tensor:
+    """Returns the patches of a step, or of a portion of it: int64 [its size].
 
-    Attributes:
+    Args:
+        step: int64 [].
         num_patches: Patches of an epoch.
         batch_size: Patches of a step, over all replicas.
         seed: Decides the permutations.
+        portion: What is wanted of the step.
     """
-
-    num_patches: int
-    batch_size: int
-    seed: int
-
-    def patches_of_step(
-        self,
-        step: tf.Tensor,
-        portion: batch_format.Portion = batch_format.WHOLE,
-    ) -> tf.Tensor:
-        """Returns the patches of a step, or a portion: int64 [its size]."""
-        indices = np.array(portion.indices(self.batch_size))
-        # Few operations, and constants made by NumPy: each one delays the first
-        # batch by a millisecond, and every batch by some microseconds.
-        positions = step * self.batch_size + indices
-        epochs = positions // self.num_patches
-        seed = np.tile([_SHUFFLE_STREAM, self.seed, 0], (len(indices), 1))
-        return tf.raw_ops.RandomIndexShuffle(
-            index=positions - epochs * self.num_patches,
-            seed=seed + epochs[:, tf.newaxis] * np.array([0, 0, 1]),
-            max_index=np.int64(self.num_patches - 1),
-            rounds=_SHUFFLE_ROUNDS,
-        )
+    indices = np.array(portion.indices(batch_size))
+    # Few operations, and constants made by NumPy: each one delays the first
+    # batch by a millisecond, and every batch by some microseconds.
+    positions = step * batch_size + indices
+    epochs = positions // num_patches
+    seeds = np.tile([_SHUFFLE_STREAM, seed, 0], (len(indices), 1))
+    return tf.raw_ops.RandomIndexShuffle(
+        index=positions - epochs * num_patches,
+        seed=seeds + epochs[:, tf.newaxis] * np.array([0, 0, 1]),
+        max_index=np.int64(num_patches - 1),
+        rounds=_SHUFFLE_ROUNDS,
+    )

@@ -16,8 +16,7 @@ _STEP_SECONDS = 0.01
 _QUIET_STEPS = 10
 _LONGEST_SECONDS = 5.0
 
-_lock = threading.Lock()
-_num_running = 0
+_running: set[object] = set()
 _ending = threading.Event()
 
 
@@ -26,11 +25,12 @@ def counted(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments: object) -> object:
-        _add(1)
+        token = object()
+        _running.add(token)
         try:
             return function(*arguments)
         finally:
-            _add(-1)
+            _running.remove(token)
 
     _register_once()
     return call
@@ -39,12 +39,6 @@ def counted(function: Callable) -> Callable:
 def is_ending() -> bool:
     """Returns whether Python ends: a call that waits has to return."""
     return _ending.is_set()
-
-
-def _add(number: int) -> None:
-    global _num_running
-    with _lock:
-        _num_running += number
 
 
 @functools.cache
@@ -58,4 +52,4 @@ def _wait() -> None:
     num_quiet = 0
     while num_quiet < _QUIET_STEPS and time.monotonic() < deadline:
         time.sleep(_STEP_SECONDS)
-        num_quiet = 0 if _num_running else num_quiet + 1
+        num_quiet = 0 if _running else num_quiet + 1

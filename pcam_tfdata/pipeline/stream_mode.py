@@ -6,8 +6,6 @@ holds patches that lie near each other more often than a permutation's would.
 """
 
 import contextlib
-import functools
-import glob
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,9 +13,8 @@ import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.distribution import private_interfaces
-from pcam_tfdata.pipeline import batch_format, buffer_pool, mode_base
+from pcam_tfdata.pipeline import batch_format, buffer_pool, patch_source
 from pcam_tfdata.records import records_folder, tfrecord
-from pcam_tfdata.system import files
 
 NUM_OPEN_FILES = 4
 _NUM_PARSING = 2
@@ -32,21 +29,22 @@ _IMAGE = slice(_IMAGE_START, _IMAGE_START + schema.IMAGE_BYTES)
 _MEGABYTE = 1 << 20
 
 
-class StreamedPatches(mode_base.Patches):
+class StreamedPatches(patch_source.Patches):
     """Patches in shards that are read as TFRecords."""
 
     input = "stream"
     order = "a shuffle buffer"
 
-    def _read_steps(self, steps: mode_base.Steps) -> tf.data.Dataset:
+    def _read_steps(self, steps: patch_source.Steps) -> tf.data.Dataset:
         with _global_seed(steps.seed):
             ds = self._read_shuffled(steps.seed)
-        ds = ds.batch(steps.portion_size, drop_remainder=True)
+        size = steps.portion.size(steps.batch_size)
+        ds = ds.batch(size, drop_remainder=True)
         if steps.portion != batch_format.WHOLE:  # The others are read and left.
             ds = ds.shard(steps.portion.count, steps.portion.index)
         ds = ds.skip(steps.first_step)
         ds = ds.take(max(0, steps.num_steps - steps.first_step))
-        return self._parse(ds, steps.portion_size, batch_format.TRAIN_PARTS)
+        return self._parse(ds, size, batch_format.TRAIN_PARTS)
 
     def _read_in_order(
         self, batch_size: int, first_batch: int, portion: batch_format.Portion
@@ -57,7 +55,9 @@ class StreamedPatches(mode_base.Patches):
         ds = ds.skip(record)
         ds = ds.batch(batch_size)
         if portion != batch_format.WHOLE:
-            ds = ds.map(functools.partial(_cut, portion.indices(batch_size)))
+            own = portion.indices(batch_size)
+            part = slice(own.start, own.stop)
+            ds = ds.map(lambda row, example: (row[part], example[part]))
         size = portion.size(batch_size)
         return self._parse(ds, size, batch_format.EVAL_PARTS)
 
@@ -72,23 +72,20 @@ class StreamedPatches(mode_base.Patches):
 
     def _read_shuffled(self, seed: int) -> tf.data.Dataset:
         """Returns (row, Example) for ever, in another order each epoch."""
-        cache = self.source.cache
+        options = self.source.options
         num_files = len(self.selection.shards)
         ds = self._shards()
-        if cache == "none":
+        if options.cache == "none":
             ds = ds.shuffle(num_files, seed=seed)
-        cycle_length = min(NUM_OPEN_FILES, num_files)
+        num_open = min(NUM_OPEN_FILES, num_files)
+        num_calls = min(options.input_threads or num_open, num_open)
         ds = ds.interleave(
-            read_blocks,
-            cycle_length=cycle_length,
-            num_parallel_calls=min(
-                self.source.input_threads or cycle_length, cycle_length
-            ),
+            read_blocks, cycle_length=num_open, num_parallel_calls=num_calls
         )
         ds = ds.unbatch()
-        if cache != "none":
+        if options.cache != "none":
             # Before all that differs between epochs.
-            ds = ds.cache("" if cache == "memory" else _check_new(cache))
+            ds = ds.cache("" if options.cache == "memory" else options.cache)
         # After a damaged record tf.data goes on with the others, and would
         # keep them as if they were all.
         ds = ds.apply(tf.data.experimental.assert_cardinality(self.num_patches))
@@ -106,7 +103,9 @@ class StreamedPatches(mode_base.Patches):
             return batch_format.from_numpy(fill, inputs, batch_size, parts)
 
         return ds.map(
-            parse, num_parallel_calls=self.source.input_threads or _NUM_PARSING
+            parse,
+            num_parallel_calls=self.source.options.input_threads
+            or _NUM_PARSING,
         )
 
 
@@ -145,30 +144,13 @@ def refuse_unreadable(records: records_folder.RecordsFolder) -> None:
     Raises:
         ValueError: it is in such a store.
     """
-    scheme = records.path.partition("://")[0]
-    if not files.is_remote(records.path):
-        return
-    if scheme not in tf.io.gfile.get_registered_schemes():
+    scheme, separator, _ = records.path.partition("://")
+    if separator and scheme not in tf.io.gfile.get_registered_schemes():
         raise ValueError(
             f"{records.path}: found records in a store, expected a folder on a"
             f" disk: TensorFlow reads no {scheme}:// here. Copy the records to"
             " a disk."
         )
-
-
-def _check_new(path: str) -> str:
-    """Returns the path of a cache.
-
-    Raises:
-        FileExistsError: something is there, maybe of other patches.
-    """
-    existing = glob.glob(f"{glob.escape(path)}*")
-    if existing:
-        raise FileExistsError(
-            f"{existing[0]}: found it where the records are to be kept,"
-            " expected nothing. Remove it or choose another place."
-        )
-    return path
 
 
 @contextlib.contextmanager
@@ -186,18 +168,13 @@ def _global_seed(seed: int) -> Iterator[None]:
         context._seed = before
 
 
-def _cut(
-    indices: range, row: tf.Tensor, example: tf.Tensor
-) -> tuple[tf.Tensor, ...]:
-    """Returns some patches of a batch, as far as it has them."""
-    return tuple(part[indices.start : indices.stop] for part in (row, example))
-
-
-def count_shuffled(patches: mode_base.Patches) -> int:
+def count_shuffled(patches: patch_source.Patches) -> int:
     """Returns the number of records of a shuffle buffer."""
     shards = patches.selection.shards
     record_bytes = max(shard.layout.record_bytes for shard in shards)
-    wanted = patches.source.shuffle_megabytes * _MEGABYTE // record_bytes
+    wanted = (
+        patches.source.options.shuffle_megabytes * _MEGABYTE // record_bytes
+    )
     return max(1, min(wanted, patches.num_patches))
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import inference
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import image_files, patch_source
 from pcam_tfdata.prediction import (
     configuration,
     part_files,
@@ -215,7 +215,7 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
         )
     images = usable.images
     assert isinstance(images, listing.ImageFiles)  # As Kaggle's folder has.
-    patches = patch_source.ImageFiles(listing.list_paths(images))
+    patches = image_files.ImageFiles(listing.list_paths(images))
     predictor = inference.load(model_path, distribution, patches.fill)
     logits = []
     for batch in predictor.stream_patches(

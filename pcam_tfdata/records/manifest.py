@@ -118,12 +118,9 @@ class Manifest:
 
     def first_row(self, name: str) -> int:
         """Returns the sidecar's row at which the split begins."""
-        row = 0
-        for split in self.splits:
-            if split.name == name:
-                return row
-            row += split.num_records
-        raise ValueError(f"found no split {name!r} in the records.")
+        (split,) = self.select([name])
+        before = self.splits[: self.splits.index(split)]
+        return sum(split.num_records for split in before)
 
 
 def write(records_dir: str, manifest: Manifest) -> Manifest:
@@ -132,22 +129,19 @@ def write(records_dir: str, manifest: Manifest) -> Manifest:
     Returns:
         The manifest with `file_sha256` filled in, as it was written.
     """
-    files.write_json(
-        os.path.join(records_dir, DATASET_INFO_FILE), _dataset_info(manifest)
-    )
-    files.write_json(os.path.join(records_dir, FEATURES_FILE), _features())
-    manifest = dataclasses.replace(
-        manifest,
-        file_sha256={
-            name: hash_file(os.path.join(records_dir, name))
-            for name in (DATASET_INFO_FILE, FEATURES_FILE, SIDECAR_FILE)
-        },
-    )
-    content = dataclasses.asdict(manifest)
+
+    def write_json(name: str, content: object) -> None:
+        files.write_json(os.path.join(records_dir, name), content)
+
+    write_json(DATASET_INFO_FILE, _dataset_info(manifest))
+    write_json(FEATURES_FILE, _features())
+    file_sha256 = {
+        name: hash_file(os.path.join(records_dir, name))
+        for name in (DATASET_INFO_FILE, FEATURES_FILE, SIDECAR_FILE)
+    }
+    manifest = dataclasses.replace(manifest, file_sha256=file_sha256)
     version = {"format_version": FORMAT_VERSION}
-    files.write_json(
-        os.path.join(records_dir, MANIFEST_FILE), version | content
-    )
+    write_json(MANIFEST_FILE, version | dataclasses.asdict(manifest))
     return manifest
 
 
@@ -177,24 +171,15 @@ def parse(data: bytes, path: str) -> Manifest:
     """
     try:
         content = json.loads(data)
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: found no JSON ({error}). Convert again."
-        ) from error
-    try:
-        if content["format_version"] != FORMAT_VERSION:
-            raise ValueError(
-                f"{path}: found format {content['format_version']}, expected"
-                f" {FORMAT_VERSION}. Convert again with this version."
-            )
-        manifest = _decode(Manifest, content, "")
+        _require(content["format_version"] == FORMAT_VERSION, "format_version")
+        manifest = _decode(Manifest, content, "content")
         _check(manifest)
-        return manifest
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path}: found no usable {error}, expected the manifest of a"
-            " records folder. Convert again."
+            f"{path}: found a manifest that cannot be used ({error}), expected"
+            f" one of format {FORMAT_VERSION}. Convert again."
         ) from error
+    return manifest
 
 
 def hash_file(path: str) -> str:
@@ -210,75 +195,72 @@ def _decode(kind: Any, content: Any, name: str) -> Any:
     """Returns JSON as a value of a type, such as a dataclass of tuples.
 
     Raises:
-        KeyError: the part of this name is missing, or of another type.
+        ValueError: the part of this name is missing, or of another type.
     """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        _require(isinstance(content, dict), name)
-        make: Any = kind
-        return make(
-            **{
-                key: _decode(
-                    part, content.get(key), f"{name}.{key}".lstrip(".")
-                )
-                for key, part in typing.get_type_hints(kind).items()
-            }
-        )
-    if origin is tuple:
-        _require(isinstance(content, list), name)
-        return tuple(
-            _decode(arguments[0], part, f"{name}[{number}]")
-            for number, part in enumerate(content)
-        )
-    if origin is dict:
-        _require(isinstance(content, dict), name)
+    if kind is object:
+        return content
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
+    is_record = dataclasses.is_dataclass(kind)
+    json_type = dict if is_record else list if origin is tuple else origin
+    # No `isinstance`: it says of True, too, that it is an int.
+    _require(type(content) is json_type, name)
+    if is_record:
+        parts = {
+            key: _decode(part, content.get(key), f"{name}.{key}")
+            for key, part in typing.get_type_hints(kind).items()
+        }
+        return kind(**parts)
+    if json_type is list:
+        return tuple(_decode(arguments[0], part, name) for part in content)
+    if json_type is dict:
         return {
             key: _decode(arguments[1], part, f"{name}.{key}")
             for key, part in content.items()
         }
-    if kind is int:  # Of True, too, `isinstance` says that it is one.
-        _require(type(content) is int and 0 <= content < 1 << 63, name)
-    elif kind is float:
-        _require(type(content) in (int, float), name)
-    elif kind is not object:
-        _require(type(content) is kind, name)
     return content
 
 
 def _check(manifest: Manifest) -> None:
-    """Refuses contents that nothing else could be computed from."""
-    _require(manifest.splits, "splits")
+    """Refuses contents that nothing else could be computed from.
+
+    Raises:
+        ValueError: there are such ones.
+    """
+    names = [*manifest.file_sha256]
     for split in manifest.splits:
+        names += [split.name, *(shard.name for shard in split.shards)]
         layout = tfrecord.layout(labeled=split.labeled)
-        _require(split.layout == layout, f"layout of {split.name}")
         labels = {"0", "1"} if split.labeled else {str(schema.UNLABELED)}
+        statistics = (*split.channel_mean, *split.channel_std)
+        _require(split.layout == layout, f"layout of {split.name}")
+        _require(
+            all(
+                shard.num_bytes == shard.num_records * layout.record_bytes
+                for shard in split.shards
+            ),
+            f"size of a shard of {split.name}",
+        )
         _require(
             split.class_counts.keys() == labels
+            and min(split.class_counts.values()) >= 0
             and sum(split.class_counts.values()) == split.num_records,
             f"class_counts of {split.name}",
         )
-        for values in (split.channel_mean, split.channel_std):
-            _require(
-                len(values) == schema.NUM_CHANNELS
-                and all(0 <= value <= 255 for value in values),
-                f"statistics of {split.name}",
-            )
-    shards = [shard.name for split in manifest.splits for shard in split.shards]
-    for what, names in (
-        ("name of a split", [split.name for split in manifest.splits]),
-        ("name of a shard", shards),
-        ("name of a file", list(manifest.file_sha256)),
-    ):
-        are_plain = all(
-            name == os.path.basename(name) and name not in ("", ".", "..")
-            for name in names
+        _require(
+            len(statistics) == 2 * schema.NUM_CHANNELS
+            and all(0 <= value <= 255 for value in statistics),
+            f"statistics of {split.name}",
         )
-        _require(are_plain and len(set(names)) == len(names), what)
+    are_plain = all(
+        name == os.path.basename(name) and name.strip(".") for name in names
+    )
+    _require(are_plain and len(set(names)) == len(names), "name of a file")
+    _require(manifest.splits, "splits")
 
 
 def _require(is_right: object, what: str) -> None:
     if not is_right:
-        raise KeyError(what)
+        raise ValueError(f"{what} is missing or wrong")
 
 
 def _dataset_info(manifest: Manifest) -> dict[str, object]:

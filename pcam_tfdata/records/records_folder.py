@@ -27,7 +27,6 @@ class ShardFile:
         split: Name of its split.
         num_records: Patches in it.
         first_row: Sidecar's row of its first record.
-        layout: Where the parts of its records lie.
         labeled: Whether its labels are 0 and 1; if not, all are -1.
     """
 
@@ -35,8 +34,12 @@ class ShardFile:
     split: str
     num_records: int
     first_row: int
-    layout: tfrecord.Layout
     labeled: bool
+
+    @property
+    def layout(self) -> tfrecord.Layout:
+        """Where the parts of its records lie."""
+        return tfrecord.layout(labeled=self.labeled)
 
     @property
     def num_bytes(self) -> int:
@@ -53,38 +56,88 @@ class ShardFile:
         size = self.layout.record_bytes
         return files.read_bytes(self.path, record * size, size)
 
+    def map(self) -> np.ndarray:
+        """Returns its records, memory-mapped: uint8 [num_records, record_bytes].
+
+        Raises:
+            FileNotFoundError, ValueError: it is not there, of another size than
+                its records, or on no disk.
+        """
+        if files.is_remote(self.path):
+            raise ValueError(
+                f"{self.path}: found a remote file, expected one on a disk,"
+                " since its patches are wanted in any order. Copy the folder to"
+                " a disk first."
+            )
+        self.check_size()
+        shape = (self.num_records, self.layout.record_bytes)
+        if not self.num_records:
+            return np.zeros(shape, np.uint8)
+        return np.memmap(self.path, np.uint8, mode="r").reshape(shape)
+
     def check(self) -> None:
         """Refuses a file of another size, or of damaged first or last record.
 
         Raises:
             FileNotFoundError, ValueError: it is such a file, or not there.
         """
-        tfrecord.check_size(
-            self.path, files.size(self.path), self.num_records, self.layout
-        )
+        self.check_size()
         for record in {0, self.num_records - 1} if self.num_records else ():
-            tfrecord.check_frame(
-                self.read_record(record), self.layout, self.path, record
+            self.check_record(record, self.read_record(record))
+
+    def check_size(self) -> None:
+        """Refuses a file that does not hold its records.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: its size is not num_records x record_bytes.
+        """
+        num_bytes = files.size(self.path)
+        if num_bytes is None:
+            raise FileNotFoundError(
+                f"{self.path}: not found, expected a shard of"
+                f" {self.num_records:,} records. Convert again."
             )
+        if num_bytes != self.num_bytes:
+            raise ValueError(
+                f"{self.path}: found {num_bytes:,} bytes, expected"
+                f" {self.num_bytes:,} ({self.num_records:,} records of"
+                f" {self.layout.record_bytes:,}). Convert again."
+            )
+
+    def check_record(self, number: int, record: bytes | np.ndarray) -> None:
+        """Refuses a record whose framing is not right.
+
+        Args:
+            number: Its number in the shard, for the message.
+            record: Its bytes, with framing.
+
+        Raises:
+            DamagedRecordError: it is not.
+        """
+        if fault := tfrecord.find_frame_fault(record, self.layout):
+            raise tfrecord.DamagedRecordError(self.describe(number, fault))
+
+    def describe(self, number: int, fault: str) -> str:
+        """Returns the line that says what is wrong with a record."""
+        return (
+            f"{self.path}: record {number}"
+            f" (byte {number * self.layout.record_bytes:,}): {fault}. Copy the"
+            " file again or convert again."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The patches of some splits: those of their shards, one after the other.
-
-    Attributes:
-        shards: Those that have records, in the order of the splits.
-        starts: int64 [num_shards + 1]: patches before each shard, and in all.
-    """
+    """Patches of shards, one shard after the other."""
 
     shards: tuple[ShardFile, ...]
-    starts: np.ndarray
 
-    @classmethod
-    def of_shards(cls, shards: Sequence[ShardFile]) -> "Selection":
-        """Returns the patches of shards, one after the other."""
-        starts = np.cumsum([0, *(shard.num_records for shard in shards)])
-        return cls(tuple(shards), starts.astype(np.int64))
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """int64 [num_shards + 1]: patches before each shard, and in all."""
+        counts = [0, *(shard.num_records for shard in self.shards)]
+        return np.cumsum(counts, dtype=np.int64)
 
     @property
     def num_patches(self) -> int:
@@ -145,13 +198,11 @@ class RecordsFolder:
             row = self.content.first_row(split.name)
             for shard in split.shards:
                 path = os.path.join(self.path, shard.name)
+                count = shard.num_records
                 shards.append(
-                    ShardFile(
-                        path, split.name, shard.num_records, row, split.layout,
-                        split.labeled,
-                    )
-                )  # fmt: skip
-                row += shard.num_records
+                    ShardFile(path, split.name, count, row, split.labeled)
+                )
+                row += count
         return shards
 
     def select_patches(self, splits: Sequence[str]) -> Selection:
@@ -165,7 +216,7 @@ class RecordsFolder:
         shards = self.list_shards(splits)
         for shard in shards:
             shard.check()
-        return Selection.of_shards([s for s in shards if s.num_records])
+        return Selection(tuple(s for s in shards if s.num_records))
 
     def count_patches(self, splits: Sequence[str]) -> int:
         """Returns how many patches some splits have."""
@@ -198,8 +249,7 @@ class RecordsFolder:
         """
         import pandas
 
-        self.check_sidecar()
-        with files.open_file(self.sidecar_path, "rb") as file:
+        with files.open_file(self._checked_sidecar_path, "rb") as file:
             yield from pandas.read_csv(
                 file,
                 usecols=list(columns),
@@ -217,26 +267,18 @@ class RecordsFolder:
         """
         return self.read_sidecar(["slide"])["slide"].to_numpy(str)
 
-    def check_sidecar(self) -> None:
-        """Refuses a sidecar that is not the one that the manifest names.
-
-        It is read once, however often it is asked.
-
-        Raises:
-            FileNotFoundError, ValueError: it is not there, or another file.
-        """
-        sha256 = self._sidecar_sha256
+    @functools.cached_property
+    def _checked_sidecar_path(self) -> str:
+        """Where the sidecar is, once it is known as the manifest's."""
+        found = manifest.hash_file(self.sidecar_path)
         expected = self.content.file_sha256.get(manifest.SIDECAR_FILE)
-        if sha256 != expected:
+        if found != expected:
             raise ValueError(
-                f"{self.sidecar_path}: found SHA-256 {sha256}, expected"
+                f"{self.sidecar_path}: found SHA-256 {found}, expected"
                 f" {expected}, that of the manifest: its rows may not be those"
                 " of the records. Run pcam verify."
             )
-
-    @functools.cached_property
-    def _sidecar_sha256(self) -> str:
-        return manifest.hash_file(self.sidecar_path)
+        return self.sidecar_path
 
 
 def open_folder(records_dir: str) -> RecordsFolder:

@@ -5,11 +5,11 @@ import dataclasses
 import hashlib
 import os
 
+import numpy as np
+
 from pcam_tfdata import schema
 from pcam_tfdata.records import manifest, records_folder, tfrecord
 from pcam_tfdata.system import files, workers
-
-_COUNT_EVERY = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,35 +52,27 @@ def verify(records_dir: str, *, num_workers: int = 0) -> list[str]:
 def verify_shard(task: VerifyTask) -> tuple[list[str], dict[str, int]]:
     """Returns the faults of one shard, and its sound patches of each label."""
     labels: collections.Counter[str] = collections.Counter()
-    shard, layout = task.file, task.file.layout
-    size = files.size(shard.path)
-    if size is None:
-        return [f"{shard.path}: not found. Convert again."], labels
     problems = []
-    if size != shard.num_bytes:
-        problems.append(
-            f"{shard.path}: found {size:,} bytes, expected"
-            f" {shard.num_bytes:,}. Copy the file again or convert again."
-        )
+    shard, layout = task.file, task.file.layout
+    try:
+        shard.check_size()
+    except FileNotFoundError as error:
+        return [str(error)], labels
+    except ValueError as error:
+        problems.append(str(error))
     digest = hashlib.sha256()
     with files.open_file(shard.path, "rb") as file:
         for number in range(shard.num_records):
             record = file.read(layout.record_bytes)
             digest.update(record)
             if fault := _record_fault(record, task, number):
-                problems.append(
-                    f"{shard.path}: record {number} (byte"
-                    f" {number * layout.record_bytes:,}): {fault}."
-                )
-                if len(record) < layout.record_bytes:
-                    break
-                continue
-            label = record[layout.label_offset] if shard.labeled else -1
-            labels[str(label)] += 1
-            if number % _COUNT_EVERY == 0:
-                workers.count_done(
-                    min(_COUNT_EVERY, shard.num_records - number)
-                )
+                problems.append(shard.describe(number, fault))
+            else:
+                label = record[layout.label_offset] if shard.labeled else -1
+                labels[str(label)] += 1
+            if len(record) < layout.record_bytes:
+                break
+            workers.count_done(1)
         digest.update(file.read())
     if digest.hexdigest() != task.sha256:
         problems.append(
@@ -127,13 +119,20 @@ def _describe_hash(path: str, found: str, expected: str) -> str:
 
 
 def _record_fault(record: bytes, task: VerifyTask, number: int) -> str | None:
+    """Returns what is wrong with a record, its id or its label, or None."""
     layout = task.file.layout
-    if fault := tfrecord.find_fault(record, layout):
+    if fault := tfrecord.find_frame_fault(record, layout):
         return fault
     if task.file.labeled and record[layout.label_offset] > schema.POSITIVE:
         return f"found label {record[layout.label_offset]}, expected 0 or 1"
+    pixels = np.frombuffer(record, np.uint8)[np.newaxis]
+    sha1 = schema.hash_pixels(tfrecord.view_images(pixels, layout)[0])
     start = layout.id_offset
-    patch_id = record[start : start + schema.ID_BYTES].decode("ascii")
+    patch_id = record[start : start + schema.ID_BYTES].decode(
+        "ascii", "replace"
+    )
+    if patch_id != sha1:
+        return f"id {patch_id} is not the SHA-1 of the pixels, {sha1}"
     if number < len(task.ids) and patch_id != task.ids[number]:
         return f"found id {patch_id}, the sidecar says {task.ids[number]}"
     return None

@@ -15,27 +15,6 @@ from pcam_tfdata.training import optimizers, steps
 
 
 @dataclasses.dataclass(frozen=True)
-class InputOptions:
-    """How patches are read, see `patch_source.Source`.
-
-    Attributes:
-        input: Input mode, one of `choices.INPUTS`.
-        input_threads: Threads of the pipeline; 0 for as many as it can use.
-        check_crc: One of `choices.CRC_CHECKS`: when `mmap` and `device` look at
-            the CRC of records. `stream` always does.
-        shuffle_megabytes: Size of the shuffle buffer of `stream`.
-        cache: One of `choices.CACHES`, for training patches: where `stream`
-            keeps them; `file` is in the run's folder.
-    """
-
-    input: str = "auto"
-    input_threads: int = 0
-    check_crc: str = "first_epoch"
-    shuffle_megabytes: int = 128
-    cache: str = "none"
-
-
-@dataclasses.dataclass(frozen=True)
 class ServiceOptions:
     """A tf.data service that reads training batches.
 
@@ -96,7 +75,9 @@ class TrainOptions:
     checkpoint_every_seconds: float = 300.0
     keep_checkpoints: int = 3
     tensorboard: bool = False
-    input: InputOptions = dataclasses.field(default_factory=InputOptions)
+    input: patch_source.InputOptions = dataclasses.field(
+        default_factory=patch_source.InputOptions
+    )
     service: ServiceOptions = dataclasses.field(default_factory=ServiceOptions)
     restart: bool = False
 
@@ -114,19 +95,19 @@ class TrainOptions:
         self, records: records_folder.RecordsFolder
     ) -> patch_source.Source:
         """Returns the patches to train on."""
-        options = vars(self.input).copy()
-        if self.input.cache == "file":
-            options["cache"] = os.path.join(
-                self.run_dir, run_folder.INPUT_CACHE, "records"
-            )
-        return patch_source.Source(records, self.train_splits, **options)
+        options = self.input
+        if options.cache == "file":
+            cache = os.path.join(self.run_dir, run_folder.INPUT_CACHE)
+            path = os.path.join(cache, "records")
+            options = dataclasses.replace(options, cache=path)
+        return patch_source.Source(records, self.train_splits, options)
 
     def validation(
         self, records: records_folder.RecordsFolder
     ) -> patch_source.Source:
         """Returns the patches to score."""
-        options = vars(self.input) | {"cache": "none"}
-        return patch_source.Source(records, self.validation_splits, **options)
+        options = dataclasses.replace(self.input, cache="none")
+        return patch_source.Source(records, self.validation_splits, options)
 
 
 def settle_splits(

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import dead_network
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import batch_format, patch_source
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import interruption, progress
 from pcam_tfdata.training import (
@@ -143,7 +143,7 @@ class _Loop:
             seed=self._recipe.seed,
             first_step=self._state.step,
             num_steps=self._run.last_step(self._options.epochs),
-            portion=patch_source.Portion(group.index, group.count),
+            portion=batch_format.Portion(group.index, group.count),
         )
         return iter(replicas.distribute(ds, group.distribution))
 

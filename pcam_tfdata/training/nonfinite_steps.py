@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import files
 from pcam_tfdata.training import prepared_run
@@ -54,13 +54,16 @@ def handle_nonfinite_step(run: prepared_run.PreparedRun, step: int) -> None:
 
 def _write_batch(run: prepared_run.PreparedRun, step: int, path: str) -> None:
     # In the same order, and nothing needs to go to a device.
-    source = dataclasses.replace(
-        run.training.source,
+    source = run.training.source
+    options = dataclasses.replace(
+        source.options,
         input="stream" if run.training.input == "stream" else "mmap",
         cache="none" if run.options.input.cache == "none" else "memory",
     )
-    batches = patch_source.train_batches(
-        source,
+    patches = input_choice.open_patches(
+        dataclasses.replace(source, options=options)
+    )
+    batches = patches.train_batches(
         batch_size=run.options.recipe.batch_size,
         seed=run.options.recipe.seed,
         first_step=step,

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata.distribution import private_interfaces, replicas
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import batch_format
 from pcam_tfdata.training import augment
 
 
@@ -55,7 +55,7 @@ class Trainer:
         recipe: What a step does.
         class_weights: The factors that the recipe's class weights mean.
         fill: Called on each replica's part of a batch, see
-            `patch_source.open_patches`.
+            `input_choice.open_patches`.
 
     Attributes:
         recipe: As given.
@@ -78,8 +78,8 @@ class Trainer:
         recipe: Recipe,
         class_weights: tuple[float, float] = (1.0, 1.0),
         fill: Callable[
-            [patch_source.Batch], patch_source.Batch
-        ] = patch_source.whole,
+            [batch_format.Batch], batch_format.Batch
+        ] = batch_format.whole,
     ) -> None:
         self._distribution = distribution
         self.recipe = recipe
@@ -206,7 +206,7 @@ class Trainer:
         return sums, step, is_finite
 
     def _compute(
-        self, batch: patch_source.Batch, step: tf.Tensor
+        self, batch: batch_format.Batch, step: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns the gradients of the whole batch, in a replica.
 

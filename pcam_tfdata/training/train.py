@@ -13,7 +13,7 @@ from pcam_tfdata.data_service import served
 from pcam_tfdata.distribution import replicas, tf_config, worker_group
 from pcam_tfdata.evaluation import dead_network
 from pcam_tfdata.models import networks
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import (
     environment_file,
@@ -119,7 +119,7 @@ def _open_patches(
     if training is None:
         training = _open_training(options, records, devices)
     validation = options.validation(records)
-    return training, patch_source.open_patches(validation, devices)
+    return training, input_choice.open_patches(validation, devices)
 
 
 def _open_training(
@@ -130,7 +130,7 @@ def _open_training(
     source = options.training(records)
     service = options.service
     if not service.data_service:
-        return patch_source.open_patches(source, devices)
+        return input_choice.open_patches(source, devices)
     return served.open_patches(
         source, service.data_service, service.data_service_timeout_seconds
     )

@@ -9,7 +9,7 @@ import numpy as np
 from pcam_tfdata.distribution import worker_group
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.models import inference
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import batch_format, patch_source
 
 
 class Validator:
@@ -34,7 +34,7 @@ class Validator:
         self._predictor = inference.Predictor(
             model, group.distribution, patches.fill
         )
-        portion = patch_source.Portion(group.index, group.count)
+        portion = batch_format.Portion(group.index, group.count)
         self._batches = patches.eval_batches(
             batch_size=batch_size, portion=portion
         )

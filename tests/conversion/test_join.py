@@ -19,7 +19,7 @@ from conftest import (
 from PIL import Image
 
 from pcam_tfdata.conversion import convert, join, journal, merged_manifest
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import manifest, records_folder, tfrecord, verify
 from pcam_tfdata.system import csv_files
 
@@ -85,11 +85,15 @@ def joined(parts, tmp_path_factory) -> str:
 
 def read_patches(records_dir: str, splits) -> list[tuple]:
     source = patch_source.Source(
-        records_folder.open_folder(records_dir), splits, "mmap"
+        records_folder.open_folder(records_dir),
+        splits,
+        patch_source.InputOptions("mmap"),
     )
-    (batch,) = patch_source.eval_batches(
-        source, batch_size=source.count_patches()
-    ).as_numpy_iterator()
+    (batch,) = (
+        input_choice.open_patches(source)
+        .eval_batches(batch_size=source.count_patches())
+        .as_numpy_iterator()
+    )
     return [
         (image.tobytes(), int(label))
         for image, label in zip(batch["image"], batch["label"], strict=True)

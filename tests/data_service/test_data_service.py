@@ -19,7 +19,7 @@ import pytest
 from conftest import NUM_TRAIN, run_pcam
 
 from pcam_tfdata.data_service import served, service_address
-from pcam_tfdata.pipeline import patch_source, stream_mode
+from pcam_tfdata.pipeline import input_choice, patch_source, stream_mode
 from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.runs import environment_file, resumption, run_folder
 
@@ -150,13 +150,15 @@ def check_epochs(rows: list[int], num_epochs: int) -> None:
 
 def test_every_patch_comes_once_an_epoch(records_dir, servers):
     local = patch_source.Source(
-        records_folder.open_folder(records_dir), FOLDS, "mmap"
+        records_folder.open_folder(records_dir),
+        FOLDS,
+        patch_source.InputOptions("mmap"),
     )
     patches = {
         row: (image.tobytes(), label)
-        for batch in patch_source.eval_batches(
-            local, batch_size=NUM_TRAIN
-        ).as_numpy_iterator()
+        for batch in input_choice.open_patches(local)
+        .eval_batches(batch_size=NUM_TRAIN)
+        .as_numpy_iterator()
         for image, label, row in zip(
             batch["image"], batch["label"], batch["row"], strict=True
         )
@@ -258,9 +260,21 @@ def test_order_of_a_service_is_not_that_of_a_stream(tmp_path):
 @pytest.mark.parametrize(
     ("options", "address", "message"),
     [
-        ({"input": "mmap"}, NOBODY, "--input=mmap: found it with"),
-        ({"input": "device"}, NOBODY, "--input=device: found it with"),
-        ({"cache": "memory"}, NOBODY, "--cache=memory: found it with"),
+        (
+            {"input": "mmap"},
+            NOBODY,
+            "--data_service: found it with --input=mmap",
+        ),
+        (
+            {"input": "device"},
+            NOBODY,
+            "--data_service: found it with --input=dev",
+        ),
+        (
+            {"cache": "memory"},
+            NOBODY,
+            "=auto and --cache=memory, expected stream",
+        ),
         ({}, "host", "--data_service: found 'host'"),
         ({}, "http://host:1", "--data_service: found 'http://"),
         ({}, "grpc://host:99999", "--data_service: found 'grpc"),
@@ -270,7 +284,11 @@ def test_what_no_service_has_is_refused(records_dir, options, address, message):
     records = records_folder.open_folder(records_dir)
     with pytest.raises(ValueError, match=re.escape(message)):
         served.open_patches(
-            patch_source.Source(records, FOLDS, **options), address, 1
+            patch_source.Source(
+                records, FOLDS, patch_source.InputOptions(**options)
+            ),
+            address,
+            1,
         )
 
 
@@ -359,7 +377,7 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
         (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
         (1, f"{nobody}: found no dispatcher", *train,
          f"--data_service={nobody}"),
-        (1, "--input=mmap: found it with --data_service", *train,
+        (1, "--data_service: found it with --input=mmap", *train,
          f"--data_service={nobody}", "--input=mmap"),
     ]  # fmt: skip
     with other:

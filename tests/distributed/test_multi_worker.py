@@ -21,7 +21,7 @@ import yaml
 
 from pcam_tfdata.distribution import lost_workers, tf_config
 from pcam_tfdata.evaluation import metrics
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 
@@ -204,9 +204,11 @@ def test_scores_are_those_of_one_process(records_dir, folder, alone, together):
     source = patch_source.Source(
         records_folder.open_folder(records_dir), ["fold0"]
     )
-    (batch,) = patch_source.eval_batches(
-        source, batch_size=source.count_patches()
-    ).as_numpy_iterator()
+    (batch,) = (
+        input_choice.open_patches(source)
+        .eval_batches(batch_size=source.count_patches())
+        .as_numpy_iterator()
+    )
     logit = model.predict(batch["image"], verbose=0)[:, 0]
     best = two.loc[two.val_auc.idxmax()]
     assert best.val_auc == metrics.auc(batch["label"], np.float32(logit))

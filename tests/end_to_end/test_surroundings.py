@@ -19,7 +19,7 @@ from conftest import run_pcam
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import evaluate
 from pcam_tfdata.models import networks
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder, verify
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import nested_options, progress
@@ -285,10 +285,14 @@ def test_order_follows_from_its_own_seed_alone(records_dir):
     def read_rows(global_seed: int) -> tuple[list[int], float]:
         tf.random.set_seed(global_seed)
         tf.random.uniform([])
-        ds = patch_source.train_batches(
-            patch_source.Source(records_folder.open_folder(records_dir), FOLDS, input="stream"),
-            batch_size=60, seed=3, first_step=0, num_steps=1,
-        )  # fmt: skip
+        source = patch_source.Source(
+            records_folder.open_folder(records_dir),
+            FOLDS,
+            patch_source.InputOptions("stream"),
+        )
+        ds = input_choice.open_patches(source).train_batches(
+            batch_size=60, seed=3, first_step=0, num_steps=1
+        )
         (batch,) = ds.as_numpy_iterator()
         return batch["row"].tolist(), float(tf.random.uniform([]))
 

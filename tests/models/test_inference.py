@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pcam_tfdata.models import inference, networks
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import memory
 
@@ -15,10 +15,12 @@ SHAPE = (96, 96, 3)
 def test_patches_read_once_need_no_memory_to_shuffle(records_dir, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 1 << 10)
     source = patch_source.Source(
-        records_folder.open_folder(records_dir), ["test"], "stream"
+        records_folder.open_folder(records_dir),
+        ["test"],
+        patch_source.InputOptions("stream"),
     )
     with pytest.raises(ValueError, match="Lower --shuffle_megabytes"):
-        patch_source.open_patches(source)
+        input_choice.open_patches(source)
     assert inference.open_patches(source, ()).num_patches > 0
 
 

@@ -11,7 +11,14 @@ from conftest import NUM_TEST, NUM_TRAIN
 
 from pcam_tfdata import choices, schema
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.pipeline import patch_order, patch_source, stream_mode
+from pcam_tfdata.pipeline import (
+    batch_format,
+    image_files,
+    input_choice,
+    patch_order,
+    patch_source,
+    stream_mode,
+)
 from pcam_tfdata.records import manifest, records_folder, tfrecord
 from pcam_tfdata.system import csv_files
 
@@ -20,14 +27,22 @@ WAYS_IN = [name for name in choices.INPUTS if name != "auto"]
 INPUTS = pytest.mark.parametrize("input", WAYS_IN)
 
 
+def open_patches(
+    records_dir, input, splits=FOLDS, **options
+) -> patch_source.Patches:
+    records = records_folder.open_folder(records_dir)
+    options = patch_source.InputOptions(input, **options)
+    return input_choice.open_patches(
+        patch_source.Source(records, splits, options)
+    )
+
+
 def train_batches(records_dir, input, **options) -> tf.data.Dataset:
     options = {
         "batch_size": 16, "seed": 3, "first_step": 0, "num_steps": 15,
     } | options  # fmt: skip
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), FOLDS, input
-    )
-    return patch_source.train_batches(source, **options)
+    patches = open_patches(records_dir, input)
+    return patches.train_batches(**options).map(patches.fill)
 
 
 def rows_of(ds: tf.data.Dataset) -> np.ndarray:
@@ -85,10 +100,8 @@ def test_training_shapes_are_static(records_dir, input):
 @INPUTS
 @pytest.mark.parametrize("batch_size", [1, 16, 67, 100])
 def test_evaluation_shows_every_patch_once(records_dir, input, batch_size):
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), ("test", *FOLDS), input
-    )
-    ds = patch_source.eval_batches(source, batch_size=batch_size)
+    patches = open_patches(records_dir, input, ("test", *FOLDS))
+    ds = patches.eval_batches(batch_size=batch_size).map(patches.fill)
     assert ds.element_spec["image"].shape == (batch_size, 96, 96, 3)
     rows = []
     for batch in ds.as_numpy_iterator():
@@ -103,10 +116,7 @@ def test_evaluation_shows_every_patch_once(records_dir, input, batch_size):
 @INPUTS
 @pytest.mark.parametrize("first_batch", [1, 3, 8])
 def test_evaluation_goes_on_from_a_batch(records_dir, input, first_batch):
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), ("test", *FOLDS), input
-    )
-    patches = patch_source.open_patches(source)
+    patches = open_patches(records_dir, input, ("test", *FOLDS))
     whole = list(patches.eval_batches(batch_size=8).as_numpy_iterator())
     rest = patches.eval_batches(batch_size=8, first_batch=first_batch)
     for expected, batch in zip(
@@ -137,10 +147,7 @@ def test_replicas_share_the_batches_of_one(records_dir, input, virtual_devices):
 
 @INPUTS
 def test_portions_of_processes_are_the_batches_of_one(records_dir, input):
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), FOLDS, input
-    )
-    patches = patch_source.open_patches(source)
+    patches = open_patches(records_dir, input)
     training = {"seed": 3, "first_step": 2, "num_steps": 9}
     # In evaluation the last batch has 12 patches: the last portion has none.
     for read, options in (
@@ -150,7 +157,7 @@ def test_portions_of_processes_are_the_batches_of_one(records_dir, input):
         whole = read(batch_size=16, **options)
         portions = [
             read(
-                batch_size=16, portion=patch_source.Portion(index, 4), **options
+                batch_size=16, portion=batch_format.Portion(index, 4), **options
             ).as_numpy_iterator()
             for index in range(4)
         ]
@@ -164,12 +171,9 @@ def test_portions_of_processes_are_the_batches_of_one(records_dir, input):
 
 
 def test_portion_knows_which_patches_it_holds(records_dir):
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), FOLDS, "mmap"
-    )
-    patches = patch_source.open_patches(source)
+    patches = open_patches(records_dir, "mmap")
     for index in range(4):
-        portion = patch_source.Portion(index, 4)
+        portion = batch_format.Portion(index, 4)
         ds = patches.eval_batches(batch_size=16, portion=portion)
         rows = [batch["row"][batch["mask"]] for batch in ds.as_numpy_iterator()]
         expected = portion.indices_of_all(NUM_TRAIN, 16)
@@ -180,14 +184,12 @@ def test_portion_knows_which_patches_it_holds(records_dir):
 def test_portion_is_split_for_the_replicas_of_its_process(
     records_dir, input, virtual_devices
 ):
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), FOLDS, input
-    )
+    patches = open_patches(records_dir, input)
     # A dataset that is read twice may shuffle anew.
     batches, again = (
-        patch_source.open_patches(source).train_batches(
+        patches.train_batches(
             batch_size=16, seed=3, first_step=0, num_steps=3,
-            portion=patch_source.Portion(1, 2),
+            portion=batch_format.Portion(1, 2),
         )
         for _ in range(2)
     )  # fmt: skip
@@ -211,8 +213,12 @@ def test_orders_of_epochs_and_seeds_do_not_correlate():
     num_patches = 20_000
 
     def order_of(seed, epoch):
-        positions = patch_order.Order(num_patches, num_patches, seed)
-        return positions.patches_of_step(tf.constant(epoch, tf.int64)).numpy()
+        return patch_order.patches_of_step(
+            tf.constant(epoch, tf.int64),
+            num_patches=num_patches,
+            batch_size=num_patches,
+            seed=seed,
+        ).numpy()
 
     orders = [order_of(0, epoch) for epoch in range(4)]
     orders += [order_of(seed, 0) for seed in (1, 2, 12345)]
@@ -222,10 +228,13 @@ def test_orders_of_epochs_and_seeds_do_not_correlate():
     assert np.abs(correlation).max() < 0.02
 
 
-def test_orders_of_a_stream_do_not_correlate_if_its_buffer_holds_all(tmp_path):
+def test_orders_of_a_stream_do_not_correlate_if_its_buffer_holds_all(
+    tmp_path, monkeypatch
+):
     # Records of a byte, which nobody parses: the order is all there is.
     num_files, num_records = 5, 4000
     layout = dataclasses.replace(tfrecord.layout(labeled=True), record_bytes=17)
+    monkeypatch.setattr(records_folder.ShardFile, "layout", layout)
     shards = []
     for number in range(num_files):
         path = str(tmp_path / str(number))
@@ -234,11 +243,10 @@ def test_orders_of_a_stream_do_not_correlate_if_its_buffer_holds_all(tmp_path):
                 writer.write(b"x")
         shards.append(
             records_folder.ShardFile(
-                path, "all", num_records, number * num_records, layout, True
+                path, "all", num_records, number * num_records, True
             )
         )
-    starts = np.arange(num_files + 1) * num_records
-    selected = records_folder.Selection(tuple(shards), starts)
+    selected = records_folder.Selection(tuple(shards))
     source = patch_source.Source(None, ())
     num_patches = selected.num_patches
     orders = []
@@ -266,11 +274,9 @@ def test_mmap_and_device_give_the_same_batches(records_dir):
 @INPUTS
 def test_threads_of_its_own_change_no_batch(records_dir, input):
     rows = rows_of(train_batches(records_dir, input))
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), FOLDS, input, input_threads=1
-    )
-    ds = patch_source.train_batches(
-        source, batch_size=16, seed=3, first_step=0, num_steps=15
+    patches = open_patches(records_dir, input, input_threads=1)
+    ds = patches.train_batches(
+        batch_size=16, seed=3, first_step=0, num_steps=15
     )
     assert ds.options().threading.private_threadpool_size == 1
     np.testing.assert_array_equal(rows_of(ds), rows)
@@ -292,11 +298,13 @@ def test_batches_that_are_kept_do_not_change(records_dir):
 def test_process_may_end_in_the_middle_of_an_epoch(records_dir, input):
     # TensorFlow's threads are in NumPy functions at that moment.
     program = (
-        "from pcam_tfdata.pipeline import patch_source;"
+        "from pcam_tfdata.pipeline import input_choice, patch_source;"
         "from pcam_tfdata.records import records_folder;"
         f"records = records_folder.open_folder({records_dir!r});"
-        f"source = patch_source.Source(records, {FOLDS}, {input!r});"
-        "batches = iter(patch_source.train_batches(source, batch_size=60, seed=0,"
+        f"options = patch_source.InputOptions({input!r});"
+        f"source = patch_source.Source(records, {FOLDS}, options);"
+        "patches = input_choice.open_patches(source);"
+        "batches = iter(patches.train_batches(batch_size=60, seed=0,"
         " first_step=0, num_steps=10**6));"
         "next(batches)"
     )
@@ -333,31 +341,12 @@ def test_datasets_are_made_in_the_scope_of_a_strategy(records_dir, input):
     )
 
 
-def test_cache_of_other_patches_is_refused(records_dir, tmp_path):
-    def open_with_cache(split):
-        source = patch_source.Source(
-            records_folder.open_folder(records_dir),
-            (split,),
-            "stream",
-            cache=str(tmp_path / "cache"),
-        )
-        return patch_source.train_batches(
-            source, batch_size=4, seed=0, first_step=0, num_steps=10
-        )
-
-    list(open_with_cache("fold0"))
-    with pytest.raises(FileExistsError, match=r"cache.*: found it where the"):
-        open_with_cache("fold1")
-
-
 @pytest.mark.parametrize("cache", ["memory", "file"])
 def test_cached_records_come_once_an_epoch(records_dir, tmp_path, cache):
     path = "memory" if cache == "memory" else str(tmp_path / "cache")
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), FOLDS, "stream", cache=path
-    )
-    ds = patch_source.train_batches(
-        source, batch_size=16, seed=3, first_step=0, num_steps=15
+    patches = open_patches(records_dir, "stream", cache=path)
+    ds = patches.train_batches(
+        batch_size=16, seed=3, first_step=0, num_steps=15
     )
     rows = rows_of(ds).reshape(4, NUM_TRAIN)
     assert (np.sort(rows, axis=1) == np.arange(NUM_TRAIN)).all()
@@ -383,17 +372,17 @@ def test_records_that_tensorflow_cannot_read_are_refused(records_dir):
     source = patch_source.Source(
         records_folder.open_folder("memory://stored"),
         FOLDS,
-        "stream",
+        patch_source.InputOptions("stream"),
     )
     assert source.count_patches() == NUM_TRAIN
     with pytest.raises(ValueError, match="reads no memory:// here"):
-        patch_source.open_patches(source)
+        input_choice.open_patches(source)
 
 
 def test_image_files_become_batches(kaggle_tree):
     folder = kaggle_tree / "train"
     paths = sorted(str(path) for path in folder.iterdir())
-    files = patch_source.ImageFiles(paths)
+    files = image_files.ImageFiles(paths)
     ds = files.eval_batches(batch_size=16)
     images = np.concatenate(
         [batch["image"][batch["mask"]] for batch in ds.as_numpy_iterator()]

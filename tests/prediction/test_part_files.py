@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pcam_tfdata.prediction import part_files
-from pcam_tfdata.records import records_folder, tfrecord
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import locks
 
 PARTS = "submission.csv.parts"
@@ -20,7 +20,6 @@ SHARDS = tuple(
         split="test",
         num_records=min(14, NUM_TEST - row),
         first_row=60 + row,
-        layout=tfrecord.layout(labeled=False),
         labeled=False,
     )
     for row in range(0, NUM_TEST, 14)

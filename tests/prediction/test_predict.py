@@ -13,7 +13,7 @@ import pytest
 from conftest import HALF_OF_FLOAT32, run_pcam
 
 from pcam_tfdata.conversion import convert, join
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import batch_format
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import csv_files
 
@@ -497,5 +497,5 @@ def test_patch_that_records_hold_twice_gets_one_row(
 def test_batch_fits_patches_and_replicas(
     batch_size, num_patches, num_replicas, expected
 ):
-    found = patch_source.fit_batch_size(batch_size, num_patches, num_replicas)
+    found = batch_format.fit_batch_size(batch_size, num_patches, num_replicas)
     assert found == expected

@@ -18,7 +18,7 @@ import pytest
 import steep
 
 from pcam_tfdata.models import inference, networks
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import checkpoint_files, run_folder
 from pcam_tfdata.system import nested_options
@@ -607,11 +607,10 @@ def test_loss_that_is_no_number(records_dir, tmp_path, caplog, on_nan, cache):
         source = patch_source.Source(
             records_folder.open_folder(records_dir),
             SPLITS,
-            input=input,
-            cache=cache or "none",
+            patch_source.InputOptions(input=input, cache=cache or "none"),
         )
-        ds = patch_source.train_batches(
-            source, batch_size=8, seed=3, first_step=step, num_steps=step + 1
+        ds = input_choice.open_patches(source).train_batches(
+            batch_size=8, seed=3, first_step=step, num_steps=step + 1
         )
         (batch,) = ds.as_numpy_iterator()
         for name, part in batch.items():
