@@ -11,6 +11,7 @@ import os
 from absl import flags
 
 from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.runs import outputs
 
 REQUIRED_FLAGS = ("records_dir",)
 _PAGE = "audit.png"
@@ -36,7 +37,7 @@ def run() -> int:
 
     output_dir = flags.FLAGS.output_dir
     if output_dir:
-        flag_groups.check_output(output_dir)
+        outputs.check_folder(output_dir, "--output_dir")
     table, report = job.audit_folders(
         flags.FLAGS.records_dir,
         flags.FLAGS.other_records_dir,

@@ -6,7 +6,6 @@ dispatcher. Ctrl-C or SIGTERM ends a server.
 """
 
 import os
-from types import ModuleType
 
 from absl import app, flags
 
@@ -61,54 +60,57 @@ _FLAGS_OF_ROLE = {
 
 def run() -> None:
     """Serves until a signal comes."""
-    role, port = flags.FLAGS.role, flags.FLAGS.port
-    _check_role(role)
     # What is wrong is said before TensorFlow is imported, which takes longer.
-    if role == "dispatcher":
-        work_dir = flags.FLAGS.work_dir
-        if files.is_remote(work_dir):
-            raise ValueError(
-                f"--work_dir={work_dir}: found a URL, expected a folder on a"
-                " disk: a dispatcher adds to its files there."
-            )
-        outputs.check_new(work_dir, "--work_dir")
-        service_address.refuse_taken_port(port)
-        lock = os.path.join(work_dir, "lock")
-        advice = "Choose another --work_dir."
-        with locks.hold(lock, "runs a dispatcher there", advice):
-            _servers().serve_dispatcher(port=port, work_dir=work_dir)
-    dispatcher = service_address.parse(flags.FLAGS.dispatcher, "--dispatcher")
-    worker_address = flags.FLAGS.worker_address
-    if worker_address is not None:
-        worker_address = service_address.parse(
-            worker_address, "--worker_address", needs_port=False
-        )
-    seconds = flags.FLAGS.timeout_seconds
-    service_address.refuse_taken_port(port)
-    own_host = service_address.wait_for(dispatcher, seconds)
-    _servers().serve_worker(
-        port=port,
-        dispatcher=dispatcher,
-        worker_address=worker_address or own_host,
-        seconds=seconds,
-    )
-
-
-def _servers() -> ModuleType:
-    with quiet.imports():
-        from pcam_tfdata.data_service import servers
-    return servers
+    _check_role(flags.FLAGS.role)
+    if flags.FLAGS.role == "dispatcher":
+        _serve_dispatcher(flags.FLAGS.port, flags.FLAGS.work_dir)
+    else:
+        _serve_worker(flags.FLAGS.port, flags.FLAGS.timeout_seconds)
 
 
 def _check_role(role: str) -> None:
     """Refuses flags of the other role, and the lack of its own."""
     for other, names in _FLAGS_OF_ROLE.items():
         for name in names:
-            if other != role and flags.FLAGS[name].value is not None:
+            if other != role and flags.FLAGS[name].present:
                 raise app.UsageError(
                     f"--{name}: found it with --role={role}, expected"
                     f" --role={other}."
                 )
     needed = _FLAGS_OF_ROLE[role][0]
-    if flags.FLAGS[needed].value is None:
+    if not flags.FLAGS[needed].present:
         raise app.UsageError(f"--role={role} needs --{needed}.")
+
+
+def _serve_dispatcher(port: int, work_dir: str) -> None:
+    if files.is_remote(work_dir):
+        raise ValueError(
+            f"--work_dir={work_dir}: found a URL, expected a folder on a disk:"
+            " a dispatcher adds to its files there."
+        )
+    outputs.check_new(work_dir, "--work_dir")
+    service_address.refuse_taken_port(port)
+    lock, advice = os.path.join(work_dir, "lock"), "Choose another --work_dir."
+    with locks.hold(lock, "runs a dispatcher there", advice):
+        with quiet.imports():
+            from pcam_tfdata.data_service import servers
+        servers.serve_dispatcher(port=port, work_dir=work_dir)
+
+
+def _serve_worker(port: int, seconds: float) -> None:
+    dispatcher = service_address.parse(flags.FLAGS.dispatcher, "--dispatcher")
+    worker_address = flags.FLAGS.worker_address
+    if worker_address is not None:
+        worker_address = service_address.parse(
+            worker_address, "--worker_address", needs_port=False
+        )
+    service_address.refuse_taken_port(port)
+    own_host = service_address.wait_for(dispatcher, seconds)
+    with quiet.imports():
+        from pcam_tfdata.data_service import servers
+    servers.serve_worker(
+        port=port,
+        dispatcher=dispatcher,
+        worker_address=worker_address or own_host,
+        seconds=seconds,
+    )

@@ -24,14 +24,7 @@ flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1,
 )
-flags.DEFINE_integer(
-    "batch_size",
-    512,
-    "Patches a pass, over all replicas; rounded up to share evenly.",
-    lower_bound=1,
-)
-flag_groups.define_input()
-flag_groups.define_devices()
+flag_groups.define_inference()
 flags.DEFINE_string(
     "output_dir",
     None,

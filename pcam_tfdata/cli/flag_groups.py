@@ -3,15 +3,26 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from absl import app, flags
+from absl import flags
 
 from pcam_tfdata import choices
-from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import nested_options
 
 Options = TypeVar("Options")
 
 flags.disclaim_key_flags()  # Flags defined here are those of the caller.
+
+
+def define_inference() -> None:
+    """Defines the flags of `inference.InferenceOptions`."""
+    flags.DEFINE_integer(
+        "batch_size",
+        512,
+        "Patches a pass, over all replicas; rounded up to share evenly.",
+        lower_bound=1,
+    )
+    define_input()
+    define_devices()
 
 
 def define_input() -> None:
@@ -98,11 +109,3 @@ def define_runner(meaning: str) -> None:
 def from_flags(kind: type[Options]) -> Options:
     """Returns a `kind`, each leaf from the flag of its name, if there is one."""
     return nested_options.fill(kind, flags.FLAGS.flag_values_dict())
-
-
-def check_output(output_dir: str) -> None:
-    """Refuses a place where files would spoil others, or cannot be put."""
-    try:
-        outputs.check_folder(output_dir, "--output_dir")
-    except FileExistsError as error:
-        raise app.UsageError(str(error)) from error

@@ -7,7 +7,8 @@ import os
 
 from absl import flags
 
-from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.cli import quiet
+from pcam_tfdata.runs import outputs
 
 REQUIRED_FLAGS = ("records_dir", "output_dir")
 _NUM_PATCHES = 24
@@ -27,7 +28,7 @@ def run() -> None:
 
     records_dir = flags.FLAGS.records_dir
     output_dir = flags.FLAGS.output_dir
-    flag_groups.check_output(output_dir)
+    outputs.check_folder(output_dir, "--output_dir")
     records = records_folder.open_folder(records_dir)
     summary = overview.summarize(records)
     images, labels = overview.sample_patches(

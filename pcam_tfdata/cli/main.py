@@ -52,7 +52,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command of `argv` (default: of the process) and exits."""
     argv = sys.argv[1:] if argv is None else list(argv)
     command = " ".join(["pcam", *argv[:1]])
-    standard_streams.open_closed()
+    standard_streams.prepare()
     try:
         code = _run_command(*argv)
         standard_streams.flush()

@@ -25,14 +25,7 @@ flags.DEFINE_string(
 )
 flag_groups.define_checks("skip leaves them out. With --input_dir.")
 flags.DEFINE_string("split", "test", "Split of the records or of the folder.")
-flags.DEFINE_integer(
-    "batch_size",
-    512,
-    "Patches a pass, over all replicas; rounded up to share evenly.",
-    lower_bound=1,
-)
-flag_groups.define_input()
-flag_groups.define_devices()
+flag_groups.define_inference()
 flags.DEFINE_float(
     "threshold",
     None,
@@ -69,12 +62,18 @@ flag_groups.define_runner(
 )
 
 
+_OF_WHOLE_JOBS = ("input_dir", "restart")
+# Flags that make no sense beside a flag.
+_EXCLUDED = {
+    "records_dir": ("follow_symlinks", "check_ids", "on_bad_patch"),
+    "shard_range": ("threshold", "sample_submission", "merge", *_OF_WHOLE_JOBS),
+    "merge": _OF_WHOLE_JOBS,
+    "runner": ("shard_range", "merge", *_OF_WHOLE_JOBS),
+}
+
+
 def run() -> None:
     """Predicts what the flags name."""
-    if (flags.FLAGS.records_dir is None) == (flags.FLAGS.input_dir is None):
-        raise app.UsageError(
-            "expected one of --records_dir and --input_dir, found both or none."
-        )
     _check_flags()
     with quiet.imports():
         from pcam_tfdata.prediction import (
@@ -102,33 +101,21 @@ def run() -> None:
 
 def _check_flags() -> None:
     """Refuses flags that make no sense together."""
-    for name in ("follow_symlinks", "check_ids", "on_bad_patch"):
-        if flags.FLAGS[name].present and flags.FLAGS.input_dir is None:
-            raise app.UsageError(
-                f"found --{name} with --records_dir, expected it with"
-                " --input_dir alone: the patches of records were checked when"
-                " they were converted."
-            )
-    on_beam = flags.FLAGS.runner == "beam"
-    if flags.FLAGS.beam_options and not on_beam:
+    if (flags.FLAGS.records_dir is None) == (flags.FLAGS.input_dir is None):
+        raise app.UsageError(
+            "expected one of --records_dir and --input_dir, found both or none."
+        )
+    if flags.FLAGS.beam_options and flags.FLAGS.runner == "local":
         raise app.UsageError("found --beam_options, expected --runner=beam.")
-    by_record = ("input_dir", "restart")
-    for flag, is_given, others, expected in (
-        ("shard_range", _is_given("shard_range"),
-         ("merge", "threshold", "sample_submission", *by_record),
-         "one of them alone: see --help"),
-        ("merge", _is_given("merge"), by_record,
-         "one of them alone: see --help"),
-        ("runner=beam", on_beam, ("shard_range", "merge", *by_record),
-         "neither: all of a split of --records_dir is predicted there"),
-    ):  # fmt: skip
-        for other in filter(_is_given, others if is_given else ()):
+    for flag in filter(_is_given, _EXCLUDED):
+        for other in filter(_is_given, _EXCLUDED[flag]):
             raise app.UsageError(
-                f"found --{flag} with --{other}, expected {expected}."
+                f"found --{flag} with --{other}, expected one of them alone:"
+                " see --help."
             )
 
 
 def _is_given(name: str) -> bool:
-    """Returns whether a flag has a value, which may be 0."""
-    value = flags.FLAGS[name].value
-    return value is not None and value is not False
+    """Returns whether a flag is there, and not to say that something is off."""
+    flag = flags.FLAGS[name]
+    return bool(flag.present) and str(flag.value) not in ("False", "local")

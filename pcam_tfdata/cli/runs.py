@@ -6,7 +6,6 @@ eval_mark tells scores of an earlier network (stale), of other records than the
 run's, and of splits that it was trained on.
 """
 
-import io
 import shutil
 import sys
 
@@ -70,8 +69,4 @@ def _print(table: leaderboard.Table, wanted: list[str]) -> None:
             f"Not shown, for want of room: {', '.join(left_out)}. See --columns"
             " and --output_csv.\n"
         )
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # Names, maybe no UTF-8.
     print(text, end="")

@@ -1,5 +1,6 @@
 """Standard streams that cost no job its work, whatever is at their other end."""
 
+import io
 import os
 import select
 import sys
@@ -7,11 +8,11 @@ import sys
 _NUM_STREAMS = 3
 
 
-def open_closed() -> None:
+def prepare() -> None:
     """Leads streams that a shell has closed (`2>&-`) nowhere.
 
     Else the next file that the job opens would have the number of one, and get
-    what TensorFlow says.
+    what TensorFlow says. What is no UTF-8 in the name of a file is escaped.
     """
     for number in range(_NUM_STREAMS):
         try:
@@ -22,6 +23,8 @@ def open_closed() -> None:
     # Python has none for what was closed.
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # As stderr does.
 
 
 def flush() -> None:

@@ -72,14 +72,7 @@ def show(text: str | bytes) -> str:
 
 def escape(text: str) -> str:
     """Returns a text that prints in one line; a plain one as it is."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter
-        if letter.isprintable()
-        else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def one_line(text: object, limit: int | None = None) -> str:

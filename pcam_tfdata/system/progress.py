@@ -1,13 +1,14 @@
 """A progress bar on a terminal, plain lines elsewhere."""
 
+import io
 import logging
 import sys
-import time
+from typing import Any
 
 import tqdm
 
 _logger = logging.getLogger(__name__)
-_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
@@ -23,18 +24,8 @@ class Progress:
     """
 
     def __init__(self, total: int, description: str, done: int = 0) -> None:
-        self._total = total
-        self._description = description
-        self._done = self._first = done
-        self._start = self._last_line = time.monotonic()
-        self._bar = tqdm.tqdm(
-            total=total,
-            initial=done,
-            desc=description,
-            unit=" patches",
-            disable=not (sys.stderr and sys.stderr.isatty()),
-            leave=False,
-            dynamic_ncols=True,
+        self._bar = _open_bar(
+            total=total, initial=done, desc=description, unit=" patches"
         )
 
     def __enter__(self) -> "Progress":
@@ -46,21 +37,30 @@ class Progress:
     def advance_to(self, done: int, **scores: float) -> None:
         """Sets how many patches are done; `scores` stand beside the rate."""
         self._bar.set_postfix(scores, refresh=False)
-        self._bar.update(done - self._done)
-        self._done = done
-        now = time.monotonic()
-        if self._bar.disable and now - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self._log_line(now, scores)
+        self._bar.update(done - self._bar.n)
 
-    def _log_line(self, now: float, scores: dict[str, float]) -> None:
-        rate = (self._done - self._first) / (now - self._start)
-        left = (self._total - self._done) / rate if rate else float("inf")
-        notes = "".join(
-            f", {name} {value:.4f}" for name, value in scores.items()
-        )
-        _logger.info(
-            "%s: %s of %s patches, %s patches/s, %.0f s left%s",
-            self._description, f"{self._done:,}", f"{self._total:,}",
-            f"{rate:,.0f}", left, notes,
-        )  # fmt: skip
+
+class _Lines(tqdm.tqdm):
+    """A bar that is logged instead of drawn."""
+
+    monitor_interval = 0  # No thread that looks after it.
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Logs how far the job is, unless the bar is to be cleared."""
+        if msg is None:
+            _logger.info("%s", self)
+
+
+def _open_bar(**options: Any) -> tqdm.tqdm:
+    if sys.stderr and sys.stderr.isatty():
+        return tqdm.tqdm(leave=False, dynamic_ncols=True, **options)
+    return _Lines(
+        file=io.StringIO(),
+        leave=False,
+        miniters=1,
+        mininterval=_SECONDS_BETWEEN_LINES,
+        delay=_SECONDS_BETWEEN_LINES,
+        bar_format="{desc}: {n:,} of {total:,} patches, {rate_fmt},"
+        " {remaining} left{postfix}",
+        **options,
+    )

@@ -354,7 +354,7 @@ def test_inspect_writes_nothing_into_records(records_dir, place):
     names = sorted(os.listdir(records_dir))
     output_dir = os.path.join(records_dir, place)
     refused(
-        2, f"--output_dir={output_dir}: found a records folder", "inspect",
+        1, f"--output_dir={output_dir}: found a records folder", "inspect",
         f"--records_dir={records_dir}", f"--output_dir={output_dir}",
     )  # fmt: skip
     assert sorted(os.listdir(records_dir)) == names
