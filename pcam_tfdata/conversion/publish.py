@@ -85,12 +85,8 @@ def _check_on_disk(output_dir: str) -> None:
     """Refuses what cannot be renamed over, or where something would be lost."""
     outputs.check_new(output_dir, "--output_dir")
     replaced = locate_replaced(output_dir)
-    if files.holds_others(replaced, _is_of_records):
-        raise FileExistsError(
-            f"{replaced}: found something other than records that were being"
-            " replaced, expected to remove them. Move it away, or choose another"
-            " --output_dir."
-        )
+    what = "records that were being replaced"
+    files.refuse_others(replaced, _is_of_records, what, "--output_dir")
     if os.path.exists(output_dir) and not os.path.isdir(output_dir):
         raise FileExistsError(
             f"{output_dir}: found a file, expected a folder to be made there."

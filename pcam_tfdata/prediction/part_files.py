@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import files, locks
 
 _LOCK = "lock"
@@ -148,7 +147,7 @@ def open_folder(
         RuntimeError: another process works there.
         ValueError: the parts belong to another job.
     """
-    outputs.check_own(
+    files.refuse_others(
         folder, _is_of_parts, "parts of a prediction", "--output_csv"
     )
     with locks.hold(

@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import run_folder
@@ -116,27 +116,6 @@ def check_new(path: str, flag: str) -> None:
     """
     if not files.is_remote(path):
         _refuse_owned(os.path.realpath(path), path, flag)
-
-
-def check_own(
-    folder: str, is_own: Callable[[str], object], what: str, flag: str
-) -> None:
-    """Refuses a folder where anything but what a job makes there is.
-
-    Args:
-        folder: There or not, on a disk or in a bucket.
-        is_own: Whether a name in it is the job's.
-        what: What the job makes there, for the error, in the plural.
-        flag: What to choose otherwise.
-
-    Raises:
-        FileExistsError: it is such a folder, or no folder.
-    """
-    if files.holds_others(folder, is_own):
-        raise FileExistsError(
-            f"{folder}: found something other than {what}, expected a folder to"
-            f" make, or theirs. Choose another {flag}."
-        )
 
 
 def _refuse_owned(target: str, path: str, flag: str) -> None:

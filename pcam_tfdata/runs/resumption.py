@@ -9,10 +9,9 @@ from typing import Any
 from pcam_tfdata.runs import (
     checkpoint_files,
     environment_file,
-    outputs,
     run_folder,
 )
-from pcam_tfdata.system import locks
+from pcam_tfdata.system import files, locks
 
 # What may change between a run and its resumption: where things are, and how
 # they get to the network if in the same order, which is looked at by itself.
@@ -36,7 +35,7 @@ def lock_run(run_dir: str) -> Iterator[None]:
     """
     if not os.path.isfile(os.path.join(run_dir, run_folder.FLAGS)):
         own = (*run_folder.OWNED, run_folder.LOCK)
-        outputs.check_own(
+        files.refuse_others(
             run_dir, own.__contains__, "files of a run", "--run_dir"
         )
     with locks.hold(

@@ -1,7 +1,6 @@
 """Faults of the input, collected so that one run shows them all."""
 
 import dataclasses
-import pickle
 import socket
 from collections.abc import Sequence
 
@@ -83,15 +82,11 @@ def one_line(text: object, limit: int | None = None) -> str:
 def make_portable(error: Exception) -> Exception:
     """Returns an error that another process can unpickle and tell the user.
 
-    One that cannot travel, or is not written for the user, becomes a
+    One of a package's own, or that is not written for the user, becomes a
     RuntimeError of one line that names its class and this machine.
     """
-    if isinstance(error, FOR_USERS):
-        try:
-            pickle.loads(pickle.dumps(error))
-            return error
-        except Exception:  # Classes may be anyone's.
-            pass
-    text = one_line(error, _MAX_TEXT)
-    reason = ": ".join(filter(None, (type(error).__name__, text)))
+    kind, text = type(error), one_line(error, _MAX_TEXT)
+    if isinstance(error, FOR_USERS) and kind.__module__ == "builtins":
+        return error
+    reason = ": ".join(filter(None, (kind.__name__, text)))
     return RuntimeError(f"worker on {socket.gethostname()}: {reason}")

@@ -51,17 +51,30 @@ def is_folder(path: str) -> bool:
     return os.path.isdir(path)
 
 
-def holds_others(path: str, is_own: Callable[[str], object]) -> bool:
-    """Returns whether something is there, and no folder of one's own alone.
+def refuse_others(
+    folder: str,
+    is_own: Callable[[str], object],
+    what: str,
+    output: str = "output",
+) -> None:
+    """Refuses a folder where anything but what a job makes there is.
 
     Args:
-        path: Where one would like to have a folder.
-        is_own: Whether a name in it is one's own.
+        folder: There or not, on a disk or in a bucket.
+        is_own: Whether a name in it is the job's.
+        what: What the job makes there, for the error.
+        output: What to choose another one of, as the name of a flag.
+
+    Raises:
+        FileExistsError: it is such a folder, or no folder.
     """
-    try:
-        return not all(map(is_own, list_names(path)))
-    except NotADirectoryError:
-        return True
+    with contextlib.suppress(NotADirectoryError):
+        if all(map(is_own, list_names(folder))):
+            return
+    raise FileExistsError(
+        f"{folder}: found something other than {what}, expected a folder to"
+        f" make. Move it away, or choose another {output}."
+    )
 
 
 def is_stream(path: str) -> bool:
@@ -69,9 +82,9 @@ def is_stream(path: str) -> bool:
 
     A pipe, a terminal, a device, or what is open, as `/dev/stdout`.
     """
-    is_open = path.startswith(_OPEN_FILES)
-    is_other = not os.path.isfile(path) and not os.path.isdir(path)
-    return is_open or (is_other and os.path.exists(path))
+    is_plain = os.path.isfile(path) or os.path.isdir(path)
+    is_other = os.path.exists(path) and not is_plain
+    return is_other or path.startswith(_OPEN_FILES)
 
 
 def is_within(path: str, folder: str) -> bool:
@@ -90,9 +103,7 @@ def scan(folder: str) -> contextlib.AbstractContextManager[Iterator[Any]]:
 def list_names(folder: str) -> list[str]:
     """Returns the names in a folder; none if it is not there."""
     try:
-        if not is_remote(folder):
-            return os.listdir(folder)
-        with remote.scan(folder) as entries:
+        with scan(folder) as entries:
             return [entry.name for entry in entries]
     except FileNotFoundError:
         return []

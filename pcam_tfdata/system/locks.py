@@ -81,11 +81,9 @@ def own_folder(
         FileExistsError: the folder holds something else, or is none.
         RuntimeError: another process holds it.
     """
-    if files.holds_others(folder, lambda n: n == LOCK or own.fullmatch(n)):
-        raise FileExistsError(
-            f"{folder}: found something other than {content}, expected a folder"
-            " to make. Move it away, or choose another output."
-        )
+    files.refuse_others(
+        folder, lambda name: name == LOCK or own.fullmatch(name), content
+    )
     if files.is_remote(folder):
         yield
         return

@@ -17,7 +17,7 @@ from pcam_tfdata.system import files, locks
 folder = sys.argv[1]
 path = os.path.join(folder, "lock")
 for _ in range(500):
-    assert not files.holds_others(folder, "lock".__eq__)
+    files.refuse_others(folder, "lock".__eq__, "locks")
     with locks.hold(path, "is here", "Wait.", wait_seconds=500):
         os.remove(path)
 """
