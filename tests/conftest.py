@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = pathlib.Path(__file__).parents[1]
 _TESTS = ROOT / "tests"
 _SHARED_DATA = ROOT.parent / "shared" / "data"
+_PROGRESS = re.compile(r"^[\w ]+: [\d,]+ of [\d,]+ patches, .* left.*\n", re.M)
 _TENSORFLOW_ROOMS = {
     *("pipeline", "data_service", "models", "training", "evaluation"),
     *("prediction", "benchmark", "distributed", "end_to_end"),
@@ -181,14 +183,17 @@ def _needs_tensorflow(item: pytest.Item) -> bool:
 
 
 def run_pcam(*arguments: object, **options) -> subprocess.CompletedProcess:
-    """Runs a command to its end; its output as text.
+    """Runs a command to its end; its output as text, but for its progress.
 
     It is forked, see `loaded`, unless there are options, or Beam, which starts
-    programs of its own.
+    programs of its own. Lines of progress depend on how busy the machine is.
     """
     if options or "--runner=beam" in arguments:
-        return run_program(*arguments, **options)
-    return loaded.run(*arguments)
+        result = run_program(*arguments, **options)
+    else:
+        result = loaded.run(*arguments)
+    result.stderr = _PROGRESS.sub("", result.stderr)
+    return result
 
 
 def run_program(*arguments: object, **options) -> subprocess.CompletedProcess:
