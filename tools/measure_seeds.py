@@ -21,8 +21,7 @@ import numpy as np
 import pandas as pd
 from absl import app, flags
 
-from pcam_tfdata.models import inference
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 
@@ -87,7 +86,7 @@ def _measure(processor: str, seed: int, train_flags: list[str]) -> tuple:
 def _read_images(splits: list[str]) -> np.ndarray:
     """Returns some validation patches, uint8 [num_patches, 96, 96, 3]."""
     records = records_folder.open_folder(_RECORDS_DIR.value)
-    patches = inference.open_patches(patch_source.Source(records, splits))
+    patches = input_choice.open_patches(patch_source.Source(records, splits))
     batch = next(iter(patches.eval_batches(batch_size=_NUM_PATCHES)))
     return batch["image"].numpy()[batch["mask"].numpy() > 0]
 

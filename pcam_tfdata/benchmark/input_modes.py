@@ -92,8 +92,8 @@ def draw_first_epochs(options: configuration.Options) -> Iterator[int]:
 
 def draw_on_device(options: configuration.Options) -> Iterator[int]:
     """Gathers batches from the memory of the first GPU, or else of the CPU."""
-    distribution = replicas.make_strategy()
-    (device,) = replicas.list_devices(distribution)
+    strategy = replicas.make_strategy()
+    (device,) = replicas.list_devices(strategy)
     patches = open_patches(options, input="device", devices=[device])
     fill = tf.function(patches.fill)
     for batch in train_batches(options, patches):
@@ -105,9 +105,9 @@ def draw_on_device(options: configuration.Options) -> Iterator[int]:
 
 def draw_to_device(options: configuration.Options) -> Iterator[int]:
     """Gathers batches from the shards, and brings them to the first GPU."""
-    distribution = replicas.make_strategy()
+    strategy = replicas.make_strategy()
     ds = train_batches(options)
-    for batch in distribution.experimental_distribute_dataset(ds):
+    for batch in strategy.experimental_distribute_dataset(ds):
         _wait_for(batch["image"])
         yield options.batch_size
 

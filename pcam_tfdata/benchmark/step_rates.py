@@ -21,16 +21,16 @@ _EXPECTED_SHARE = 0.05
 
 def train_on_records(options: configuration.Options) -> Iterator[int]:
     """Trains on shuffled batches of the records."""
-    distribution = replicas.make_strategy()
+    strategy = replicas.make_strategy()
     ds = input_modes.train_batches(options)
-    return _train(ds, options, distribution)
+    return _train(ds, options, strategy)
 
 
 def train_on_one_batch(options: configuration.Options) -> Iterator[int]:
     """Trains on one batch of the records, over and over."""
-    distribution = replicas.make_strategy()
+    strategy = replicas.make_strategy()
     batch = next(iter(input_modes.train_batches(options)))
-    return _train(_repeat(batch), options, distribution)
+    return _train(_repeat(batch), options, strategy)
 
 
 def fit_on_one_batch(options: configuration.Options) -> Iterator[int]:
@@ -100,17 +100,17 @@ def _repeat(batch: object) -> tf.data.Dataset:
 def _train(
     ds: tf.data.Dataset,
     options: configuration.Options,
-    distribution: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy,
 ) -> Iterator[int]:
     training = steps.Trainer(
-        distribution,
+        strategy,
         functools.partial(networks.build, options.model),
         functools.partial(
             optimizers.make_optimizer, optimizers.OptimizerOptions()
         ),
         steps.Recipe(options.batch_size),
     )
-    iterator = iter(replicas.distribute(ds, distribution))
+    iterator = iter(replicas.distribute(ds, strategy))
 
     def call(num_steps: int) -> None:
         sums = tf.zeros([3], tf.float64)
@@ -136,11 +136,11 @@ def _call_over_and_over(
 def _predict(
     open_batches: Callable[[], tf.data.Dataset], options: configuration.Options
 ) -> Iterator[int]:
-    distribution = replicas.make_strategy()
+    strategy = replicas.make_strategy()
     settings = replicas.keras_settings(replicas.resolve_precision("auto"), 0)
-    with settings, distribution.scope():
+    with settings, strategy.scope():
         network = networks.build(options.model)
-    predictor = inference.Predictor(network, distribution)
+    predictor = inference.Predictor(network, strategy)
     # Whole batches only: the last one is padded.
     num_batches = options.select_patches().num_patches // options.batch_size
     num_batches = min(_PASS_BATCHES, num_batches)

@@ -32,15 +32,13 @@ def run() -> None:
 
     chosen = flags.FLAGS.get_key_flags_for_module(train_command.__name__)
     summary = cross_validate.cross_validate(
-        cross_validate.CrossValidateOptions(
-            records_dir=flags.FLAGS.records_dir,
-            run_dir=flags.FLAGS.run_dir,
-            folds=flags.FLAGS.folds,
-            train_flags=[
-                flag.serialize()
-                for flag in chosen
-                if flag.present and flag.name not in _OF_THE_RUN
-            ],
-        )
+        records_dir=flags.FLAGS.records_dir,
+        run_dir=flags.FLAGS.run_dir,
+        folds=flags.FLAGS.folds,
+        train_flags=[
+            flag.serialize()
+            for flag in chosen
+            if flag.present and flag.name not in _OF_THE_RUN
+        ],
     )
     print(cross_validate.format_summary(summary), end="")

@@ -115,8 +115,8 @@ flags.DEFINE_enum(
     "on_nan",
     "stop",
     choices.ON_NAN,
-    "Where loss or gradient are not finite: stop and save the batch, or skip"
-    " the step, 20 times at most.",
+    "Where loss or gradient are not finite: stop, or skip the step, 20"
+    " times at most.",
 )
 flags.DEFINE_integer(
     "early_stopping_patience",
@@ -184,7 +184,7 @@ def run() -> None:
         from pcam_tfdata.runs import run_folder
         from pcam_tfdata.training import configuration, train
     trained = flag_groups.from_flags(configuration.TrainOptions)
-    result = train.train(trained)
+    state = train.train(trained)
     run_dir = trained.run_dir
     if tf_config.find_job(trained.devices.strategy).is_chief:
         plots.plot_history(
@@ -192,6 +192,6 @@ def run() -> None:
             os.path.join(run_dir, run_folder.HISTORY_PLOT),
         )
     print(
-        f"{run_dir}: {result['epoch']} epochs; best validation AUC"
-        f" {result['best_val_auc']:.4f} after epoch {result['best_epoch']}."
+        f"{run_dir}: {state.epoch} epochs; best validation AUC"
+        f" {state.best_auc:.4f} after epoch {state.best_epoch}."
     )

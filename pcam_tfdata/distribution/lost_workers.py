@@ -28,20 +28,13 @@ def explain(job: tf_config.Job, error: BaseException) -> LostWorkerError | None:
         return None
     cause = message.partition(_ABORTED)[2] or message
     return LostWorkerError(
-        f"{job.describe(job.index)}: lost another worker, or it ended"
-        f" ({quote(job, cause)}). Start the same command again on all workers,"
-        " one process each: it goes on from the last checkpoint."
+        f"{job.name}: lost another worker, or it ended ({quote(cause)}). Start"
+        " the same command again on all workers, one process each: it goes on"
+        " from the last checkpoint."
     )
 
 
-def quote(job: tf_config.Job, message: str) -> str:
-    """Returns what TensorFlow says, in one line, workers with their addresses."""
-
-    def describe(name: re.Match) -> str:
-        worker = (name[1], int(name[2]))
-        if worker not in job.workers:
-            return name[0]
-        return job.describe(job.workers.index(worker))
-
-    text = faults.one_line(_NAME.sub(describe, message), _MOST_CHARACTERS)
+def quote(message: str) -> str:
+    """Returns what TensorFlow says in one line, its workers as in TF_CONFIG."""
+    text = faults.one_line(_NAME.sub(r"\1 \2", message), _MOST_CHARACTERS)
     return f"TensorFlow: {text}"

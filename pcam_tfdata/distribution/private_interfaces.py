@@ -8,7 +8,6 @@ newer one has broken.
 from typing import Any
 
 import keras
-import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
@@ -28,8 +27,3 @@ def describe_job(name: str, num_tasks: int) -> Any:
 def list_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Returns the layers of a network, and those within them."""
     return list(model._flatten_layers())
-
-
-def list_averages(optimizer: keras.optimizers.Optimizer) -> list[tf.Variable]:
-    """Returns the moving averages of the weights, in the order of the weights."""
-    return optimizer._model_variables_moving_average

@@ -27,10 +27,9 @@ def join(job: tf_config.Job, wait_seconds: float) -> tf.distribute.Strategy:
         LostWorkerError: some did not come in time, or this worker cannot listen
             at its address.
     """
-    own_name = job.describe(job.index)
     _logger.info(
         "%s: waiting for all %d workers, %g seconds at most.",
-        own_name, job.num_workers, wait_seconds,
+        job.name, job.num_workers, wait_seconds,
     )  # fmt: skip
     _configure(job, wait_seconds)
     _bypass_proxies(job)
@@ -41,9 +40,9 @@ def join(job: tf_config.Job, wait_seconds: float) -> tf.distribute.Strategy:
             )
     except tf.errors.OpError as error:
         raise lost_workers.LostWorkerError(
-            f"{own_name}: found no cluster of all workers within"
+            f"{job.name}: found no cluster of all workers within"
             f" {wait_seconds:g} seconds"
-            f" ({lost_workers.quote(job, str(error.message))}). Start the same"
+            f" ({lost_workers.quote(str(error.message))}). Start the same"
             " command on all workers, each at a free port, with the same"
             " cluster in TF_CONFIG; --worker_wait_seconds says how long they"
             " wait."

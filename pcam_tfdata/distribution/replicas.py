@@ -26,7 +26,7 @@ class DeviceOptions:
         strategy: `one_device`, the first GPU or else the CPU; `mirrored`, a
             replica on each GPU; or `multi_worker`, the same on several machines.
         num_virtual_devices: If not 0, the CPU is split into as many devices and
-            GPUs are left alone; to try several replicas anywhere.
+            GPUs are left alone; to try several replicas on one machine.
         allow_cpu: Lets `mirrored` and `multi_worker` run without a GPU.
         worker_wait_seconds: How long `multi_worker` waits for all workers.
     """
@@ -98,13 +98,10 @@ def resolve_precision(name: str) -> str:
     if name != "auto":
         return name
     details = tf.config.experimental.get_device_details
-    least = min(
-        (
-            details(gpu).get("compute_capability", (0, 0))
-            for gpu in tf.config.get_visible_devices("GPU")
-        ),
-        default=(0, 0),
-    )
+    least, *_ = sorted(
+        details(gpu).get("compute_capability", (0, 0))
+        for gpu in tf.config.get_visible_devices("GPU")
+    ) or [(0, 0)]
     if least < _TENSOR_CORES:
         return "float32"
     return "mixed_bfloat16" if least >= _BFLOAT16 else "mixed_float16"
@@ -113,13 +110,21 @@ def resolve_precision(name: str) -> str:
 def resolve_xla(name: str) -> bool:
     """Returns whether to compile with XLA: `on`, `off`, or `auto`.
 
-    `auto` is on where there are GPUs on which it holds; on a CPU it is slower
-    than without (BUILD_NOTES.md).
+    `auto` is on where there are GPUs and it compiles a convolution for them; on
+    a CPU it is slower than without (BUILD_NOTES.md).
     """
     if name != "auto":
         return name == "on"
-    gpus = tf.config.get_visible_devices("GPU")
-    return bool(gpus) and _compiles("/GPU:0")
+    if not tf.config.get_visible_devices("GPU"):
+        return False
+    image, kernel = tf.zeros([1, 8, 8, 3]), tf.zeros([3, 3, 3, 8])
+    try:
+        tf.function(tf.nn.conv2d, jit_compile=True)(image, kernel, 1, "SAME")
+    except tf.errors.OpError as error:
+        first_line = str(error.message).splitlines()[0]
+        _logger.warning("XLA does not work here, done without: %s", first_line)
+        return False
+    return True
 
 
 def sync_batch_norm(
@@ -129,15 +134,14 @@ def sync_batch_norm(
 
     Returns whether there is any, and more than one replica.
     """
-    kind = keras.layers.BatchNormalization
-    layers = [
-        x for x in private_interfaces.list_layers(model) if isinstance(x, kind)
-    ]
     if strategy.num_replicas_in_sync == 1:
         return False
-    for layer in layers:
+    kind = keras.layers.BatchNormalization
+    layers = private_interfaces.list_layers(model)
+    normalizing = [layer for layer in layers if isinstance(layer, kind)]
+    for layer in normalizing:
         layer.synchronized = True
-    return bool(layers)
+    return bool(normalizing)
 
 
 def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
@@ -146,15 +150,21 @@ def vary_dropout(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
     They follow from the first replica's seeds, which a checkpoint holds; so
     call it again after those were assigned, to the replicas of all machines.
     """
-    first = _first_replica(strategy)
+    local_results = strategy.experimental_local_results
+    numbers = local_results(
+        strategy.experimental_distribute_values_from_function(
+            lambda context: context.replica_id_in_sync_group
+        )
+    )
     for layer in private_interfaces.list_layers(model):
         generator = getattr(layer, "seed_generator", None)
         if generator is None:
             continue
-        copies = strategy.experimental_local_results(generator.state.value)
+        copies = local_results(generator.state.value)
         seed, counter = np.asarray(copies[0]).tolist()
-        for replica, copy in enumerate(copies, first):
-            other = (seed + replica * _SEED_STRIDE) % (1 << 32)
+        # A layer that was made outside the strategy has one copy.
+        for number, copy in zip(numbers, copies, strict=False):
+            other = (seed + number * _SEED_STRIDE) % (1 << 32)
             copy.assign(np.array([other, counter], np.uint32))
 
 
@@ -169,11 +179,9 @@ def distribute(
     (first, *others) = list_devices(strategy)
     if not others and tf.DeviceSpec.from_string(first).device_type == "CPU":
         return batches
-    if strategy.num_replicas_in_sync > 1 + len(others):
-        # TensorFlow would cut batches for the replicas of all machines.
-        parts = split(batches, 1 + len(others))
-        return strategy.distribute_datasets_from_function(lambda _: parts)
-    return strategy.experimental_distribute_dataset(batches)
+    # Given whole batches, TensorFlow cuts them for the replicas of all machines.
+    parts = split(batches, 1 + len(others)) if others else batches
+    return strategy.distribute_datasets_from_function(lambda _: parts)
 
 
 def split(batches: tf.data.Dataset, num_parts: int) -> tf.data.Dataset:
@@ -225,34 +233,19 @@ def keras_settings(
             " 'tensorflow'. Set KERAS_BACKEND=tensorflow in the environment"
             " before Keras is imported."
         )
-    config = keras.config
     with contextlib.ExitStack() as stack:
-        for get, set_, value in (
-            (config.dtype_policy, config.set_dtype_policy, precision),
-            (config.floatx, config.set_floatx, "float32"),
-            (config.image_data_format, config.set_image_data_format,
-             "channels_last"),
-        ):  # fmt: skip
-            stack.callback(set_, get())
+        for name, value in (
+            ("dtype_policy", precision),
+            ("floatx", "float32"),
+            ("image_data_format", "channels_last"),
+        ):
+            set_ = getattr(keras.config, f"set_{name}")
+            stack.callback(set_, getattr(keras.config, name)())
             set_(value)
         if seed is not None:
             stack.callback(random.setstate, random.getstate())
             random.seed(seed)  # From here Keras draws the seeds of layers.
         yield
-
-
-def _first_replica(strategy: tf.distribute.Strategy) -> int:
-    """Returns the number, over all machines, of this one's first replica."""
-
-    @tf.function
-    def number_replicas() -> tf.Tensor:
-        return strategy.run(
-            lambda: tf.convert_to_tensor(
-                tf.distribute.get_replica_context().replica_id_in_sync_group
-            )
-        )
-
-    return int(strategy.experimental_local_results(number_replicas())[0])
 
 
 def _split_cpu(num_devices: int) -> None:
@@ -267,19 +260,3 @@ def _split_cpu(num_devices: int) -> None:
             " with other devices, expected to split the CPU before its first"
             " operation. Do this first in the program, or in another one."
         ) from error
-
-
-def _compiles(device: str) -> bool:
-    """Returns whether XLA can compile a convolution for a device."""
-    image = tf.zeros([1, 8, 8, 3])
-    kernel = tf.zeros([3, 3, 3, 8])
-    try:
-        with tf.device(device):
-            tf.function(tf.nn.conv2d, jit_compile=True)(
-                image, kernel, 1, "SAME"
-            )
-    except tf.errors.OpError as error:
-        first_line = str(error.message).splitlines()[0]
-        _logger.warning("XLA does not work here, done without: %s", first_line)
-        return False
-    return True

@@ -18,7 +18,6 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]},'
     ' "task": {"type": "worker", "index": 0}}'
 )
-_LARGEST_PORT = 65535
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Job:
 
     @property
     def is_chief(self) -> bool:
-        """Returns whether this process is the one that writes what is kept."""
+        """Whether this process is the one that writes what is kept."""
         return self.index == 0
 
     @property
@@ -45,10 +44,11 @@ class Job:
         """How many there are."""
         return len(self.workers)
 
-    def describe(self, index: int) -> str:
-        """Returns what messages call a worker."""
-        kind, number = self.workers[index]
-        return f"{kind} {number} ({self.addresses[index]})"
+    @property
+    def name(self) -> str:
+        """What messages call this process."""
+        kind, number = self.workers[self.index]
+        return f"{kind} {number} ({self.addresses[self.index]})"
 
 
 ALONE = Job()
@@ -84,20 +84,15 @@ def _parse(content: dict) -> Job:
         raise ValueError(
             f"{min(others)} is none of {' and '.join(_JOBS)}, which train"
         )
-    addresses: dict[tuple[str, int], str] = {}
-    for job in _JOBS:
-        listed = cluster.get(job, [])
-        if not isinstance(listed, list):
-            raise ValueError("the addresses of a job are a list")
-        addresses |= {(job, i): str(listed[i]) for i in range(len(listed))}
-    if ("chief", 1) in addresses:
-        raise ValueError("there is more than one chief")
+    addresses = {
+        (job, number): str(address)
+        for job in _JOBS
+        for number, address in enumerate(cluster.get(job, []))
+    }
     for address in addresses.values():
         host, _, port = address.rpartition(":")
-        if not (host and port.isdigit() and 0 < int(port) <= _LARGEST_PORT):
+        if not (host and port.isdigit()):
             raise ValueError(f"{address!r} is no HOST:PORT")
-    if len(set(addresses.values())) < len(addresses):
-        raise ValueError("an address is there twice")
     this = (task["type"], int(task["index"]))
     if this not in addresses:
         raise ValueError(f"the cluster has no {this[0]} {this[1]}")

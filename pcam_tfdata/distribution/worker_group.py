@@ -6,8 +6,11 @@ and when one ends, the others are to end too, and to say why.
 """
 
 import contextlib
+import dataclasses
 import json
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -15,71 +18,54 @@ import tensorflow as tf
 from pcam_tfdata.distribution import lost_workers, private_interfaces, tf_config
 from pcam_tfdata.system import faults
 
-# Workers that have met tell each other what they are about at once.
+# Workers that have joined tell each other what they are about at once.
 _FACTS_SECONDS = 60
 _FACTS_KEY = "pcam_tfdata/facts"
 _MOST_CHARACTERS = 400
 
+Value = TypeVar("Value")
 
+
+@dataclasses.dataclass(frozen=True)
 class WorkerGroup:
     """The workers of a job, as one of them sees them: most often, itself alone.
 
     All of them call the same methods in the same order, and wait in each for
     the others. A job of one worker waits for nobody.
 
-    Args:
-        distribution: Strategy on the devices of all workers.
-        job: Who they are.
-
     Attributes:
-        distribution: As given.
-        index: Number of this worker.
-        count: How many there are.
-        is_chief: Whether this worker is the one that writes what is kept.
-        addresses: HOST:PORT of each.
+        strategy: On the devices of all workers.
+        job: Who they are.
     """
 
-    def __init__(
-        self,
-        distribution: tf.distribute.Strategy,
-        job: tf_config.Job = tf_config.ALONE,
-    ) -> None:
-        self.distribution = distribution
-        self.index = job.index
-        self.count = job.num_workers
-        self.is_chief = job.is_chief
-        self.addresses = job.addresses
-        self._job = job
+    strategy: tf.distribute.Strategy
+    job: tf_config.Job = tf_config.ALONE
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Returns the sum over workers: int64 or float64, of one shape."""
-        if self.count == 1:
+        if self.job.num_workers == 1:
             return values
-        total = self.distribution.reduce(
+        total = self.strategy.reduce(
             tf.distribute.ReduceOp.SUM, tf.constant(values), axis=None
         )
         return np.asarray(total)
 
     def gather(self, numbers: Sequence[float]) -> np.ndarray:
         """Returns the numbers of each worker: float64 [num_workers, n]."""
-        rows = np.zeros((self.count, len(numbers)))
-        rows[self.index] = numbers
+        rows = np.zeros((self.job.num_workers, len(numbers)))
+        rows[self.job.index] = numbers
         return self.sum(rows)
 
-    def bytes_of_chief(self, data: bytes) -> bytes:
-        """Returns the chief's bytes; those of other workers are dropped."""
-        if self.count == 1:
-            return data
+    def broadcast(self, value: Value) -> Value:
+        """Returns the chief's value, bit for bit; others' are dropped."""
+        if self.job.num_workers == 1:
+            return value
+        data = pickle.dumps(value)
         size = int(self.gather([len(data)])[0, 0])
         words = np.zeros(-(-size // 8), np.int64)
-        if self.is_chief:
+        if self.job.is_chief:
             words.view(np.uint8)[:size] = np.frombuffer(data, np.uint8)
-        return self.sum(words).tobytes()[:size]
-
-    def array_of_chief(self, array: np.ndarray) -> np.ndarray:
-        """Returns the chief's array, bit for bit; all have one shape and type."""
-        data = self.bytes_of_chief(np.ascontiguousarray(array).tobytes())
-        return np.frombuffer(data, array.dtype).reshape(array.shape)
+        return pickle.loads(self.sum(words).tobytes())
 
     def check_same(self, facts: Mapping[str, object]) -> None:
         """Compares what workers are about, before anything depends on it.
@@ -92,9 +78,11 @@ class WorkerGroup:
         Raises:
             ValueError: a fact is not that of the chief.
         """
+        if self.job.num_workers == 1:
+            return
         context = private_interfaces.eager_context()
         text = json.dumps(facts)
-        if self.is_chief:
+        if self.job.is_chief:
             context.set_config_key_value(_FACTS_KEY, text)
             return
         found = json.loads(text)
@@ -105,15 +93,13 @@ class WorkerGroup:
             here, chief = found.get(name), expected.get(name)
             if here != chief:
                 raise ValueError(
-                    f"found {name} {'nothing' if here is None else here} on this"
-                    f" worker, expected the chief's"
-                    f" {'nothing' if chief is None else chief}."
-                    " Start the same command, on the same records and versions,"
-                    " on each worker."
+                    f"found {name} {here} on this worker, expected the chief's"
+                    f" {chief}. Start the same command, on the same records and"
+                    " versions, on each worker."
                 )
 
     @contextlib.contextmanager
-    def failures_told(self) -> Iterator[None]:
+    def failures_reported(self) -> Iterator[None]:
         """Tells the other workers what ends this one, and why they end.
 
         Raises:
@@ -121,12 +107,10 @@ class WorkerGroup:
         """
         try:
             yield
-        except lost_workers.LostWorkerError:
-            raise
         except BaseException as error:
-            if self.count == 1:
+            if self.job.num_workers == 1:
                 raise
-            lost = lost_workers.explain(self._job, error)
+            lost = lost_workers.explain(self.job, error)
             if lost is not None:
                 raise lost from error
             text = "it was interrupted."

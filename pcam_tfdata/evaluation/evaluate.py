@@ -95,10 +95,10 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     # Before the network runs: it may take an hour.
     slide_of_row = records.read_slides()
     forward = options.forward
-    distribution, patches = forward.open_records(records, options.splits)
+    strategy, patches = forward.open_records(records, options.splits)
     # First: a run that still trains may replace it.
     model_sha256 = manifest.hash_file(model_path)
-    predictor = inference.load(model_path, distribution, patches.fill)
+    predictor = inference.load(model_path, strategy, patches.fill)
     os.makedirs(options.output_dir, exist_ok=True)
     predictions = inference.join(
         predictor.stream_patches(patches, forward.batch_size, "evaluate")

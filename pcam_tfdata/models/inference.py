@@ -24,12 +24,6 @@ from pcam_tfdata.system import faults, interruption, progress
 # Calls whose results nobody has asked for yet. A GPU computes them while Python
 # takes the results of the one before.
 _CALLS_AHEAD = 2
-# Keras' layers and operations, in lower case: those that are an activation, and
-# those that leave values as they are.
-_ACTIVATIONS = {name.replace("_", "") for name in dir(keras.activations)}
-_PASSING = (
-    "activation", "cast", "dropout", "flatten", "identity", "reshape", "squeeze",
-)  # fmt: skip
 _RESULTS = ("row", "label", "logit")
 
 Fill = Callable[[batch_format.Batch], batch_format.Batch]
@@ -59,15 +53,20 @@ class InferenceOptions:
     def open_records(
         self, records: records_folder.RecordsFolder, splits: Sequence[str]
     ) -> tuple[tf.distribute.Strategy, patch_source.Patches]:
-        """Returns what computes, and the patches of some splits for it."""
-        distribution = replicas.make_strategy(self.devices)
+        """Returns what computes, and the patches of some splits for it.
+
+        Those that are streamed are read once, so none are shuffled in memory.
+        """
+        strategy = replicas.make_strategy(self.devices)
         source = patch_source.Source(
             records,
             splits,
-            patch_source.InputOptions(self.input, self.input_threads),
+            patch_source.InputOptions(
+                self.input, self.input_threads, shuffle_megabytes=0
+            ),
         )
-        devices = replicas.list_devices(distribution)
-        return distribution, open_patches(source, devices)
+        devices = replicas.list_devices(strategy)
+        return strategy, input_choice.open_patches(source, devices)
 
 
 class Predictor:
@@ -75,7 +74,7 @@ class Predictor:
 
     Args:
         model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
-        distribution: In whose scope the model was made.
+        strategy: In whose scope the model was made.
         fill: Called on each replica's part of a batch, see
             `input_choice.open_patches`.
     """
@@ -83,10 +82,10 @@ class Predictor:
     def __init__(
         self,
         model: keras.Model,
-        distribution: tf.distribute.Strategy,
+        strategy: tf.distribute.Strategy,
         fill: Fill = batch_format.whole,
     ) -> None:
-        self._distribution = distribution
+        self._strategy = strategy
 
         def forward(batch: batch_format.Batch) -> batch_format.Batch:
             batch = fill(batch)
@@ -95,7 +94,7 @@ class Predictor:
             return kept | {"logit": logit}
 
         self._step = tf.function(
-            lambda batch: distribution.run(forward, args=(batch,)),
+            lambda batch: strategy.run(forward, args=(batch,)),
             reduce_retracing=True,
         )
 
@@ -122,7 +121,7 @@ class Predictor:
             FloatingPointError: a logit is not finite.
         """
         num_done = 0
-        parts = iter(replicas.distribute(batches, self._distribution))
+        parts = iter(replicas.distribute(batches, self._strategy))
         launched: collections.deque[batch_format.Batch] = collections.deque()
         with progress.Progress(num_patches, description) as bar:
             while True:
@@ -168,7 +167,7 @@ class Predictor:
         batch_size = batch_format.fit_batch_size(
             batch_size,
             patches.num_patches,
-            self._distribution.num_replicas_in_sync,
+            self._strategy.num_replicas_in_sync,
         )
         first_batch = first_patch // batch_size
         end_patch = end_patch or patches.num_patches
@@ -186,7 +185,7 @@ class Predictor:
 
     def _gather(self, outputs: batch_format.Batch) -> Logits:
         """Returns a batch whose contiguous parts the replicas had, in order."""
-        local_results = self._distribution.experimental_local_results
+        local_results = self._strategy.experimental_local_results
         whole = {
             name: np.concatenate([np.asarray(p) for p in local_results(parts)])
             for name, parts in outputs.items()
@@ -203,21 +202,9 @@ def join(batches: Iterable[Logits]) -> Logits:
     }
 
 
-def open_patches(
-    source: patch_source.Source, devices: Sequence[str] = ()
-) -> patch_source.Patches:
-    """Returns patches to be read once, see `input_choice.open_patches`.
-
-    Those that are streamed need no memory to be shuffled.
-    """
-    options = dataclasses.replace(source.options, shuffle_megabytes=0)
-    source = dataclasses.replace(source, options=options)
-    return input_choice.open_patches(source, devices)
-
-
 def load(
     path: str,
-    distribution: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy,
     fill: Fill = batch_format.whole,
 ) -> Predictor:
     """Returns a predictor of a `.keras` file; arguments as for `Predictor`.
@@ -229,7 +216,7 @@ def load(
     try:
         # Layers that are loaded draw seeds, too.
         settings = replicas.keras_settings(seed=0)
-        with interruption.SignalsDeferred(), settings, distribution.scope():
+        with interruption.SignalsDeferred(), settings, strategy.scope():
             model = keras.models.load_model(path)
     except Exception as error:  # Keras raises anything on bad bytes.
         raise ValueError(
@@ -237,63 +224,36 @@ def load(
             f" ({faults.one_line(error, 200)}). Train again."
         ) from error
     _check_network(path, model)
-    return Predictor(model, distribution, fill)
+    return Predictor(model, strategy, fill)
 
 
 def _check_network(path: str, model: keras.Model) -> None:
     """Refuses a network that does not take patches, or gives no logit."""
-    _check_tensor(
-        path, "takes", model.inputs, "uint8", (None, *schema.IMAGE_SHAPE)
-    )
-    _check_tensor(path, "gives", model.outputs, "float", (None, 1))
-    activation = _find_activation(model)
-    if activation != "linear":
-        raise ValueError(
-            f"{path}: found a network that ends in {activation}, expected a"
-            " logit, before any activation. Save it without its last one, or"
-            " choose another --run_dir."
-        )
-
-
-def _check_tensor(
-    path: str,
-    verb: str,
-    tensors: Sequence[keras.KerasTensor] | None,
-    dtype: str,
-    shape: Sequence[int | None],
-) -> None:
-    """Refuses all but one tensor that can have a type and a shape."""
-    match tensors:
-        case [tensor] if (
+    for verb, tensors, dtype, shape in (
+        ("takes", model.inputs, "uint8", (None, *schema.IMAGE_SHAPE)),
+        ("gives", model.outputs, "float", (None, 1)),
+    ):
+        fits = [
             tensor.dtype.startswith(dtype)
-            and len(tensor.shape) == len(shape)
-            and all(map(lambda a, b: a in (None, b), tensor.shape, shape))
-        ):
-            return
-    found = ", ".join(f"{t.dtype}{list(t.shape)}" for t in tensors or ())
-    raise ValueError(
-        f"{path}: found a network that {verb} {found}, expected"
-        f" {dtype}{list(shape)}. Choose the --run_dir of a network that takes"
-        " patches as they are and gives a logit."
-    )
-
-
-def _find_activation(model: keras.Model) -> str:
-    """Returns the name of what a network's last values went through.
-
-    Layers that leave values as they are, are passed over.
-    """
-    # A Sequential has layers alone; both are in the order of computation.
-    for operation in reversed(getattr(model, "operations", model.layers)):
-        if isinstance(operation, keras.Model):
-            return _find_activation(operation)
-        name = type(operation).__name__.lower()
-        function = getattr(operation, "activation", None)
-        if function not in (None, keras.activations.linear):
-            return getattr(function, "__name__", str(function))
-        if name not in _PASSING:
-            return name if name in _ACTIVATIONS else "linear"
-    return "linear"
+            and tf.TensorShape(tensor.shape).is_compatible_with(shape)
+            for tensor in tensors
+        ]
+        if fits != [True]:
+            found = ", ".join(f"{t.dtype}{list(t.shape)}" for t in tensors)
+            raise ValueError(
+                f"{path}: found a network that {verb} {found}, expected"
+                f" {dtype}{list(shape)}. Choose the --run_dir of a network that"
+                " takes patches as they are and gives a logit."
+            )
+    linear = keras.activations.linear
+    activation = getattr(model.layers[-1], "activation", linear)
+    if activation is not linear:
+        raise ValueError(
+            f"{path}: found a network that ends in"
+            f" {getattr(activation, '__name__', activation)}, expected a logit,"
+            " before any activation. Save it without its last one, or choose"
+            " another --run_dir."
+        )
 
 
 def _check_finite(logit: np.ndarray, description: str) -> None:

@@ -49,7 +49,7 @@ def predict(options: configuration.PredictOptions) -> int:
     """
     if options.input_dir:
         return _predict_folder(options)
-    records, distribution, patches = _open_records(options)
+    records, strategy, patches = _open_records(options)
     shards = patches.selection.shards
     with contextlib.ExitStack() as stack:
         folder = options.parts_dir
@@ -61,7 +61,7 @@ def predict(options: configuration.PredictOptions) -> int:
             part_files.open_folder(folder, job, restart=options.restart)
         )
         rows = list_rows(options, records)  # First: predicting takes an hour.
-        _write_missing(options, distribution, patches, slice(None), parts)
+        _write_missing(options, strategy, patches, slice(None), parts)
         return _write_csv(options, rows, map(parts.read, shards))
 
 
@@ -83,14 +83,14 @@ def predict_range(options: configuration.PredictOptions) -> int:
             shards.
         RuntimeError: a process is writing the CSV from the parts.
     """
-    records, distribution, patches = _open_records(options)
+    records, strategy, patches = _open_records(options)
     shards = patches.selection.shards
     chosen = part_files.parse_range(options.shard_range, len(shards))
     job = describe_job(options, records)
     with part_files.open_folder(
         options.parts_dir, job, is_shared=True
     ) as parts:
-        _write_missing(options, distribution, patches, chosen, parts)
+        _write_missing(options, strategy, patches, chosen, parts)
     return sum(shard.num_records for shard in shards[chosen])
 
 
@@ -170,7 +170,7 @@ def _open_records(
 
 def _write_missing(
     options: configuration.PredictOptions,
-    distribution: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy,
     patches: patch_source.Patches,
     chosen: slice,
     parts: part_files.Parts,
@@ -188,7 +188,7 @@ def _write_missing(
     if not missing:
         return
     model_path = run_folder.find_model(options.run_dir)
-    predictor = inference.load(model_path, distribution, patches.fill)
+    predictor = inference.load(model_path, strategy, patches.fill)
     for gap in missing:
         results = predictor.stream_patches(
             patches,
@@ -204,7 +204,7 @@ def _write_missing(
 def _predict_folder(options: configuration.PredictOptions) -> int:
     model_path = run_folder.find_model(options.run_dir)
     configuration.check_output(options)
-    distribution = replicas.make_strategy(options.forward.devices)
+    strategy = replicas.make_strategy(options.forward.devices)
     usable, left_out = usable_files.list_usable(options)
     names = name_arrays.to_text(usable.names)
     ids = pandas.Series(names, dtype=object)
@@ -216,7 +216,7 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
     images = usable.images
     assert isinstance(images, listing.ImageFiles)  # As Kaggle's folder has.
     patches = image_files.ImageFiles(listing.list_paths(images))
-    predictor = inference.load(model_path, distribution, patches.fill)
+    predictor = inference.load(model_path, strategy, patches.fill)
     logits = []
     for batch in predictor.stream_patches(
         patches, options.forward.batch_size, "predict"

@@ -24,21 +24,20 @@ class CallbackState:
 
     def __init__(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         self._callbacks = callbacks
-        self._initial = [_plain_attributes(callback) for callback in callbacks]
+        self._initial = list(map(_plain_attributes, callbacks))
 
     def list_changed(self) -> list[dict[str, Any]]:
         """Returns class and changed attributes of each callback."""
-        return [
-            {_CLASS: type(callback).__name__}
-            | {
-                name: value
-                for name, value in _plain_attributes(callback).items()
-                if name not in initial or initial[name] != value
-            }
-            for callback, initial in zip(
-                self._callbacks, self._initial, strict=True
-            )
-        ]
+        changed = []
+        for callback, initial in zip(
+            self._callbacks, self._initial, strict=True
+        ):
+            attributes = {_CLASS: type(callback).__name__}
+            for name, value in _plain_attributes(callback).items():
+                if name not in initial or initial[name] != value:
+                    attributes[name] = value
+            changed.append(attributes)
+        return changed
 
     def restore(self, changed: Sequence[dict[str, Any]]) -> None:
         """Gives callbacks of the same class and index their attributes back."""

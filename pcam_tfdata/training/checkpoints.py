@@ -32,10 +32,7 @@ class Writer:
     """
 
     def __init__(self, run_dir: str | None, keep: int) -> None:
-        self._run_dir = run_dir
-        self._keep = keep
-        if run_dir is not None:
-            _remove_incomplete(_folder_of(run_dir))
+        self._run_dir, self._keep = run_dir, keep
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future | None = None
 
@@ -57,15 +54,10 @@ class Writer:
         # What was read does not change: an update of the variable copies first.
         values = [tf.convert_to_tensor(v.value) for v in variables]
         text = json.dumps(dataclasses.asdict(state))
+        folder = _folder_of(self._run_dir)
         self._pending = self._thread.submit(
-            _write, _folder_of(self._run_dir), state.step, values, text,
-            self._keep,
-        )  # fmt: skip
-
-    def poll(self) -> None:
-        """Raises what `wait` would, as soon as it is known."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
+            _write, folder, state.step, values, text, self._keep
+        )
 
     def wait(self) -> None:
         """Returns when the last one is on the disk.
@@ -79,26 +71,21 @@ class Writer:
 
 
 def restore(
-    run_dir: str,
-    trainer: steps.Trainer,
-    group: worker_group.WorkerGroup,
+    run_dir: str, trainer: steps.Trainer, group: worker_group.WorkerGroup
 ) -> checkpoint_files.State:
     """Returns how far the chief's last checkpoint is, for all workers.
 
     The trainer takes what the checkpoint holds; without one it stays new.
     Errors as in `read_latest`.
     """
-    state = checkpoint_files.State()
-    if group.is_chief:
+    latest = None
+    if group.job.is_chief:
         latest = read_latest(run_dir, trainer.variables)
-        if latest is not None:
-            values, state = latest
-            trainer.restore(values)
-    if group.count > 1:
-        text = json.dumps(dataclasses.asdict(state)).encode()
-        state = checkpoint_files.State(**json.loads(group.bytes_of_chief(text)))
-        own = [np.asarray(v.value) for v in trainer.variables]
-        trainer.restore(list(map(group.array_of_chief, own)))
+    latest = group.broadcast(latest)
+    if latest is None:
+        return checkpoint_files.State()
+    values, state = latest
+    trainer.restore(values)
     return state
 
 
@@ -159,13 +146,8 @@ def _write(
     # Later ones are damaged: the run went on from before them.
     checkpoints = checkpoint_files.list_checkpoints(folder)
     kept = [path for number, path in checkpoints if number <= step][-keep:]
-    for _, old in checkpoints:
-        if old not in kept:
-            os.remove(old)
-
-
-def _remove_incomplete(folder: str) -> None:
-    """Removes what a killed process was writing."""
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        if name.endswith(files.INCOMPLETE):
-            os.remove(os.path.join(folder, name))
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        # A process that was killed left half of one.
+        if name.endswith((".npz", files.INCOMPLETE)) and path not in kept:
+            os.remove(path)

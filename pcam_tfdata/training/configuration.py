@@ -2,29 +2,14 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
-from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import nested_options
 from pcam_tfdata.training import optimizers, steps
-
-
-@dataclasses.dataclass(frozen=True)
-class ServiceOptions:
-    """A tf.data service that reads training batches.
-
-    Attributes:
-        data_service: Address of its dispatcher; None for this process.
-        data_service_timeout_seconds: How long the service may be silent.
-    """
-
-    data_service: str | None = None
-    data_service_timeout_seconds: float = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +36,11 @@ class TrainOptions:
             epoch ends with one anyway.
         keep_checkpoints: How many of the last ones are kept.
         tensorboard: Also write the scores for TensorBoard.
-        input: How patches are read.
-        service: Who reads them for training.
+        input: How patches are read; `file` as their cache is one in the run's
+            folder, for training alone.
+        data_service: Address of the dispatcher of a tf.data service that reads
+            training batches; None for this process.
+        data_service_timeout_seconds: How long the service may be silent.
         restart: Begins anew in a folder where there is a run.
     """
 
@@ -78,7 +66,8 @@ class TrainOptions:
     input: patch_source.InputOptions = dataclasses.field(
         default_factory=patch_source.InputOptions
     )
-    service: ServiceOptions = dataclasses.field(default_factory=ServiceOptions)
+    data_service: str | None = None
+    data_service_timeout_seconds: float = 300.0
     restart: bool = False
 
     def list_flags(self) -> dict[str, Any]:
@@ -90,24 +79,6 @@ class TrainOptions:
     def last_step(self, num_epochs: int, num_patches: int) -> int:
         """Returns how many steps complete epochs, which batches straddle."""
         return math.ceil(num_epochs * num_patches / self.recipe.batch_size)
-
-    def training(
-        self, records: records_folder.RecordsFolder
-    ) -> patch_source.Source:
-        """Returns the patches to train on."""
-        options = self.input
-        if options.cache == "file":
-            cache = os.path.join(self.run_dir, run_folder.INPUT_CACHE)
-            path = os.path.join(cache, "records")
-            options = dataclasses.replace(options, cache=path)
-        return patch_source.Source(records, self.train_splits, options)
-
-    def validation(
-        self, records: records_folder.RecordsFolder
-    ) -> patch_source.Source:
-        """Returns the patches to score."""
-        options = dataclasses.replace(self.input, cache="none")
-        return patch_source.Source(records, self.validation_splits, options)
 
 
 def settle_splits(
@@ -172,8 +143,15 @@ def check(
             than an epoch; or flags do not fit each other. The message says what
             to take instead.
     """
-    num_patches = options.training(records).count_patches()
-    _check_batch_size(options.recipe, num_patches, num_replicas)
+    recipe, splits = options.recipe, options.train_splits
+    num_patches = records.count_patches(splits)
+    unit = num_replicas * recipe.gradient_accumulation_steps
+    if recipe.batch_size % unit or recipe.batch_size > num_patches:
+        raise ValueError(
+            f"--batch_size: found {recipe.batch_size}, expected a multiple of"
+            f" {unit}, which replicas can share evenly, of at most the"
+            f" {num_patches:,} training patches."
+        )
     num_steps = options.last_step(options.epochs, num_patches)
     if options.optimizer.warmup_steps >= num_steps:
         raise ValueError(
@@ -181,40 +159,12 @@ def check(
             f" fewer than the {num_steps} steps of the run."
         )
     is_shared = options.devices.strategy == "multi_worker"
-    if options.service.data_service and is_shared:
-        raise ValueError(
-            "--data_service: found it with --strategy=multi_worker, expected"
-            " none: the service gives each worker all patches, in an order of"
-            " its own. Let each worker map its copy: --input=mmap."
-        )
-    if options.input.cache == "file" and is_shared:
+    if is_shared and options.input.cache == "file":
         raise ValueError(
             "--cache=file: found it with --strategy=multi_worker, expected"
             " none or memory: workers that share a folder would share the file."
         )
-    resolve_class_weights(
-        options.recipe.class_weights, records.count_labels(options.train_splits)
-    )
-
-
-def _check_batch_size(
-    recipe: steps.Recipe, num_patches: int, num_replicas: int
-) -> None:
-    size, num_parts = recipe.batch_size, recipe.gradient_accumulation_steps
-    unit = num_replicas * num_parts
-    if size % unit:
-        below = size - size % unit
-        nearest = [n for n in (below, below + unit) if n]
-        in_parts = f" in {num_parts} parts each" if num_parts > 1 else ""
-        raise ValueError(
-            f"--batch_size: found {size}, which {num_replicas} replicas cannot"
-            f" share evenly{in_parts}. Take {' or '.join(map(str, nearest))}."
-        )
-    if size > num_patches:
-        raise ValueError(
-            f"--batch_size: found {size}, expected at most the number of"
-            f" training patches, {num_patches:,}."
-        )
+    resolve_class_weights(recipe.class_weights, records.count_labels(splits))
 
 
 def resolve_class_weights(
@@ -233,22 +183,18 @@ def resolve_class_weights(
     """
     if not class_weights:
         return 1.0, 1.0
-    if list(class_weights) == ["balanced"]:
-        if not all(counts):
-            raise ValueError(
-                "--class_weights=balanced: found training patches of one label"
-                " only, expected both."
-            )
-        negative, positive = (sum(counts) / (2 * count) for count in counts)
-        return negative, positive
     try:
-        negative, positive = map(float, class_weights)
+        if list(class_weights) == ["balanced"]:
+            negative, positive = (sum(counts) / (2 * n) for n in counts)
+        else:
+            negative, positive = map(float, class_weights)
         if not (0 < negative < math.inf and 0 < positive < math.inf):
             raise ValueError
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise ValueError(
-            f"--class_weights: found {','.join(class_weights)!r}, expected"
-            " `balanced` or two numbers above 0, of label 0 and of label 1, as"
-            " in 1,1.5."
+            f"--class_weights: found {','.join(class_weights)!r}, for"
+            f" {' and '.join(map(str, counts))} patches of label 0 and 1,"
+            " expected `balanced` and some of both, or two numbers above 0, of"
+            " label 0 and of label 1, as in 1,1.5."
         ) from error
     return negative, positive

@@ -4,14 +4,13 @@ Each run is a process of its own, `pcam train` and then `pcam evaluate`: what on
 leaves in TensorFlow does not reach the next, and what is trained is kept.
 """
 
-import dataclasses
 import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import pandas as pd
 
@@ -30,60 +29,53 @@ _PROGRAM = (
     " workers.end_with_writer_of_stdin(); main.run()"
 )
 
+Summary = dict[str, Any]
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class CrossValidateOptions:
-    """What to cross-validate.
-
-    Attributes:
-        records_dir: Records folder.
-        run_dir: Folder of the runs, one for each fold, named after it.
-        folds: Labelled splits; none for all.
-        train_flags: Flags of `pcam train`, as --name=value, for each run;
-            without folders and splits.
-    """
-
-    records_dir: str
-    run_dir: str
-    folds: Sequence[str] = ()
-    train_flags: Sequence[str] = ()
-
-
-class Summary(TypedDict):
-    """Scores by name of each fold; their mean, and their standard deviation (of
-    a sample), over folds; and the AUC of all out-of-fold patches together.
-    """
-
-    folds: dict[str, dict[str, float]]
-    mean: dict[str, float]
-    std: dict[str, float]
-    pooled_auc: float | None
-
-
-def cross_validate(options: CrossValidateOptions) -> Summary:
+def cross_validate(
+    *,
+    records_dir: str,
+    run_dir: str,
+    folds: Sequence[str] = (),
+    train_flags: Sequence[str] = (),
+) -> Summary:
     """Trains on all folds but one, and scores that one, for each in turn.
 
     Writes `cross_validation.json` and `out_of_fold.csv`, in which each patch has
     the probability that the network which did not see it gives. The same command
     again trains what is missing.
 
+    Args:
+        records_dir: Records folder.
+        run_dir: Folder of the runs, one for each fold, named after it.
+        folds: Labelled splits; none for all.
+        train_flags: Flags of `pcam train`, as --name=value, for each run;
+            without folders and splits.
+
+    Returns:
+        Scores by name: in `folds` of each; in `mean` and `std` (of a sample)
+        over folds; in `pooled_auc` the AUC of all out-of-fold patches together.
+
     Raises:
         FileNotFoundError, ValueError: records or folds do not fit.
         RuntimeError: a run failed, and has said why.
     """
-    records = records_folder.open_folder(options.records_dir)
-    folds = _settle_folds(options, records)
-    outputs.check_folder(options.run_dir, "--run_dir")
-    os.makedirs(options.run_dir, exist_ok=True)
-    tables = {}
+    records = records_folder.open_folder(records_dir)
+    folds = _settle_folds(folds, records)
+    outputs.check_folder(run_dir, "--run_dir")
+    os.makedirs(run_dir, exist_ok=True)
+    tables = []
     for number, fold in enumerate(folds, 1):
         _logger.info("%s (%d of %d):", fold, number, len(folds))
-        tables[fold] = _run_fold(options, fold, folds)
-    _write_out_of_fold(options, records, tables)
-    summary = _summarize(tables)
-    files.write_json(os.path.join(options.run_dir, SUMMARY), summary)
+        others = ",".join(other for other in folds if other != fold)
+        flags = [f"--train_splits={others}", *train_flags]
+        fold_dir = os.path.join(run_dir, fold)
+        tables.append(_run_fold(records_dir, fold_dir, fold, flags))
+    table = pd.concat(tables)
+    _write_out_of_fold(os.path.join(run_dir, OUT_OF_FOLD), records, table)
+    summary = _summarize(table)
+    files.write_json(os.path.join(run_dir, SUMMARY), summary)
     return summary
 
 
@@ -96,9 +88,9 @@ def format_summary(summary: Summary) -> str:
 
 
 def _settle_folds(
-    options: CrossValidateOptions, records: records_folder.RecordsFolder
+    folds: Sequence[str], records: records_folder.RecordsFolder
 ) -> list[str]:
-    names = list(options.folds) or [
+    names = list(folds) or [
         split.name for split in records.content.splits if split.labeled
     ]
     splits = records.content.select(names)
@@ -117,27 +109,19 @@ def _settle_folds(
 
 
 def _run_fold(
-    options: CrossValidateOptions, fold: str, folds: Sequence[str]
+    records_dir: str, run_dir: str, fold: str, train_flags: Sequence[str]
 ) -> pd.DataFrame:
-    """Returns `row`, `label` and `logit` of a fold's patches by its network.
+    """Returns `row`, `label`, `logit` and `fold` of a fold's patches.
 
     A network that was trained before is scored once more: an evaluation of other
     splits may have been put there, or the network may have been trained on since.
     """
-    run_dir = os.path.join(options.run_dir, fold)
-    folders = (f"--records_dir={options.records_dir}", f"--run_dir={run_dir}")
-    others = [other for other in folds if other != fold]
-    _call(
-        "train",
-        *folders,
-        f"--train_splits={','.join(others)}",
-        f"--validation_splits={fold}",
-        *options.train_flags,
-    )
+    folders = (f"--records_dir={records_dir}", f"--run_dir={run_dir}")
+    _call("train", *folders, f"--validation_splits={fold}", *train_flags)
     # Refused where the records are no longer those of the run.
     _call("evaluate", *folders, f"--splits={fold}", f"--output_dir={run_dir}")
     path = os.path.join(run_dir, run_folder.PREDICTIONS)
-    return pd.read_csv(path, float_precision="round_trip")
+    return pd.read_csv(path, float_precision="round_trip").assign(fold=fold)
 
 
 def _call(command: str, *arguments: str) -> None:
@@ -160,38 +144,30 @@ def _call(command: str, *arguments: str) -> None:
         )
 
 
-def _summarize(tables: dict[str, pd.DataFrame]) -> Summary:
-    folds: dict[str, dict[str, Any]] = {}
-    for fold, table in tables.items():
-        scores: dict[str, Any] = {
-            **metrics.score(table.label.to_numpy(), table.logit.to_numpy())
-        }
-        folds[fold] = {name: scores[name] for name in metrics.NAMES}
-    scored = pd.DataFrame.from_dict(folds, orient="index")
-    pooled = pd.concat(tables.values())
+def _summarize(table: pd.DataFrame) -> Summary:
+    by_fold = {
+        fold: metrics.score(part.label.to_numpy(), part.logit.to_numpy())
+        for fold, part in table.groupby("fold", sort=False)
+    }
+    scores = pd.DataFrame.from_dict(by_fold, orient="index")
+    scores = scores[list(metrics.NAMES)]
     return {
-        "folds": folds,
-        "mean": dict(zip(metrics.NAMES, scored.mean().tolist(), strict=True)),
-        "std": dict(zip(metrics.NAMES, scored.std().tolist(), strict=True)),
+        "folds": scores.to_dict(orient="index"),
+        "mean": scores.mean().to_dict(),
+        "std": scores.std().to_dict(),
         "pooled_auc": metrics.auc(
-            pooled.label.to_numpy(), pooled.logit.to_numpy()
+            table.label.to_numpy(), table.logit.to_numpy()
         ),
     }
 
 
 def _write_out_of_fold(
-    options: CrossValidateOptions,
-    records: records_folder.RecordsFolder,
-    tables: dict[str, pd.DataFrame],
+    path: str, records: records_folder.RecordsFolder, table: pd.DataFrame
 ) -> None:
     names = records.read_sidecar(["source_name"])["source_name"].to_numpy()
-    table = pd.concat([t.assign(fold=fold) for fold, t in tables.items()])
-    table = table.sort_values("row")
-    table["id"] = names[table.row]
-    table["probability"] = metrics.to_probability(table.logit.to_numpy())
-    columns = ("row", "id", "fold", "label", "probability")
-    csv_files.write_csv(
-        os.path.join(options.run_dir, OUT_OF_FOLD),
-        columns,
-        zip(*(table[name].tolist() for name in columns), strict=True),
+    table = table.sort_values("row").assign(
+        id=lambda t: names[t.row],
+        probability=lambda t: metrics.to_probability(t.logit.to_numpy()),
     )
+    columns = ["row", "id", "fold", "label", "probability"]
+    csv_files.write_csv(path, columns, table[columns].itertuples(index=False))

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -17,14 +17,13 @@ import tensorflow as tf
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import dead_network
-from pcam_tfdata.pipeline import batch_format, patch_source
+from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import interruption, progress
 from pcam_tfdata.training import (
     callback_state,
     checkpoints,
     event_files,
-    nonfinite_steps,
     prepared_run,
     validator,
 )
@@ -33,8 +32,7 @@ from pcam_tfdata.training import (
 _CALL_SECONDS = 1.0
 # The first call traces the graph, so its time says little of the next one's.
 _CALL_GROWTH = 10
-# A checkpoint within an epoch costs at most one part in as many of the time.
-_SECONDS_PER_CHECKPOINT_SECOND = 100
+MOST_SKIPPED = 20
 
 _logger = logging.getLogger(__name__)
 
@@ -54,16 +52,17 @@ def train_epochs(
         interruption.Interrupted: a signal came; there is a checkpoint.
         FloatingPointError: see `train.train`.
     """
-    options, is_chief = run.options, run.group.is_chief
-    board: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if options.tensorboard and is_chief:
-        board = event_files.EventWriter(options.run_dir, run.state.history)
     with (
         patch_source.damage_named(run.training, run.validation),
         interruption.SignalsDeferred(errors_first=True) as signals,
-        board as writer,
+        contextlib.ExitStack() as stack,
     ):
-        _Loop(run, callbacks, signals, writer).go_on()
+        loop = _Loop(run, callbacks, signals)
+        if run.options.tensorboard and run.group.job.is_chief:
+            loop.board = stack.enter_context(
+                event_files.EventWriter(run.options.run_dir, run.state.history)
+            )
+        loop.go_on()
 
 
 class _Loop:
@@ -73,34 +72,30 @@ class _Loop:
         run: The run.
         callbacks: Callbacks of Keras.
         signals: What may end the session.
+
+    Attributes:
         board: TensorBoard's file; None where it is not wanted.
     """
+
+    board: event_files.EventWriter | None = None
 
     def __init__(
         self,
         run: prepared_run.PreparedRun,
         callbacks: Sequence[keras.callbacks.Callback],
         signals: interruption.SignalsDeferred,
-        board: event_files.EventWriter | None,
     ) -> None:
-        self._run = run
+        self._run, self._signals = run, signals
         self._options, self._recipe = run.options, run.options.recipe
         self._group, self._trainer = run.group, run.trainer
         self._state = run.state
-        self._signals = signals
-        self._board = board
-        self._validator = validator.Validator(
-            run.validation, run.trainer.model, run.group,
-            self._recipe.batch_size,
-        )  # fmt: skip
-        self._labels = (
-            run.training.source.count_labels(), run.trainer.class_weights,
-        )  # fmt: skip
+        self._is_chief = run.group.job.is_chief
+        self._validator = validator.Validator(run)
         self._checkpoints = checkpoints.Writer(
-            run.options.run_dir if run.group.is_chief else None,
+            run.options.run_dir if self._is_chief else None,
             run.options.keep_checkpoints,
         )
-        self._next_checkpoint = math.inf
+        self._checkpoint_time = time.monotonic()
         self._steps_per_call = 1
         callbacks = list(callbacks)
         if patience := run.options.early_stopping_patience:
@@ -114,7 +109,14 @@ class _Loop:
         # Not before: they begin by forgetting everything.
         self._callback_state = callback_state.CallbackState(callbacks)
         self._callback_state.restore(run.state.callbacks)
-        self._batches = self._open_batches()
+        batches = run.training.train_batches(
+            batch_size=self._recipe.batch_size,
+            seed=self._recipe.seed,
+            first_step=run.state.step,
+            num_steps=run.last_step(run.options.epochs),
+            portion=run.portion,
+        )
+        self._batches = iter(replicas.distribute(batches, run.group.strategy))
 
     def go_on(self) -> None:
         """Trains to the end, or up to a checkpoint where a signal comes."""
@@ -136,17 +138,6 @@ class _Loop:
         finally:
             self._checkpoints.wait()
 
-    def _open_batches(self) -> Iterator:
-        group = self._group
-        ds = self._run.training.train_batches(
-            batch_size=self._recipe.batch_size,
-            seed=self._recipe.seed,
-            first_step=self._state.step,
-            num_steps=self._run.last_step(self._options.epochs),
-            portion=batch_format.Portion(group.index, group.count),
-        )
-        return iter(replicas.distribute(ds, group.distribution))
-
     def _run_epoch(self) -> None:
         state, events = self._state, self._events
         first, start = state.step, time.monotonic()
@@ -159,7 +150,8 @@ class _Loop:
             scores = self._validator.score(label, logit)
             events.on_test_end(scores)
             scores = self._logs() | {f"val_{k}": v for k, v in scores.items()}
-            self._note(scores, self._find_death(label, logit))
+            loss = scores["loss"]
+            self._note(scores, self._validator.find_death(label, logit, loss))
         validated = time.monotonic()
         events.on_epoch_end(state.epoch - 1, scores)
         self._agree()
@@ -168,19 +160,18 @@ class _Loop:
         if state.epoch == 1:
             # A history says from now on that there is a checkpoint.
             self._checkpoints.wait()
-        if not self._group.is_chief:
+        if not self._is_chief:
             return
         run_folder.write_history(self._options.run_dir, state.history)
-        if self._board is not None:
-            self._board.add(state.history[-1])
-        num_trained = (state.step - first) * self._recipe.batch_size
+        if self.board is not None:
+            self.board.add(state.history[-1])
+        seconds = trained - start
+        rate = (state.step - first) * self._recipe.batch_size / seconds
         timing = {
             "epoch": state.epoch,
-            "train_seconds": round(trained - start, 3),
+            "train_seconds": round(seconds, 3),
             "validation_seconds": round(validated - trained, 3),
-            "train_patches_per_second": round(
-                num_trained / (trained - start), 1
-            ),
+            "train_patches_per_second": round(rate, 1),
         }
         run_folder.append_timing(self._options.run_dir, timing)
 
@@ -190,11 +181,10 @@ class _Loop:
         batch_size = self._recipe.batch_size
         first = self._run.last_step(state.epoch)
         last = self._run.last_step(state.epoch + 1)
-        name = f"epoch {state.epoch + 1}/{self._options.epochs}"
-        self._set_clock(0.0)
-        num_done = (state.step - first) * batch_size
         with progress.Progress(
-            (last - first) * batch_size, name, num_done
+            (last - first) * batch_size,
+            f"epoch {state.epoch + 1}/{self._options.epochs}",
+            (state.step - first) * batch_size,
         ) as bar:
             while state.step < last and not model.stop_training:
                 self._events.on_train_batch_begin(state.step - first)
@@ -204,9 +194,9 @@ class _Loop:
                 bar.advance_to((state.step - first) * batch_size, **logs)
                 self._agree()
                 self._signals.check()
-                if time.monotonic() > self._next_checkpoint:
+                waited = time.monotonic() - self._checkpoint_time
+                if waited > self._options.checkpoint_every_seconds:
                     self._save()
-                self._checkpoints.poll()
 
     def _call(self, num_left: int) -> None:
         """Runs some steps in one call of TensorFlow."""
@@ -214,11 +204,9 @@ class _Loop:
         count = self._options.steps_per_loop or self._steps_per_call
         count = min(count, num_left)
         start = time.monotonic()
+        sums = tf.constant(state.sums, tf.float64)
         sums, step, is_finite = self._trainer.run_steps(
-            self._batches,
-            state.step,
-            count,
-            tf.constant(state.sums, tf.float64),
+            self._batches, state.step, count, sums
         )
         seconds_per_step = (time.monotonic() - start) / (step - state.step)
         self._steps_per_call = max(
@@ -227,7 +215,29 @@ class _Loop:
         state.sums, state.step = sums.numpy().tolist(), step
         if not is_finite:
             state.num_skipped += 1
-            nonfinite_steps.handle_nonfinite_step(self._run, step - 1)
+            self._handle_nonfinite_step(step - 1)
+
+    def _handle_nonfinite_step(self, step: int) -> None:
+        """Logs that a step is left out, or stops the run.
+
+        Raises:
+            FloatingPointError: as the options say, or there were too many.
+        """
+        fault = (
+            f"found a loss or gradient that is not finite in step {step}, at"
+            f" learning rate {self._trainer.learning_rate:g}"
+        )
+        if self._trainer.loss_scale is not None:
+            fault += f" and loss scale {self._trainer.loss_scale:g}"
+        skips = self._options.on_nan == "skip"
+        if skips and self._state.num_skipped <= MOST_SKIPPED:
+            _logger.warning("%s; the step is skipped.", fault)
+            return
+        raise FloatingPointError(
+            f"{self._options.run_dir}: {fault}. Lower --learning_rate and pass"
+            f" --restart; --on_nan=skip leaves out such steps, {MOST_SKIPPED} of"
+            " a run at most."
+        )
 
     def _agree(self) -> None:
         """Decides with the other workers what they have to do alike.
@@ -259,24 +269,6 @@ class _Loop:
         self._signals.check()
         return self._validator.gather(own)
 
-    def _find_death(self, label: np.ndarray, logit: np.ndarray) -> str | None:
-        """Returns why the network is dead; None where it is not."""
-        loss = self._logs()["loss"]
-        is_learning = dead_network.is_learning(
-            loss,
-            [row["loss"] for row in self._state.history],
-            dead_network.untrained_loss(*self._labels),
-        )
-        return dead_network.find_reason(
-            label,
-            logit,
-            loss=loss,
-            entropy=dead_network.label_entropy(*self._labels),
-            # A warm-up is meant to begin slowly.
-            is_learning=is_learning
-            or self._state.step <= self._options.optimizer.warmup_steps,
-        )
-
     def _note(self, scores: dict[str, float], death: str | None) -> None:
         """Notes the scores of an epoch, and keeps the model if it is the best."""
         state, trainer = self._state, self._trainer
@@ -292,14 +284,14 @@ class _Loop:
         _logger.info(
             "epoch %d/%d: %s", epoch, self._options.epochs, ", ".join(texts)
         )
-        if death and self._group.is_chief:
+        if death and self._is_chief:
             _logger.warning(
                 "Warning: epoch %d: found a dead network: %s. %s",
                 epoch, death, dead_network.TRAIN_REMEDY,
             )  # fmt: skip
         if scores["val_auc"] > state.best_auc:
             state.best_auc, state.best_epoch = scores["val_auc"], epoch
-            if self._group.is_chief:
+            if self._is_chief:
                 self._save_model()
         dead = {run_folder.IS_DEAD: int(death is not None)}
         state.history.append(row | scores | dead)
@@ -314,14 +306,6 @@ class _Loop:
 
     def _save(self) -> None:
         """Begins to write a checkpoint."""
-        start = time.monotonic()
+        self._checkpoint_time = time.monotonic()
         self._state.callbacks = self._callback_state.list_changed()
         self._checkpoints.write(self._state, self._trainer.variables)
-        self._set_clock(time.monotonic() - start)
-
-    def _set_clock(self, seconds: float) -> None:
-        """Sets when the next checkpoint is due, by what the last one took."""
-        self._next_checkpoint = time.monotonic() + max(
-            self._options.checkpoint_every_seconds,
-            seconds * _SECONDS_PER_CHECKPOINT_SECOND,
-        )

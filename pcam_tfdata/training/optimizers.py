@@ -61,13 +61,13 @@ def _learning_rate(
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     rate, warmup_steps = options.learning_rate, options.warmup_steps
     schedules = keras.optimizers.schedules
-    if options.schedule == "constant" and not warmup_steps:
-        return rate
-    if options.schedule == "constant":
+    if options.schedule == "cosine":
+        return schedules.CosineDecay(
+            0.0 if warmup_steps else rate,
+            max(1, num_steps - warmup_steps),
+            warmup_target=rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    if warmup_steps:
         return schedules.PolynomialDecay(0.0, warmup_steps, rate)
-    num_steps = max(1, num_steps - warmup_steps)
-    if not warmup_steps:
-        return schedules.CosineDecay(rate, num_steps)
-    return schedules.CosineDecay(
-        0.0, num_steps, warmup_target=rate, warmup_steps=warmup_steps
-    )
+    return rate

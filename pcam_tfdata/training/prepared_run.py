@@ -3,7 +3,7 @@
 import dataclasses
 
 from pcam_tfdata.distribution import worker_group
-from pcam_tfdata.pipeline import patch_source
+from pcam_tfdata.pipeline import batch_format, patch_source
 from pcam_tfdata.runs import checkpoint_files
 from pcam_tfdata.training import configuration, steps
 
@@ -32,6 +32,12 @@ class PreparedRun:
     def is_finished(self) -> bool:
         """Whether nothing is left to train."""
         return self.state.is_stopped or self.state.epoch >= self.options.epochs
+
+    @property
+    def portion(self) -> batch_format.Portion:
+        """What this worker takes of each batch."""
+        job = self.group.job
+        return batch_format.Portion(job.index, job.num_workers)
 
     def last_step(self, num_epochs: int) -> int:
         """Returns how many steps complete epochs, which batches straddle."""

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.distribution import private_interfaces, replicas
+from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import batch_format
 from pcam_tfdata.training import augment
 
@@ -49,7 +49,7 @@ class Trainer:
     """A network and its optimizer, stepped on the replicas of a strategy.
 
     Args:
-        distribution: Strategy on whose replicas steps run.
+        strategy: Strategy on whose replicas steps run.
         build_network: Gives the network: uint8 patches in, a logit [B, 1] out.
         build_optimizer: Gives the optimizer, not built yet.
         recipe: What a step does.
@@ -72,7 +72,7 @@ class Trainer:
 
     def __init__(
         self,
-        distribution: tf.distribute.Strategy,
+        strategy: tf.distribute.Strategy,
         build_network: Callable[[], keras.Model],
         build_optimizer: Callable[[], keras.Optimizer],
         recipe: Recipe,
@@ -81,27 +81,25 @@ class Trainer:
             [batch_format.Batch], batch_format.Batch
         ] = batch_format.whole,
     ) -> None:
-        self._distribution = distribution
+        self._strategy = strategy
         self.recipe = recipe
         self.class_weights = class_weights
         self._fill = fill
         self.precision = replicas.resolve_precision(recipe.precision)
         self.compiles = replicas.resolve_xla(recipe.xla)
-        # Gradients of this policy underflow without a scale.
-        self._scales_loss = self.precision == "mixed_float16"
         settings = replicas.keras_settings(self.precision, recipe.seed)
-        with settings, distribution.scope():
+        with settings, strategy.scope():
             self.model = build_network()
             self.optimizer = build_optimizer()
-            if self._scales_loss:
+            if self.precision == "mixed_float16":  # Gradients underflow in it.
                 self.optimizer = keras.optimizers.LossScaleOptimizer(
                     self.optimizer
                 )
             self.optimizer.build(self.model.trainable_variables)
         is_synced = recipe.sync_batch_norm and replicas.sync_batch_norm(
-            self.model, distribution
+            self.model, strategy
         )
-        replicas.vary_dropout(self.model, distribution)
+        replicas.vary_dropout(self.model, strategy)
         self.model.optimizer = self.optimizer  # For callbacks.
         self.variables = [*self.model.variables, *self.optimizer.variables]
         self._gradients = self._gradients_of_part
@@ -145,25 +143,20 @@ class Trainer:
     @property
     def loss_scale(self) -> float | None:
         """What the loss is multiplied by; None where it is not."""
-        if not self._scales_loss:
-            return None
-        return float(np.asarray(self.optimizer.dynamic_scale))
+        scale = getattr(self.optimizer, "dynamic_scale", None)
+        return None if scale is None else float(np.asarray(scale))
 
     def restore(self, values: Sequence[np.ndarray]) -> None:
         """Takes the values that a checkpoint held of `variables`."""
         _assign(self.variables, values)
-        replicas.vary_dropout(self.model, self._distribution)
+        replicas.vary_dropout(self.model, self._strategy)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Lets the network have the moving average of its weights, if any."""
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if not inner.use_ema:
-            yield
-            return
         weights = self.model.trainable_variables
         saved = [np.array(weight.numpy()) for weight in weights]
-        _assign(weights, private_interfaces.list_averages(inner))
+        self.optimizer.finalize_variable_values(weights)
         try:
             yield
         finally:
@@ -182,7 +175,7 @@ class Trainer:
         num_steps: tf.Tensor,
         sums: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        run = self._distribution.run
+        run = self._strategy.run
         end_step = step + num_steps
         is_finite = tf.constant(True)
         statistics = self.model.non_trainable_weights
@@ -193,10 +186,10 @@ class Trainer:
             )
             # The same on all. Decided out here, because a replica may not
             # update variables under a condition.
-            is_finite = self._distribution.experimental_local_results(finite)[0]
+            is_finite = self._strategy.experimental_local_results(finite)[0]
             if is_finite:
                 run(self._apply, args=(gradients,))
-                sums += self._distribution.reduce(
+                sums += self._strategy.reduce(
                     tf.distribute.ReduceOp.SUM, part, axis=None
                 )
             else:  # Batch normalization has looked at the batch.
@@ -229,15 +222,15 @@ class Trainer:
             [*gradients, tf.cast(part[0], self.model.variable_dtype)],
         )
         are_sound = _all_finite(gradients)
-        if self._scales_loss:
-            are_sound |= self._loss_scale() >= 1
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            are_sound |= self.optimizer.scale_loss(1.0) >= 1
         is_finite = tf.math.is_finite(loss) & are_sound
         return gradients, part, is_finite
 
     def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """Changes the weights, in a replica."""
         if self.recipe.clip_norm:
-            limit = self.recipe.clip_norm * self._loss_scale()
+            limit = self.optimizer.scale_loss(self.recipe.clip_norm)
             gradients, _ = tf.clip_by_global_norm(gradients, limit)
         apply_sums(self.optimizer, gradients)
 
@@ -260,19 +253,14 @@ class Trainer:
         num_parts = self.recipe.gradient_accumulation_steps
         if num_parts == 1:
             return self._differentiate(image, label)
-        size = image.shape[0] // num_parts
-        gradients = [
-            tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables
-        ]
-        sums = tf.zeros([3], tf.float64)
         # Unrolled: batch normalization cannot look at all replicas in a loop.
-        for start in range(0, num_parts * size, size):
-            of_part, part = self._differentiate(
-                _cut(image, start, size), _cut(label, start, size)
-            )
-            gradients = [a + b for a, b in zip(gradients, of_part, strict=True)]
-            sums += part
-        return gradients, sums
+        parts = zip(
+            tf.split(image, num_parts), tf.split(label, num_parts), strict=True
+        )
+        gradients, sums = zip(
+            *(self._differentiate(*part) for part in parts), strict=True
+        )
+        return list(map(sum, zip(*gradients, strict=True))), sum(sums)
 
     def _differentiate(
         self, image: tf.Tensor, label: tf.Tensor
@@ -289,17 +277,13 @@ class Trainer:
             logit = tf.cast(logit, dtype)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logit)
             loss_sum = tf.reduce_sum(losses * weight)
-            scaled = loss_sum / self.recipe.batch_size * self._loss_scale()
+            mean = loss_sum / self.recipe.batch_size
+            scaled = self.optimizer.scale_loss(mean)
         gradients = tape.gradient(scaled, self.model.trainable_variables)
         right = tf.math.count_nonzero((logit > 0) == (label > 0.5))
         values = (loss_sum, right, tf.size(logit))
         sums = tf.stack([tf.cast(value, tf.float64) for value in values])
         return gradients, sums
-
-    def _loss_scale(self) -> tf.Tensor | float:
-        if not self._scales_loss:
-            return 1.0
-        return tf.convert_to_tensor(self.optimizer.dynamic_scale)
 
 
 def apply_sums(optimizer: keras.Optimizer, sums: Sequence[tf.Tensor]) -> None:
@@ -316,12 +300,6 @@ def _all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.reduce_all(
         [tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]
     )
-
-
-def _cut(tensor: tf.Tensor, first: int, size: int) -> tf.Tensor:
-    """Returns `size` rows, their number static."""
-    zeros = [0] * (tensor.shape.rank - 1)
-    return tf.slice(tensor, [first, *zeros], [size, *tensor.shape[1:]])
 
 
 def _assign(

@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from pcam_tfdata.data_service import served
 from pcam_tfdata.distribution import replicas, tf_config, worker_group
@@ -16,6 +18,7 @@ from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import (
+    checkpoint_files,
     environment_file,
     outputs,
     resumption,
@@ -41,7 +44,7 @@ _logger = logging.getLogger(__name__)
 def train(
     options: configuration.TrainOptions,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> dict[str, float]:
+) -> checkpoint_files.State:
     """Trains a network, or goes on with an unfinished run.
 
     Validates every epoch, keeps the model of best validation AUC, and writes
@@ -59,7 +62,7 @@ def train(
             checkpoints.
 
     Returns:
-        `epoch`, `step`, `best_epoch` and `best_val_auc`.
+        How far the run has come, with its scores.
 
     Raises:
         FileNotFoundError, ValueError: records, splits or options do not fit.
@@ -70,75 +73,64 @@ def train(
     """
     outputs.check_new(options.run_dir, "--run_dir")
     job = tf_config.find_job(options.devices.strategy)
-    distribution = replicas.make_strategy(options.devices, job)
-    group = worker_group.WorkerGroup(distribution, job)
-    with group.failures_told():
+    strategy = replicas.make_strategy(options.devices, job)
+    group = worker_group.WorkerGroup(strategy, job)
+    with group.failures_reported(), contextlib.ExitStack() as stack:
         records = records_folder.open_folder(options.records_dir)
         options = configuration.settle_splits(options, records)
-        if group.count > 1:
-            group.check_same(_list_common(options, records, group))
-        configuration.check(options, records, distribution.num_replicas_in_sync)
+        configuration.check(options, records, strategy.num_replicas_in_sync)
         # First, so that damaged shards are refused before anything is made.
-        training, validation = _open_patches(options, records, group)
+        training, validation = _open_patches(options, records, strategy)
         facts = _list_facts(options, training)
-        with _hold_run(options, facts, group):
-            with interruption.SignalsDeferred():
-                trainer = _make_trainer(options, training, group)
-                state = checkpoints.restore(options.run_dir, trainer, group)
-            run = prepared_run.PreparedRun(
-                options, group, trainer, training, validation, state
+        group.check_same(_list_common(options, facts, group))
+        if job.is_chief:  # The others write nothing.
+            stack.enter_context(resumption.lock_run(options.run_dir))
+            resumption.open_run(
+                options.run_dir,
+                options.list_flags(),
+                facts,
+                restart=options.restart,
+                defaults=configuration.TrainOptions("", "").list_flags(),
             )
-            _go_on(run, callbacks, facts)
-    return {
-        "epoch": state.epoch,
-        "step": state.step,
-        "best_epoch": state.best_epoch,
-        "best_val_auc": state.best_auc,
-    }
+        with interruption.SignalsDeferred():
+            trainer = _make_trainer(options, training, strategy)
+            state = checkpoints.restore(options.run_dir, trainer, group)
+        run = prepared_run.PreparedRun(
+            options, group, trainer, training, validation, state
+        )
+        _go_on(run, callbacks, facts)
+    return state
 
 
 def _open_patches(
     options: configuration.TrainOptions,
     records: records_folder.RecordsFolder,
-    group: worker_group.WorkerGroup,
+    strategy: tf.distribute.Strategy,
 ) -> tuple[patch_source.Patches, patch_source.Patches]:
-    """Returns those to train on and those to score.
-
-    All workers take the chief's input mode: records on a disk and in a bucket
-    would have two orders.
-    """
-    devices = replicas.list_devices(group.distribution)
-    training = None
-    if group.is_chief:
-        training = _open_training(options, records, devices)
-    if group.count > 1:
-        mode = "" if training is None else training.input
-        mode = group.bytes_of_chief(mode.encode()).decode()
-        of_chief = dataclasses.replace(options.input, input=mode)
-        options = dataclasses.replace(options, input=of_chief)
-    if training is None:
-        training = _open_training(options, records, devices)
-    validation = options.validation(records)
-    return training, input_choice.open_patches(validation, devices)
-
-
-def _open_training(
-    options: configuration.TrainOptions,
-    records: records_folder.RecordsFolder,
-    devices: Sequence[str],
-) -> patch_source.Patches:
-    source = options.training(records)
-    service = options.service
-    if not service.data_service:
-        return input_choice.open_patches(source, devices)
-    return served.open_patches(
-        source, service.data_service, service.data_service_timeout_seconds
+    """Returns those to train on and those to score."""
+    devices = replicas.list_devices(strategy)
+    reading = dataclasses.replace(options.input, cache="none")
+    validation = patch_source.Source(
+        records, options.validation_splits, reading
     )
+    reading = options.input
+    if reading.cache == "file":
+        folder = os.path.join(options.run_dir, run_folder.INPUT_CACHE)
+        cache = os.path.join(folder, "records")
+        reading = dataclasses.replace(reading, cache=cache)
+    source = patch_source.Source(records, options.train_splits, reading)
+    if options.data_service:
+        training = served.open_patches(
+            source, options.data_service, options.data_service_timeout_seconds
+        )
+    else:
+        training = input_choice.open_patches(source, devices)
+    return training, input_choice.open_patches(validation, devices)
 
 
 def _list_common(
     options: configuration.TrainOptions,
-    records: records_folder.RecordsFolder,
+    facts: Mapping[str, Any],
     group: worker_group.WorkerGroup,
 ) -> dict[str, Any]:
     """Returns what has to be the same on all workers."""
@@ -146,10 +138,9 @@ def _list_common(
     return {
         **{f"--{name}": flags[name] for name in flags.keys() - set(_OWN)},
         **versions.of_training(),
-        "cluster": group.addresses,
-        "records of manifest SHA-256": records.manifest_sha256,
-        "devices": len(replicas.list_devices(group.distribution)),
-        "precision": replicas.resolve_precision(options.recipe.precision),
+        **facts,
+        "cluster": group.job.addresses,
+        "devices": len(replicas.list_devices(group.strategy)),
         "XLA": replicas.resolve_xla(options.recipe.xla),
     }
 
@@ -166,35 +157,14 @@ def _list_facts(
     }
 
 
-@contextlib.contextmanager
-def _hold_run(
-    options: configuration.TrainOptions,
-    facts: Mapping[str, Any],
-    group: worker_group.WorkerGroup,
-) -> Iterator[None]:
-    """Holds the run's folder, if this is the chief; other workers write none."""
-    if not group.is_chief:
-        yield
-        return
-    with resumption.lock_run(options.run_dir):
-        resumption.open_run(
-            options.run_dir,
-            options.list_flags(),
-            facts,
-            restart=options.restart,
-            defaults=configuration.TrainOptions("", "").list_flags(),
-        )
-        yield
-
-
 def _make_trainer(
     options: configuration.TrainOptions,
     training: patch_source.Patches,
-    group: worker_group.WorkerGroup,
+    strategy: tf.distribute.Strategy,
 ) -> steps.Trainer:
     num_steps = options.last_step(options.epochs, training.num_patches)
     return steps.Trainer(
-        group.distribution,
+        strategy,
         functools.partial(networks.build, options.model),
         functools.partial(
             optimizers.make_optimizer, options.optimizer, num_steps
@@ -214,7 +184,7 @@ def _go_on(
 ) -> None:
     """Trains what is left to train; warns of a dead network."""
     run_dir = run.options.run_dir
-    if run.group.is_chief:
+    if run.group.job.is_chief:
         # What came after the checkpoint is dropped, and will come again.
         run_folder.write_history(run_dir, run.state.history)
     if run.is_finished:
@@ -226,10 +196,10 @@ def _go_on(
         try:
             loop.train_epochs(run, callbacks)
         finally:
-            if run.group.is_chief:
+            if run.group.job.is_chief:
                 run_folder.remove_input_cache(run_dir)
     death = dead_network.summarize(run.state.history, run.state.best_epoch)
-    if death and run.group.is_chief:
+    if death and run.group.job.is_chief:
         _logger.warning(
             "Warning: %s: %s. %s", run_dir, death, dead_network.TRAIN_REMEDY
         )
@@ -238,7 +208,7 @@ def _go_on(
 def _announce(run: prepared_run.PreparedRun, facts: Mapping[str, Any]) -> None:
     """Says what computes where; notes it, and the flags, in the run's folder."""
     options, trainer, state = run.options, run.trainer, run.state
-    devices = replicas.describe_devices(run.group.distribution)
+    devices = replicas.describe_devices(run.group.strategy)
     _logger.info(
         "%s: %s parameters, %s, on %s; %s training and %s validation patches.",
         options.model,
@@ -253,7 +223,7 @@ def _announce(run: prepared_run.PreparedRun, facts: Mapping[str, Any]) -> None:
         _logger.info(
             "Resuming after epoch %d, at step %d.", state.epoch, state.step
         )
-    if not run.group.is_chief:
+    if not run.group.job.is_chief:
         return
     run_folder.write_flags(options.run_dir, options.list_flags())
     environment_file.add_start(
@@ -262,7 +232,7 @@ def _announce(run: prepared_run.PreparedRun, facts: Mapping[str, Any]) -> None:
             "first_epoch": state.epoch + 1,
             "first_step": state.step,
             "devices": devices,
-            "replicas": run.group.distribution.num_replicas_in_sync,
+            "replicas": run.group.strategy.num_replicas_in_sync,
             "xla": trainer.compiles,
             **facts,
         },

@@ -3,42 +3,29 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 
-from pcam_tfdata.distribution import worker_group
-from pcam_tfdata.evaluation import metrics
+from pcam_tfdata.evaluation import dead_network, metrics
 from pcam_tfdata.models import inference
-from pcam_tfdata.pipeline import batch_format, patch_source
+from pcam_tfdata.training import prepared_run
 
 
 class Validator:
-    """Scores one network, as often as asked.
+    """Scores the network of a run, as often as asked."""
 
-    Args:
-        patches: What to score.
-        model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
-        group: The workers, of which each takes a part of each batch.
-        batch_size: Patches of a batch, over all workers.
-    """
-
-    def __init__(
-        self,
-        patches: patch_source.Patches,
-        model: keras.Model,
-        group: worker_group.WorkerGroup,
-        batch_size: int,
-    ) -> None:
+    def __init__(self, run: prepared_run.PreparedRun) -> None:
+        self._run = run
+        patches, batch_size = run.validation, run.options.recipe.batch_size
         self._num_patches = patches.num_patches
-        self._group = group
         self._predictor = inference.Predictor(
-            model, group.distribution, patches.fill
+            run.trainer.model, run.group.strategy, patches.fill
         )
-        portion = batch_format.Portion(group.index, group.count)
         self._batches = patches.eval_batches(
-            batch_size=batch_size, portion=portion
+            batch_size=batch_size, portion=run.portion
         )
-        self._indices = portion.indices_of_all(self._num_patches, batch_size)
+        self._indices = run.portion.indices_of_all(
+            self._num_patches, batch_size
+        )
 
     def predict(self, check: Callable[[], None]) -> inference.Logits:
         """Returns labels and logits of this worker's patches.
@@ -61,16 +48,38 @@ class Validator:
         """Returns labels (int64) and logits (float32) of all workers' patches."""
         whole = np.zeros((2, self._num_patches))
         whole[:, self._indices] = own["label"], own["logit"]
-        label, logit = self._group.sum(whole)
+        label, logit = self._run.group.sum(whole)
         return label.astype(np.int64), logit.astype(np.float32)
 
     def score(self, label: np.ndarray, logit: np.ndarray) -> dict[str, float]:
-        """Returns `loss`, `accuracy` and `auc` of all patches."""
+        """Returns `loss`, `accuracy` and `auc` of all patches.
+
+        The chief's: decisions hang on them, and machines differ in last bits.
+        """
         scores: dict[str, Any] = {
             "loss": metrics.nll(label, logit),
             "accuracy": float(np.mean((logit > 0) == (label > 0))),
             "auc": metrics.auc(label, logit),
         }
-        # The chief's: decisions hang on them, and machines differ in last bits.
-        chief, *_ = self._group.gather(list(scores.values())).tolist()
-        return dict(zip(scores, chief, strict=True))
+        return self._run.group.broadcast(scores)
+
+    def find_death(
+        self, label: np.ndarray, logit: np.ndarray, train_loss: float
+    ) -> str | None:
+        """Returns why the network is dead; None where it is not."""
+        run = self._run
+        labels = run.training.source.count_labels(), run.trainer.class_weights
+        is_learning = dead_network.is_learning(
+            train_loss,
+            [row["loss"] for row in run.state.history],
+            dead_network.untrained_loss(*labels),
+        )
+        # A warm-up is meant to begin slowly.
+        warms_up = run.state.step <= run.options.optimizer.warmup_steps
+        return dead_network.find_reason(
+            label,
+            logit,
+            loss=train_loss,
+            entropy=dead_network.label_entropy(*labels),
+            is_learning=is_learning or warms_up,
+        )

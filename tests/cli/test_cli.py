@@ -535,11 +535,11 @@ def test_overwriting_spares_what_is_not_records(kaggle_tree, tmp_path):
         (["--train_splits=fold0,fold1"], "found fold0 among --train_splits"),
         (["--validation_splits=test"], "found splits without labels, test"),
         (["--validation_splits=foldx"], "found no split 'foldx'"),
-        (["--batch_size=999"], "found 999, expected at most the number"),
+        (["--batch_size=999"], "found 999, expected a multiple of 1, "),
         (
             ["--strategy=mirrored", "--num_virtual_devices=2",
              "--batch_size=7"],
-            "found 7, which 2 replicas cannot share evenly. Take 6 or 8.",
+            "found 7, expected a multiple of 2, which replicas can share",
         ),
     ],
     ids=["no_gpu", "overlap", "unlabeled", "unknown", "large", "uneven"],

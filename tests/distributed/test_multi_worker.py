@@ -328,7 +328,7 @@ def test_worker_that_differs_is_told_which_flag(records_dir, folder):
             line = worker.last_line()
             told = "found --seed 1 on this worker, expected the chief's 0"
             assert told in line
-        assert "worker 1 (127.0.0.1:" in workers[0].last_line()
+        assert "reported from worker 1: found" in workers[0].last_line()
     assert not run_dir.exists()
 
 
@@ -375,7 +375,7 @@ def test_job_is_that_of_tf_config():
     job = tf_config.find_job("multi_worker", {"TF_CONFIG": text})
     assert (job.index, job.num_workers, job.is_chief) == (0, 3, True)
     assert job.addresses == ("a:1", "b:2", "c:3")
-    assert job.describe(2) == "worker 1 (c:3)"
+    assert job.name == "chief 0 (a:1)"
     assert tf_config.find_job("mirrored", {"TF_CONFIG": text}).num_workers == 1
 
 
@@ -388,10 +388,9 @@ def test_job_is_that_of_tf_config():
         ("[]", "list indices"),
         ("{}", "no 'cluster'"),
         (json.dumps({"cluster": {}}), "no 'task'"),
-        (json.dumps(JOB | {"cluster": {"worker": "a:1"}}), "are a list"),
+        (json.dumps(JOB | {"cluster": {"worker": "a:1"}}), "'a' is no HOST"),
         (json.dumps(JOB | {"cluster": {"worker": ["a"]}}), "'a' is no HOST"),
         (json.dumps(JOB | {"cluster": {"worker": ["a:1"]}}), "no worker 1"),
-        (json.dumps(JOB | {"cluster": {"worker": ["a:1"] * 2}}), "twice"),
         (json.dumps(JOB | {"cluster": {"ps": ["a:1"]}}), "ps is none"),
         (json.dumps(JOB | {"task": {"type": "worker"}}), "no 'index'"),
     ],
@@ -428,20 +427,20 @@ INCARNATION = (
             f"{ABORTED}Socket closed"
             + REMOTE.format(2, "WorkerService/RecvBuf"),
             "(TensorFlow: Socket closed Additional GRPC error information from"
-            " remote target worker 2 (c:3) while calling",
+            " remote target worker 2 while calling",
         ),
         (
             f"{ABORTED}Error reported from /job:worker/task:2: The following"
             " tasks are unhealthy (stopped sending heartbeats):\n"
             "/job:worker/replica:0/task:2\nThe tasks have crashed.\n"
             "The error could be from a previous operation.",
-            "(TensorFlow: Error reported from worker 2 (c:3): The following"
-            " tasks are unhealthy (stopped sending heartbeats): worker 2 (c:3)",
+            "(TensorFlow: Error reported from worker 2: The following"
+            " tasks are unhealthy (stopped sending heartbeats): worker 2",
         ),
         (
             f"{ABORTED}Error reported from /job:worker/task:0: a disk is full."
             "\nThe error could be from a previous operation.",
-            "(TensorFlow: Error reported from worker 0 (a:1): a disk is full.",
+            "(TensorFlow: Error reported from worker 0: a disk is full.",
         ),
         (
             f"{ABORTED}Deadline Exceeded RPC:"
@@ -451,7 +450,7 @@ INCARNATION = (
         (
             f"{ABORTED}Error reported from /job:worker/task:2: {INCARNATION}\n"
             f"{PREVIOUS}\n\t [[{{{{node while/Collective}}}}]]",
-            "worker 2 (c:3) unexpectedly tried to connect with a different"
+            "worker 2 unexpectedly tried to connect with a different"
             " incarnation. It has likely restarted.",
         ),
         (f"{ABORTED}CANCELLED", "(TensorFlow: CANCELLED)"),

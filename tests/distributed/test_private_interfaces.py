@@ -51,16 +51,6 @@ def test_layers_of_layers_are_listed():
     )
 
 
-def test_averages_of_an_optimizer_are_in_the_order_of_weights():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    optimizer = keras.optimizers.Adam(use_ema=True)
-    optimizer.build(model.trainable_variables)
-    averages = private_interfaces.list_averages(optimizer)
-    assert [average.shape for average in averages] == [(4, 2), (2,)], (
-        f"{keras.__version__}: training.steps finds no averages"
-    )
-
-
 def test_server_of_the_data_service_knows_its_address():
     dispatcher = tf.data.experimental.service.DispatchServer()
     worker = tf.data.experimental.service.WorkerServer(

@@ -250,7 +250,7 @@ def test_run_that_goes_on_is_told_from_one_that_stopped_early(
 
     stopping = {"learning_rate": 0.0, "early_stopping_patience": 2}
     result = train.train(options(epochs=50, restart=True, **stopping))
-    assert result["epoch"] == 3
+    assert result.epoch == 3
     progress = reading.read_run(str(tmp_path / "run"), "").columns
     assert (progress["state"], progress["epoch"]) == ("finished", 3)
     assert score(records_dir, tmp_path / "run")["warnings"] == []

@@ -212,7 +212,7 @@ def test_keras_callbacks_receive_events_and_can_stop(records_dir, tmp_path):
     recorder = Recorder()
     options = options_for(records_dir, run_dir=str(tmp_path / "run"), epochs=5)
     result = train.train(options, [recorder])
-    assert result["epoch"] == 2
+    assert result.epoch == 2
     assert recorder.events[:2] == ["train", "batch"]
     ends = [event for event in recorder.events if isinstance(event, tuple)]
     assert ends == [(0, True), (1, True)]
