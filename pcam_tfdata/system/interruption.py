@@ -41,7 +41,6 @@ class SignalsDeferred:
     def __init__(self, *, errors_first: bool = False) -> None:
         self.number = 0
         self._errors_first = errors_first
-        self._has_come = False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "SignalsDeferred":
@@ -69,12 +68,8 @@ class SignalsDeferred:
             raise Interrupted
 
     def _note(self, number: int, _: object) -> None:
-        if self._has_come:
-            self.number = 0
-            _set_handlers(self._handlers)
-            signal.raise_signal(number)
-        self._has_come = True
         self.number = number
+        _set_handlers(self._handlers)  # A second signal does not wait.
 
 
 @contextlib.contextmanager
