@@ -83,12 +83,13 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     run = reading.read_training(options.run_dir)
     # Read once more: a damaged file is an error here, and not a note.
     flags = run_folder.read_flags(options.run_dir)
-    trained_sha256 = environment_file.read_manifest_sha256(options.run_dir)
-    is_own = records.manifest_sha256 == trained_sha256
+    starts = environment_file.read_starts(options.run_dir, ("manifest_sha256",))
+    trained_on = starts[0]["manifest_sha256"] if starts else None
+    is_own = records.manifest_sha256 == trained_on
     options = _settle(options, records, flags, is_own)
     warnings = _list_warnings(options.splits, flags, run)
     if not is_own:
-        warnings.insert(0, _OTHER_RECORDS if trained_sha256 else _ANY_RECORDS)
+        warnings.insert(0, _OTHER_RECORDS if starts else _ANY_RECORDS)
     for warning in warnings:
         _logger.warning("Warning: %s", warning)
     _check_output(options)
@@ -195,7 +196,8 @@ def _list_warnings(
             f"the network was trained on {', '.join(seen)}: these scores say"
             " nothing of new patches."
         )
-    if state := run.unfinished_state:
+    state = run.columns["state"]
+    if "epochs" in flags and state.startswith("epoch"):
         warnings.append(
             f"the run has not finished ({state}): its network may yet change."
         )

@@ -2,14 +2,14 @@
 
 They lie in a folder beside the output:
 
-    lock            locked by the processes that predict
-    SHARD.logits    a line of JSON, which says what the part belongs to; then the
-                    logits of the shard's patches: float32
+    lock                 locked by the processes that predict
+    SHARD.JOB.logits     the logits of the shard's patches: float32; JOB is a
+                         hash of what they belong to
 """
 
 import contextlib
 import dataclasses
-import itertools
+import hashlib
 import json
 import os
 import re
@@ -20,39 +20,36 @@ import numpy as np
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import files, locks
 
-_LOCK = "lock"
 _ENDING = ".logits"
 _WAIT_SECONDS = 2  # Far more than a merge takes to see that parts are missing.
 _LOGIT = np.dtype("<f4")
 _RANGE = re.compile(r"(\d+):(\d+)")
 _MAX_RANGES = 8  # That an error names.
+_HASH_LETTERS = 16
 
 Shards = Sequence[records_folder.ShardFile]
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """The parts in a folder, which is there and locked: see `open_folder`.
+    """The parts of a job in a folder, which is there: see `open_folder`.
 
     Attributes:
         folder: Where they are.
-        job: What they belong to: hashes of the model and the records, the split.
+        ending: How the names of the job's parts end.
     """
 
     folder: str
-    job: Mapping[str, str]
+    ending: str
 
     def list_missing(self, shards: Shards) -> list[slice]:
-        """Returns the runs of shards that have no sound part.
-
-        Raises:
-            ValueError: the part of one is of another job.
-        """
-        has_part = itertools.groupby(
-            enumerate(shards), lambda item: self._has(item[1])
-        )
-        runs = [[i for i, _ in items] for has, items in has_part if not has]
-        return [slice(run[0], run[-1] + 1) for run in runs]
+        """Returns the runs of shards that have no whole part."""
+        has_part = [
+            files.size(self._path(shard)) == shard.num_records * _LOGIT.itemsize
+            for shard in shards
+        ]
+        edges = np.flatnonzero(np.diff(has_part, prepend=True, append=True))
+        return list(map(slice, edges[::2].tolist(), edges[1::2].tolist()))
 
     def require(self, shards: Shards) -> None:
         """Refuses shards without a part.
@@ -60,67 +57,45 @@ class Parts:
         Raises:
             ValueError: at least one has none; the text names their ranges.
         """
-        missing = self.list_missing(shards)
-        if missing:
+        if missing := self.list_missing(shards):
             ranges = [f"{run.start}:{run.stop}" for run in missing]
             num_missing = sum(run.stop - run.start for run in missing)
-            num_more = len(ranges) - _MAX_RANGES
             raise ValueError(
                 f"{self.folder}: found no part of {num_missing:,} of"
                 f" {len(shards):,} shards, expected all. Predict with"
                 f" --shard_range: {', '.join(ranges[:_MAX_RANGES])}"
-                f"{f' and {num_more:,} more' if num_more > 0 else ''}."
+                f"{' and more' * (len(ranges) > _MAX_RANGES)}."
             )
 
     def read(self, shard: records_folder.ShardFile) -> np.ndarray:
-        """Returns the logits of a shard, whose part is there and sound."""
-        with open(self._path(shard), "rb") as file:
-            file.readline()
-            return np.frombuffer(file.read(), _LOGIT)
+        """Returns the logits of a shard, whose part is there and whole."""
+        return np.fromfile(self._path(shard), _LOGIT)
 
     def write(self, shard: records_folder.ShardFile, logit: np.ndarray) -> None:
         """Writes the part of a shard, whole or not at all."""
         with files.open_whole(
             self._path(shard), "wb", sync=True, is_shared=True
         ) as file:
-            file.write(self._header())
             file.write(logit.astype(_LOGIT).tobytes())
 
-    def is_own(self, name: str) -> bool:
-        """Returns whether a part is of this job; False where it does not tell.
+    def refuse_other_jobs(self) -> None:
+        """Refuses a folder with parts of another job.
 
         Raises:
-            ValueError: it is of another job.
+            ValueError: it has one.
         """
-        try:
-            with open(os.path.join(self.folder, name), "rb") as file:
-                job = dict(json.loads(file.readline()))
-        except (OSError, ValueError, TypeError):
-            return False
-        differing = [key for key in self.job if job.get(key) != self.job[key]]
-        if job and differing:
+        names = _list_parts(self.folder)
+        if not all(name.endswith(self.ending) for name in names):
             raise ValueError(
-                f"{self.folder}: found parts of another prediction, which"
-                f" differs in {', '.join(differing)}. Give the same flags to go"
-                " on with it, or another --output_csv; or remove this folder to"
-                " begin anew."
+                f"{self.folder}: found parts of another prediction, by another"
+                " model, of other records or of another split. Give the same"
+                " flags to go on with it, or another --output_csv; or remove"
+                " this folder to begin anew."
             )
-        return bool(job)
-
-    def _has(self, shard: records_folder.ShardFile) -> bool:
-        path = self._path(shard)
-        size = len(self._header()) + shard.num_records * _LOGIT.itemsize
-        return (
-            self.is_own(os.path.basename(path))
-            and os.path.getsize(path) == size
-        )
-
-    def _header(self) -> bytes:
-        return f"{json.dumps(dict(self.job))}\n".encode()
 
     def _path(self, shard: records_folder.ShardFile) -> str:
         name = os.path.basename(shard.path)
-        return os.path.join(self.folder, f"{name}{_ENDING}")
+        return os.path.join(self.folder, f"{name}{self.ending}")
 
 
 @contextlib.contextmanager
@@ -131,7 +106,7 @@ def open_folder(
     restart: bool = False,
     is_shared: bool = False,
 ) -> Iterator[Parts]:
-    """Opens a folder of parts, or makes it.
+    """Opens a folder of parts, or makes it, and locks it.
 
     It is removed at the end, and after an error if it has no part yet; one that
     processes share stays, for whoever merges the parts.
@@ -145,13 +120,16 @@ def open_folder(
     Raises:
         FileExistsError: the folder holds other things.
         RuntimeError: another process works there.
-        ValueError: the parts belong to another job.
+        ValueError: it holds parts of another job.
     """
     files.refuse_others(
         folder, _is_of_parts, "parts of a prediction", "--output_csv"
     )
+    digest = hashlib.sha256(json.dumps(job).encode()).hexdigest()
+    parts = Parts(folder, f".{digest[:_HASH_LETTERS]}{_ENDING}")
+    lock = os.path.join(folder, locks.LOCK)
     with locks.hold(
-        os.path.join(folder, _LOCK),
+        lock,
         "is at work on this output",
         "Wait for it, or choose another --output_csv.",
         is_shared=is_shared,
@@ -159,19 +137,22 @@ def open_folder(
     ):
         if restart:
             _remove_parts(folder)
-        parts, is_done = Parts(folder, job), False
+        is_done = False
         try:
-            any(map(parts.is_own, _list_parts(folder)[:1]))
+            parts.refuse_other_jobs()
             yield parts
             is_done = True
         finally:
             if not is_shared and (is_done or not _list_parts(folder)):
-                _remove(folder)
+                _remove_parts(folder)
+                os.remove(lock)
+                # Something may have been put there meanwhile.
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
 
 def cut(
-    results: Iterable[dict[str, np.ndarray]],
-    shards: Iterable[records_folder.ShardFile],
+    results: Iterable[dict[str, np.ndarray]], shards: Shards
 ) -> Iterator[tuple[records_folder.ShardFile, np.ndarray]]:
     """Yields shards with their logits, each as soon as it is complete.
 
@@ -186,14 +167,12 @@ def cut(
     results = iter(results)
     row, logit = np.empty(0, np.int64), np.empty(0, np.float32)
     for shard in shards:
-        batches = [(row, logit)]
         while not len(row) or row[-1] < shard.end_row - 1:
             batch = next(results, None)
             if batch is None:
                 break
-            row, logit = batch["row"], batch["logit"]
-            batches.append((row, logit))
-        row, logit = map(np.concatenate, zip(*batches, strict=True))
+            row = np.append(row, batch["row"])
+            logit = np.append(logit, batch["logit"])
         inside = (row >= shard.first_row) & (row < shard.end_row)
         if not np.array_equal(
             row[inside], np.arange(shard.first_row, shard.end_row)
@@ -213,8 +192,7 @@ def parse_range(text: str, num_shards: int) -> slice:
     Raises:
         ValueError: it is none, or not one of `num_shards` shards.
     """
-    match = _RANGE.fullmatch(text)
-    if match:
+    if match := _RANGE.fullmatch(text):
         start, stop = map(int, match.groups())
         if start < stop <= num_shards:
             return slice(start, stop)
@@ -226,7 +204,7 @@ def parse_range(text: str, num_shards: int) -> slice:
 
 def _is_of_parts(name: str) -> bool:
     """Returns whether a name is the lock's or a part's, also half written."""
-    return name == _LOCK or _ENDING in name
+    return name == locks.LOCK or _ENDING in name
 
 
 def _list_parts(folder: str) -> list[str]:
@@ -238,10 +216,3 @@ def _remove_parts(folder: str) -> None:
     for name in os.listdir(folder):
         if _ENDING in name:
             os.remove(os.path.join(folder, name))
-
-
-def _remove(folder: str) -> None:
-    _remove_parts(folder)
-    os.remove(os.path.join(folder, _LOCK))
-    with contextlib.suppress(OSError):  # Something was put there meanwhile.
-        os.rmdir(folder)

@@ -5,19 +5,16 @@ of shards, and each shard's are a part on disk at once, so a killed job goes on
 with the shards that are missing.
 """
 
-import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
 
 import numpy as np
 import pandas
-import tensorflow as tf
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import inference
-from pcam_tfdata.pipeline import image_files, patch_source
+from pcam_tfdata.pipeline import image_files
 from pcam_tfdata.prediction import (
     configuration,
     part_files,
@@ -47,22 +44,24 @@ def predict(options: configuration.PredictOptions) -> int:
             do not fit each other, or another process writes this output, or
             the parts there are of another job. No CSV is written then.
     """
+    configuration.check_output(options)
     if options.input_dir:
         return _predict_folder(options)
-    records, strategy, patches = _open_records(options)
-    shards = patches.selection.shards
-    with contextlib.ExitStack() as stack:
+    records = records_folder.open_folder(options.records_dir)
+    selection = records.select_patches([options.split])
+    job = describe_job(options, records)
+    with tempfile.TemporaryDirectory() as temporary:
         folder = options.parts_dir
         if files.is_stream(options.output_csv):  # Nothing can lie beside it.
-            temporary = tempfile.TemporaryDirectory()
-            folder = os.path.join(stack.enter_context(temporary), "parts")
-        job = describe_job(options, records)
-        parts = stack.enter_context(
-            part_files.open_folder(folder, job, restart=options.restart)
-        )
-        rows = list_rows(options, records)  # First: predicting takes an hour.
-        _write_missing(options, strategy, patches, slice(None), parts)
-        return _write_csv(options, rows, map(parts.read, shards))
+            folder = os.path.join(temporary, "parts")
+        with part_files.open_folder(
+            folder, job, restart=options.restart
+        ) as parts:
+            rows = list_rows(options, records)  # First: it may take an hour.
+            _write_missing(options, records, selection, slice(None), parts)
+            return submission.write(
+                options, rows, map(parts.read, selection.shards)
+            )
 
 
 @replicas.keras_settings()
@@ -83,14 +82,16 @@ def predict_range(options: configuration.PredictOptions) -> int:
             shards.
         RuntimeError: a process is writing the CSV from the parts.
     """
-    records, strategy, patches = _open_records(options)
-    shards = patches.selection.shards
+    configuration.check_output(options, stays_in_parts=True)
+    records = records_folder.open_folder(options.records_dir)
+    selection = records.select_patches([options.split])
+    shards = selection.shards
     chosen = part_files.parse_range(options.shard_range, len(shards))
     job = describe_job(options, records)
     with part_files.open_folder(
         options.parts_dir, job, is_shared=True
     ) as parts:
-        _write_missing(options, strategy, patches, chosen, parts)
+        _write_missing(options, records, selection, chosen, parts)
     return sum(shard.num_records for shard in shards[chosen])
 
 
@@ -111,15 +112,10 @@ def merge(options: configuration.PredictOptions) -> int:
     records = records_folder.open_folder(options.records_dir)
     shards = records.select_patches([options.split]).shards
     job = describe_job(options, records)
-    if not os.path.isdir(options.parts_dir):
-        raise FileNotFoundError(
-            f"{options.parts_dir}: not found, expected the parts of a"
-            " prediction. Predict with --shard_range first."
-        )
     with part_files.open_folder(options.parts_dir, job) as parts:
         parts.require(shards)
         rows = list_rows(options, records)
-        return _write_csv(options, rows, map(parts.read, shards))
+        return submission.write(options, rows, map(parts.read, shards))
 
 
 def describe_job(
@@ -155,29 +151,16 @@ def list_rows(
     return rows
 
 
-def _open_records(
-    options: configuration.PredictOptions,
-) -> tuple[
-    records_folder.RecordsFolder, tf.distribute.Strategy, patch_source.Patches
-]:
-    """Returns the records, what computes, and the patches of a split."""
-    run_folder.find_model(options.run_dir)
-    stays_in_parts = bool(options.shard_range)
-    configuration.check_output(options, stays_in_parts=stays_in_parts)
-    records = records_folder.open_folder(options.records_dir)
-    return records, *options.forward.open_records(records, [options.split])
-
-
 def _write_missing(
     options: configuration.PredictOptions,
-    strategy: tf.distribute.Strategy,
-    patches: patch_source.Patches,
+    records: records_folder.RecordsFolder,
+    selection: records_folder.Selection,
     chosen: slice,
     parts: part_files.Parts,
 ) -> None:
     """Writes the parts of chosen shards that are not there."""
-    shards = patches.selection.shards[chosen]
-    starts = patches.selection.starts[chosen.start or 0 :].tolist()
+    shards = selection.shards[chosen]
+    starts = selection.starts[chosen.start or 0 :].tolist()
     missing = parts.list_missing(shards)
     num_there = len(shards) - sum(gap.stop - gap.start for gap in missing)
     if num_there:
@@ -187,12 +170,14 @@ def _write_missing(
         )  # fmt: skip
     if not missing:
         return
+    forward = options.forward
+    strategy, patches = forward.open_records(records, [options.split])
     model_path = run_folder.find_model(options.run_dir)
     predictor = inference.load(model_path, strategy, patches.fill)
     for gap in missing:
         results = predictor.stream_patches(
             patches,
-            options.forward.batch_size,
+            forward.batch_size,
             "predict",
             first_patch=starts[gap.start],
             end_patch=starts[gap.stop],
@@ -203,16 +188,13 @@ def _write_missing(
 
 def _predict_folder(options: configuration.PredictOptions) -> int:
     model_path = run_folder.find_model(options.run_dir)
-    configuration.check_output(options)
     strategy = replicas.make_strategy(options.forward.devices)
-    usable, left_out = usable_files.list_usable(options)
+    usable = usable_files.list_usable(options)
     names = name_arrays.to_text(usable.names)
     ids = pandas.Series(names, dtype=object)
     rows = submission.Rows(ids, np.arange(len(ids)))
     if options.sample_submission:
-        rows = submission.read_sample(
-            options.sample_submission, names, left_out
-        )
+        rows = submission.read_sample(options.sample_submission, names)
     images = usable.images
     assert isinstance(images, listing.ImageFiles)  # As Kaggle's folder has.
     patches = image_files.ImageFiles(listing.list_paths(images))
@@ -224,19 +206,4 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
         if patches.faults:  # A file has changed since it was checked.
             raise faults.BadInputError(patches.faults)
         logits.append(batch["logit"])
-    return _write_csv(options, rows, logits)
-
-
-def _write_csv(
-    options: configuration.PredictOptions,
-    rows: submission.Rows,
-    logits: Iterable[np.ndarray],
-) -> int:
-    submission.write(
-        options.output_csv,
-        rows,
-        np.concatenate(list(logits)),
-        threshold=options.threshold,
-        allow_equal=options.allow_equal_probabilities,
-    )
-    return len(rows.ids)
+    return submission.write(options, rows, logits)

@@ -8,10 +8,9 @@ import numpy as np
 import pandas
 
 from pcam_tfdata.evaluation import dead_network, metrics
+from pcam_tfdata.prediction import configuration
 from pcam_tfdata.sources import csv_rows
-from pcam_tfdata.system import csv_files, faults, name_arrays
-
-_BLOCK_ROWS = 1 << 16
+from pcam_tfdata.system import faults, files, name_arrays
 
 _logger = logging.getLogger(__name__)
 
@@ -40,8 +39,6 @@ def list_rows(path: str, names: pandas.Series, hashes: pandas.Series) -> Rows:
     Raises:
         ValueError: patches of one name have unequal pixels.
     """
-    if not names.duplicated().any():
-        return Rows(names, np.arange(len(names)))
     patches = _find(names, names)
     pixels = hashes.to_numpy()
     differing = np.flatnonzero(pixels != pixels[patches])
@@ -54,9 +51,7 @@ def list_rows(path: str, names: pandas.Series, hashes: pandas.Series) -> Rows:
     return _list_once(path, names, patches)
 
 
-def read_sample(
-    path: str, names: Iterable[str], left_out: Iterable[str] = ()
-) -> Rows:
+def read_sample(path: str, names: Iterable[str]) -> Rows:
     """Returns the rows of a sample submission.
 
     An id that is not the name of a patch as it stands is compared as
@@ -65,7 +60,6 @@ def read_sample(
     Args:
         path: A CSV with a column `id`, as `csv_rows.read` reads it.
         names: Each patch's name, in order; of equal ones the first counts.
-        left_out: Names of patches that cannot be used, for the error.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or its ids are not the
@@ -73,14 +67,10 @@ def read_sample(
     """
     ids = csv_rows.read(path, id=("id",))["id"]
     known = pandas.Series(list(names), dtype=object)
-    unusable = pandas.Series(list(left_out), dtype=object)
     patches = _locate(ids, known)
-    is_known = patches >= 0
-    is_left_out = ~is_known & (_locate(ids, unusable) >= 0)
-    has_row = known.isin(known[patches[is_known]])
+    has_row = known.isin(known[patches[patches >= 0]])
     problems = {
-        "of patches that are left out": ids[is_left_out],
-        "not among the patches": ids[~is_known & ~is_left_out],
+        "not among the patches": ids[patches < 0],
         "patches without a row": known[~has_row],
     }
     wrong = [
@@ -89,56 +79,51 @@ def read_sample(
         if len(texts)
     ]
     if wrong:
-        advice = ""
-        if is_left_out.any():
-            advice = " Mend their files, or leave out --sample_submission."
         raise ValueError(
             f"{path}: found ids {'; '.join(wrong)}, expected each of the"
-            f" {len(known):,} patches once.{advice} Nothing was written."
+            f" {len(known):,} patches once. Nothing was written."
         )
     return _list_once(path, ids, patches)
 
 
 def write(
-    path: str,
+    options: configuration.PredictOptions,
     rows: Rows,
-    logit: np.ndarray,
-    *,
-    threshold: float | None,
-    allow_equal: bool = False,
-) -> None:
-    """Writes a CSV of `id,label`, whole or not at all.
+    logits: Iterable[np.ndarray],
+) -> int:
+    """Writes a CSV of `id,label`, whole or not at all; returns its rows' number.
 
     A line warns of probabilities that are all equal, also where they become
     labels.
 
     Args:
-        path: Where to.
+        options: Where to, and what labels are.
         rows: Which rows.
-        logit: float32 [num_patches].
-        threshold: None for probabilities; else labels 0 and 1, where a
-            probability at or above it gives 1.
-        allow_equal: No line warns of equal probabilities.
+        logits: float32, all patches' in parts.
     """
-    logit = logit[rows.patches]
+    logit = np.concatenate(list(logits))[rows.patches]
     label = probability = metrics.to_probability(logit)
-    if threshold is not None:
-        label = (probability >= threshold).astype(int)
-    # Python's numbers take eight times the memory: a block has them at a time.
-    blocks = np.split(label, range(_BLOCK_ROWS, len(label), _BLOCK_ROWS))
-    labels = (value for block in blocks for value in block.tolist())
-    table = zip(rows.ids, labels, strict=True)
-    csv_files.write_csv(path, ("id", "label"), table)
-    if len(logit) < 2 or allow_equal:
-        return
+    if options.threshold is not None:
+        label = (probability >= options.threshold).astype(int)
+    table = pandas.DataFrame({"id": rows.ids, "label": label})
+    with files.open_whole(
+        options.output_csv,
+        newline="",
+        errors="backslashreplace",  # File names need not be UTF-8.
+    ) as file:
+        table.to_csv(file, index=False, lineterminator="\n")
+    if len(logit) < 2 or options.allow_equal_probabilities:
+        return len(table)
     is_one_value = probability.min() == probability.max()
     if is_one_value or dead_network.are_equal(logit.min(), logit.max()):
         _logger.warning(
             "Warning: %s: found all %s probabilities equal, %.6g, which ranks no"
             " patch above another. %s Pass --allow_equal_probabilities where"
             " they may be.",
-            path, f"{len(logit):,}", probability.max(), dead_network.REMEDY,
+            options.output_csv, f"{len(logit):,}", probability.max(),
+            dead_network.REMEDY,
         )  # fmt: skip
+    return len(table)
 
 
 def _locate(ids: pandas.Series, names: pandas.Series) -> np.ndarray:

@@ -17,12 +17,8 @@ _LISTERS = {
 _logger = logging.getLogger(__name__)
 
 
-def list_usable(
-    options: configuration.PredictOptions,
-) -> tuple[listing.Listing, set[str]]:
+def list_usable(options: configuration.PredictOptions) -> listing.Listing:
     """Returns the patches of a folder that can be used; all files are read.
-
-    Beside them it returns the names of the others.
 
     Raises:
         BadInputError: a patch cannot be used, unless such are to be left out.
@@ -61,4 +57,4 @@ def list_usable(
             f"{folder}: found no {options.split} patch that can be used,"
             " expected at least one. Check --input_dir."
         )
-    return patches.take(rows), {fault.name for fault in bad}
+    return patches.take(rows)

@@ -40,7 +40,8 @@ def read_starts(
 
     Args:
         run_dir: Its folder.
-        names: Facts that the first and the last must tell.
+        names: Facts that the first and the last must tell; runs of long ago
+            tell no order.
 
     Raises:
         ValueError: the file is damaged, or a fact is missing.
@@ -61,13 +62,6 @@ def read_starts(
             f" {error}), expected the JSON that `pcam train` writes. Put it"
             " back from a copy, or run pcam train anew with --restart."
         ) from error
-
-
-def read_manifest_sha256(run_dir: str) -> str | None:
-    """Returns the hash of the records of a run; None where no file tells it."""
-    # Runs of long ago tell no order.
-    starts = read_starts(run_dir, ("manifest_sha256",))
-    return starts[0]["manifest_sha256"] if starts else None
 
 
 def _find_commit() -> str | None:

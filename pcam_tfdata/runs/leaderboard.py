@@ -78,10 +78,15 @@ def sort_rows(table: Table, column: str, *, ascending: bool = False) -> Table:
             come last, and equal ones in the order of their names.
     """
     frame = table.frame.sort_values(NAME)
-    values = frame[column].where(_has(frame[column]))
-    as_key = pandas.to_numeric if _is_numeric(values) else _to_text
-    values = as_key(values).sort_values(ascending=ascending, kind="stable")
-    return dataclasses.replace(table, frame=frame.loc[values.index])
+    values, has_value = frame[column], _has(frame[column])
+    as_key = float if _is_numeric(values) else str
+    rows = sorted(
+        frame.index[has_value],
+        key=lambda row: as_key(values[row]),
+        reverse=not ascending,
+    )
+    rows += frame.index[~has_value].tolist()
+    return dataclasses.replace(table, frame=frame.loc[rows])
 
 
 def write_csv(path: str, table: Table) -> None:
@@ -150,12 +155,6 @@ def _is_numeric(column: pandas.Series) -> bool:
     """Returns whether all values of a column are numbers, or text of them."""
     values = column[_has(column)]
     return bool(pandas.to_numeric(values, errors="coerce").notna().all())
-
-
-def _to_text(column: pandas.Series) -> pandas.Series:
-    # Objects: text of pandas holds no name that is not UTF-8.
-    cells = [cell if pandas.isna(cell) else str(cell) for cell in column]
-    return pandas.Series(cells, index=column.index, dtype=object)
 
 
 def _align(column: pandas.Series) -> list[str]:

@@ -4,10 +4,8 @@ A path is looked at before any work is done; `files.open_whole` writes there the
 Paths in buckets are not looked at.
 """
 
-import contextlib
 import os
-import re
-import stat
+import pathlib
 from collections.abc import Sequence
 
 from pcam_tfdata.records import manifest
@@ -19,17 +17,6 @@ CSV = (".csv", ".txt")
 JSON = (".json",)
 _IMAGE_FOLDERS = (kaggle_layout.TRAIN, kaggle_layout.TEST)
 _KAGGLE_TABLES = (kaggle_layout.LABELS_FILE, kaggle_layout.SAMPLE_FILE)
-# Also of made-up patches, of the official files, and of a cross-validation.
-_TABLES = re.compile(
-    rf"{'|'.join(map(re.escape, _KAGGLE_TABLES))}|truth\.csv"
-    r"|.*_split_(train|valid|test)_meta\.csv|out_of_fold\.csv"
-)
-
-_NO_FILES = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISBLK, "a disk"),
-    (stat.S_ISSOCK, "a socket"),
-)
 
 
 def check_file(
@@ -51,12 +38,8 @@ def check_file(
     """
     if files.is_remote(path):
         return
-    mode = 0
-    with contextlib.suppress(FileNotFoundError):
-        mode = os.stat(path).st_mode
-    for is_kind, kind in _NO_FILES:
-        if is_kind(mode):
-            raise _taken(path, flag, kind, "a file to write")
+    if os.path.isdir(path) or pathlib.Path(path).is_block_device():
+        raise _taken(path, flag, "a folder or a disk", "a file to write")
     if files.is_stream(path):
         return
     suffix = os.path.splitext(path)[1].lower()
@@ -77,7 +60,7 @@ def check_file(
         if files.is_within(target, os.path.realpath(other)):
             found = f"what this command reads ({other})"
             raise _taken(path, flag, found, "another file")
-    if os.path.exists(target) and _TABLES.fullmatch(name):
+    if os.path.exists(target) and name in _KAGGLE_TABLES:
         raise _taken(
             path, flag, "a table of another kind", "none or an earlier output"
         )
@@ -97,7 +80,7 @@ def check_folder(path: str, flag: str, *, file: str = "") -> None:
     """
     if files.is_remote(path):
         return
-    if os.path.exists(path) and not os.path.isdir(path):
+    if os.path.isfile(path):
         raise _taken(path, flag, "a file", "a folder")
     if _is_of_kaggle(path):
         raise _taken(path, flag, "a folder of patches")
@@ -121,15 +104,13 @@ def check_new(path: str, flag: str) -> None:
 def _refuse_owned(target: str, path: str, flag: str) -> None:
     """Refuses a path without links that is a part of something whole."""
     folder, name = os.path.split(target)
-    while True:
+    while name or folder != os.path.dirname(folder):
         if manifest.is_records_folder(folder):
             raise _taken(path, flag, f"a records folder ({folder})")
         if name in _IMAGE_FOLDERS and _is_of_kaggle(folder):
             raise _taken(path, flag, f"a folder of patches ({folder})")
         if run_folder.owns(folder, name):
             raise _taken(path, flag, f"what belongs to a run ({folder})")
-        if folder == os.path.dirname(folder):
-            return
         folder, name = os.path.split(folder)
 
 

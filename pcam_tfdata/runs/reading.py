@@ -1,18 +1,19 @@
 """What was tried: the runs in a folder, read from their files."""
 
 import contextlib
+import csv
 import dataclasses
 import glob
 import json
-import logging
 import math
+import operator
 import os
 import statistics
 from collections.abc import Iterator
 from typing import Any
 
 from pcam_tfdata.records import manifest
-from pcam_tfdata.runs import checkpoint_files, run_folder
+from pcam_tfdata.runs import checkpoint_files, environment_file, run_folder
 from pcam_tfdata.system import faults
 
 BEST_SCORE = "val_auc"
@@ -23,12 +24,10 @@ _PASSED_OVER = (
     run_folder.CHECKPOINTS, run_folder.EVALUATIONS, run_folder.INPUT_CACHE,
     run_folder.TENSORBOARD,
 )  # fmt: skip
-# What reading JSON of any other form than that of a run may raise.
+# What reading a file of any other form than that of a run's may raise.
 _OTHER_FORM = (
     AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError,
 )  # fmt: skip
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -49,30 +48,15 @@ class Run:
             network or records that no file tells. `dataset`, `commit`,
             `started_at`, `starts`, `devices` and `resolved_precision` tell of
             data, code and machine.
-        best: What the history says of the best epoch.
+        is_best_dead: Whether training found the network of its best epoch dead.
         flags: As text, by name.
         notes: What could not be read, and why.
     """
 
     columns: dict[str, Any]
-    best: dict[str, float] = dataclasses.field(default_factory=dict)
+    is_best_dead: bool = False
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def is_best_dead(self) -> bool:
-        """Whether training found the network of its best epoch dead."""
-        return self.best.get(run_folder.IS_DEAD) == 1
-
-    @property
-    def unfinished_state(self) -> str | None:
-        """How far a run came that is to go on, such as `epoch 2 of 20`.
-
-        None of a run that has finished, and where its files do not tell.
-        """
-        state = self.columns["state"]
-        is_known = "epochs" in self.flags and state.startswith("epoch")
-        return state if is_known else None
 
 
 def read_runs(runs_dir: str) -> list[Run]:
@@ -97,17 +81,9 @@ def find_runs(runs_dir: str) -> list[str]:
     """Returns the folders of all runs at or below a folder, sorted.
 
     Links to folders are not followed: a run is listed once.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
     """
-    if not os.path.isdir(runs_dir):
-        raise FileNotFoundError(
-            f"{runs_dir}: not found, expected a folder with runs in it. Check"
-            " --runs_dir."
-        )
     run_dirs = []
-    for folder, inner, names in os.walk(runs_dir, onerror=_warn):
+    for folder, inner, names in os.walk(runs_dir):
         inner.sort()
         if run_folder.FLAGS in names:
             run_dirs.append(folder)
@@ -115,21 +91,22 @@ def find_runs(runs_dir: str) -> list[str]:
     return run_dirs
 
 
-def read_run(run_dir: str, name: str) -> Run:
+def read_run(run_dir: str, run_name: str) -> Run:
     """Returns what is known of a run; a damaged file is noted, not an error."""
-    run = read_training(run_dir, name)
+    run = read_training(run_dir, run_name)
     pattern = os.path.join(run_folder.EVALUATIONS, "*", run_folder.METRICS_JSON)
-    paths = sorted(glob.glob(pattern, root_dir=run_dir))
-    if os.path.lexists(os.path.join(run_dir, run_folder.METRICS_JSON)):
-        paths.insert(0, run_folder.METRICS_JSON)
-    model = os.path.join(run_dir, run_folder.BEST_MODEL)
+    names = [
+        *glob.glob(run_folder.METRICS_JSON, root_dir=run_dir),
+        *sorted(glob.glob(pattern, root_dir=run_dir)),
+    ]
     model_sha256 = None
-    if paths:
-        with _noted(run, run_dir, run_folder.BEST_MODEL):
-            model_sha256 = manifest.hash_file(model)
-    for path in paths:
-        with _noted(run, run_dir, path):
-            _add_evaluation(run, run_dir, path, model_sha256)
+    if names:
+        with _noted(run, run_dir, run_folder.BEST_MODEL) as path:
+            model_sha256 = manifest.hash_file(path)
+    for name in names:
+        with _noted(run, run_dir, name) as path:
+            with open(path, encoding="utf-8") as file:
+                _add_evaluation(run, name, json.load(file), model_sha256)
     return run
 
 
@@ -142,11 +119,13 @@ def read_training(run_dir: str, name: str = "") -> Run:
         _add_history(run, path)
     with _noted(run, run_dir, run_folder.TIMING) as path:
         column = "train_patches_per_second"
-        speeds = [row[column] for row in _read_numbers(path, column)]
+        speeds = [row[column] for row in _read_numbers(path)]
         if speeds := [speed for speed in speeds if not math.isnan(speed)]:
             run.columns[SPEED] = statistics.median(speeds)
-    with _noted(run, run_dir, run_folder.ENVIRONMENT) as path:
-        run.columns |= _summarize_starts(_read_json(path)["starts"])
+    with _noted(run, run_dir, run_folder.ENVIRONMENT):
+        facts = ("manifest_sha256", "started_at")
+        if starts := environment_file.read_starts(run_dir, facts):
+            run.columns |= _summarize_starts(starts)
     run.columns["state"] = _describe_state(run, run_dir)
     return run
 
@@ -154,39 +133,38 @@ def read_training(run_dir: str, name: str = "") -> Run:
 @contextlib.contextmanager
 def _noted(run: Run, run_dir: str, name: str) -> Iterator[str]:
     """Yields the path of a file; what is wrong with it becomes a note."""
+    path = os.path.join(run_dir, name)
     try:
-        yield os.path.join(run_dir, name)
+        yield path
+    except FileNotFoundError:
+        return
     except OSError as error:
-        path = os.path.join(run_dir, name)
-        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
-            return
         run.notes.append(f"{name}: {error.strerror}")
-    except UnicodeDecodeError:
-        run.notes.append(f"{name}: found bytes that are no text")
     except ValueError as error:
-        text = faults.one_line(error).removeprefix(f"{run_dir}: ")
+        text = faults.one_line(error).removeprefix(f"{path}: ")
         run.notes.append(f"{name}: {text.removesuffix('.')}")
     except _OTHER_FORM as error:
-        run.notes.append(f"{name}: found JSON of another form ({error})")
+        kind = type(error).__name__
+        run.notes.append(f"{name}: found another form ({kind}: {error})")
 
 
 def _add_history(run: Run, path: str) -> None:
     """Adds the last epoch, and the best one as training chose it."""
-    rows = _read_numbers(path, "epoch", BEST_SCORE)
+    rows = _read_numbers(path)
     if any(math.isnan(row["epoch"]) for row in rows):
         raise ValueError("found no epoch in a line")
     run.columns["epoch"] = rows[-1]["epoch"] if rows else 0
     scored = [row for row in rows if not math.isnan(row[BEST_SCORE])]
     if not scored:
         return
-    run.best = max(
-        scored, key=lambda row: row[BEST_SCORE]
-    )  # The first of them.
-    run.columns["best_epoch"] = run.best["epoch"]
+    # The first of them.
+    best = max(scored, key=operator.itemgetter(BEST_SCORE))
+    run.is_best_dead = best.get(run_folder.IS_DEAD) == 1
+    run.columns["best_epoch"] = best["epoch"]
     num_dead = sum(row.get(run_folder.IS_DEAD) == 1 for row in rows)
     if num_dead:
         run.columns["dead_epochs"] = f"{num_dead} of {len(rows)}"
-    for name, value in run.best.items():
+    for name, value in best.items():
         if name.startswith("val_"):
             run.columns[name] = value
         elif name not in ("epoch", run_folder.IS_DEAD):
@@ -206,10 +184,9 @@ def _summarize_starts(starts: list[dict[str, Any]]) -> dict[str, object]:
 
 
 def _add_evaluation(
-    run: Run, run_dir: str, path: str, model_sha256: str | None
+    run: Run, path: str, scores: dict[str, Any], model_sha256: str | None
 ) -> None:
     """Adds the scores of an evaluation, whose path is from the run's folder."""
-    scores = _read_json(os.path.join(run_dir, path))
     mark = _mark(model_sha256, run, scores)
     values = {"auc": None, "mark": mark, "splits": ",".join(scores["splits"])}
     values |= {name: n for name, n in scores.items() if _is_number(n)}
@@ -237,33 +214,19 @@ def _mark(model_sha256: str | None, run: Run, scores: dict[str, Any]) -> str:
     return ", ".join(mark for mark, is_so in marks.items() if is_so)
 
 
-def _read_json(path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
-
-
-def _read_numbers(path: str, *columns: str) -> list[dict[str, float]]:
+def _read_numbers(path: str) -> list[dict[str, float]]:
     """Returns the rows of a CSV of numbers, NaN where nothing stands.
 
     Raises:
-        ValueError: it was cut short, or is not of this form, or lacks a column.
+        AttributeError, ValueError: it was cut short, or is not of this form.
     """
     with open(path, encoding="utf-8") as file:
         text = file.read()
     if not text.endswith("\n"):
         raise ValueError("found no end of the last line: it was cut short")
-    header, *rows = [line.split(",") for line in text.splitlines()]
-    for column in columns:
-        if column not in header:
-            raise ValueError(f"found no column {column}")
-    for line, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise ValueError(
-                f"found {len(row)} values in line {line}, expected"
-                f" {len(header)}"
-            )
     return [
-        dict(zip(header, map(_parse_number, row), strict=True)) for row in rows
+        {name: _parse_number(value) for name, value in row.items()}
+        for row in csv.DictReader(text.splitlines(), restval="no value")
     ]
 
 
@@ -290,9 +253,3 @@ def _describe_state(run: Run, run_dir: str) -> str:
     if is_last or checkpoint_files.is_stopped(folder):
         return "finished"
     return f"epoch {epoch} of {epochs}"
-
-
-def _warn(error: OSError) -> None:
-    _logger.warning(
-        "%s: %s, passed over.", error.filename, str(error.strerror).lower()
-    )

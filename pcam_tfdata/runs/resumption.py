@@ -97,14 +97,13 @@ def _refuse_other_flags(
     run_dir: str, flags: Mapping[str, object], defaults: Mapping[str, object]
 ) -> None:
     path = os.path.join(run_dir, run_folder.FLAGS)
-    try:
-        before = run_folder.parse_flags(run_dir)
-    except FileNotFoundError as error:
+    own = run_folder.read_flags(run_dir)
+    if not own:
         raise ValueError(
             f"{path}: not found, expected it beside the checkpoints of a run."
             " Pass --restart to begin anew."
-        ) from error
-    before = run_folder.to_text(defaults) | before
+        )
+    before = run_folder.to_text(defaults) | own
     now = run_folder.to_text(flags)
     names = sorted((before.keys() | now.keys()) - set(_FREE))
     differing = [name for name in names if before.get(name) != now.get(name)]
@@ -156,12 +155,10 @@ def _advise_order(first: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 
 
 def _remove_run(run_dir: str) -> None:
-    for name in (
-        *run_folder.OWNED,
-        run_folder.FLAGS,
-    ):  # The last: without it this is no run.
+    # The flags at last: without them this is no run.
+    for name in (*run_folder.OWNED, run_folder.FLAGS):
         path = os.path.join(run_dir, name)
         if os.path.isdir(path):
             shutil.rmtree(path)
-        elif os.path.exists(path):
-            os.remove(path)
+        else:
+            files.remove(path)

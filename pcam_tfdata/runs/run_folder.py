@@ -85,28 +85,20 @@ def read_flags(run_dir: str) -> dict[str, str]:
     Raises:
         ValueError: the file lacks a flag that every run has.
     """
+    path = os.path.join(run_dir, FLAGS)
     try:
-        flags = parse_flags(run_dir)
+        with open(path, encoding="utf-8") as file:
+            pairs = [line.strip()[2:].partition("=") for line in file]
     except FileNotFoundError:
         return {}
+    flags = {name: value for name, _, value in pairs if name}
     missing = {"model", "train_splits", "validation_splits"} - flags.keys()
     if missing:
         raise ValueError(
-            f"{run_dir}: found no --{min(missing)} in {FLAGS}, expected the"
-            " flags of a run. Train again."
+            f"{path}: found no --{min(missing)}, expected the flags of a run."
+            " Train again."
         )
     return flags
-
-
-def parse_flags(run_dir: str) -> dict[str, str]:
-    """Returns what the file of a run's flags says, as text.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    with open(os.path.join(run_dir, FLAGS), encoding="utf-8") as file:
-        pairs = [line.strip()[2:].partition("=") for line in file]
-    return {name: value for name, _, value in pairs if name}
 
 
 def make_input_cache(run_dir: str) -> None:

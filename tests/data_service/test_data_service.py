@@ -243,18 +243,19 @@ def test_order_of_a_service_is_not_that_of_a_stream(tmp_path):
     first = {"manifest_sha256": "1", "precision": "float32", "input": "stream"}
     by_service = first | {"order": served.ServedPatches.order}
     alone = first | {"order": stream_mode.StreamedPatches.order}
+    flags = {"model": "a", "train_splits": "b", "validation_splits": "c"}
     (tmp_path / run_folder.BEST_MODEL).touch()
-    resumption.open_run(str(tmp_path), {}, by_service, restart=True)
+    resumption.open_run(str(tmp_path), flags, by_service, restart=True)
     environment_file.add_start(str(tmp_path), by_service)
     (tmp_path / run_folder.BEST_MODEL).touch()
-    resumption.open_run(str(tmp_path), {}, by_service, restart=False)
+    resumption.open_run(str(tmp_path), flags, by_service, restart=False)
     with pytest.raises(ValueError, match="=stream and --data_service, or"):
-        resumption.open_run(str(tmp_path), {}, alone, restart=False)
-    resumption.open_run(str(tmp_path), {}, alone, restart=True)
+        resumption.open_run(str(tmp_path), flags, alone, restart=False)
+    resumption.open_run(str(tmp_path), flags, alone, restart=True)
     environment_file.add_start(str(tmp_path), alone)
     (tmp_path / run_folder.BEST_MODEL).touch()
     with pytest.raises(ValueError, match="=stream without --data_service, or"):
-        resumption.open_run(str(tmp_path), {}, by_service, restart=False)
+        resumption.open_run(str(tmp_path), flags, by_service, restart=False)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import re
 import conftest
 import loaded
 import numpy as np
+import pandas
 import pytest
 from conftest import run_pcam
 
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.evaluation import dead_network, metrics
-from pcam_tfdata.prediction import submission
+from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
 
@@ -319,9 +320,10 @@ def test_probabilities_are_equal_as_the_csv_has_them(
     tmp_path, caplog, logit, is_told
 ):
     patches = np.arange(len(logit))
-    rows = submission.Rows([str(number) for number in patches], patches)
+    rows = submission.Rows(pandas.Series(patches).astype(str), patches)
     path = str(tmp_path / "s.csv")
-    submission.write(path, rows, np.array(logit, np.float32), threshold=None)
+    options = configuration.PredictOptions("run", path)
+    submission.write(options, rows, [np.array(logit, np.float32)])
     assert ("probabilities equal" in caplog.text) == is_told
     assert len(csv_files.read_csv(path, ("id",))) == len(logit)
 

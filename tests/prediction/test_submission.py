@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_tfdata.prediction import submission
+from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.system import csv_files
 
 HASH = "a123456789abcdef0123456789abcdef01234567"
@@ -25,7 +25,8 @@ def test_sample_finds_names_of_any_kind(tmp_path):
     assert rows.patches.tolist() == order
     output = tmp_path / "out.csv"
     logit = np.array([-1, 0, 1, 2, 3], np.float32)
-    submission.write(str(output), rows, logit, threshold=0.6)
+    options = configuration.PredictOptions("run", str(output), threshold=0.6)
+    assert submission.write(options, rows, [logit[:2], logit[2:]]) == 5
     labels = [0, 0, 1, 1, 1]
     assert csv_files.read_csv(str(output), ("id", "label")) == [
         (names[place], str(labels[place])) for place in order

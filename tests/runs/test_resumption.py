@@ -11,7 +11,10 @@ FACTS = {
     "manifest_sha256": "a", "order": "a permutation", "input": "mmap",
     "precision": "float32",
 }  # fmt: skip
-FLAGS = {"model": "small_cnn", "epochs": 3, "records_dir": "r", "splits": ["a"]}
+FLAGS = {
+    "model": "small_cnn", "epochs": 3, "records_dir": "r",
+    "train_splits": ["a", "b"], "validation_splits": ["c"],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_damaged_environment_is_named_and_restarted(run_dir, content):
     path.write_bytes(content)
     for read in (
         lambda: open_with(run_dir),
-        lambda: environment_file.read_manifest_sha256(str(run_dir)),
+        lambda: environment_file.read_starts(str(run_dir)),
         lambda: environment_file.add_start(str(run_dir), FACTS),
     ):
         told = f"^{re.escape(str(path))}: found no .*, expected the JSON"
