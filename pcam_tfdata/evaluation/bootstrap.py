@@ -9,7 +9,7 @@ A resample is not copied: it is how often each patch was drawn, and the scores
 are those of patches that have weights, sorted once for all resamples.
 """
 
-import dataclasses
+from typing import TypedDict
 
 import numpy as np
 
@@ -21,23 +21,19 @@ PATCHES = "patches"
 _MIN_UNITS = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Intervals:
-    """Percentile intervals of scores, at 95%.
+class Intervals(TypedDict):
+    """Percentile intervals of scores, at 95%, as `metrics.json` has them.
 
-    Attributes:
-        ranges: Lowest and highest of each of `metrics.NAMES`, None for none.
-        resampled: `SLIDES` or `PATCHES`.
-        num_units: How many of these there are.
-        num_resamples: How many times as many were drawn.
-        num_one_class: In how many resamples all labels were equal.
+    The lowest and the highest of each of `metrics.NAMES`, None for none; whether
+    `SLIDES` or `PATCHES` were resampled, how often, and how often all labels
+    were equal then. There are no slides where one is unknown.
     """
 
-    ranges: dict[str, tuple[float, float] | None]
+    num_slides: int | None
+    intervals: dict[str, tuple[float, float] | None]
     resampled: str
-    num_units: int
     num_resamples: int
-    num_one_class: int
+    num_one_class_resamples: int
 
 
 def compute_intervals(
@@ -80,16 +76,14 @@ def compute_intervals(
         drawn = rng.integers(num_units, size=num_units)
         weight = np.bincount(drawn, minlength=num_units)[unit]
         scores[resample] = weighted.score(weight)
-    return Intervals(
-        ranges={
-            name: _range(column)
-            for name, column in zip(metrics.NAMES, scores.T, strict=True)
-        },
-        resampled=PATCHES if slide is None else SLIDES,
-        num_units=num_units,
-        num_resamples=num_resamples,
-        num_one_class=int(np.isnan(scores).any(axis=1).sum()),
-    )
+    ranges = map(_range, scores.T)
+    return {
+        "num_slides": None if slide is None else num_units,
+        "intervals": dict(zip(metrics.NAMES, ranges, strict=True)),
+        "resampled": PATCHES if slide is None else SLIDES,
+        "num_resamples": num_resamples,
+        "num_one_class_resamples": int(np.isnan(scores).any(axis=1).sum()),
+    }
 
 
 class WeightedScores:

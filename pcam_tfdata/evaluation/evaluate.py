@@ -1,7 +1,7 @@
 """Exact scores of a trained network, as files."""
 
 import dataclasses
-import hashlib
+import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,6 @@ from pcam_tfdata.runs import (
 )
 from pcam_tfdata.system import csv_files, files
 
-_LONGEST_NAME = 100  # Of the 255 bytes that a file's name may have.
 _OTHER_RECORDS = (
     "the network was trained on other records than these, so any split may hold"
     " patches that it was trained on."
@@ -107,13 +106,6 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     label, logit = predictions["label"], predictions["logit"]
     known = slide_of_row[predictions["row"]]
     slide = None if (known == "").any() else known
-    intervals = bootstrap.compute_intervals(
-        label,
-        logit,
-        options.threshold,
-        slide,
-        num_resamples=options.num_resamples,
-    )
     if death := _find_death(label, logit, is_learning=not run.is_best_dead):
         _logger.warning("Warning: %s", death)
         warnings.append(death)
@@ -125,14 +117,15 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         "manifest_sha256": records.manifest_sha256,
         "warnings": warnings,
         **metrics.score(label, logit, options.threshold),
-        "num_slides": None if slide is None else intervals.num_units,
-        "intervals": intervals.ranges,
-        "resampled": intervals.resampled,
-        "num_resamples": intervals.num_resamples,
-        "num_one_class_resamples": intervals.num_one_class,
+        **bootstrap.compute_intervals(
+            label,
+            logit,
+            options.threshold,
+            slide,
+            num_resamples=options.num_resamples,
+        ),
     }
-    _write(options.output_dir, evaluation, predictions)
-    _write_slides(options, predictions, slide)
+    _write(options.output_dir, evaluation, predictions, slide)
     return evaluation
 
 
@@ -162,7 +155,7 @@ def _settle(
     if is_own and set(splits) == set(own_splits):
         output_dir = output_dir or run_dir
     elif not output_dir:
-        name = _shorten("+".join(sorted(splits)))
+        name = "+".join(sorted(splits))
         name += "" if is_own else f"@{records.manifest_sha256[:8]}"
         output_dir = os.path.join(run_dir, run_folder.EVALUATIONS, name)
         _logger.info("Scores of %s go to %s.", ", ".join(splits), output_dir)
@@ -175,14 +168,6 @@ def _settle(
     return dataclasses.replace(
         options, splits=tuple(splits), output_dir=output_dir
     )
-
-
-def _shorten(name: str) -> str:
-    """Returns a name that a file may have, its own if it is not too long."""
-    if len(name) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    return f"{name[:_LONGEST_NAME]}-{digest[:8]}"
 
 
 def _list_warnings(
@@ -217,12 +202,11 @@ def _check_output(options: EvaluateOptions) -> None:
     path = os.path.join(chosen, run_folder.SLIDES)
     if not os.path.isfile(path):
         return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        header = file.readline().strip()
-    if header != ",".join(slides.COLUMNS):  # A table of another kind.
+    header = csv_files.read_header(path)
+    if header != list(slides.COLUMNS):  # As that of --slide_csv.
         raise FileExistsError(
-            f"{path}: found columns {header[:80]!r}, expected no file or that of"
-            " an earlier evaluation. Choose another --output_dir."
+            f"{path}: found columns {','.join(header)[:80]!r}, expected no file"
+            " or that of an earlier evaluation. Choose another --output_dir."
         )
 
 
@@ -250,10 +234,10 @@ def _write(
     output_dir: str,
     evaluation: score_page.Evaluation,
     predictions: inference.Logits,
+    slide: np.ndarray | None,
 ) -> None:
-    def path_of(name: str) -> str:
-        return os.path.join(output_dir, name)
-
+    path_of = functools.partial(os.path.join, output_dir)
+    label, logit = predictions["label"], predictions["logit"]
     columns = ("row", "label", "logit")
     rows = zip(*(predictions[name].tolist() for name in columns), strict=True)
     predictions_csv = path_of(run_folder.PREDICTIONS)
@@ -267,24 +251,14 @@ def _write(
     files.write_text(
         path_of(run_folder.METRICS_TEXT), score_page.format_scores(evaluation)
     )
-    roc_path = path_of(run_folder.ROC_PLOT)
+    # These may be of an earlier evaluation.
+    files.remove(path_of(run_folder.ROC_PLOT))
+    files.remove(path_of(run_folder.SLIDES))
     if evaluation["auc"] is not None:
-        plots.plot_roc(predictions["label"], predictions["logit"], roc_path)
-    else:
-        files.remove(roc_path)  # It is of an earlier evaluation.
+        plots.plot_roc(label, logit, path_of(run_folder.ROC_PLOT))
     plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
-
-
-def _write_slides(
-    options: EvaluateOptions,
-    predictions: inference.Logits,
-    slide: np.ndarray | None,
-) -> None:
-    path = os.path.join(options.output_dir, run_folder.SLIDES)
-    if slide is None:
-        files.remove(path)  # It is of an earlier evaluation.
-        return
-    rows = slides.score_slides(
-        slide, predictions["label"], predictions["logit"], options.threshold
-    )
-    csv_files.write_csv(path, slides.COLUMNS, rows)
+    if slide is not None:
+        table = slides.score_slides(
+            slide, label, logit, evaluation["threshold"]
+        )
+        csv_files.write_csv(path_of(run_folder.SLIDES), slides.COLUMNS, table)

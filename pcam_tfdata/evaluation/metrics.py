@@ -56,12 +56,18 @@ def score(
     """
     probability = to_probability(logit)
     predicted = (probability >= threshold).astype(int)
+    average_precision = None
+    if not _one_class(label):
+        # Of the logit: probabilities of large ones are 1 alike.
+        average_precision = float(
+            sklearn_metrics.average_precision_score(label, logit)
+        )
     labels = (schema.NEGATIVE, schema.POSITIVE)
     return {
         "num_patches": len(label),
         "threshold": threshold,
         "auc": auc(label, logit),
-        "average_precision": average_precision(label, logit),
+        "average_precision": average_precision,
         "sensitivity_at_95_specificity": sensitivity_at_specificity(
             label, logit
         ),
@@ -88,16 +94,6 @@ def auc(label: np.ndarray, logit: np.ndarray) -> float | None:
     if _one_class(label):
         return None
     return float(sklearn_metrics.roc_auc_score(label, logit))
-
-
-def average_precision(label: np.ndarray, logit: np.ndarray) -> float | None:
-    """Returns the mean precision over recall, not interpolated; or None.
-
-    Of the logit: probabilities of large ones are 1 alike.
-    """
-    if _one_class(label):
-        return None
-    return float(sklearn_metrics.average_precision_score(label, logit))
 
 
 def sensitivity_at_specificity(

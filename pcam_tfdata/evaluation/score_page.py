@@ -19,12 +19,11 @@ _FEW_SLIDES = 30  # Cameron & Miller 2015: few are less than 20 to 50.
 _CLASS_COLUMNS = ("precision", "recall", "f1-score", "support")
 
 
-class Evaluation(metrics.Scores):
+class Evaluation(metrics.Scores, bootstrap.Intervals):
     """What came of an evaluation, as `metrics.json` has it.
 
     The hashes are of the network's file and the records' manifest. A warning
-    says why the scores may say little; there are no slides where one is
-    unknown. Intervals are those of `bootstrap.Intervals`.
+    says why the scores may say little.
     """
 
     model: str
@@ -33,11 +32,6 @@ class Evaluation(metrics.Scores):
     model_sha256: str
     manifest_sha256: str
     warnings: list[str]
-    num_slides: int | None
-    intervals: dict[str, tuple[float, float] | None]
-    resampled: str
-    num_resamples: int
-    num_one_class_resamples: int
 
 
 def format_scores(scores: Evaluation) -> str:

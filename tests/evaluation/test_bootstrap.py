@@ -25,7 +25,7 @@ def weighted(label, logit, weight, threshold=0.5) -> dict[str, float]:
 
 
 def width(found: bootstrap.Intervals, name: str) -> float:
-    low, high = found.ranges[name]
+    low, high = found["intervals"][name]
     return high - low
 
 
@@ -98,8 +98,10 @@ def test_intervals_are_percentiles_of_the_scores_of_resamples():
     for name in metrics.NAMES:
         values = [score[name] for score in scores]
         expected = np.percentile(values, (2.5, 97.5))
-        assert found.ranges[name] == pytest.approx(expected, abs=1e-12), name
-    assert (found.resampled, found.num_units) == ("patches", 40)
+        assert found["intervals"][name] == pytest.approx(expected, abs=1e-12), (
+            name
+        )
+    assert (found["resampled"], found["num_slides"]) == ("patches", None)
 
 
 def test_intervals_are_the_same_for_the_same_seed():
@@ -121,10 +123,11 @@ def test_copies_of_a_patch_on_its_slide_are_no_more_evidence():
     copies = np.repeat(label, 9), np.repeat(logit, 9), 0.5
     clustered = bootstrap.compute_intervals(*copies, slide, num_resamples=200)
     naive = bootstrap.compute_intervals(*copies, num_resamples=200)
-    assert (clustered.resampled, clustered.num_units) == ("slides", 60)
+    assert clustered["resampled"] == "slides"
+    assert clustered["num_slides"] == 60
     for name in metrics.NAMES:
-        assert clustered.ranges[name] == pytest.approx(
-            alone.ranges[name], abs=1e-12
+        assert clustered["intervals"][name] == pytest.approx(
+            alone["intervals"][name], abs=1e-12
         )
         assert width(naive, name) < width(clustered, name) / 2
 
@@ -144,15 +147,15 @@ def test_slides_that_differ_widen_the_intervals_of_all_scores():
 def test_a_single_slide_has_no_intervals():
     label, logit = predictions(30)
     found = bootstrap.compute_intervals(label, logit, 0.5, np.full(30, "a"))
-    assert set(found.ranges) == set(metrics.NAMES)
-    assert not any(found.ranges.values())
-    assert (found.num_units, found.num_resamples) == (1, 0)
+    assert set(found["intervals"]) == set(metrics.NAMES)
+    assert not any(found["intervals"].values())
+    assert (found["num_slides"], found["num_resamples"]) == (1, 0)
 
 
 def test_no_resamples_no_intervals():
     label, logit = predictions(30)
     found = bootstrap.compute_intervals(label, logit, 0.5, num_resamples=0)
-    assert not any(found.ranges.values())
+    assert not any(found["intervals"].values())
 
 
 def test_resamples_of_one_class_are_left_out_and_counted():
@@ -160,8 +163,8 @@ def test_resamples_of_one_class_are_left_out_and_counted():
     _, logit = predictions(200)
     found = bootstrap.compute_intervals(label, logit, 0.5)
     # No positive is drawn with probability (195 / 200) ** 200 = 0.6%.
-    assert 1 <= found.num_one_class <= 15
-    assert all(found.ranges.values())
+    assert 1 <= found["num_one_class_resamples"] <= 15
+    assert all(found["intervals"].values())
 
 
 def test_many_resamples_of_one_class_leave_rankings_without_interval():
@@ -171,9 +174,11 @@ def test_many_resamples_of_one_class_leave_rankings_without_interval():
         (slide == "b").astype(int), logit, 0.5, slide
     )
     # All of b, or none: (1 + 8) / 27.
-    assert 0.28 < found.num_one_class / found.num_resamples < 0.39
+    assert (
+        0.28 < found["num_one_class_resamples"] / found["num_resamples"] < 0.39
+    )
     for name in metrics.NAMES:
-        has_interval = found.ranges[name] is not None
+        has_interval = found["intervals"][name] is not None
         assert has_interval == (name not in metrics.RANKING_NAMES), name
 
 
@@ -184,7 +189,7 @@ def test_intervals_of_patches_cover_the_true_auc():
         found = bootstrap.compute_intervals(
             *predictions(150, seed=seed), 0.5, num_resamples=100, seed=seed
         )
-        low, high = found.ranges["auc"]
+        low, high = found["intervals"]["auc"]
         num_covering += low <= expected <= high
     assert num_covering >= 53
 
@@ -202,7 +207,7 @@ def test_only_intervals_of_slides_cover_where_slides_differ():
             found = bootstrap.compute_intervals(
                 label, logit, 0.5, drawn, num_resamples=100
             )
-            low, high = found.ranges["accuracy"]
-            num_covering[found.resampled] += low <= 2 / 3 <= high
+            low, high = found["intervals"]["accuracy"]
+            num_covering[found["resampled"]] += low <= 2 / 3 <= high
     assert num_covering["slides"] >= 53
     assert num_covering["patches"] < 50

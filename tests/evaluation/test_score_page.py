@@ -25,11 +25,7 @@ def page(label, slide=None, num_resamples=100, logit=None) -> str:
             "model_sha256": "0" * 64,
             "manifest_sha256": "1" * 64,
             "warnings": [],
-            "num_slides": None if slide is None else found.num_units,
-            "intervals": found.ranges,
-            "resampled": found.resampled,
-            "num_resamples": found.num_resamples,
-            "num_one_class_resamples": found.num_one_class,
+            **found,
         }
     )
     assert all(len(line) <= 80 for line in text.splitlines())
