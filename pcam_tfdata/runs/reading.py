@@ -19,14 +19,9 @@ from pcam_tfdata.system import faults
 BEST_SCORE = "val_auc"
 SPEED = "patches/s"
 _STALE = "stale"
-# Folders inside a run's that hold no run.
-_PASSED_OVER = (
-    run_folder.CHECKPOINTS, run_folder.EVALUATIONS, run_folder.INPUT_CACHE,
-    run_folder.TENSORBOARD,
-)  # fmt: skip
 # What reading a file of any other form than that of a run's may raise.
 _OTHER_FORM = (
-    AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError,
+    AttributeError, IndexError, KeyError, RecursionError, TypeError,
 )  # fmt: skip
 
 
@@ -82,13 +77,11 @@ def find_runs(runs_dir: str) -> list[str]:
 
     Links to folders are not followed: a run is listed once.
     """
-    run_dirs = []
-    for folder, inner, names in os.walk(runs_dir):
-        inner.sort()
-        if run_folder.FLAGS in names:
-            run_dirs.append(folder)
-            inner[:] = [name for name in inner if name not in _PASSED_OVER]
-    return run_dirs
+    return sorted(
+        folder
+        for folder, _, names in os.walk(runs_dir)
+        if run_folder.FLAGS in names
+    )
 
 
 def read_run(run_dir: str, run_name: str) -> Run:
@@ -188,8 +181,12 @@ def _add_evaluation(
 ) -> None:
     """Adds the scores of an evaluation, whose path is from the run's folder."""
     mark = _mark(model_sha256, run, scores)
-    values = {"auc": None, "mark": mark, "splits": ",".join(scores["splits"])}
-    values |= {name: n for name, n in scores.items() if _is_number(n)}
+    values: dict[str, Any] = {
+        "auc": None,
+        "mark": mark,
+        "splits": ",".join(scores["splits"]),
+    }
+    values |= {n: v for n, v in scores.items() if isinstance(v, (int, float))}
     evaluation = os.path.basename(os.path.dirname(path))
     suffix = f":{evaluation}" if evaluation else ""
     run.columns |= {f"eval_{key}{suffix}": n for key, n in values.items()}
@@ -232,12 +229,6 @@ def _read_numbers(path: str) -> list[dict[str, float]]:
 
 def _parse_number(text: str) -> float:
     return int(text) if text.isdecimal() else float(text or "nan")
-
-
-def _is_number(value: Any) -> bool:
-    """Returns whether a value is a number; NaN is none."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and not math.isnan(value)
 
 
 def _describe_state(run: Run, run_dir: str) -> str:
