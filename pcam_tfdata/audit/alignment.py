@@ -7,7 +7,6 @@ by the correlation of the pixels that both have.
 """
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,20 +23,12 @@ _LEAST_SMALL_SCORE = 0.25
 _LEAST_ENERGY = 1e-9
 _LEAST_WEIGHT = 1e-6
 
-
-class Alignments(NamedTuple):
-    """The best way to lay the second patches on the first ones.
-
-    Attributes:
-        scores: float32 [n], correlation of the shared pixels; 0 where nothing
-            fits.
-        moves: int64 [n], which of `turn`'s moves of the second patch.
-        shifts: int64 [n, 2], then down and to the right by so many pixels.
-    """
-
-    scores: np.ndarray
-    moves: np.ndarray
-    shifts: np.ndarray
+# The best way to lay the second patch of a pair on the first: the correlation of
+# the pixels that both have, 0 where nothing fits; which of `turn`'s moves; and
+# then by how many pixels down and to the right.
+ALIGNMENT = np.dtype(
+    [("score", "f4"), ("move", "i8"), ("down", "i8"), ("right", "i8")]
+)
 
 
 def turn(images: np.ndarray, move: int) -> np.ndarray:
@@ -50,23 +41,29 @@ def turn(images: np.ndarray, move: int) -> np.ndarray:
     return np.rot90(images, move % 4, axes=(1, 2))
 
 
-def align(first: np.ndarray, second: np.ndarray) -> Alignments:
+def align(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns how the second patch of each pair lies on the first best.
 
     Args:
         first: float32 [n, 96, 96], optical density.
         second: float32 [n, 96, 96], that of the other patches.
+
+    Returns:
+        `ALIGNMENT` [n].
     """
-    small_scores, moves = _best_moves(first, second)
-    scores = np.zeros(len(first), np.float32)
-    shifts = np.zeros((len(first), 2), np.int64)
+    aligned = np.zeros(len(first), ALIGNMENT)
+    small_scores, aligned["move"] = _best_moves(first, second)
     for pair in np.flatnonzero(small_scores >= _LEAST_SMALL_SCORE):
-        (turned,) = turn(second[[pair]], moves[pair])
+        move = aligned["move"][pair]
+        (turned,) = turn(second[[pair]], move)
         fixed = _structure(first[pair], _FINE_BLUR, 1)
         moved = _structure(turned, _FINE_BLUR, 1)
-        shifts[pair] = _best_shift(fixed, moved)
-        scores[pair] = correlate(fixed, moved, *shifts[pair])
-    return Alignments(scores, moves, shifts)
+        fits = _fits(_windowed(fixed), _windowed(moved), MAX_SHIFT)
+        best = np.unravel_index(fits.argmax(), fits.shape)
+        down, right = np.subtract(best, MAX_SHIFT)
+        score = correlate(fixed, moved, down, right)
+        aligned[pair] = score, move, down, right
+    return aligned
 
 
 def correlate(
@@ -99,35 +96,25 @@ def _best_moves(
     """Returns score [n] and number [n] of the best move at small size."""
     fixed = _windowed(_structure(first, _SMALL_BLUR, _PIXELS))
     moved = _windowed(_structure(second, _SMALL_BLUR, _PIXELS))
-    spectrum = np.fft.rfft2(fixed)
-    best = np.zeros((NUM_MOVES, len(first)), np.float32)
-    for move in range(NUM_MOVES):
-        fits = _fits(spectrum, turn(moved, move), MAX_SHIFT // _PIXELS)
-        best[move] = fits.max(axis=(1, 2))
+    turned = np.stack([turn(moved, move) for move in range(NUM_MOVES)])
+    best = _fits(fixed, turned, MAX_SHIFT // _PIXELS).max(axis=(2, 3))
     energies = (fixed**2).sum((1, 2)) * (moved**2).sum((1, 2))
     best /= np.sqrt(np.maximum(energies, _LEAST_ENERGY))
     return best.max(axis=0), best.argmax(axis=0)
 
 
-def _best_shift(fixed: np.ndarray, moved: np.ndarray) -> tuple[int, int]:
-    spectrum = np.fft.rfft2(_windowed(fixed))
-    fits = _fits(spectrum, _windowed(moved), MAX_SHIFT)
-    down, right = np.unravel_index(fits.argmax(), fits.shape)
-    return int(down) - MAX_SHIFT, int(right) - MAX_SHIFT
-
-
-def _fits(spectrum: np.ndarray, moved: np.ndarray, largest: int) -> np.ndarray:
+def _fits(fixed: np.ndarray, moved: np.ndarray, largest: int) -> np.ndarray:
     """Returns the product of images at all shifts up to the largest.
 
     Args:
-        spectrum: That of the fixed images.
+        fixed: float32 [..., size, size].
         moved: float32 [..., size, size].
         largest: Pixels along each axis.
 
     Returns:
         float32 [..., 2 * largest + 1, 2 * largest + 1].
     """
-    products = spectrum * np.fft.rfft2(moved).conj()
+    products = np.fft.rfft2(fixed) * np.fft.rfft2(moved).conj()
     fits = np.fft.irfft2(products, moved.shape[-2:])
     near = np.arange(-largest, largest + 1) % moved.shape[-1]
     return fits[..., near, :][..., near]

@@ -6,8 +6,6 @@ import enum
 import itertools
 from collections.abc import Sequence
 
-import pandas
-
 from pcam_tfdata.audit import patch_table
 
 
@@ -52,11 +50,6 @@ class Kind(enum.StrEnum):
     CLASS_SHIFT = "class_shift", "note", "class shifts between splits"
 
 
-NEAR_KINDS = {Kind.NEAR_ACROSS, Kind.NEAR_OVERLAP, Kind.NEAR_WITHIN}
-OVERLAP_KINDS = {Kind.EXACT_OVERLAP, Kind.NEAR_OVERLAP, Kind.SLIDE_OVERLAP}
-SLIDE_KINDS = {Kind.SLIDE_ACROSS, Kind.SLIDE_OVERLAP}
-
-
 @dataclasses.dataclass(frozen=True)
 class Example:
     """Patches that show what was found, such as a pair, and a remark on them.
@@ -70,7 +63,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """One thing that is wrong, or worth knowing; of count 0, one that is not.
 
     Attributes:
         kind: What it is.
@@ -78,7 +71,7 @@ class Finding:
         gravity: That of the kind.
         count: How many there are of what `text` counts first.
         text: One line for the user.
-        where: How many, by split or pair of splits.
+        where: How many, by split or pair of splits, most first.
         examples: All that was found, where it is of patches.
     """
 
@@ -166,16 +159,11 @@ class Report:
     num_pairs_left_out: int
 
 
-def group_by(rows: pandas.DataFrame, by: str | list[str]) -> list[list[int]]:
-    """Returns the numbers of patches that have the same in some columns."""
-    return [list(numbers) for numbers in rows.groupby(by).groups.values()]
-
-
 def find_groups(
     table: patch_table.Table,
     kind: Kind,
     text: str,
-    groups: Sequence[Sequence[int]],
+    groups: Sequence[list[int]],
     notes: Sequence[str] = (),
 ) -> Finding:
     """Returns a finding about groups of patches, which are its examples.
@@ -192,30 +180,18 @@ def find_groups(
         Example(note, list(itertools.islice(patches, len(group))))
         for group, note in itertools.zip_longest(groups, notes, fillvalue="")
     ]
-    where = _count_sections(table, groups, kind in OVERLAP_KINDS)
-    return Finding(
-        kind, kind.heading, kind.gravity, len(groups), text, where, examples
-    )
-
-
-def _count_sections(
-    table: patch_table.Table,
-    groups: Sequence[Sequence[int]],
-    between_folders: bool,
-) -> dict[str, int]:
-    """Returns how many groups touch each pair of splits, most first.
-
-    Groups within one split count for it. With `between_folders`, only pairs of
-    splits of different folders count.
-    """
-    folder = table.rows["folder"].to_numpy()
     section = table.rows["section"].to_numpy()
-    counts: collections.Counter[str] = collections.Counter()
+    where: collections.Counter[str] = collections.Counter()
     for group in groups:
-        touched = {section[number]: folder[number] for number in group}
-        if len(touched) == 1:
-            counts.update(touched.keys())
-        for first, second in itertools.combinations(touched, 2):
-            if touched[first] != touched[second] or not between_folders:
-                counts[f"{first} - {second}"] += 1
-    return dict(counts.most_common())
+        touched = list(dict.fromkeys(section[group]))
+        pairs = itertools.combinations(touched, 2)
+        where.update(map(" - ".join, pairs) if len(touched) > 1 else touched)
+    return Finding(
+        kind=kind,
+        title=kind.heading,
+        gravity=kind.gravity,
+        count=len(groups),
+        text=text,
+        where=dict(where.most_common()),
+        examples=examples,
+    )

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 from pcam_tfdata.audit import (
     audit_report,
-    equal_ids,
     near_duplicates,
     patch_table,
     scan,
-    shared_slides,
-    single_patches,
     split_shifts,
+    table_findings,
     text_page,
 )
 from pcam_tfdata.system import csv_files, files, workers
@@ -20,6 +18,7 @@ from pcam_tfdata.system import csv_files, files, workers
 TEXT_FILE = "audit.txt"
 JSON_FILE = "audit.json"
 PAIRS_FILE = "pairs.csv"
+_NUM_EXAMPLES = 20  # Of each finding in JSON.
 
 
 def audit_folders(
@@ -40,25 +39,29 @@ def audit_folders(
             is named twice.
     """
     folders = [records_dir, *other_records_dirs]
-    _check_distinct(folders)
+    if len(set(map(os.path.realpath, folders))) < len(folders):
+        raise ValueError(
+            f"{', '.join(folders)}: found the same folder twice, expected"
+            " different ones. Check --other_records_dir."
+        )
     with workers.Workers(num_workers, prepare_for=scan.scan_piece) as pool:
         table = patch_table.read_table(pool, folders)
         near, num_left_out = near_duplicates.find_near_duplicates(
             pool, table, num_threads=num_workers or workers.count_cores()
         )
     splits, shifts = split_shifts.compare_splits(table)
-    findings = [
-        *equal_ids.find_equal_ids(table),
+    looked_for = [
         *near,
-        *shared_slides.find_shared_slides(table),
-        *single_patches.find_mask_conflicts(table),
-        *single_patches.find_blanks(table),
+        *table_findings.find_equal_ids(table),
+        *table_findings.find_shared_slides(table),
+        *table_findings.find_mask_conflicts(table),
+        *table_findings.find_blanks(table),
         *shifts,
     ]
+    findings = [finding for finding in looked_for if finding.count]
     order = list(audit_report.Kind)
     findings.sort(key=lambda finding: order.index(finding.kind))
-    passed_over = _list_passed_over(table, num_left_out)
-    passed_over |= {finding.kind for finding in findings}
+    missing = {f.kind for f in looked_for} - {f.kind for f in findings}
     report = audit_report.Report(
         leaks=any(finding.gravity == "leak" for finding in findings),
         folders=[
@@ -71,7 +74,7 @@ def audit_folders(
             for number, folder in enumerate(table.folders)
         ],
         findings=findings,
-        not_found=[kind.heading for kind in order if kind not in passed_over],
+        not_found=[kind.heading for kind in order if kind in missing],
         splits=splits,
         num_pairs_left_out=num_left_out,
     )
@@ -90,10 +93,10 @@ def write(output_dir: str, report: audit_report.Report) -> None:
     files.write_text(
         os.path.join(output_dir, TEXT_FILE), text_page.format_report(report)
     )
-    files.write_json(
-        os.path.join(output_dir, JSON_FILE),
-        dataclasses.asdict(text_page.shorten(report)),
-    )
+    content = dataclasses.asdict(report)
+    for finding in content["findings"]:
+        del finding["examples"][_NUM_EXAMPLES:]
+    files.write_json(os.path.join(output_dir, JSON_FILE), content)
     csv_files.write_csv(
         os.path.join(output_dir, PAIRS_FILE),
         ("kind", "number", *patch_table.PATCH_FIELDS, "note"),
@@ -105,31 +108,3 @@ def write(output_dir: str, report: audit_report.Report) -> None:
             for patch in example.patches
         ),
     )
-
-
-def _list_passed_over(
-    table: patch_table.Table, num_left_out: int
-) -> set[audit_report.Kind]:
-    """Returns the kinds that were not looked for everywhere."""
-    kinds = {audit_report.Kind.TEST_SET}  # Told only where it is.
-    if len(table.folders) == 1:
-        kinds |= audit_report.OVERLAP_KINDS
-    if table.rows["tumor_fraction"].isna().all():
-        kinds.add(audit_report.Kind.MASK_CONFLICT)
-    if num_left_out:
-        kinds |= audit_report.NEAR_KINDS
-    if table.rows["slide"].eq("").all():
-        kinds |= audit_report.SLIDE_KINDS
-    return kinds
-
-
-def _check_distinct(folders: list[str]) -> None:
-    seen: dict[str, str] = {}
-    for folder in folders:
-        real = os.path.realpath(folder)
-        if real in seen:
-            raise ValueError(
-                f"{folder}: found the same folder as {seen[real]}, expected"
-                " another one. Check --other_records_dir."
-            )
-        seen[real] = folder

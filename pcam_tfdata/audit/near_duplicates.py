@@ -38,7 +38,11 @@ def find_near_duplicates(
         are known, where patches look alike in thousands there are more.
     """
     kinds = audit_report.Kind
-    pairs, num_left_out = _find_pairs(pool, table, num_threads)
+    pairs, num_left_out = _find_candidates(table, num_threads)
+    aligned = scan.align(pool, table.selection, pairs.to_numpy())
+    pairs = pairs.join(pandas.DataFrame(aligned))
+    pairs = pairs[pairs["score"] >= LEAST_SCORE]
+    pairs = pairs.sort_values("score", ascending=False, kind="stable")
     section = table.rows["section"].to_numpy()
     within = section[pairs["first"]] == section[pairs["second"]]
     folder = table.rows["folder"].to_numpy()[pairs["second"]]
@@ -53,48 +57,36 @@ def find_near_duplicates(
     findings = [
         _of_pairs(table, kind, pairs[is_chosen], least, where)
         for kind, is_chosen, where in chosen
-        if is_chosen.any()
+        if is_chosen.any() or not num_left_out
     ]
     return findings, num_left_out
 
 
-def _find_pairs(
-    pool: workers.Workers, table: patch_table.Table, num_threads: int
+def _find_candidates(
+    table: patch_table.Table, num_threads: int
 ) -> tuple[pandas.DataFrame, int]:
-    """Returns pairs, and how many candidates were left out.
+    """Returns pairs that look alike, and how many of them were left out.
 
-    A pair is a row, the most alike first: the numbers `first`, of an audited
-    patch, and `second`, of a later one of any folder; `score`, the correlation
-    of the pixels that both have; and how the second was moved, `move` as in
-    `alignment.turn`, then pixels `down` and `right`.
+    A pair is a row: the numbers `first`, of an audited patch, and `second`, of a
+    later one of any folder.
     """
     rows = table.rows[~table.rows["blank"]]
     # Of equal ones in a split, the first one is compared.
     rows = rows[~rows.duplicated(["section", "id"])]
-    similar = similarity_search.find_pairs(
-        table.statistics.embeddings[rows.index],
+    pairs, left_out = similarity_search.find_pairs(
+        table.measured["embedding"][rows.index],
         least_similarity=LEAST_SIMILARITY,
         num_threads=num_threads,
     )
-    own = (rows["folder"] == 0).to_numpy()
+    is_own = rows["folder"].eq(0).to_numpy()
     ids = rows["id"].to_numpy()
-    kept = own[similar.first] & (ids[similar.first] != ids[similar.second])
-    best = np.argsort(-similar.similarity[kept], kind="stable")
-    best = np.flatnonzero(kept)[np.sort(best[:MAX_CANDIDATES])]
-    num_left_out = similar.num_left_out[own].sum() + kept.sum() - len(best)
-    numbers = rows.index.to_numpy()
-    first, second = numbers[similar.first[best]], numbers[similar.second[best]]
-    aligned = scan.align(pool, table.selection, np.stack([first, second], 1))
-    down, right = aligned.shifts.T
-    pairs = pandas.DataFrame(
-        {
-            "first": first, "second": second, "score": aligned.scores,
-            "move": aligned.moves, "down": down, "right": right,
-        }
-    )  # fmt: skip
-    pairs = pairs[pairs["score"] >= LEAST_SCORE]
-    pairs = pairs.sort_values("score", ascending=False, kind="stable")
-    return pairs, int(num_left_out)
+    pairs = pairs[is_own[pairs["first"]]]
+    pairs = pairs[ids[pairs["first"]] != ids[pairs["second"]]]
+    best = pairs.nlargest(MAX_CANDIDATES, "similarity").sort_index()
+    num_left_out = left_out[is_own].sum() + len(pairs) - len(best)
+    numbers = rows.index.to_numpy()[best[["first", "second"]]]
+    candidates = pandas.DataFrame(numbers, columns=["first", "second"])
+    return candidates, int(num_left_out)
 
 
 def _of_pairs(

@@ -1,7 +1,6 @@
 """All patches that an audit looks at, numbered through folders and splits."""
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -40,13 +39,13 @@ class Table:
             its folder where that is not the audited one; whether its split is
             `labeled`; whether it is `blank`, so that there is nearly nothing
             to see; and its `tumor_fraction`, NaN where not known.
-        statistics: What was measured of each patch.
+        measured: What was measured of each patch, `patch_statistics.MEASURES`.
         selection: The shards of all folders.
     """
 
     folders: tuple[records_folder.RecordsFolder, ...]
     rows: pandas.DataFrame
-    statistics: patch_statistics.Statistics
+    measured: np.ndarray
     selection: records_folder.Selection
 
     @property
@@ -100,38 +99,25 @@ def read_table(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
     rows = pandas.concat(
         map(_read_rows, range(len(folders)), folders), ignore_index=True
     )
-    ids, labels, fractions, statistics = scan.read_patches(pool, selection)
-    _check_ids(rows, ids)
+    fractions, measured = scan.read_patches(pool, selection)
     rows = rows.assign(
-        label=labels, tumor_fraction=fractions, blank=statistics.is_blank
+        tumor_fraction=fractions, blank=patch_statistics.is_blank(measured)
     )
-    return Table(folders, rows, statistics, selection)
+    return Table(folders, rows, measured, selection)
 
 
 def _read_rows(
     number: int, folder: records_folder.RecordsFolder
 ) -> pandas.DataFrame:
     """Returns what the manifest and the sidecar of a folder say of its patches."""
-    rows = folder.read_sidecar(["split", "id", "slide", "source_name"])
+    rows = folder.read_sidecar(["split", "id", "label", "slide", "source_name"])
     prefix = f"{folder.path}:" if number else ""
-    splits = folder.content.splits
+    labeled = {split.name: split.labeled for split in folder.content.splits}
     return rows.assign(
         records_dir=folder.path,
         folder=number,
         row=np.arange(len(rows)),
-        section=rows["split"].map({s.name: prefix + s.name for s in splits}),
-        labeled=rows["split"].map({s.name: s.labeled for s in splits}),
+        label=rows["label"].astype(np.int8),
+        section=prefix + rows["split"],
+        labeled=rows["split"].map(labeled),
     )
-
-
-def _check_ids(rows: pandas.DataFrame, ids: np.ndarray) -> None:
-    """Refuses a sidecar whose ids are not those of the records."""
-    different = np.flatnonzero(rows["id"].to_numpy(ids.dtype) != ids)
-    if len(different):
-        patch = rows.iloc[different[0]]
-        path = os.path.join(patch["records_dir"], manifest.SIDECAR_FILE)
-        raise ValueError(
-            f"{path}: found id {patch['id']} in row {patch['row']}, expected"
-            f" {ids[different[0]].decode('ascii')}, as in the record. See pcam"
-            " verify."
-        )

@@ -16,6 +16,7 @@ from pcam_tfdata import schema
 # Cycles in a patch. Slower ones are shading, and faster ones what JPEG changes;
 # 24 keeps unrelated patches further apart than 18 (BUILD_NOTES.md, Audit).
 _LOWEST, _HIGHEST = 2, 24
+EMBEDDING_SIZE = 242  # Frequencies between them that no move makes equal.
 _TREND_WIDTH = 2.5  # Cycles; of the Gaussian that the trend is taken with.
 _LEAST_POWER = 1e-12
 _LEAST_WEIGHT = 1e-6

@@ -1,58 +1,36 @@
 """Pairs of vectors that point the same way, without comparing all with all.
 
-Each vector is hashed to 256 bits, the sides of random planes on which it lies:
-two at an angle differ in a share of bits of angle / 180 degrees (Charikar 2002).
-Patches are sorted by a few bits at a time, 128 times by different ones; only
-neighbours with those bits in common are compared, first by all bits, then as
-vectors. In a crowd of equal bits each is compared with the next 256 at the most,
-so the work grows as n log n, whatever the vectors are.
+Vectors are sorted 80 times by the sides of random planes on which they lie: two
+at an angle are on the same side of a plane with probability 1 - angle / 180
+degrees (Charikar 2002). Each sort is cut into windows of 128, and in a window all
+are compared with all, so the work grows as n log n, whatever the vectors are.
 """
 
 import concurrent.futures
 import functools
 import math
-from typing import NamedTuple
 
 import numpy as np
+import pandas
+import threadpoolctl
 
 from pcam_tfdata.system import progress
 
-NUM_BITS = 256
-_NUM_SORTS = 128
-_MAX_NEIGHBORS = 256
-_SEED = 20181
+_NUM_SORTS = 80
+_WINDOW = 128
+# Unrelated vectors that are on the same sides of all planes: about 2^6.
+_LOG_CROWD = 6
+_BLOCK = 64 * _WINDOW  # Vectors that are compared at a time.
 # Later partners of a vector, the most similar ones: a bound on memory where
 # thousands look the same.
 _MAX_PAIRS = 8
-_ROWS = 16384  # Compared at a time.
-# A vector shares its bits with about 2^4 unrelated ones.
-_LOG_CROWD = 4
-_SPARE_BITS = 8  # Bits may differ by more than the angle says.
+_SEED = 20181
 
 
-class Pairs(NamedTuple):
-    """Pairs of similar vectors, each once, in order.
-
-    Attributes:
-        first: int64 [num_pairs], index of a vector.
-        second: int64 [num_pairs], index of a later one.
-        similarity: float32 [num_pairs], the product of both.
-        num_left_out: int64 [num_vectors], further later vectors that each is
-            known to be like: where thousands look the same there are more.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    similarity: np.ndarray
-    num_left_out: np.ndarray
-
-
-_Columns = tuple[np.ndarray, ...]  # The first three of `Pairs`.
-
-
+@threadpoolctl.threadpool_limits.wrap(limits=1)  # The threads are ours.
 def find_pairs(
     embeddings: np.ndarray, *, least_similarity: float, num_threads: int = 1
-) -> Pairs:
+) -> tuple[pandas.DataFrame, np.ndarray]:
     """Returns the pairs of vectors whose product is large, or nearly all.
 
     What is missed depends on the product: BUILD_NOTES.md, Audit.
@@ -61,141 +39,69 @@ def find_pairs(
         embeddings: float16 or float32 [n, size], of length 1.
         least_similarity: Pairs below are left out.
         num_threads: The work is numpy's, which lets threads run side by side.
+
+    Returns:
+        The pairs, each once, in order: the number `first` of a vector, the
+        number `second` of a later one, and their product `similarity`. And
+        int64 [n], how many further later vectors each is known to be like:
+        where thousands look the same there are more.
     """
-    bits = hash_bits(embeddings)
-    words = np.packbits(bits, axis=0).T.copy().view(np.uint64)  # [n, 4]
-    packed = np.ascontiguousarray(words.T)
-    search = functools.partial(
-        _find_in_sort, embeddings, packed, bits, least_similarity
-    )
     num_vectors = len(embeddings)
-    pairs = _merge([], np.zeros(num_vectors, np.int64))
+    search = functools.partial(_find_in_sort, embeddings, least_similarity)
+    pairs = pandas.DataFrame(columns=["first", "second", "similarity"])
+    num_left_out = np.zeros(num_vectors, np.int64)
     with (
         concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
         progress.Progress(num_vectors, "search") as bar,
     ):
-        parts = pool.map(search, choose_bits(num_vectors))
+        parts = pool.map(search, range(_NUM_SORTS))
         for number, part in enumerate(parts, 1):
+            pairs = pandas.concat([pairs, part] if len(pairs) else [part])
+            pairs = pairs.drop_duplicates(["first", "second"])
+            counts = np.bincount(pairs["first"], minlength=num_vectors)
             # What two sorts leave out may be the same: the larger is sure.
-            left_out = np.maximum(pairs.num_left_out, part.num_left_out)
-            pairs = _merge([pairs[:3], part[:3]], left_out)
+            num_left_out = np.maximum(num_left_out, counts - _MAX_PAIRS)
+            pairs = pairs.sort_values("similarity", ascending=False)
+            pairs = pairs.groupby("first").head(_MAX_PAIRS)
             # Each sort is a share of the work on every vector.
             bar.advance_to(num_vectors * number // _NUM_SORTS)
-    return pairs
-
-
-def hash_bits(embeddings: np.ndarray) -> np.ndarray:
-    """Returns on which side of random planes vectors lie: bool [256, n]."""
-    rng = np.random.default_rng(_SEED)
-    planes = rng.standard_normal((NUM_BITS, embeddings.shape[1]), np.float32)
-    bits = np.empty((NUM_BITS, len(embeddings)), bool)
-    block = 8192
-    for start in range(0, len(embeddings), block):
-        part = embeddings[start : start + block].astype(np.float32)
-        bits[:, start : start + block] = planes @ part.T > 0
-    return bits
-
-
-def choose_bits(num_vectors: int) -> np.ndarray:
-    """Returns the bits of each sort: int64 [128, bits a sort]."""
-    num_bits = max(1, round(math.log2(max(num_vectors, 2))) - _LOG_CROWD)
-    rng = np.random.default_rng(_SEED + 1)
-    draws = (rng.choice(NUM_BITS, num_bits, False) for _ in range(_NUM_SORTS))
-    return np.stack(list(draws))
-
-
-def most_bits(similarity: float) -> int:
-    """Returns in how many of 256 bits similar vectors may differ."""
-    return round(NUM_BITS * math.acos(similarity) / math.pi) + _SPARE_BITS
+    pairs = pairs.sort_values(["first", "second"], ignore_index=True)
+    return pairs, num_left_out
 
 
 def _find_in_sort(
-    embeddings: np.ndarray,
-    packed: np.ndarray,
-    bits: np.ndarray,
-    least_similarity: float,
-    chosen: np.ndarray,
-) -> Pairs:
-    codes = np.zeros(len(embeddings), np.int64)
-    for shift, bit in enumerate(chosen):
-        codes |= bits[bit].astype(np.int64) << shift
-    order = np.argsort(codes, kind="stable")
-    codes = codes[order]
-    most = most_bits(least_similarity)
-    parts: list[_Columns] = []
-    num_pairs = 0
-    starts = np.arange(len(order))
-    for offset in range(1, _MAX_NEIGHBORS + 1):
-        starts = starts[starts < len(order) - offset]
-        starts = starts[codes[starts] == codes[starts + offset]]
-        if not len(starts):
-            break
-        first, second = order[starts], order[starts + offset]
-        close = np.flatnonzero(_count_differing(packed, first, second) <= most)
-        for start in range(0, len(close), _ROWS):
-            rows = close[start : start + _ROWS]
-            part = _compare(
-                embeddings, first[rows], second[rows], least_similarity
-            )
-            parts.append(part)
-            num_pairs += len(part[0])
-        # Then a vector at least has more pairs than are kept, and is told.
-        if num_pairs > _MAX_PAIRS * len(embeddings):
-            break
-    return _merge(parts, np.zeros(len(embeddings), np.int64))
-
-
-def _count_differing(
-    packed: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> np.ndarray:
-    # Word by word: rows of four words took twice as long.
-    counts = np.zeros(len(first), np.uint16)
-    for word in packed:
-        counts += np.bitwise_count(word[first] ^ word[second])
-    return counts
-
-
-def _compare(
-    embeddings: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    least_similarity: float,
-) -> _Columns:
-    similarity = np.einsum(
-        "ij,ij->i",
-        embeddings[first].astype(np.float32),
-        embeddings[second].astype(np.float32),
-    )
-    kept = similarity >= least_similarity
-    first, second = first[kept], second[kept]
-    return (
-        np.minimum(first, second),
-        np.maximum(first, second),
-        similarity[kept],
+    embeddings: np.ndarray, least_similarity: float, sort: int
+) -> pandas.DataFrame:
+    """Returns the pairs of vectors that a sort, by its number, brings together."""
+    windows = _sort(embeddings, np.random.default_rng([_SEED, sort]))
+    parts = []
+    for start in range(0, max(len(windows), 1), _BLOCK // _WINDOW):
+        block = windows[start : start + _BLOCK // _WINDOW]
+        vectors = embeddings[block].astype(np.float32)
+        products = vectors @ vectors.transpose(0, 2, 1)
+        is_later = block[:, :, None] < block[:, None, :]
+        found = np.nonzero((products >= least_similarity) & is_later)
+        window, first, second = found
+        pairs = block[window, first], block[window, second], products[found]
+        parts.append(pairs)
+    first, second, similarity = map(np.concatenate, zip(*parts, strict=True))
+    return pandas.DataFrame(
+        {"first": first, "second": second, "similarity": similarity}
     )
 
 
-def _merge(parts: list[_Columns], num_left_out: np.ndarray) -> Pairs:
-    """Returns the pairs of all parts, each once; the best where too many.
-
-    Args:
-        parts: Some of which may have the same pairs.
-        num_left_out: int64 [num_vectors], what is known to be left out of them.
-    """
-    num_vectors = len(num_left_out)
-    nothing = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, "f4")
-    first, second, similarity = map(
-        np.concatenate, zip(nothing, *parts, strict=True)
-    )
-    _, fresh = np.unique(first * num_vectors + second, return_index=True)
-    first, second, similarity = first[fresh], second[fresh], similarity[fresh]
-    order = np.lexsort((-similarity, first))
-    ranks = np.arange(len(order)) - np.searchsorted(first, first[order])
-    kept = np.sort(order[ranks < _MAX_PAIRS])
-    num_pairs = np.bincount(first, minlength=num_vectors)
-    return Pairs(
-        first[kept],
-        second[kept],
-        similarity[kept],
-        num_left_out=np.maximum(num_pairs - _MAX_PAIRS, num_left_out),
-    )
+def _sort(embeddings: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns the numbers of vectors, windows of neighbours: int64 [-1, 128]."""
+    num_vectors, size = embeddings.shape
+    num_planes = max(0, round(math.log2(max(num_vectors, 1))) - _LOG_CROWD)
+    planes = rng.standard_normal((size, num_planes), np.float32)
+    bits = 1 << np.arange(num_planes)
+    sides = np.zeros(num_vectors, np.int64)
+    for start in range(0, num_vectors, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        sides[block] = (embeddings[block] @ planes > 0) @ bits
+    # Those on the same sides of all planes are shuffled, to meet others in the
+    # next sort; what the last window lacks are the first ones again.
+    order = np.lexsort((rng.permutation(num_vectors), sides))
+    num_windows = -(-num_vectors // _WINDOW)
+    return np.resize(order, (num_windows, _WINDOW))

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from conftest import make_clouds
 
-from pcam_tfdata.audit import alignment, optical_density
+from pcam_tfdata.audit import alignment, patch_statistics
 
 
 @pytest.fixture(scope="module")
 def densities() -> np.ndarray:
     images = make_clouds(12)
-    return optical_density.mean_of_channels(optical_density.of_pixels(images))
+    return patch_statistics.mean_of_channels(
+        patch_statistics.optical_density(images)
+    )
 
 
 def shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
@@ -23,13 +25,17 @@ def shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
     return moved
 
 
+def shifts_of(found: np.ndarray) -> list[tuple[int, int]]:
+    return found[["down", "right"]].tolist()
+
+
 @pytest.mark.parametrize("move", range(alignment.NUM_MOVES))
 def test_finds_the_move_that_lays_a_patch_back(densities, move):
     turned = alignment.turn(densities, move)
     found = alignment.align(densities, turned)
-    assert found.scores.min() > 0.99
-    assert not found.shifts.any()
-    for place, back in enumerate(found.moves):
+    assert found["score"].min() > 0.99
+    assert shifts_of(found) == [(0, 0)] * len(densities)
+    for place, back in enumerate(found["move"]):
         laid = alignment.turn(turned[place][None], back)[0]
         np.testing.assert_array_equal(laid, densities[place])
 
@@ -39,21 +45,21 @@ def test_finds_the_move_that_lays_a_patch_back(densities, move):
 )
 def test_finds_by_how_much_a_patch_was_moved(densities, down, right):
     found = alignment.align(shift(densities, down, right), densities)
-    assert found.shifts.tolist() == [[down, right]] * len(densities)
-    assert not found.moves.any()
-    assert found.scores.min() > 0.9
+    assert shifts_of(found) == [(down, right)] * len(densities)
+    assert not found["move"].any()
+    assert found["score"].min() > 0.9
 
 
 def test_finds_a_patch_that_was_turned_and_moved(densities):
     moved = shift(alignment.turn(densities, 6), 4, -7)
     found = alignment.align(moved, densities)
-    assert (found.moves == 6).all()
-    assert found.shifts.tolist() == [[4, -7]] * len(densities)
+    assert (found["move"] == 6).all()
+    assert shifts_of(found) == [(4, -7)] * len(densities)
 
 
 def test_unrelated_patches_score_low(densities):
     found = alignment.align(densities, np.roll(densities, 1, axis=0))
-    assert found.scores.max() < 0.6
+    assert found["score"].max() < 0.6
 
 
 def test_shading_in_common_is_no_match():
@@ -63,12 +69,12 @@ def test_shading_in_common_is_no_match():
         (ramp + 0.02 * rng.standard_normal((1, 96, 96))).astype(np.float32)
         for _ in range(2)
     )
-    assert alignment.align(first, second).scores[0] < 0.5
+    assert alignment.align(first, second)["score"][0] < 0.5
 
 
 def test_flat_patches_score_0():
     flat = np.ones((2, 96, 96), np.float32)
-    assert alignment.align(flat, flat).scores.tolist() == [0, 0]
+    assert alignment.align(flat, flat)["score"].tolist() == [0, 0]
 
 
 def test_correlation_is_that_of_the_shared_pixels():

@@ -15,7 +15,6 @@ from PIL import Image
 from pcam_tfdata.audit import (
     audit_report,
     job,
-    patch_table,
     split_shifts,
     text_page,
 )
@@ -219,7 +218,7 @@ def test_blank_patch_is_found_with_its_label(planted):
 def test_stain_shift_of_a_split_is_found(planted):
     found = found_of(planted, Kind.STAIN_SHIFT)
     assert found.text.startswith("test differs")
-    assert "large shift" in found.text
+    assert "Cohen's d +" in found.text
 
 
 def test_gravest_findings_come_first(planted):
@@ -266,29 +265,6 @@ def test_overlap_with_another_folder_is_a_leak(patches, planted_dir, tmp_path):
     kinds = [f.kind for f in report.findings]
     assert Kind.TEST_SET not in kinds
     assert found_of(report, Kind.EXACT_OVERLAP).gravity == "leak"
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        (5 * "01234567", "0123456701234567"),
-        (8 * "89abcdef", "89abcdef89abcdef"),
-        ("train/1/patch000123.jpg", "train/1/patch000123.jpg"),
-        (
-            "train/1/clinic/2019/slide7/patch123.jpg",
-            ".../clinic/2019/slide7/patch123.jpg",
-        ),
-    ],
-    ids=["sha1", "sha256", "file", "long"],
-)
-def test_names_of_examples_tell_patches_apart(name, shown):
-    patch = patch_table.Patch("records", "fold0", 7, "", 1, "", name)
-    example = audit_report.Example("", [patch, patch])
-    kind = Kind.EXACT_WITHIN
-    finding = audit_report.Finding(kind, "", "leak", 1, "", {}, [example])
-    report = audit_report.Report(False, [], [finding], [], [], 0)
-    one = f"fold0 row 7 {shown} label 1"
-    assert f"  e.g. {one} | {one}\n" in text_page.format_report(report)
 
 
 def test_folders_without_a_common_patch_are_no_test_set(patches, tmp_path):
@@ -347,22 +323,9 @@ def test_effect_is_cohens_d():
     assert found.effect == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("effect", "size"), [(0.3, "small"), (-0.5, "moderate"), (-0.8, "large")]
-)
-def test_size_of_an_effect_is_cohens(effect, size):
-    assert split_shifts.name_size(effect) == size
-
-
 def test_folder_beside_itself_is_refused(records_dir):
-    with pytest.raises(ValueError, match="found the same folder as"):
+    with pytest.raises(ValueError, match="found the same folder twice"):
         audit(records_dir, f"{records_dir}/")
-
-
-def test_sidecar_of_other_records_is_refused(planted_dir, tmp_path):
-    copy = copy_records(planted_dir, tmp_path / "copy", lambda rows: rows[::-1])
-    with pytest.raises(ValueError, match=r"patches.csv: found id .* in row"):
-        audit(str(copy))
 
 
 def test_slides_across_splits_are_a_leak(records_dir, tmp_path):
@@ -388,7 +351,7 @@ def test_slides_across_splits_are_a_leak(records_dir, tmp_path):
     ]
     told = text_page.format_report(report)
     assert "LEAK: slides across splits" in told
-    assert f"e.g. fold0 row 0 {rows[0]['source_name'][:16]} of {slide}" in told
+    assert f"e.g. fold0 row 0 {rows[0]['source_name']} of {slide}" in told
 
 
 def test_slides_of_one_split_or_of_none_are_no_leak(records_dir, tmp_path):

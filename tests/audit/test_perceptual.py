@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from conftest import make_clouds
 
-from pcam_tfdata.audit import (
-    alignment,
-    optical_density,
-    patch_statistics,
-    perceptual,
-)
+from pcam_tfdata.audit import alignment, patch_statistics, perceptual
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +13,17 @@ def patches() -> np.ndarray:
 
 
 def embed(images: np.ndarray) -> np.ndarray:
-    return patch_statistics.measure(np.ascontiguousarray(images)).embeddings
+    return perceptual.describe(density_of(images))[0]
+
+
+def density_of(images: np.ndarray) -> np.ndarray:
+    return patch_statistics.mean_of_channels(
+        patch_statistics.optical_density(images)
+    )
+
+
+def measure(images: np.ndarray) -> np.ndarray:
+    return patch_statistics.measure(np.ascontiguousarray(images))
 
 
 @pytest.mark.parametrize("move", range(alignment.NUM_MOVES))
@@ -50,15 +55,13 @@ def test_embeddings_have_length_1_and_little_in_common(patches):
 
 def test_embedding_of_nothing_is_finite():
     nothing = np.full((2, 96, 96, 3), [[[[255]]], [[[0]]]], np.uint8)
-    statistics = patch_statistics.measure(nothing)
-    assert np.isfinite(statistics.embeddings).all()
-    assert statistics.is_blank.all()
+    measured = measure(nothing)
+    assert np.isfinite(measured["embedding"]).all()
+    assert patch_statistics.is_blank(measured).all()
 
 
 def test_power_is_that_of_a_slow_fourier_transform(random_patch):
-    density = optical_density.mean_of_channels(
-        optical_density.of_pixels(random_patch[None])
-    )
+    density = density_of(random_patch[None])
     places = np.arange(96) + 0.5
     window = np.sin(np.pi * places / 96) ** 2
     window /= np.sqrt((window**2).sum() * 96)
@@ -84,14 +87,14 @@ def test_stain_and_brightness_change_an_embedding_little(patches):
 
 
 def test_statistics_agree_with_plain_numpy(patches):
-    statistics = patch_statistics.measure(patches)
+    measured = measure(patches)
     pixels = patches.astype(np.float64)
     densities = -np.log(np.maximum(pixels, 1) / 255)
     for found, expected in (
-        (statistics.channel_mean, pixels.mean(axis=(1, 2))),
-        (statistics.channel_std, pixels.std(axis=(1, 2))),
-        (statistics.density, densities.mean(axis=(1, 2))),
-        (statistics.tissue, (densities.mean(-1) > 0.15).mean(axis=(1, 2))),
+        (measured["channel_mean"], pixels.mean(axis=(1, 2))),
+        (measured["channel_std"], pixels.std(axis=(1, 2))),
+        (measured["density"], densities.mean(axis=(1, 2))),
+        (measured["tissue"], (densities.mean(-1) > 0.15).mean(axis=(1, 2))),
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-3)
 
@@ -99,5 +102,5 @@ def test_statistics_agree_with_plain_numpy(patches):
 def test_patch_with_tissue_is_not_blank_and_one_with_grain_is(patches):
     rng = np.random.default_rng(0)
     grain = rng.normal(235, 1, (4, 96, 96, 3)).astype(np.uint8)
-    assert not patch_statistics.measure(patches).is_blank.any()
-    assert patch_statistics.measure(grain).is_blank.all()
+    assert not patch_statistics.is_blank(measure(patches)).any()
+    assert patch_statistics.is_blank(measure(grain)).all()
