@@ -14,6 +14,8 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from pcam_tfdata.beam import beam_job
 from pcam_tfdata.conversion import (
     contradictions,
@@ -97,25 +99,15 @@ def convert(options: ConvertOptions) -> manifest.Manifest:
     _check_options(options)
     # Of a link, what it points at is replaced, not the link.
     output_dir = files.resolve(options.output_dir)
+    options = dataclasses.replace(options, output_dir=output_dir)
     publish.check_output(output_dir, overwrite=options.overwrite)
-    with workspace.open_folder(output_dir, restart=options.overwrite) as space:
-        # Another process may have finished in between.
-        publish.check_output(output_dir, overwrite=options.overwrite)
-        written = _fill(space, options)
-        publish.put_into_place(space.records_dir, output_dir, written)
-    return written
+    with workspace.open_folder(
+        output_dir, restart=options.overwrite
+    ) as records_dir:
+        return _fill_and_publish(records_dir, options)
 
 
 def _check_options(options: ConvertOptions) -> None:
-    if options.num_folds < 1:
-        raise ValueError(
-            f"--num_folds: found {options.num_folds}, expected 1 or more."
-        )
-    if not 0 < options.shard_megabytes < float("inf"):
-        raise ValueError(
-            f"--shard_megabytes: found {options.shard_megabytes}, expected a"
-            " positive size."
-        )
     if options.slide_csv is not None and options.source != "kaggle":
         raise ValueError(
             f"--slide_csv: found it with --source={options.source}, expected it"
@@ -136,19 +128,20 @@ def _check_options(options: ConvertOptions) -> None:
         )
 
 
-def _fill(
-    space: workspace.Workspace, options: ConvertOptions
+def _fill_and_publish(
+    records_dir: str, options: ConvertOptions
 ) -> manifest.Manifest:
     """Writes all that a records folder holds; returns the manifest."""
-    with _open_workers(space, options) as map_tasks:
-        splits, bad = _plan(space, map_tasks, options)
+    with _open_workers(options) as map_tasks:
+        splits, bad = _plan(map_tasks, options)
         if options.runner == _BEAM:
             tasks = (task for split in splits for task in split.list_tasks(""))
-            space.take_records_of(write_shard.fingerprint_all(tasks))
-        folder = space.records_dir
+            records_dir = workspace.take_records_of(
+                options.output_dir, write_shard.fingerprint_all(tasks)
+            )
         results = map_tasks(
             write_shard.write_shard,
-            (task for split in splits for task in split.list_tasks(folder)),
+            (task for s in splits for task in s.list_tasks(records_dir)),
             num_patches=sum(len(split.rows) for split in splits),
             description="convert",
         )
@@ -158,26 +151,25 @@ def _fill(
     if skipped := bad + late:
         _logger.warning("%s patches skipped.", f"{len(skipped):,}")
     content = _describe(splits, results, options)
-    written = describe_folder.write_files(folder, content, skipped)
-    for line in leaks.describe_copies(folder):
+    written = describe_folder.write_files(records_dir, content, skipped)
+    for line in leaks.describe_copies(records_dir):
         _logger.warning("Warning: %s", line)
     if any(s.patches.is_dealt and s.patches.slides is None for s in splits):
         _logger.warning(
             "Warning: no --slide_csv, so folds are by patch: a slide may be on"
             " both sides, and validation will be optimistic."
         )
+    publish.put_into_place(records_dir, options.output_dir, written)
     return written
 
 
 @contextlib.contextmanager
-def _open_workers(
-    space: workspace.Workspace, options: ConvertOptions
-) -> Iterator[identity.MapTasks]:
+def _open_workers(options: ConvertOptions) -> Iterator[identity.MapTasks]:
     """Yields what calls a function for many tasks, such as `Workers.map`."""
     if options.runner == _BEAM:
         yield functools.partial(
             beam_job.map_tasks,
-            folder=space.beam_dir,
+            folder=workspace.locate(options.output_dir, workspace.BEAM),
             beam_options=options.beam_options,
             expected=versions.of_conversion(),
         )
@@ -189,12 +181,10 @@ def _open_workers(
 
 
 def _plan(
-    space: workspace.Workspace,
-    map_tasks: identity.MapTasks,
-    options: ConvertOptions,
+    map_tasks: identity.MapTasks, options: ConvertOptions
 ) -> tuple[list[plan.SplitPlan], list[faults.Fault]]:
     """Returns the splits to write, and the faults of patches left out."""
-    listings, bad = _list_patches(space, options)
+    listings, bad = _list_patches(options)
     ids, unfit = identity.settle_ids(
         map_tasks,
         listings,
@@ -203,7 +193,8 @@ def _plan(
         skips_bad=options.on_bad_patch == "skip",
     )
     bad += unfit
-    _refuse_bad(bad, options, identity.count_usable(listings, ids))
+    num_usable = sum(int(np.sum(own != b"")) for own in ids if own is not None)
+    _refuse_bad(bad, options, num_usable)
     contradictions.judge(
         contradictions.count_by_table(listings),
         "center_tumor_patch in the meta file",
@@ -226,7 +217,7 @@ def _plan(
 
 
 def _list_patches(
-    space: workspace.Workspace, options: ConvertOptions
+    options: ConvertOptions,
 ) -> tuple[list[listing.Listing], list[faults.Fault]]:
     input_dir = options.input_dir
     if options.runner == _BEAM and not files.is_remote(input_dir):
@@ -238,7 +229,9 @@ def _list_patches(
             slide_csv=options.slide_csv,
             class_folders=tuple(options.class_folders),
             follow_symlinks=options.follow_symlinks,
-            unpacked_dir=space.unpacked_dir,
+            unpacked_dir=workspace.locate(
+                options.output_dir, workspace.UNPACKED
+            ),
         )
     )
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def write_files(
     Returns:
         The manifest as it was written.
     """
-    numbers = itertools.count()
+    row = itertools.count()  # Each is a line: all names print.
     path = os.path.join(folder, manifest.SIDECAR_FILE)
     with files.open_whole(path, newline="") as sidecar:
         sidecar.write(",".join(manifest.SIDECAR_COLUMNS) + "\n")
@@ -59,31 +59,10 @@ def write_files(
             for shard in split.shards:
                 part_path = os.path.join(folder, f"{shard.name}.csv")
                 with files.open_file(part_path, newline="") as part:
-                    sidecar.writelines(_number_rows(part, numbers))
+                    sidecar.writelines(f"{next(row)},{line}" for line in part)
     path = os.path.join(folder, manifest.SKIPPED_FILE)
     files.remove(path)  # One may be there, of a killed job that skipped some.
     if skipped:
         rows = [(fault.name, fault.reason) for fault in skipped]
         csv_files.write_csv(path, ("name", "reason"), rows)
     return manifest.write(folder, content)
-
-
-def read_skipped(records_dirs: Iterable[str]) -> list[faults.Fault]:
-    """Returns what finished records folders say of patches left out."""
-    paths = [os.path.join(d, manifest.SKIPPED_FILE) for d in records_dirs]
-    return [
-        faults.Fault(name, reason)
-        for path in filter(files.is_file, paths)
-        for name, reason in csv_files.read_csv(path, ("name", "reason"))
-    ]
-
-
-def _number_rows(lines: Iterable[str], numbers: Iterator[int]) -> Iterator[str]:
-    """Yields lines of CSV with a number before each row.
-
-    A quoted field may hold a line's end: a row starts where no quote is open.
-    """
-    is_quoted = False
-    for line in lines:
-        yield line if is_quoted else f"{next(numbers)},{line}"
-        is_quoted ^= line.count('"') % 2 == 1

@@ -1,5 +1,6 @@
 """Which id a patch gets: its source's name, or the hash of its pixels."""
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,14 +23,31 @@ _logger = logging.getLogger(__name__)
 def names_are_hashes(
     listings: Sequence[listing.Listing], check_ids: str
 ) -> bool:
-    """Returns whether the names are to be the SHA-1 of the pixels.
+    """Returns whether each name must be the SHA-1 of its pixels.
 
     With `auto`, up to 64 patches spread over each listing decide: one hit is
-    enough.
+    enough. Names that only look like hashes are warned of.
+
+    Args:
+        listings: The patches.
+        check_ids: `auto`, `always` or `never`.
     """
     if check_ids != "auto":
         return check_ids == "always"
-    return any(map(_has_hit, listings))
+    if any(map(_has_hit, listings)):
+        return True
+    num_alike = sum(
+        int(np.count_nonzero(name_arrays.are_hashes(patches.names)))
+        for patches in listings
+    )
+    if num_alike:
+        _logger.warning(
+            "Warning: %s ids are written as a SHA-1 and none is that of its"
+            " pixels, of those looked at, as if every patch had been changed"
+            " since.",
+            f"{num_alike:,}",
+        )
+    return False
 
 
 def settle_ids(
@@ -57,17 +75,14 @@ def settle_ids(
         For each listing ids as of `hash_all`, or None where nothing asks for
         them before the pixels are written.
     """
-    is_trusted = names_are_hashes(listings, check_ids)
-    if is_trusted and not has_faults and not skips_bad:
+    must_match = names_are_hashes(listings, check_ids)
+    if must_match and not has_faults and not skips_bad:
         return [patches.names for patches in listings], []
     is_dealt = any(patches.is_dealt for patches in listings)
-    if not is_trusted and not has_faults and not is_dealt:
+    if not must_match and not has_faults and not is_dealt:
         return [None for _ in listings], []
-    hashes, bad = hash_all(map_tasks, listings, check_ids)
-    if any(
-        np.any((sha1 != patches.names) & (sha1 != b""))
-        for patches, sha1 in zip(listings, hashes, strict=True)
-    ):
+    hashes, bad = hash_all(map_tasks, listings, must_match=must_match)
+    if not must_match:
         _logger.info(
             "Records have hashes for ids, and the source's names in %s.",
             manifest.SIDECAR_FILE,
@@ -75,37 +90,25 @@ def settle_ids(
     return [*hashes], bad
 
 
-def count_usable(
-    listings: Sequence[listing.Listing], ids: Sequence[np.ndarray | None]
-) -> int:
-    """Returns how many patches have an id, or will have one."""
-    return sum(
-        len(patches) if own is None else int(np.count_nonzero(own != b""))
-        for patches, own in zip(listings, ids, strict=True)
-    )
-
-
 def hash_all(
     map_tasks: MapTasks,
     listings: Sequence[listing.Listing],
-    check_ids: str,
+    *,
+    must_match: bool,
 ) -> tuple[list[np.ndarray], list[faults.Fault]]:
     """Returns the SHA-1 of each patch's pixels, and the bad patches.
-
-    With `auto` a name that is no hash is a fault as soon as another one is; if
-    none is, a log line says so. With `always` any is a fault.
 
     Args:
         map_tasks: What runs a function for many tasks.
         listings: The patches.
-        check_ids: `auto`, `always` or `never`.
+        must_match: Whether a name that is no hash of its pixels is a fault.
 
     Returns:
         For each listing bytes [num_patches], hex; empty for a patch that cannot
         be used.
     """
     parts = map_tasks(
-        write_shard.hash_patches,
+        functools.partial(write_shard.hash_patches, must_match=must_match),
         (
             patches.take(slice(start, start + _TASK_PATCHES))
             for patches in listings
@@ -116,13 +119,9 @@ def hash_all(
     )
     none = np.array([], f"S{schema.ID_BYTES}")  # There may be no patch.
     hashes = np.concatenate([none, *(part for part, _ in parts)])
-    bad = [fault for _, part in parts for fault in part]
     ends = np.cumsum([len(patches) for patches in listings])
-    by_listing = np.split(hashes, ends[:-1])
-    if _must_match(listings, by_listing, check_ids):
-        for patches, own_hashes in zip(listings, by_listing, strict=True):
-            bad += _drop_mismatches(patches, own_hashes)
-    return by_listing, bad
+    bad = [fault for _, part in parts for fault in part]
+    return np.split(hashes, ends[:-1]), bad
 
 
 def _has_hit(patches: listing.Listing) -> bool:
@@ -133,49 +132,5 @@ def _has_hit(patches: listing.Listing) -> bool:
     rows = rows[np.argsort(patches.names[rows])]
     bounds = sharding.shard_bounds(len(rows), min(_NUM_PROBES, len(rows)))
     probes = patches.take(rows[bounds[:-1]])
-    hashes, _ = write_shard.hash_patches(probes)
-    return bool((hashes == probes.names).any())
-
-
-def _drop_mismatches(
-    patches: listing.Listing, hashes: np.ndarray
-) -> list[faults.Fault]:
-    """Empties the hashes that are not the name; returns a fault for each."""
-    bad = []
-    differs = (hashes != patches.names) & (hashes != b"")
-    for row in np.flatnonzero(differs).tolist():
-        reason = write_shard.describe_mismatch(
-            patches, row, hashes[row].decode()
-        )
-        name = patches.names[row].decode()
-        bad.append(faults.Fault(name, reason, write_shard.MISMATCHES))
-        hashes[row] = b""
-    return bad
-
-
-def _must_match(
-    listings: Sequence[listing.Listing],
-    hashes: Sequence[np.ndarray],
-    check_ids: str,
-) -> bool:
-    if check_ids != "auto":
-        return check_ids == "always"
-    names = [patches.names for patches in listings]
-    if not any(map(len, names)):
-        return False
-    if any(map(np.any, map(np.equal, names, hashes))):
-        return True
-    _logger.info(
-        "No id is the SHA-1 of its pixels, so that is not asked of any."
-    )
-    num_hashes = sum(
-        np.count_nonzero(name_arrays.are_hashes(name) & (sha1 != b""))
-        for name, sha1 in zip(names, hashes, strict=True)
-    )
-    if num_hashes:
-        _logger.warning(
-            "Warning: %s ids are written as a SHA-1 and none is that of its"
-            " pixels, as if every patch had been changed since.",
-            f"{num_hashes:,}",
-        )
-    return False
+    hashes, _ = write_shard.hash_patches(probes, must_match=True)
+    return bool((hashes != b"").any())

@@ -18,7 +18,7 @@ from pcam_tfdata.conversion import (
     workspace,
 )
 from pcam_tfdata.records import manifest, records_folder
-from pcam_tfdata.system import csv_files, files
+from pcam_tfdata.system import csv_files, faults, files
 
 _logger = logging.getLogger(__name__)
 
@@ -45,41 +45,9 @@ def join(
             not finished.
         FileNotFoundError, ValueError: a part is no records folder, or parts do
             not fit each other.
-        RuntimeError: another process is at it, or a part was written anew
-            meanwhile.
+        RuntimeError: another process is at it.
         OSError: the disk is full, or the like. Nothing is left then.
     """
-    output_dir = files.resolve(output_dir)
-    _check_paths(records_dirs, output_dir)
-    parts = _open_parts(records_dirs)
-    content, new_names = merged_manifest.merge(parts)
-    warnings = leaks.describe_split_slides(parts)
-    if warnings:
-        content.options["grouped_by_slide"] = False
-    publish.check_output(output_dir, overwrite=overwrite)
-    if not overwrite:
-        workspace.refuse_unfinished(output_dir)
-    with workspace.open_folder(output_dir, restart=True) as space:
-        publish.check_output(output_dir, overwrite=overwrite)
-        for part, names in zip(parts, new_names, strict=True):
-            _add_part(part, names, space.records_dir)
-        skipped = describe_folder.read_skipped(records_dirs)
-        content = describe_folder.write_files(
-            space.records_dir, content, skipped
-        )
-        warnings += leaks.describe_copies(space.records_dir)
-        publish.put_into_place(space.records_dir, output_dir, content)
-    if skipped:  # A row may stand for many patches.
-        warnings.append(
-            f"{manifest.SKIPPED_FILE} lists the faults of patches that were"
-            " skipped."
-        )
-    for line in warnings:
-        _logger.warning("Warning: %s", line)
-    return content
-
-
-def _check_paths(records_dirs: Sequence[str], output_dir: str) -> None:
     if len(records_dirs) < 2 or not all(records_dirs):
         raise ValueError(
             f"--records_dirs: found {','.join(records_dirs)!r}, expected two"
@@ -91,17 +59,34 @@ def _check_paths(records_dirs: Sequence[str], output_dir: str) -> None:
                 f"{path}: found a folder in a bucket, expected one on a disk."
                 " Copy it there."
             )
-    for part in map(os.path.realpath, records_dirs):
-        for own in (
-            output_dir,
-            publish.locate_incomplete(output_dir),
-            publish.locate_replaced(output_dir),
-        ):
-            if files.is_within(part, own) or files.is_within(own, part):
-                raise ValueError(
-                    f"--output_dir: found {output_dir}, which would be written"
-                    f" over {part} or into it, expected a folder elsewhere."
-                )
+    output_dir = files.resolve(output_dir)
+    parts = _open_parts(records_dirs)
+    content, new_names = merged_manifest.merge(parts)
+    warnings = leaks.describe_split_slides(parts)
+    if warnings:
+        content.options["grouped_by_slide"] = False
+    publish.check_output(output_dir, overwrite=overwrite)
+    if not overwrite and workspace.has_finished_shards(output_dir):
+        raise FileExistsError(
+            f"{workspace.locate(output_dir)}: found a job that is not finished,"
+            " expected none. Finish it, pass --overwrite to drop it, or choose"
+            " another --output_dir."
+        )
+    skipped = _read_skipped(records_dirs)
+    with workspace.open_folder(output_dir, restart=True) as folder:
+        for part, names in zip(parts, new_names, strict=True):
+            _add_part(part, names, folder)
+        content = describe_folder.write_files(folder, content, skipped)
+        warnings += leaks.describe_copies(folder)
+        publish.put_into_place(folder, output_dir, content)
+    if skipped:  # A row may stand for many patches.
+        warnings.append(
+            f"{manifest.SKIPPED_FILE} lists the faults of patches that were"
+            " skipped."
+        )
+    for line in warnings:
+        _logger.warning("Warning: %s", line)
+    return content
 
 
 def _open_parts(
@@ -124,8 +109,7 @@ def _open_parts(
                 f" expected {','.join(manifest.SIDECAR_COLUMNS)}. Convert again"
                 " with this version."
             )
-        for shard in part.list_shards():
-            shard.check()
+        part.select_patches([split.name for split in part.content.splits])
     return list(parts.values())
 
 
@@ -147,8 +131,13 @@ def _add_part(
         for shard, rows in block.groupby("shard", sort=False):
             path = os.path.join(folder, f"{shard}.csv")
             rows.to_csv(path, mode="a", header=False, index=False)
-    if records_folder.open_folder(part.path) != part:
-        raise RuntimeError(
-            f"{part.path}: found other records than when it was begun to join"
-            " them. Join again once they stay."
-        )
+
+
+def _read_skipped(records_dirs: Sequence[str]) -> list[faults.Fault]:
+    """Returns what finished records folders say of patches left out."""
+    paths = [os.path.join(d, manifest.SKIPPED_FILE) for d in records_dirs]
+    return [
+        faults.Fault(name, reason)
+        for path in filter(files.is_file, paths)
+        for name, reason in csv_files.read_csv(path, ("name", "reason"))
+    ]

@@ -34,12 +34,16 @@ def describe_copies(records_dir: str) -> list[str]:
         for name, keys in parts.items()
         if (num_copies := len(keys) - len(np.unique(keys)))
     ]
-    if num_shared := _count_shared(folds):
-        lines.append(
-            f"the pixels of {num_shared:,} {_FOLDS} patches are in several"
-            " folds: validation will be optimistic. Convert parts that share"
-            " patches as one."
-        )
+    if folds:
+        once_a_fold = np.concatenate(list(map(np.unique, folds)))
+        keys, num_folds = np.unique(once_a_fold, return_counts=True)
+        in_several = np.isin(parts[_FOLDS], keys[num_folds > 1])
+        if num_shared := int(in_several.sum()):
+            lines.append(
+                f"the pixels of {num_shared:,} {_FOLDS} patches are in several"
+                " folds: validation will be optimistic. Convert parts that"
+                " share patches as one."
+            )
     for other, name in itertools.combinations(parts, 2):
         if num_shared := int(np.isin(parts[name], parts[other]).sum()):
             lines.append(
@@ -69,16 +73,6 @@ def describe_split_slides(
         f" {slide} in {', '.join(splits)}: validation will be optimistic."
         " Convert the parts that share slides as one."
     ]
-
-
-def _count_shared(folds: Sequence[np.ndarray]) -> int:
-    """Returns how many patches have a key that is in another fold too."""
-    if len(folds) < 2:
-        return 0
-    once_a_fold = np.concatenate(list(map(np.unique, folds)))
-    keys, num_folds = np.unique(once_a_fold, return_counts=True)
-    shared = keys[num_folds > 1]
-    return sum(int(np.isin(fold, shared).sum()) for fold in folds)
 
 
 def _read_keys(records_dir: str) -> dict[str, np.ndarray]:

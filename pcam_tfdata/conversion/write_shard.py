@@ -7,8 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from pcam_tfdata import schema
 from pcam_tfdata.conversion import journal
 from pcam_tfdata.records import manifest, tfrecord
 from pcam_tfdata.sources import listing
-from pcam_tfdata.system import faults, files, versions, workers
+from pcam_tfdata.system import faults, files, name_arrays, versions, workers
 
 MISMATCHES = "ids that are not the SHA-1 of their pixels"
 _BLOCK_PATCHES = 64
@@ -93,31 +92,24 @@ def write_shard(task: ShardTask) -> journal.ShardResult:
 
 
 def hash_patches(
-    patches: listing.Listing,
+    patches: listing.Listing, *, must_match: bool
 ) -> tuple[np.ndarray, list[faults.Fault]]:
     """Returns the SHA-1 of the pixels of each patch, and the bad patches.
+
+    Args:
+        patches: Those to read.
+        must_match: Whether a name that is not the SHA-1 is a fault.
 
     Returns:
         bytes [num_patches], hex; empty for a bad patch.
     """
     hashes = np.zeros(len(patches), f"S{schema.ID_BYTES}")
-    bad = []
-    for row, pixels in enumerate(patches.images.read()):
-        if pixels.image is None:
-            bad.append(faults.Fault(_name(patches, row), pixels.reason))
-        else:
-            hashes[row] = schema.hash_pixels(pixels.image)
-    workers.count_done(len(patches))
+    bad: list[faults.Fault] = []
+    ids = patches.names if must_match else None
+    for block in _read_blocks(patches, ids, bad):
+        for row, _, sha1 in block:
+            hashes[row] = sha1
     return hashes, bad
-
-
-def describe_mismatch(patches: listing.Listing, row: int, sha1: str) -> str:
-    """Returns the line that says that a name is not the hash of the pixels."""
-    return (
-        f"{patches.images.locate(row)}: found pixels with SHA-1 {sha1},"
-        f" expected the id {_name(patches, row)}. Fetch the file again, or pass"
-        " --check_ids=never for ids that are no hashes."
-    )
 
 
 def _write(task: ShardTask) -> journal.ShardResult:
@@ -135,19 +127,22 @@ def _write(task: ShardTask) -> journal.ShardResult:
         ) as sidecar,
     ):
         writer = csv.writer(sidecar, lineterminator="\n")
-        for block in _read_blocks(task, bad):
-            labels = block.patches.labels
+        for block in filter(None, _read_blocks(task.patches, task.ids, bad)):
+            rows, pixels, ids = zip(*block, strict=True)
+            patches = task.patches.take(np.array(rows))
+            images = np.stack([patch.image for patch in pixels])
+            fractions = np.array([patch.tumor_fraction for patch in pixels])
             data = tfrecord.encode(
-                block.ids, block.images, labels, block.tumor_fractions
+                np.array(ids, np.bytes_), images, patches.labels, fractions
             ).data
             file.write(data)
             digest.update(data)
-            channel_sums += _sum_channels(block.images)
-            label_counts += np.bincount(labels % 3, minlength=3)
+            writer.writerows(_list_sidecar_rows(task, patches, ids))
+            channel_sums += _sum_channels(images)
+            label_counts += np.bincount(patches.labels % 3, minlength=3)
             num_contradictions += schema.find_contradictions(
-                labels, block.tumor_fractions
+                patches.labels, fractions
             ).sum()
-            writer.writerows(_list_sidecar_rows(task, block))
         num_bytes = file.tell()
     return journal.ShardResult(
         manifest.Shard(
@@ -163,95 +158,73 @@ def _write(task: ShardTask) -> journal.ShardResult:
     )
 
 
-class _Block(NamedTuple):
-    """Patches that can be used: their part of the listing, and what was read.
-
-    Attributes:
-        patches: A listing of them alone.
-        ids: bytes [num_patches], hex.
-        images: uint8 [num_patches, 96, 96, 3].
-        tumor_fractions: float [num_patches].
-    """
-
-    patches: listing.Listing
-    ids: np.ndarray
-    images: np.ndarray
-    tumor_fractions: np.ndarray
-
-
-def _read_blocks(task: ShardTask, bad: list[faults.Fault]) -> Iterator[_Block]:
-    """Yields what can be used, 64 patches at a time; the next overwrites it.
+def _read_blocks(
+    patches: listing.Listing, ids: np.ndarray | None, bad: list[faults.Fault]
+) -> Iterator[list[tuple[int, listing.Pixels, str]]]:
+    """Yields row, pixels and SHA-1 of what can be used of each 64 patches.
 
     Args:
-        task: What to read.
+        patches: What to read.
+        ids: bytes [num_patches]: the SHA-1 that each must have, or None.
         bad: Faults of patches that cannot be used are added to it.
     """
-    images = np.empty((_BLOCK_PATCHES, *schema.IMAGE_SHAPE), np.uint8)
-    pixels_of_row = enumerate(task.patches.images.read())
+    pixels_of_row = enumerate(patches.images.read())
     while block := list(itertools.islice(pixels_of_row, _BLOCK_PATCHES)):
-        kept: list[tuple[int, str, float]] = []
+        usable = []
         for row, pixels in block:
-            reason, kind = pixels.reason, faults.UNREADABLE
-            if pixels.image is not None:
-                patch_id = schema.hash_pixels(pixels.image)
-                reason, kind = _find_change(task, row, patch_id), MISMATCHES
-                images[len(kept)] = pixels.image
+            if pixels.image is None:
+                reason, kind = pixels.reason, faults.UNREADABLE
+            else:
+                sha1 = schema.hash_pixels(pixels.image)
+                reason, kind = _find_change(patches, ids, row, sha1), MISMATCHES
             if reason:
-                name = _name(task.patches, row)
+                name = patches.names[row].decode()
                 bad.append(faults.Fault(name, reason, kind))
             else:
-                kept.append((row, patch_id, pixels.tumor_fraction))
+                usable.append((row, pixels, sha1))
         workers.count_done(len(block))
-        if kept:
-            rows, ids, fractions = zip(*kept, strict=True)
-            yield _Block(
-                task.patches.take(np.array(rows)),
-                np.array(ids, np.bytes_),
-                images[: len(kept)],
-                np.array(fractions),
-            )
+        yield usable
 
 
-def _find_change(task: ShardTask, row: int, sha1: str) -> str:
+def _find_change(
+    patches: listing.Listing, ids: np.ndarray | None, row: int, sha1: str
+) -> str:
     """Returns what is wrong with the id of a patch; nothing if it is right."""
-    if task.ids is None or sha1 == (expected := task.ids[row].decode()):
+    if ids is None or sha1 == (expected := ids[row].decode()):
         return ""
-    if _name(task.patches, row) == expected:
-        return describe_mismatch(task.patches, row, sha1)
+    found = f"{patches.images.locate(row)}: found pixels with SHA-1 {sha1}"
+    if patches.names[row] == ids[row]:
+        return (
+            f"{found}, expected the id {expected}. Fetch the file again, or"
+            " pass --check_ids=never for ids that are no hashes."
+        )
     return (
-        f"{task.patches.images.locate(row)}: found pixels with SHA-1 {sha1},"
-        f" expected {expected}, as when it was first read. Let nothing write"
-        " there, and run again."
+        f"{found}, expected {expected}, as when it was first read. Let nothing"
+        " write there, and run again."
     )
 
 
-def _name(patches: listing.Listing, row: int) -> str:
-    return patches.names[row].decode()
-
-
 def _list_sidecar_rows(
-    task: ShardTask, block: _Block
-) -> Iterator[tuple[object, ...]]:
+    task: ShardTask, patches: listing.Listing, ids: Sequence[str]
+) -> Iterable[tuple[object, ...]]:
     """Yields `manifest.SIDECAR_COLUMNS` but for the row's number."""
-    patches, num_patches = block.patches, len(block.ids)
-    slides, coordinates = [b""] * num_patches, [("", "")] * num_patches
+    slides: Sequence[object] = [""] * len(ids)
+    x = y = slides
     if patches.slides is not None:
-        slides = patches.slides.tolist()
+        slides = name_arrays.to_text(patches.slides)
     if patches.coordinates is not None:
-        coordinates = patches.coordinates.tolist()
-    shard = os.path.basename(task.path)
-    for patch_id, label, slide, name, xy in zip(
-        block.ids.tolist(),
+        x, y = patches.coordinates.T.tolist()
+    return zip(
+        itertools.repeat(task.split),
+        itertools.repeat(os.path.basename(task.path)),
+        ids,
         patches.labels.tolist(),
         slides,
-        patches.names.tolist(),
-        coordinates,
-        strict=True,
-    ):
-        yield (
-            task.split, shard, patch_id.decode(), label, slide.decode(),
-            name.decode(), *xy,
-        )  # fmt: skip
+        name_arrays.to_text(patches.names),
+        x,
+        y,
+        strict=False,
+    )
 
 
 def _sum_channels(images: np.ndarray) -> np.ndarray:

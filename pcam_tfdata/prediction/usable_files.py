@@ -33,15 +33,12 @@ def list_usable(options: configuration.PredictOptions) -> listing.Listing:
         )
     folder, links = options.input_dir, options.follow_symlinks
     patches, bad = list_split(folder, follow_symlinks=links)
-    check_ids = options.check_ids
-    if check_ids == "auto":
-        (other,) = _LISTERS.keys() - {options.split}
-        others, _ = kaggle.list_files(folder, other, follow_symlinks=links)
-        # A conversion of the folder would then ask it of both splits.
-        if identity.names_are_hashes([others], "auto"):
-            check_ids = "always"
+    (other,) = _LISTERS.keys() - {options.split}
+    # A conversion of the folder would ask it of both splits.
+    others, _ = kaggle.list_files(folder, other, follow_symlinks=links)
+    must_match = identity.names_are_hashes([patches, others], options.check_ids)
     (hashes,), unfit = identity.hash_all(
-        workers.map_in_threads, [patches], check_ids
+        workers.map_in_threads, [patches], must_match=must_match
     )
     bad += unfit
     rows = np.flatnonzero(hashes != b"")

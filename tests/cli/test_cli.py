@@ -264,7 +264,6 @@ def test_finished_output_is_not_overwritten(kaggle_tree, records_dir):
     [
         ("", "found a folder with other files"),
         (".incomplete", "found something other than an unfinished conversion"),
-        (".replaced", "found something other than records that were"),
     ],
 )
 def test_other_folder_is_not_overwritten(kaggle_tree, tmp_path, ending, told):

@@ -1,8 +1,6 @@
 """Sources that are not what they should be: each fault is told in one line."""
 
 import csv
-import io
-import itertools
 import pathlib
 import subprocess
 import sys
@@ -14,7 +12,7 @@ import source_files
 from conftest import make_clouds, write_patches
 from PIL import Image
 
-from pcam_tfdata.conversion import convert, describe_folder
+from pcam_tfdata.conversion import convert
 from pcam_tfdata.records import manifest
 from pcam_tfdata.system import faults
 
@@ -428,16 +426,3 @@ def test_bad_tensorflow_dataset_is_named(prepared, tmp_path, name, found):
     assert line.startswith(f"{folder}: ") and found in line
     if name != "no_labels":
         assert f"{folder}: train, row" in line
-
-
-# The sidecar.
-
-
-def test_rows_are_numbered_not_lines():
-    rows = [("p", "a\nb", 'say "x"'), ("p", "c", ""), ("p", '"', "\r\nd")]
-    part = io.StringIO(newline="")
-    csv.writer(part, lineterminator="\n").writerows(rows)
-    part.seek(0)
-    numbered = describe_folder._number_rows(part, itertools.count(5))
-    found = list(csv.reader(io.StringIO("".join(numbered), newline="")))
-    assert found == [[str(5 + k), *row] for k, row in enumerate(rows)]

@@ -269,11 +269,8 @@ def test_killed_join_begins_anew(parts, joined, tmp_path):
     assert verify.verify(str(tmp_path / "all")) == []
 
 
-@pytest.mark.parametrize(
-    "left", [f"shard{journal.ENDING}", manifest.MANIFEST_FILE]
-)
-def test_unfinished_conversion_is_kept(parts, tmp_path, left):
-    finished = leave(tmp_path / "all", left)
+def test_unfinished_conversion_is_kept(parts, tmp_path):
+    finished = leave(tmp_path / "all", f"shard{journal.ENDING}")
     with pytest.raises(FileExistsError, match="that is not finished"):
         join.join(parts, str(tmp_path / "all"))
     assert finished.exists()
@@ -335,7 +332,6 @@ def test_part_that_does_not_fit_is_refused(
 def test_wrong_folders_end_in_a_line(parts, tmp_path):
     first, second = parts
     shutil.copytree(first, tmp_path / "copy")
-    shutil.copytree(second, tmp_path / "all.replaced")
     for records_dirs, output_dir, told in (
         ([first], "all", "expected two folders or more"),
         ([first, second, ""], "all", "with a comma between them"),
@@ -344,9 +340,8 @@ def test_wrong_folders_end_in_a_line(parts, tmp_path):
         ([first, "nowhere"], "all", "nowhere/manifest.json: not found"),
         ([first, "s3://bucket/part"], "all", "expected one on a disk"),
         (parts, "s3://bucket/all", "expected one on a disk"),
-        (parts, second, "which would be written over"),
-        (parts, f"{second}/all", "which would be written over"),
-        ([first, "all.replaced"], "all", "which would be written over"),
+        (parts, second, "found finished records. Pass --overwrite"),
+        (parts, f"{second}/all", "found a records folder"),
     ):
         result = run_pcam(
             "join", f"--records_dirs={','.join(records_dirs)}",
@@ -355,21 +350,13 @@ def test_wrong_folders_end_in_a_line(parts, tmp_path):
         assert result.returncode == 1
         assert told in result.stderr
         assert len(result.stderr.splitlines()) == 1
-    assert sorted(os.listdir(tmp_path)) == ["all.replaced", "copy"]
-    assert verify.verify(str(tmp_path / "all.replaced")) == []
+    assert os.listdir(tmp_path) == ["copy"]
 
 
-def test_part_that_is_written_anew_meanwhile_is_told(
-    records_dir, spoiled, tmp_path, monkeypatch
-):
-    def link(source, target, link=os.link):
-        path = spoiled / manifest.MANIFEST_FILE
-        path.write_text(path.read_text().replace("}", "} ", 1))
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", link)
-    with pytest.raises(RuntimeError, match="spoiled: found other records"):
-        join.join([records_dir, str(spoiled)], str(tmp_path / "all"))
+def test_one_of_the_parts_may_become_the_whole(parts, spoiled, tmp_path):
+    join.join([parts[0], str(spoiled)], str(spoiled), overwrite=True)
+    assert verify.verify(str(spoiled)) == []
+    assert len(read_patches(str(spoiled), FOLDS)) == NUM_TRAIN + NUM_MORE - 1
     assert os.listdir(tmp_path) == ["spoiled"]
 
 
