@@ -8,9 +8,10 @@ is; the colours of a patch say little. Each slide has stains of its own.
 import dataclasses
 import functools
 import itertools
+import operator
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from pcam_tfdata.images import tiff
 from pcam_tfdata.runs import outputs
 from pcam_tfdata.sources import kaggle_layout
 from pcam_tfdata.synthetic import tissue
-from pcam_tfdata.system import csv_files, workers
+from pcam_tfdata.system import csv_files, files, workers
 
 _PATCHES_PER_SLIDE = 64
 _MIN_SLIDES = 8  # Enough for five folds that keep slides whole.
@@ -101,32 +102,29 @@ def write_kaggle_tree(
         num_workers: Processes to work in; 0 means one for every core.
 
     Raises:
-        ValueError: a count or the seed is too small.
         FileExistsError: `output_dir` is there and holds something.
     """
-    _check_at_least("num_workers", num_workers, 0)
-    slides = _plan_slides(num_train, num_test, seed)
     output_dir = os.path.realpath(output_dir)
     outputs.check_new(output_dir, "--output_dir")
-    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
-        raise _occupied(output_dir, "a file")
-    if os.path.isdir(output_dir) and (names := os.listdir(output_dir)):
-        content = f"a folder of {len(names)} names, {min(names)!r} first"
-        raise _occupied(output_dir, content)
+    if os.path.isfile(output_dir) or files.list_names(output_dir):
+        raise FileExistsError(
+            f"{output_dir}: found a file or a folder that holds something,"
+            " expected nothing or an empty folder. Choose another --output_dir"
+            " or remove this one."
+        )
     tree_dir = f"{output_dir}.incomplete"
     shutil.rmtree(tree_dir, ignore_errors=True)  # Of a run that was killed.
-    num_workers = min(num_workers or workers.count_cores(), len(slides))
     try:
         for split in (kaggle_layout.TRAIN, kaggle_layout.TEST):
             os.makedirs(os.path.join(tree_dir, split))
         with workers.Workers(num_workers) as pool:
             rows_of_slides = pool.map(
                 functools.partial(_write_slide, tree_dir),
-                slides,
+                _plan_slides(num_train, num_test, seed),
                 num_patches=num_train + num_test,
                 description="synthesize",
             )
-        _write_tables(tree_dir, list(itertools.chain(*rows_of_slides)))
+        _write_tables(tree_dir, itertools.chain(*rows_of_slides))
         os.replace(tree_dir, output_dir)
     except BaseException:
         shutil.rmtree(tree_dir, ignore_errors=True)
@@ -134,11 +132,7 @@ def write_kaggle_tree(
 
 
 def make_patches(num_patches: int, seed: int = 0) -> Patches:
-    """Returns the train patches of `write_kaggle_tree`, slide by slide.
-
-    Raises:
-        ValueError: `num_patches` is below 1, or `seed` below 0.
-    """
+    """Returns the train patches of `write_kaggle_tree`, slide by slide."""
     slides = list(map(_make_slide, _plan_slides(num_patches, 0, seed)))
     return Patches(
         image=np.concatenate([patches.image for patches in slides]),
@@ -147,26 +141,11 @@ def make_patches(num_patches: int, seed: int = 0) -> Patches:
     )
 
 
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name}: found {value}, expected at least {least}.")
-
-
-def _occupied(output_dir: str, content: str) -> FileExistsError:
-    return FileExistsError(
-        f"{output_dir}: found {content}, expected nothing or an empty folder."
-        " Choose another --output_dir or remove this one."
-    )
-
-
 def _plan_slides(num_train: int, num_test: int, seed: int) -> list[_Slide]:
     """Returns the slides of both splits, numbered through.
 
     A slide has 3 patches at the least, so that 2 classes fit.
     """
-    _check_at_least("num_train", num_train, 1)
-    _check_at_least("num_test", num_test, 0)
-    _check_at_least("seed", seed, 0)
     slides: list[_Slide] = []
     for split, num_patches in (
         (kaggle_layout.TRAIN, num_train),
@@ -184,26 +163,20 @@ def _plan_slides(num_train: int, num_test: int, seed: int) -> list[_Slide]:
 def _write_slide(tree_dir: str, slide: _Slide) -> list[_Row]:
     """Writes the TIFFs of one slide and returns their rows of truth.csv."""
     patches = _make_slide(slide)
-    rows = []
-    for image, label, fraction, name in zip(
-        patches.image,
-        patches.label.tolist(),
-        patches.tumor_fraction.tolist(),
-        patches.slide,
-        strict=True,
-    ):
-        patch_id = schema.hash_pixels(image)
+    ids = [schema.hash_pixels(image) for image in patches.image]
+    for patch_id, image in zip(ids, patches.image, strict=True):
         path = os.path.join(tree_dir, slide.split, f"{patch_id}.tif")
         with open(path, "xb") as file:
             file.write(tiff.encode(image))
-        rows.append(_Row(slide.split, patch_id, label, fraction, name))
     workers.count_done(slide.num_patches)
-    return rows
+    labels, fractions = patches.label.tolist(), patches.tumor_fraction.tolist()
+    truth = zip(ids, labels, fractions, patches.slide, strict=True)
+    return [_Row(slide.split, *values) for values in truth]
 
 
-def _write_tables(tree_dir: str, rows: Sequence[_Row]) -> None:
+def _write_tables(tree_dir: str, rows: Iterable[_Row]) -> None:
     """Writes the three csv files of a tree, rows in order of id."""
-    rows = sorted(rows, key=lambda row: row.id)
+    rows = sorted(rows, key=operator.attrgetter("id"))
     train = [row for row in rows if row.split == kaggle_layout.TRAIN]
     test = [row for row in rows if row.split == kaggle_layout.TEST]
     columns = ("id", "label")

@@ -34,22 +34,14 @@ _TUMOR_SPACING = 13.0  # Below half of the centre: it never lacks a cell.
 _STAMPS_PER_BANK = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Stain:
-    """The colours of a slide.
+def draw_stain(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the colours of a slide, within what is seen of H&E.
 
-    Attributes:
-        density: float32 [2, 3], what a unit of hematoxylin and of eosin takes
-            from red, green and blue, natural-log units.
-        light: float32 [3], the glass without tissue, in [0, 255].
+    Returns:
+        Density, float32 [2, 3]: what a unit of hematoxylin and of eosin takes
+        from red, green and blue, natural-log units. And light, float32 [3]: the
+        glass without tissue, in [0, 255].
     """
-
-    density: np.ndarray
-    light: np.ndarray
-
-
-def draw_stain(rng: Generator) -> Stain:
-    """Returns the colours of a slide, within what is seen of H&E."""
     weight = rng.uniform()
     density = np.asarray(_RUIFROK_STAINS) * weight
     density += np.asarray(_MACENKO_STAINS) * (1 - weight)
@@ -58,7 +50,7 @@ def draw_stain(rng: Generator) -> Stain:
     density /= np.linalg.norm(density, axis=1, keepdims=True)
     density *= rng.uniform((0.75, 0.6), 1.3)[:, None]
     light = rng.uniform(232, 250, 3)
-    return Stain(density.astype(np.float32), light.astype(np.float32))
+    return density.astype(np.float32), light.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +103,10 @@ def draw_atlas(seed: int) -> Atlas:
 
 
 def draw_patch(
-    rng: Generator, atlas: Atlas, stain: Stain, positive: bool
+    rng: Generator,
+    atlas: Atlas,
+    stain: tuple[np.ndarray, np.ndarray],
+    positive: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns one patch, uint8 [96, 96, 3], and its tumor, bool [96, 96]."""
     cell, tumor_nuclei = _draw_tumor(rng, atlas, positive)
@@ -122,9 +117,15 @@ def draw_patch(
     eosin = (_crop(rng, atlas.stroma) + 0.5 * gap) * (1 - gap)
     hematoxylin = 0.24 * eosin + benign_nuclei
     hematoxylin += cell * (0.22 - hematoxylin) + tumor_nuclei
-    layers = _turn(rng, np.stack([hematoxylin, eosin, cell]))
-    grain = _crop(rng, atlas.grain)
-    return _expose(stain, layers[0], layers[1], grain), layers[2] > 0.5
+    layers = np.stack([hematoxylin, eosin, cell])
+    hematoxylin, eosin, cell = _turn(rng, layers)
+    # What the scanner sees through two stains.
+    density, light = stain
+    h, e = -density[..., None, None]
+    seen = np.exp(h * hematoxylin + e * eosin) * light[:, None, None]
+    seen += _crop(rng, atlas.grain)
+    image = np.clip(seen, 0, 255).astype(np.uint8)
+    return np.moveaxis(image, 0, -1), cell > 0.5
 
 
 def _draw_noise(rng: Generator, y_scale: float, x_scale: float) -> np.ndarray:
@@ -331,16 +332,3 @@ def _turn(rng: Generator, layers: np.ndarray) -> np.ndarray:
     flip_y, flip_x, transpose = rng.integers(0, 2, 3).tolist()
     turned = layers[:, :: 1 - 2 * flip_y, :: 1 - 2 * flip_x]
     return np.ascontiguousarray(turned.swapaxes(1, 2) if transpose else turned)
-
-
-def _expose(
-    stain: Stain, hematoxylin: np.ndarray, eosin: np.ndarray, grain: np.ndarray
-) -> np.ndarray:
-    """Returns what the scanner sees through two stains, uint8 [96, 96, 3]."""
-    image = np.empty(schema.IMAGE_SHAPE, np.uint8)
-    for channel, (h, e) in enumerate(-stain.density.T):
-        seen = np.exp(h * hematoxylin + e * eosin)
-        seen *= stain.light[channel]
-        seen += grain
-        image[..., channel] = np.clip(seen, 0, 255, out=seen)
-    return image
