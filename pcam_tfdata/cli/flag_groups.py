@@ -69,8 +69,8 @@ def define_checks(skipping: str) -> None:
         "check_ids",
         "auto",
         ["auto", "always", "never"],
-        "Whether an id must be the SHA-1 of its pixels; auto: as soon as one"
-        " is.",
+        "Whether an id must be the SHA-1 of its pixels; auto: if one of 64"
+        " looked at is.",
     )
     flags.DEFINE_enum(
         "on_bad_patch",

@@ -56,7 +56,7 @@ class ConvertOptions:
         shard_megabytes: Largest size of a shard, in 1,000,000 bytes.
         seed: Another one deals other folds.
         check_ids: `auto`, `always` or `never`: whether an id must be the SHA-1
-            of its pixels. With `auto`, it must as soon as one id is.
+            of its pixels. With `auto`, it must if one of 64 ids looked at is.
         on_bad_patch: `fail`, or `skip` to leave out what cannot be used.
         on_label_mismatch: `fail`, or `warn` to keep any number of labels that
             contradict what the source says of tumor in the centre.
@@ -184,7 +184,21 @@ def _plan(
     map_tasks: identity.MapTasks, options: ConvertOptions
 ) -> tuple[list[plan.SplitPlan], list[faults.Fault]]:
     """Returns the splits to write, and the faults of patches left out."""
-    listings, bad = _list_patches(options)
+    input_dir = options.input_dir
+    if options.runner == _BEAM and not files.is_remote(input_dir):
+        input_dir = os.path.abspath(input_dir)  # Workers are elsewhere.
+    listings, bad = catalog.list_patches(
+        listing.SourceOptions(
+            options.source,
+            input_dir,
+            slide_csv=options.slide_csv,
+            class_folders=tuple(options.class_folders),
+            follow_symlinks=options.follow_symlinks,
+            unpacked_dir=workspace.locate(
+                options.output_dir, workspace.UNPACKED
+            ),
+        )
+    )
     ids, unfit = identity.settle_ids(
         map_tasks,
         listings,
@@ -216,26 +230,6 @@ def _plan(
     return splits, bad
 
 
-def _list_patches(
-    options: ConvertOptions,
-) -> tuple[list[listing.Listing], list[faults.Fault]]:
-    input_dir = options.input_dir
-    if options.runner == _BEAM and not files.is_remote(input_dir):
-        input_dir = os.path.abspath(input_dir)  # Workers are elsewhere.
-    return catalog.list_patches(
-        listing.SourceOptions(
-            options.source,
-            input_dir,
-            slide_csv=options.slide_csv,
-            class_folders=tuple(options.class_folders),
-            follow_symlinks=options.follow_symlinks,
-            unpacked_dir=workspace.locate(
-                options.output_dir, workspace.UNPACKED
-            ),
-        )
-    )
-
-
 def _refuse_bad(
     bad: Sequence[faults.Fault], options: ConvertOptions, num_usable: int
 ) -> None:
@@ -250,30 +244,39 @@ def _describe(
 ) -> manifest.Manifest:
     """Returns the manifest; judges labels by the masks."""
     rest = iter(results)
-    described, counts = [], {}
-    for split in splits:
-        shards = list(itertools.islice(rest, split.num_shards))
-        described.append(
-            describe_folder.describe_split(
-                split.name, labeled=split.patches.labeled, results=shards
-            )
-        )
-        counts[split.name] = sum(shard.num_contradictions for shard in shards)
+    results_of = {
+        split.name: list(itertools.islice(rest, split.num_shards))
+        for split in splits
+    }
     contradictions.judge(
-        counts, "the masks", options.input_dir, options.on_label_mismatch
+        {
+            name: sum(result.num_contradictions for result in own)
+            for name, own in results_of.items()
+        },
+        "the masks",
+        options.input_dir,
+        options.on_label_mismatch,
     )
-    lasting = {  # What shapes the data, without any path.
-        "source": options.source,
-        "num_folds": options.num_folds,
-        "grouped_by_slide": any(
-            split.patches.is_dealt and split.patches.slides is not None
+    return manifest.Manifest(
+        tuple(
+            describe_folder.describe_split(
+                split.name,
+                labeled=split.patches.labeled,
+                results=results_of[split.name],
+            )
             for split in splits
         ),
-        "shard_megabytes": options.shard_megabytes,
-        "seed": options.seed,
-        "check_ids": options.check_ids,
-        "on_bad_patch": options.on_bad_patch,
-    }
-    return manifest.Manifest(
-        tuple(described), lasting, versions.of_conversion()
+        {  # What shapes the data, without any path.
+            "source": options.source,
+            "num_folds": options.num_folds,
+            "grouped_by_slide": any(
+                split.patches.is_dealt and split.patches.slides is not None
+                for split in splits
+            ),
+            "shard_megabytes": options.shard_megabytes,
+            "seed": options.seed,
+            "check_ids": options.check_ids,
+            "on_bad_patch": options.on_bad_patch,
+        },
+        versions.of_conversion(),
     )

@@ -63,14 +63,13 @@ def describe_split_slides(
         for block in part.iterate_sidecar(["slide", "split"])
     ).drop_duplicates()
     pairs = pairs[pairs["slide"] != ""]
-    several = pairs[pairs["slide"].duplicated(keep=False)]
+    splits = pairs.groupby("slide", sort=False)["split"].agg(sorted)
+    several = splits[splits.map(len) > 1]
     if several.empty:
         return []
-    slide = several["slide"].iloc[0]
-    splits = sorted(several["split"][several["slide"] == slide])
     return [
-        f"{several['slide'].nunique():,} slides are in several splits, as"
-        f" {slide} in {', '.join(splits)}: validation will be optimistic."
+        f"{len(several):,} slides are in several splits, as {several.index[0]}"
+        f" in {', '.join(several.iloc[0])}: validation will be optimistic."
         " Convert the parts that share slides as one."
     ]
 

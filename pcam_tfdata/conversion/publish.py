@@ -32,26 +32,15 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
         _check_remote(output_dir)
     else:
         _check_on_disk(output_dir)
-        if not os.path.exists(output_dir):
-            return
-    names = set(files.list_names(output_dir))
-    has_manifest = manifest.MANIFEST_FILE in names
+    path = os.path.join(output_dir, manifest.MANIFEST_FILE)
+    has_manifest = files.is_file(path)
     if has_manifest and not overwrite:
         raise FileExistsError(
             f"{output_dir}: found finished records. Pass --overwrite to replace"
             " them, or choose another --output_dir."
         )
-    own = (
-        filter(_is_of_records, names)
-        if has_manifest
-        else _read_note(output_dir)
-    )
-    if foreign := sorted(names.difference(own)):
-        raise FileExistsError(
-            f"{output_dir}: found a folder with other files in it"
-            f" ({foreign[0]}), expected none, an empty one or finished records."
-            " Choose another --output_dir."
-        )
+    is_own = _is_of_records if has_manifest else _list_noted(output_dir).count
+    files.refuse_others(output_dir, is_own, "finished records", "--output_dir")
 
 
 def _check_remote(output_dir: str) -> None:
@@ -72,11 +61,6 @@ def _check_remote(output_dir: str) -> None:
 def _check_on_disk(output_dir: str) -> None:
     """Refuses what cannot be renamed over."""
     outputs.check_new(output_dir, "--output_dir")
-    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
-        raise FileExistsError(
-            f"{output_dir}: found a file, expected a folder to be made there."
-            " Choose another --output_dir."
-        )
     if os.path.ismount(output_dir) or output_dir == os.path.realpath("."):
         raise FileExistsError(
             f"{output_dir}: found a mount point or the working folder, expected"
@@ -89,7 +73,7 @@ def _is_of_records(name: str) -> bool:
     return name in manifest.FILES or sharding.is_shard_name(name)
 
 
-def _read_note(output_dir: str) -> list[str]:
+def _list_noted(output_dir: str) -> list[str]:
     """Returns which files a job that was killed was copying there."""
     note = workspace.locate(output_dir, workspace.REPLACING)
     if not files.is_file(note):
@@ -124,6 +108,7 @@ def put_into_place(
         if os.path.isdir(replaced) and not os.path.exists(output_dir):
             os.rename(replaced, output_dir)
         raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _copy_into_place(folder: str, output_dir: str, names: set[str]) -> None:

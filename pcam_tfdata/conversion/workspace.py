@@ -27,8 +27,8 @@ BEAM, UNPACKED, REPLACED, REPLACING = (
     "replacing",
 )
 _RECORDS = "records"
-_FOLDERS = re.compile(rf"{_RECORDS}(-[0-9a-f]+)?|{BEAM}|{UNPACKED}|{REPLACED}")
-_OWN = re.compile(rf"{_FOLDERS.pattern}|{REPLACING}")
+_FOLDERS = re.compile(rf"{_RECORDS}(-[0-9a-f]+)?|{BEAM}|{UNPACKED}")
+_OWN = re.compile(rf"{_FOLDERS.pattern}|{REPLACED}|{REPLACING}")
 
 _logger = logging.getLogger(__name__)
 
@@ -109,9 +109,8 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[str]:
 
 
 def _remove_folders(output_dir: str) -> None:
-    for name in filter(
-        _FOLDERS.fullmatch, files.list_names(locate(output_dir))
-    ):
+    names = files.list_names(locate(output_dir))
+    for name in filter(_FOLDERS.fullmatch, names):
         files.remove_folder(locate(output_dir, name))
 
 

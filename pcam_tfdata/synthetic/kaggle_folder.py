@@ -106,12 +106,8 @@ def write_kaggle_tree(
     """
     output_dir = os.path.realpath(output_dir)
     outputs.check_new(output_dir, "--output_dir")
-    if os.path.isfile(output_dir) or files.list_names(output_dir):
-        raise FileExistsError(
-            f"{output_dir}: found a file or a folder that holds something,"
-            " expected nothing or an empty folder. Choose another --output_dir"
-            " or remove this one."
-        )
+    what = "an empty folder"
+    files.refuse_others(output_dir, lambda name: False, what, "--output_dir")
     tree_dir = f"{output_dir}.incomplete"
     shutil.rmtree(tree_dir, ignore_errors=True)  # Of a run that was killed.
     try:

@@ -262,7 +262,7 @@ def test_finished_output_is_not_overwritten(kaggle_tree, records_dir):
 @pytest.mark.parametrize(
     ("ending", "told"),
     [
-        ("", "found a folder with other files"),
+        ("", "found something other than finished records"),
         (".incomplete", "found something other than an unfinished conversion"),
     ],
 )
@@ -521,7 +521,7 @@ def test_overwriting_spares_what_is_not_records(kaggle_tree, tmp_path):
     ]  # fmt: skip
     assert loaded.run(*command).returncode == 0
     (tmp_path / "records" / "run").mkdir()
-    refused(1, "other files in it (run)", *command, "--overwrite")
+    refused(1, "something other than finished records", *command, "--overwrite")
 
 
 # Training.

@@ -158,7 +158,9 @@ def test_bad_number_is_refused_before_writing(tmp_path, flag):
 def test_full_output_is_refused_and_left_alone(tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "mine.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match=r"holds something.*--output_dir"):
+    with pytest.raises(
+        FileExistsError, match=r"other than an empty folder.*--output_dir"
+    ):
         _write(tmp_path / "tree")
     names = sorted(path.name for path in tmp_path.rglob("*"))
     assert names == ["mine.txt", "tree"]
