@@ -33,10 +33,15 @@ def join(job: tf_config.Job, wait_seconds: float) -> tf.distribute.Strategy:
     )  # fmt: skip
     _configure(job, wait_seconds)
     _bypass_proxies(job)
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    has_gpu = bool(tf.config.get_visible_devices("GPU"))
+    communication = tf.distribute.experimental.CommunicationOptions(
+        implementation=kinds.NCCL if has_gpu else kinds.RING
+    )
     try:
         with interruption.signals_end_process():
             return tf.distribute.MultiWorkerMirroredStrategy(
-                communication_options=_choose_communication()
+                communication_options=communication
             )
     except tf.errors.OpError as error:
         raise lost_workers.LostWorkerError(
@@ -73,11 +78,3 @@ def _bypass_proxies(job: tf_config.Job) -> None:
     known = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")
     hosts = [address.rpartition(":")[0] for address in job.addresses]
     os.environ[_NO_PROXY] = ",".join([*filter(None, [known]), *hosts])
-
-
-def _choose_communication() -> tf.distribute.experimental.CommunicationOptions:
-    kinds = tf.distribute.experimental.CommunicationImplementation
-    has_gpu = bool(tf.config.get_visible_devices("GPU"))
-    return tf.distribute.experimental.CommunicationOptions(
-        implementation=kinds.NCCL if has_gpu else kinds.RING
-    )

@@ -1,9 +1,7 @@
 """TF_CONFIG: which processes train together, and which of them this one is.
 
-TensorFlow's own description of a job, a JSON text in the environment:
-
-    {"cluster": {"worker": ["host0:2222", "host1:2222"]},
-     "task": {"type": "worker", "index": 0}}
+It is TensorFlow's own description of a job: a JSON text in the environment, such
+as `EXAMPLE`.
 """
 
 import dataclasses
@@ -14,7 +12,7 @@ from collections.abc import Mapping
 _VARIABLE = "TF_CONFIG"
 # In TensorFlow's order: a chief comes before all workers.
 _JOBS = ("chief", "worker")
-_EXAMPLE = (
+EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]},'
     ' "task": {"type": "worker", "index": 0}}'
 )
@@ -66,7 +64,7 @@ def find_job(strategy: str, environment: Mapping[str, str] = os.environ) -> Job:
     if not text.strip():
         raise ValueError(
             f"--strategy=multi_worker: found no {_VARIABLE} in the environment,"
-            f" expected one on each worker, as {_EXAMPLE}."
+            f" expected one on each worker, as {EXAMPLE}."
         )
     try:
         return _parse(json.loads(text))
@@ -74,7 +72,7 @@ def find_job(strategy: str, environment: Mapping[str, str] = os.environ) -> Job:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
             f"{_VARIABLE}: found {text[:300]!r} ({what}), expected as in"
-            f" {_EXAMPLE}, the same cluster on each worker."
+            f" {EXAMPLE}, the same cluster on each worker."
         ) from error
 
 

@@ -221,7 +221,9 @@ class Trainer:
             tf.distribute.ReduceOp.SUM,
             [*gradients, tf.cast(part[0], self.model.variable_dtype)],
         )
-        are_sound = _all_finite(gradients)
+        are_sound = tf.reduce_all(
+            [tf.reduce_all(tf.math.is_finite(total)) for total in gradients]
+        )
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             are_sound |= self.optimizer.scale_loss(1.0) >= 1
         is_finite = tf.math.is_finite(loss) & are_sound
@@ -267,11 +269,8 @@ class Trainer:
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns gradients, of the loss scale's size, and sums."""
         dtype = self.model.variable_dtype
+        weight = tf.gather(tf.constant(self.class_weights, dtype), label)
         label = tf.cast(label, dtype)
-        negative_weight, positive_weight = (
-            tf.constant(weight, dtype) for weight in self.class_weights
-        )
-        weight = tf.where(label > 0.5, positive_weight, negative_weight)
         with tf.GradientTape() as tape:
             logit = self.model(image, training=True)[:, 0]
             logit = tf.cast(logit, dtype)
@@ -294,12 +293,6 @@ def apply_sums(optimizer: keras.Optimizer, sums: Sequence[tf.Tensor]) -> None:
     """
     num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
     optimizer.apply([total / num_replicas for total in sums])
-
-
-def _all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tf.reduce_all(
-        [tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]
-    )
 
 
 def _assign(

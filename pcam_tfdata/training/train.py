@@ -81,7 +81,12 @@ def train(
         configuration.check(options, records, strategy.num_replicas_in_sync)
         # First, so that damaged shards are refused before anything is made.
         training, validation = _open_patches(options, records, strategy)
-        facts = _list_facts(options, training)
+        facts = {  # The same when a run is resumed, beside flags.
+            "precision": replicas.resolve_precision(options.recipe.precision),
+            "input": training.input,
+            "order": training.order,
+            "manifest_sha256": records.manifest_sha256,
+        }
         group.check_same(_list_common(options, facts, group))
         if job.is_chief:  # The others write nothing.
             stack.enter_context(resumption.lock_run(options.run_dir))
@@ -142,18 +147,6 @@ def _list_common(
         "cluster": group.job.addresses,
         "devices": len(replicas.list_devices(group.strategy)),
         "XLA": replicas.resolve_xla(options.recipe.xla),
-    }
-
-
-def _list_facts(
-    options: configuration.TrainOptions, training: patch_source.Patches
-) -> dict[str, Any]:
-    """Returns what must be the same when a run is resumed, beside flags."""
-    return {
-        "precision": replicas.resolve_precision(options.recipe.precision),
-        "input": training.input,
-        "order": training.order,
-        "manifest_sha256": training.source.records.manifest_sha256,
     }
 
 
