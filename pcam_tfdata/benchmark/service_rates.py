@@ -29,7 +29,7 @@ def draw_served(
             _start_server(stack, "--role=worker", f"--dispatcher={address}")
         records = records_folder.open_folder(options.records_dir)
         source = patch_source.Source(records, options.splits)
-        patches = served.open_patches(source, address, _TIMEOUT_SECONDS)
+        patches = served.ServedPatches(source, address, _TIMEOUT_SECONDS)
         ds = input_modes.train_batches(options, patches)
         yield from input_modes.draw(ds, options.batch_size)
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from pcam_tfdata.data_service import read_ahead, service_address
 from pcam_tfdata.pipeline import (
     batch_format,
+    patch_order,
     patch_source,
     process_exit,
     stream_mode,
@@ -36,10 +37,11 @@ class ServiceError(RuntimeError):
     """A tf.data service failed; the message says how, in a line."""
 
 
-def open_patches(
-    source: patch_source.Source, address: str, timeout_seconds: float
-) -> patch_source.Patches:
-    """Returns the patches of a source, for training by a tf.data service.
+class ServedPatches(stream_mode.StreamedPatches):
+    """Patches in shards that the workers of a tf.data service read.
+
+    Training batches are to be iterated once. Those of an evaluation are read
+    here, since their order matters.
 
     Args:
         source: Which patches; their paths are those on the hosts of workers too.
@@ -51,54 +53,39 @@ def open_patches(
             source asks for what no service has.
         ConnectionError: no dispatcher answers.
     """
-    options = source.options
-    if options.input not in ("auto", "stream") or options.cache != "none":
-        raise ValueError(
-            f"--data_service: found it with --input={options.input} and"
-            f" --cache={options.cache}, expected stream and none: workers read"
-            " records in order, and keep none."
-        )
-    address = service_address.parse(address, "--data_service")
-    stream_mode.refuse_unreadable(source.records)
-    selection = source.records.select_patches(source.splits)
-    service_address.wait_for(address, timeout_seconds)
-    return ServedPatches(source, selection, address, timeout_seconds)
-
-
-class ServedPatches(stream_mode.StreamedPatches):
-    """Patches in shards that the workers of a tf.data service read.
-
-    Training batches are to be iterated once. Those of an evaluation are read
-    here, since their order matters.
-    """
 
     order = "that of a tf.data service, never the same twice"
     errors = (*stream_mode.StreamedPatches.errors, ServiceError)
 
     def __init__(
-        self,
-        source: patch_source.Source,
-        selection: records_folder.Selection,
-        address: str,
-        timeout_seconds: float,
+        self, source: patch_source.Source, address: str, timeout_seconds: float
     ) -> None:
-        shards = sorted(selection.shards, key=lambda shard: shard.first_row)
-        super().__init__(source, records_folder.Selection(tuple(shards)))
-        self.plan = (
-            f"stream, by the tf.data service at {address}; its order is never"
-            " the same twice"
-        )
-        self._address = address
+        options = source.options
+        if options.input not in ("auto", "stream") or options.cache != "none":
+            raise ValueError(
+                f"--data_service: found it with --input={options.input} and"
+                f" --cache={options.cache}, expected stream and none: workers"
+                " read records in order, and keep none."
+            )
+        self._address = service_address.parse(address, "--data_service")
         self._timeout_seconds = timeout_seconds
+        stream_mode.refuse_unreadable(source.records)
+        shards = source.records.select_patches(source.splits).shards
+        shards = tuple(sorted(shards, key=lambda shard: shard.first_row))
+        super().__init__(source, records_folder.Selection(shards))
+        service_address.wait_for(self._address, timeout_seconds)
+        self.plan = (
+            f"stream, by the tf.data service at {self._address}; its order is"
+            " never the same twice"
+        )
         self._first_row = np.array([shard.first_row for shard in shards])
         self._is_compared = np.zeros(len(shards), np.bool_)
 
-    def _read_steps(self, steps: patch_source.Steps) -> tf.data.Dataset:
+    def _read_steps(self, steps: patch_order.Steps) -> tf.data.Dataset:
         size, parts = steps.batch_size, batch_format.TRAIN_PARTS
         num_steps = max(0, steps.num_steps - steps.first_step)
         blocks = self._read_epochs(steps, num_steps * size)
         next_block = process_exit.counted(lambda: next(blocks))
-        fill = stream_mode.make_filler(size, parts)
 
         def read_block(_: tf.Tensor) -> tuple[tf.Tensor, ...]:
             row, start = tf.numpy_function(next_block, [], [tf.int64, tf.uint8])
@@ -109,11 +96,11 @@ class ServedPatches(stream_mode.StreamedPatches):
         ds = tf.data.Dataset.counter().map(read_block)
         ds = ds.rebatch(size, drop_remainder=True).take(num_steps)
         return ds.map(
-            lambda *block: batch_format.from_numpy(fill, block, size, parts)
+            lambda row, start: stream_mode.to_batch(row, start, size, parts)
         )
 
     def _read_epochs(
-        self, steps: patch_source.Steps, num_wanted: int
+        self, steps: patch_order.Steps, num_wanted: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields blocks of rows and Examples, epoch after epoch."""
         for epoch in itertools.count():
@@ -216,7 +203,9 @@ class ServedPatches(stream_mode.StreamedPatches):
             stream_mode.count_shuffled(self), seed=int(draw.integers(1 << 31))
         )
         ds = ds.batch(stream_mode.BLOCK)
-        ds = ds.map(stream_mode.decode_start)
+        ds = ds.map(
+            lambda row, example: (row, stream_mode.decode_start(example))
+        )
         ds = batch_format.limit_threads(ds.prefetch(1), 0)
         return ds.apply(
             _service.distribute(

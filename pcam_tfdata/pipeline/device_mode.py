@@ -3,7 +3,6 @@
 What crosses the bus for a step is the numbers of its patches.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from pcam_tfdata.system import faults
 # tensor of more than 2^31 elements may overflow its index.
 _WORD = np.dtype(np.int64)
 _WORDS = schema.IMAGE_BYTES // _WORD.itemsize
+PIECE_PATCHES = 1 << 16  # Of a tensor.
 # What TensorFlow says where a copy to a GPU finds no room.
 _FULL = "Dst tensor is not initialized"
 
@@ -47,18 +47,21 @@ class ResidentPatches(mmap_mode.MappedPatches):
     ) -> None:
         super().__init__(source, selection)
         devices = devices or ["/CPU:0"]
-        self._starts = split_starts(selection)
         self._tensors: list[list[tf.Tensor]] = [[] for _ in devices]
-        described = []
-        for start, end in itertools.pairwise(self._starts):
-            image = np.empty((end - start, *schema.IMAGE_SHAPE), np.uint8)
-            described.append(self.gather(np.arange(start, end), image))
+        labels_and_rows = []
+        for piece in self._list_pieces():
+            image = np.empty((len(piece), *schema.IMAGE_SHAPE), np.uint8)
+            labels_and_rows.append(self.gather(np.array(piece), image))
             words = image.reshape(-1, schema.IMAGE_BYTES).view(_WORD)
             for tensors, device in zip(self._tensors, devices, strict=True):
                 tensors.append(_copy_to(device, words))
-        self._labels, self._rows = map(
-            np.concatenate, zip(*described, strict=True)
-        )
+        self._labels, self._rows = np.concatenate(labels_and_rows, axis=1)
+
+    def _list_pieces(self) -> list[range]:
+        """Returns the patches of each tensor."""
+        patches = range(self.num_patches)
+        starts = patches[::PIECE_PATCHES]
+        return [patches[start : start + PIECE_PATCHES] for start in starts]
 
     def _make_batch(self, patches: tf.Tensor) -> batch_format.Batch:
         return {
@@ -93,29 +96,20 @@ class ResidentPatches(mmap_mode.MappedPatches):
             replica = tf.get_static_value(context.replica_id_in_sync_group)
             replica %= len(self._tensors)  # Other processes have the others.
         words = tf.zeros([tf.size(patch), _WORDS], tf.int64)
-        for start, tensor in zip(
-            self._starts, self._tensors[replica], strict=False
+        for piece, tensor in zip(
+            self._list_pieces(), self._tensors[replica], strict=True
         ):
-            inside = (patch >= start) & (patch < start + tensor.shape[0])
-            gathered = tf.gather(tensor, tf.where(inside, patch - start, 0))
-            words = tf.where(inside[:, tf.newaxis], gathered, words)
+            inside = (patch >= piece.start) & (patch < piece.stop)
+            index = tf.where(inside, patch - piece.start, 0)
+            words = tf.where(
+                inside[:, tf.newaxis], tf.gather(tensor, index), words
+            )
         size = patch.shape[0] or tf.size(patch)
         pixels = tf.bitcast(words, tf.uint8)
         image = tf.reshape(pixels, [size, *schema.IMAGE_SHAPE])
         if "mask" in batch:  # Padding is black in every input mode.
             image *= tf.cast(batch["mask"], tf.uint8)[:, None, None, None]
         return batch | {"image": image}
-
-
-def split_starts(selection: records_folder.Selection) -> list[int]:
-    """Returns the first patch of each split, and how many there are in all."""
-    shards = selection.shards
-    firsts = [
-        int(start)
-        for number, start in enumerate(selection.starts[:-1])
-        if not number or shards[number].split != shards[number - 1].split
-    ]
-    return [*firsts, selection.num_patches]
 
 
 def _copy_to(device: str, words: np.ndarray) -> tf.Tensor:

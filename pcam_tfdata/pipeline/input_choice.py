@@ -9,8 +9,6 @@ give the same batches. `auto` is `mmap` for a folder and `stream` for a URL.
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from pcam_tfdata import schema
 from pcam_tfdata.pipeline import (
     device_mode,
@@ -109,10 +107,10 @@ def _count_bytes(
             needed += all_bytes
         return needed, "Lower --shuffle_megabytes, or pass --cache=none."
     if mode == "device":
-        largest = max(np.diff(device_mode.split_starts(selection)))
+        piece = device_mode.PIECE_PATCHES * schema.IMAGE_BYTES
         on_gpus = any("GPU" in name.upper() for name in devices)
         num_copies = 0 if on_gpus else max(1, len(devices))
         # TensorFlow copies what it is given, on its way to a device.
-        needed = 2 * int(largest) * schema.IMAGE_BYTES + num_copies * all_bytes
+        needed = 2 * min(piece, all_bytes) + num_copies * all_bytes
         return needed, "Take mmap."
     return 0, ""

@@ -61,17 +61,11 @@ class MappedPatches(patch_source.Patches):
         self._all_checked = source.options.check_crc == "never"
         self._checked = np.full(selection.num_patches, self._all_checked)
 
-    def _read_steps(self, steps: patch_source.Steps) -> tf.data.Dataset:
+    def _read_steps(self, steps: patch_order.Steps) -> tf.data.Dataset:
         @tf.autograph.experimental.do_not_convert
         def batch_of_step(step: tf.Tensor) -> batch_format.Batch:
             return self._make_batch(
-                patch_order.patches_of_step(
-                    step,
-                    num_patches=self.num_patches,
-                    batch_size=steps.batch_size,
-                    seed=steps.seed,
-                    portion=steps.portion,
-                )
+                patch_order.patches_of_step(step, steps, self.num_patches)
             )
 
         ds = tf.data.Dataset.range(steps.first_step, steps.num_steps)

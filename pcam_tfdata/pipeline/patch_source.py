@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from pcam_tfdata.pipeline import batch_format, buffer_pool
+from pcam_tfdata.pipeline import batch_format, buffer_pool, patch_order
 from pcam_tfdata.records import records_folder, tfrecord
 
 
@@ -64,17 +64,6 @@ class Source:
     def count_labels(self) -> tuple[int, int]:
         """Returns how many patches have label 0, and how many label 1."""
         return self.records.count_labels(self.splits)
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """Training steps whose batches are wanted; see `Patches.train_batches`."""
-
-    batch_size: int
-    seed: int
-    first_step: int
-    num_steps: int
-    portion: batch_format.Portion
 
 
 class Patches(abc.ABC):
@@ -133,7 +122,9 @@ class Patches(abc.ABC):
         Returns:
             A dataset of batches without `mask`, of static shape.
         """
-        steps = Steps(batch_size, seed, first_step, num_steps, portion)
+        steps = patch_order.Steps(
+            batch_size, seed, first_step, num_steps, portion
+        )
         return self._finish(self._read_steps(steps))
 
     def eval_batches(
@@ -159,7 +150,7 @@ class Patches(abc.ABC):
         return batch
 
     @abc.abstractmethod
-    def _read_steps(self, steps: Steps) -> tf.data.Dataset: ...
+    def _read_steps(self, steps: patch_order.Steps) -> tf.data.Dataset: ...
 
     @abc.abstractmethod
     def _read_in_order(

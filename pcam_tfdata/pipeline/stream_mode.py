@@ -6,14 +6,19 @@ holds patches that lie near each other more often than a permutation's would.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.distribution import private_interfaces
-from pcam_tfdata.pipeline import batch_format, buffer_pool, patch_source
+from pcam_tfdata.pipeline import (
+    batch_format,
+    buffer_pool,
+    patch_order,
+    patch_source,
+)
 from pcam_tfdata.records import records_folder, tfrecord
 
 NUM_OPEN_FILES = 4
@@ -35,7 +40,7 @@ class StreamedPatches(patch_source.Patches):
     input = "stream"
     order = "a shuffle buffer"
 
-    def _read_steps(self, steps: patch_source.Steps) -> tf.data.Dataset:
+    def _read_steps(self, steps: patch_order.Steps) -> tf.data.Dataset:
         with _global_seed(steps.seed):
             ds = self._read_shuffled(steps.seed)
         size = steps.portion.size(steps.batch_size)
@@ -96,46 +101,42 @@ class StreamedPatches(patch_source.Patches):
         self, ds: tf.data.Dataset, batch_size: int, parts: Sequence[str]
     ) -> tf.data.Dataset:
         """Returns batches, padded, of batches of (row, serialised Example)."""
-        fill = make_filler(batch_size, parts)
-
-        def parse(row: tf.Tensor, example: tf.Tensor) -> batch_format.Batch:
-            inputs = decode_start(row, example)
-            return batch_format.from_numpy(fill, inputs, batch_size, parts)
-
+        num_calls = self.source.options.input_threads or _NUM_PARSING
         return ds.map(
-            parse,
-            num_parallel_calls=self.source.options.input_threads
-            or _NUM_PARSING,
+            lambda row, example: to_batch(
+                row, decode_start(example), batch_size, parts
+            ),
+            num_parallel_calls=num_calls,
         )
 
 
-def make_filler(
-    batch_size: int, parts: Sequence[str]
-) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
-    """Returns what copies rows and starts of Examples into a padded batch.
+def to_batch(
+    row: tf.Tensor, start: tf.Tensor, batch_size: int, parts: Sequence[str]
+) -> batch_format.Batch:
+    """Returns rows and starts of Examples as a batch, padded.
 
     Args:
-        batch_size: Patches of a batch.
+        row: int64 [n].
+        start: uint8 [n, START_BYTES], see `decode_start`.
+        batch_size: Patches of a batch, n at least.
         parts: `batch_format.TRAIN_PARTS` or `EVAL_PARTS`.
     """
     pool = buffer_pool.pool_of_batches(batch_size)
 
-    def fill(
-        row: np.ndarray, start_of_example: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
+    def fill(row: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
         num_patches = len(row)
         image = pool.take()
         pixels = image.reshape(batch_size, schema.IMAGE_BYTES)
-        pixels[:num_patches] = start_of_example[:, _IMAGE]
+        pixels[:num_patches] = start[:, _IMAGE]
         pixels[num_patches:] = 0
         padded_row, label = np.zeros((2, batch_size), np.int64)
         padded_row[:num_patches] = row
         # The first byte of -1 is 255.
-        label[:num_patches] = start_of_example[:, _LABEL].view(np.int8)
+        label[:num_patches] = start[:, _LABEL].view(np.int8)
         mask = np.arange(batch_size) < num_patches
         return (image, label, padded_row, mask)[: len(parts)]
 
-    return fill
+    return batch_format.from_numpy(fill, [row, start], batch_size, parts)
 
 
 def refuse_unreadable(records: records_folder.RecordsFolder) -> None:
@@ -191,8 +192,6 @@ def read_blocks(
     return ds.enumerate(first_row).batch(BLOCK)
 
 
-def decode_start(
-    row: tf.Tensor, example: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns rows, and the bytes of Examples: uint8 [n, START_BYTES]."""
-    return row, tf.io.decode_raw(example, tf.uint8, fixed_length=START_BYTES)
+def decode_start(example: tf.Tensor) -> tf.Tensor:
+    """Returns the bytes of Examples up to the label: uint8 [n, START_BYTES]."""
+    return tf.io.decode_raw(example, tf.uint8, fixed_length=START_BYTES)

@@ -287,26 +287,16 @@ def _dataset_info(manifest: Manifest) -> dict[str, object]:
 
 
 def _features() -> dict[str, object]:
-    def tensor(shape: dict, dtype: str, encoding: str) -> dict[str, object]:
-        return {"shape": shape, "dtype": dtype, "encoding": encoding}
-
     dimensions = {"dimensions": [str(size) for size in schema.IMAGE_SHAPE]}
+    image = {"shape": dimensions, "dtype": "uint8", "encoding": "bytes"}
+    classes = {"numClasses": str(len(schema.CLASS_NAMES))}
+    number = {"shape": {}, "dtype": "float32", "encoding": "none"}
     kinds = {
         "id": ("text_feature.Text", "text", {}),
-        "image": (
-            "tensor_feature.Tensor",
-            "tensor",
-            tensor(dimensions, "uint8", "bytes"),
-        ),
-        "label": (
-            "class_label_feature.ClassLabel",
-            "classLabel",
-            {"numClasses": str(len(schema.CLASS_NAMES))},
-        ),
-        "tumor_fraction": (
-            "scalar.Scalar", "tensor", tensor({}, "float32", "none"),
-        ),
-    }  # fmt: skip
+        "image": ("tensor_feature.Tensor", "tensor", image),
+        "label": ("class_label_feature.ClassLabel", "classLabel", classes),
+        "tumor_fraction": ("scalar.Scalar", "tensor", number),
+    }
     features = {
         name: {"pythonClassName": _TFDS_FEATURES + kind, field: content}
         for name, (kind, field, content) in kinds.items()

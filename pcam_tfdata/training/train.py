@@ -124,8 +124,9 @@ def _open_patches(
         cache = os.path.join(folder, "records")
         reading = dataclasses.replace(reading, cache=cache)
     source = patch_source.Source(records, options.train_splits, reading)
+    training: patch_source.Patches
     if options.data_service:
-        training = served.open_patches(
+        training = served.ServedPatches(
             source, options.data_service, options.data_service_timeout_seconds
         )
     else:

@@ -131,7 +131,7 @@ def open_served(
 ) -> patch_source.Patches:
     source = patch_source.Source(records_folder.open_folder(records_dir), FOLDS)
     address = f"grpc://{servers['address']}"
-    return served.open_patches(source, address, timeout_seconds)
+    return served.ServedPatches(source, address, timeout_seconds)
 
 
 def batches_of(patches, num_epochs: int, first_step: int = 0):
@@ -284,7 +284,7 @@ def test_order_of_a_service_is_not_that_of_a_stream(tmp_path):
 def test_what_no_service_has_is_refused(records_dir, options, address, message):
     records = records_folder.open_folder(records_dir)
     with pytest.raises(ValueError, match=re.escape(message)):
-        served.open_patches(
+        served.ServedPatches(
             patch_source.Source(
                 records, FOLDS, patch_source.InputOptions(**options)
             ),
@@ -455,7 +455,7 @@ def test_process_ends_though_its_worker_has_died(records_dir, servers):
         "from pcam_tfdata.records import records_folder\n"
         f"records = records_folder.open_folder({records_dir!r})\n"
         f"source = patch_source.Source(records, {FOLDS})\n"
-        f"patches = served.open_patches(source, {servers['address']!r}, 99)\n"
+        f"patches = served.ServedPatches(source, {servers['address']!r}, 99)\n"
         "batches = iter(patches.train_batches(batch_size=7, seed=0,"
         " first_step=0, num_steps=10**6))\n"
         "next(batches)\n"

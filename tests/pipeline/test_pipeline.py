@@ -13,6 +13,7 @@ from pcam_tfdata import choices, schema
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import (
     batch_format,
+    device_mode,
     image_files,
     input_choice,
     patch_order,
@@ -215,9 +216,8 @@ def test_orders_of_epochs_and_seeds_do_not_correlate():
     def order_of(seed, epoch):
         return patch_order.patches_of_step(
             tf.constant(epoch, tf.int64),
-            num_patches=num_patches,
-            batch_size=num_patches,
-            seed=seed,
+            patch_order.Steps(num_patches, seed, 0, 1),
+            num_patches,
         ).numpy()
 
     orders = [order_of(0, epoch) for epoch in range(4)]
@@ -261,7 +261,8 @@ def test_orders_of_a_stream_do_not_correlate_if_its_buffer_holds_all(
     assert np.abs(correlation).max() < 0.02
 
 
-def test_mmap_and_device_give_the_same_batches(records_dir):
+def test_mmap_and_device_give_the_same_batches(records_dir, monkeypatch):
+    monkeypatch.setattr(device_mode, "PIECE_PATCHES", 25)  # Several tensors.
     for one, other in zip(
         train_batches(records_dir, "mmap").as_numpy_iterator(),
         train_batches(records_dir, "device").as_numpy_iterator(),
