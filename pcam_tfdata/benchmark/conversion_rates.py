@@ -1,9 +1,10 @@
 """How fast a Kaggle folder becomes records, beside copying it.
 
-A piece of work is a whole conversion of `input_dir`, into a folder in
-`scratch_dir` that is not there before.
+A piece of work is a whole job: from `input_dir` to a folder that is not there
+before.
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -20,33 +21,32 @@ from pcam_tfdata.system import faults
 
 def copy_tree(options: configuration.Options) -> Iterator[int]:
     """Copies the folder, as the system does, and what links lead to."""
-    command = ["cp", "-rL", options.input_dir, _output_dir(options)]
-    return _work_over_and_over(
-        options, lambda: subprocess.run(command, check=True)
+    command = ["cp", "-rL", options.input_dir]
+    return _repeat(
+        options, lambda output: subprocess.run([*command, output], check=True)
     )
 
 
 def convert_tree(
-    options: configuration.Options, num_workers: int = 1
+    options: configuration.Options, num_workers: int
 ) -> Iterator[int]:
     """Converts the folder."""
-    job = convert.ConvertOptions(
-        options.input_dir, _output_dir(options), num_workers=num_workers
-    )
-    return _work_over_and_over(options, lambda: convert.convert(job))
+
+    def job(output_dir: str) -> None:
+        convert.convert(
+            convert.ConvertOptions(
+                options.input_dir, output_dir, num_workers=num_workers
+            )
+        )
+
+    return _repeat(options, job)
 
 
 def write_plainly(options: configuration.Options) -> Iterator[int]:
     """Writes the folder as most people would: Pillow and TFRecordWriter."""
-    return _work_over_and_over(
-        options, lambda: _write_plainly(options.input_dir, _output_dir(options))
+    return _repeat(
+        options, functools.partial(_write_plainly, options.input_dir)
     )
-
-
-def remove_output(options: configuration.Options) -> None:
-    """Removes what the last job wrote; nobody pays for its pending writes."""
-    shutil.rmtree(_output_dir(options), ignore_errors=True)
-    os.sync()
 
 
 def count_patches(input_dir: str) -> int:
@@ -54,36 +54,29 @@ def count_patches(input_dir: str) -> int:
     return sum(map(len, _list_splits(input_dir)))
 
 
-def _work_over_and_over(
-    options: configuration.Options, work: Callable[[], object]
+def _repeat(
+    options: configuration.Options, job: Callable[[str], object]
 ) -> Iterator[int]:
-    """Does a whole job at each `next`."""
+    """Does a job at every other `next`; clears up in between, and gives 0."""
     num_patches = count_patches(options.input_dir)
+    output_dir = os.path.join(options.scratch_dir or "", "output")
     while True:
-        shutil.rmtree(_output_dir(options), ignore_errors=True)
-        work()
+        shutil.rmtree(output_dir, ignore_errors=True)
+        os.sync()  # Nobody pays for the last one's pending writes.
+        yield 0
+        job(output_dir)
         yield num_patches
-
-
-def _output_dir(options: configuration.Options) -> str:
-    return os.path.join(options.scratch_dir or "", "output")
-
-
-def _list_splits(input_dir: str) -> list[listing.Listing]:
-    train, train_faults = kaggle.list_train(input_dir)
-    test, test_faults = kaggle.list_test(input_dir)
-    if train_faults or test_faults:
-        raise faults.BadInputError([*train_faults, *test_faults])
-    return [train, test]
 
 
 def _write_plainly(input_dir: str, output_dir: str) -> None:
     # The other contenders do without, as conversion does.
     import tensorflow as tf
 
-    def feature(kind: str, value: object) -> tf.train.Feature:
-        lists = {"bytes": tf.train.BytesList, "int64": tf.train.Int64List}
-        return tf.train.Feature(**{f"{kind}_list": lists[kind](value=[value])})
+    def bytes_feature(value: bytes) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    def int_feature(value: int) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
     os.makedirs(output_dir)
     for patches in _list_splits(input_dir):
@@ -94,11 +87,19 @@ def _write_plainly(input_dir: str, output_dir: str) -> None:
                 with Image.open(path) as image:
                     pixels = np.asarray(image).tobytes()
                 features = {
-                    "id": feature("bytes", bytes(patches.names[row])),
-                    "image": feature("bytes", pixels),
-                    "label": feature("int64", int(patches.labels[row])),
+                    "id": bytes_feature(bytes(patches.names[row])),
+                    "image": bytes_feature(pixels),
+                    "label": int_feature(int(patches.labels[row])),
                 }
                 example = tf.train.Example(
                     features=tf.train.Features(feature=features)
                 )
                 writer.write(example.SerializeToString())
+
+
+def _list_splits(input_dir: str) -> list[listing.Listing]:
+    options = listing.SourceOptions("kaggle", input_dir)
+    splits, bad = kaggle.list_patches(options)
+    if bad:
+        raise faults.BadInputError(bad)
+    return splits

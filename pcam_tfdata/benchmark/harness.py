@@ -2,6 +2,10 @@
 
 A machine that others use is slow now and fast then; in a round all contenders
 meet about the same moment, so their ratios are steadier than their rates.
+
+A contender has a process to itself and keeps it over all repeats. Its parent
+commands it over a pipe; when the parent ends, so does the process, and with it
+all that it started.
 """
 
 import contextlib
@@ -13,14 +17,17 @@ import pickle
 import signal
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import connection
 from typing import Any
 
-from pcam_tfdata.benchmark import configuration, process_usage, timed_process
-from pcam_tfdata.system import workers
+from pcam_tfdata.benchmark import configuration, process_usage
+from pcam_tfdata.system import faults, interruption, workers
 
-_SECONDS_BETWEEN_SAMPLES = 0.02
+_MAX_SECONDS = 900.0  # For a start or a repeat.
+_SECONDS_BETWEEN_SAMPLES = 0.25  # Of memory: each looks at all processes.
 _SECONDS_TO_END = 10.0
 # A contender is idle when it used less than a tenth of this. It refills its
 # buffers first, which would take from the next one's time.
@@ -29,7 +36,8 @@ _MAX_SECONDS_TO_IDLE = 3.0
 
 # Work whose rate is measured. It is called once, in a process of its own. What
 # it returns does a piece of work at each `next`, without end, and gives how many
-# patches that was. It is pickled: a function of a module, or a partial of one.
+# patches that was; 0 where it only made ready. It is pickled: a function of a
+# module, or a partial of one.
 Contender = Callable[[configuration.Options], Iterator[int]]
 
 _logger = logging.getLogger(__name__)
@@ -45,13 +53,13 @@ class Repeat:
         cpu_seconds: Processor time in it, of the process and its children;
             None where it cannot be measured.
         peak_bytes: Most anonymous and shared memory during the repeat, summed
-            over these processes; None where it cannot be measured.
+            over these processes; 0 where it cannot be measured.
     """
 
     num_patches: int
     seconds: float
     cpu_seconds: float | None = None
-    peak_bytes: int | None = None
+    peak_bytes: int = 0
 
     @property
     def patches_per_second(self) -> float:
@@ -82,23 +90,14 @@ class Outcome:
         )
 
 
-def do_nothing(_: configuration.Options) -> None:
-    """Prepares nothing."""
-
-
 def measure(
-    contenders: Mapping[str, Contender],
-    options: configuration.Options,
-    plan: timed_process.Plan,
-    prepare: Callable[[configuration.Options], object] = do_nothing,
+    contenders: Mapping[str, Contender], options: configuration.Options
 ) -> list[Outcome]:
     """Times every contender, in interleaved repeats.
 
     Args:
         contenders: What to time, by name.
-        options: What they are called with.
-        plan: How often and how long.
-        prepare: Called with the options before each repeat, untimed.
+        options: What they are called with; they say how often and how long.
 
     Returns:
         The outcomes in the order of `contenders`. One that fails has the
@@ -109,25 +108,31 @@ def measure(
         tempfile.TemporaryDirectory() as folder,
         contextlib.ExitStack() as stack,
     ):
-        running: list[_Process] = []
-        for name, contender in contenders.items():
+        running = []
+        # All start together: importing takes the longest.
+        for number, (name, contender) in enumerate(contenders.items()):
             _logger.info("%s: starting", name)
-            pickled = pickle.dumps((contender, options, prepare, plan))
-            output_path = os.path.join(folder, f"{len(running)}.log")
-            process = _Process(pickled, output_path, plan.max_seconds)
-            stack.push(process.end)
-            process.start()
-            running.append(process)
-        for process, outcome in zip(running, outcomes, strict=True):
-            with _failure_noted(outcome):
-                process.receive()
-                process.wait_until_idle()
-        for number in range(1, plan.num_repeats + 1):
-            _logger.info("round %d of %d", number, plan.num_repeats)
+            pickled = pickle.dumps((contender, options))
+            log_path = os.path.join(folder, f"{number}.log")
+            with workers.start_of_processes():  # No signal comes in between.
+                process = _Process(pickled, log_path)
+                running.append(process)
+                stack.push(process.end)
+        for number in range(options.num_repeats + 1):
+            if number:
+                _logger.info("round %d of %d", number, options.num_repeats)
             for process, outcome in zip(running, outcomes, strict=True):
-                if outcome.error is None:
-                    with _failure_noted(outcome):
+                if outcome.error is not None:
+                    continue
+                try:
+                    if number:
                         outcome.repeats.append(process.repeat())
+                    else:
+                        process.wait_until_ready()
+                except _FailedError as failure:
+                    outcome.error = str(failure)
+                    _logger.warning("%s: failed: %s", outcome.name, failure)
+                    process.end(_FailedError)  # Others need the processor.
     return outcomes
 
 
@@ -135,110 +140,145 @@ class _FailedError(Exception):
     """A contender that cannot go on, and why."""
 
 
-@contextlib.contextmanager
-def _failure_noted(outcome: Outcome) -> Iterator[None]:
-    try:
-        yield
-    except _FailedError as failure:
-        outcome.error = str(failure)
-        _logger.warning("%s: failed: %s", outcome.name, outcome.error)
-
-
 class _Process:
     """The process of a contender, seen from its parent."""
 
-    def __init__(
-        self, pickled: bytes, output_path: str, max_seconds: float
-    ) -> None:
+    def __init__(self, pickled: bytes, log_path: str) -> None:
         context = multiprocessing.get_context("spawn")
-        self._max_seconds = max_seconds
-        self._output_path = output_path
-        open(output_path, "w").close()  # It may end before it prints.
-        self._pipe, self._their_end = context.Pipe()
+        self._log_path = log_path
+        open(log_path, "w").close()  # It may end before it prints.
+        self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=timed_process.serve,
-            args=(self._their_end, pickled, output_path),
+            target=_serve, args=(theirs, pickled, log_path)
         )
-
-    def start(self) -> None:
-        """Starts it. All start together: importing takes the longest."""
-        with workers.start_of_processes():
-            self._process.start()
-        self._their_end.close()
-        self._watch = process_usage.Watch(self._process.pid or 0)
+        self._process.start()
+        theirs.close()
+        assert self._process.pid is not None
+        self._pid = self._process.pid
+        self._peak_bytes = 0
 
     def repeat(self) -> Repeat:
         """Times one repeat, and waits until the process rests."""
-        self._watch.peak_bytes = 0
+        self._peak_bytes = 0
         self._send(True)
-        self.receive()
-        before = self._watch.cpu_seconds()
-        num_patches, seconds = self.receive()
-        after = self._watch.cpu_seconds()
-        peak_bytes = self._watch.peak_bytes or None
+        self._receive()
+        before = self._sample()
+        num_patches, seconds = self._receive()
+        after, peak_bytes = self._sample(), self._peak_bytes
         used = None if before is None or after is None else after - before
-        self.wait_until_idle()
+        self._wait_until_idle()
         return Repeat(num_patches, seconds, used, peak_bytes)
 
-    def receive(self) -> Any:
-        """Returns the next message; samples memory meanwhile."""
-        deadline = time.monotonic() + self._max_seconds
-        while not self._pipe.poll(_SECONDS_BETWEEN_SAMPLES):
-            self._watch.sample()
-            # No end of file: its children may hold the other end of the pipe.
-            if not self._process.is_alive() and not self._pipe.poll():
-                raise self._ended()
-            if time.monotonic() > deadline:
-                self._kill()
-                raise _FailedError(f"no answer for {self._max_seconds:g} s")
-        try:
-            message = self._pipe.recv()
-        except EOFError as error:
-            raise self._ended() from error
-        if isinstance(message, str):
-            self._kill()
-            raise _FailedError(message)
-        return message
+    def wait_until_ready(self) -> None:
+        """Waits until it has started, and rests."""
+        self._receive()
+        self._wait_until_idle()
 
-    def wait_until_idle(self) -> None:
+    def _receive(self) -> Any:
+        """Returns the next message; samples memory meanwhile."""
+        deadline = time.monotonic() + _MAX_SECONDS
+        try:
+            while not self._pipe.poll(_SECONDS_BETWEEN_SAMPLES):
+                self._sample()
+                if time.monotonic() > deadline:
+                    raise _FailedError(f"no answer for {_MAX_SECONDS:g} s")
+            message = self._pipe.recv()
+            if isinstance(message, str):
+                raise _FailedError(message)
+            return message
+        except (EOFError, OSError) as error:
+            raise _FailedError(self._read_last_words()) from error
+
+    def _wait_until_idle(self) -> None:
         """Waits, for a while, until it uses no more processor time."""
         deadline = time.monotonic() + _MAX_SECONDS_TO_IDLE
-        before = self._watch.cpu_seconds()
+        before = self._sample()
         while before is not None and time.monotonic() < deadline:
             time.sleep(_IDLE_SECONDS)
-            after = self._watch.cpu_seconds()
+            after = self._sample()
             if after is None or after - before < 0.1 * _IDLE_SECONDS:
                 return
             before = after
 
     def end(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Ends it, if it was started: at once after an error of a `kind`."""
-        if self._process.pid is None:
-            return
+        """Ends it, and all that it started; at once after an error of a `kind`."""
         if kind is None:
-            with contextlib.suppress(_FailedError):
-                self._send(False)
-                self._process.join(_SECONDS_TO_END)
-        self._kill()
-
-    def _kill(self) -> None:
-        if self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._send(False)
+            self._process.join(_SECONDS_TO_END)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGKILL)
         self._process.kill()  # It may not have a group of its own yet.
         self._process.join()
 
-    def _send(self, goes_on: bool) -> None:
-        try:
-            self._pipe.send(goes_on)
-        except OSError as error:
-            raise self._ended() from error
+    def _sample(self) -> float | None:
+        """Looks at the memory now; returns the processor time until now."""
+        cpu_seconds, num_bytes = process_usage.read_usage(self._pid)
+        self._peak_bytes = max(self._peak_bytes, num_bytes)
+        return cpu_seconds
 
-    def _ended(self) -> _FailedError:
+    def _send(self, goes_on: bool) -> None:
+        with contextlib.suppress(OSError):  # `_receive` says that it has ended.
+            self._pipe.send(goes_on)
+
+    def _read_last_words(self) -> str:
         self._process.join(_SECONDS_TO_END)
         code = self._process.exitcode or 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        with open(self._output_path, errors="replace") as file:
+        with open(self._log_path, errors="replace") as file:
             lines = [line.strip() for line in file if line.strip()]
         last_words = f": {lines[-1][:300]}" if lines else ""
-        return _FailedError(f"the process ended with {how}{last_words}")
+        return f"the process ended with {how}{last_words}"
+
+
+def _serve(
+    pipe: connection.Connection, pickled: bytes, output_path: str
+) -> None:
+    """Runs a contender as the parent commands; the process' main function.
+
+    Args:
+        pipe: Receives True for each repeat and False for the end. Sends None
+            when the contender has started; then for each repeat None when the
+            clock starts, and patches and seconds when it stops. A text at any
+            time is the reason of a failure.
+        pickled: The contender and its options. Pickled, so that a failing
+            import is a message too.
+        output_path: File for what the process prints.
+    """
+    os.setpgrp()  # The parent ends the whole group.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # What it starts, it starts as a process of the user's own would.
+    multiprocessing.set_start_method(None, force=True)
+    with open(output_path, "w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interruption.SIGNALS)
+    try:
+        contender, options = pickle.loads(pickled)
+        pieces = contender(options)
+        pipe.send(None)
+        while pipe.recv():
+            for _ in range(options.warm_up or 0):
+                next(pieces)
+            pipe.send(None)
+            pipe.send(_time(pieces, options))
+    except (Exception, SystemExit) as error:
+        pipe.send(faults.one_line(f"{type(error).__name__}: {error}", 400))
+
+
+def _time(
+    pieces: Iterator[int], options: configuration.Options
+) -> tuple[int, float]:
+    """Returns patches and seconds of a repeat."""
+    num_patches, start = 0, time.perf_counter()
+    while True:
+        num_patches += next(pieces)
+        seconds = time.perf_counter() - start
+        is_long_enough = seconds >= (options.min_seconds or 0)
+        if is_long_enough and num_patches >= (options.min_patches or 0):
+            return num_patches, seconds
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.killpg(0, signal.SIGKILL)

@@ -1,20 +1,20 @@
 """From repeats to a table and a JSON file."""
 
 import dataclasses
-import importlib.metadata
 import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
 
+import keras
+import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import harness, process_usage
 from pcam_tfdata.system import workers
 
-_PACKAGES = ("numpy", "tensorflow", "keras")
-_MACHINE = "{cpu}, {cores} cores, {ram_gib} GiB RAM, {platform}; "
 # Columns of a table: heading, and how a row fills it. A table has those that one
 # of its rows can fill.
 _COLUMNS = (
@@ -38,40 +38,37 @@ class Report:
 
     Attributes:
         machine: See `describe_machine`.
-        versions: See `list_versions`.
+        versions: Of Python and of what every benchmark stands on.
         parameters: What was measured, and how often.
         rows: One for each contender, see `make_row`.
         notes: Lines below the table.
     """
 
     machine: Mapping[str, object]
-    versions: Mapping[str, str | None]
+    versions: Mapping[str, str]
     parameters: Mapping[str, object]
     rows: Sequence[Row]
     notes: Sequence[str]
 
     def to_text(self) -> str:
         """Returns machine, versions, parameters, table and notes."""
-        gpus = _show(self.machine["gpus"]) or "no GPU"
-        versions = [
-            f"{name} {version or 'not installed'}"
-            for name, version in self.versions.items()
+        lines = [
+            ", ".join(f"{name}={value}" for name, value in facts.items())
+            for facts in (self.machine, self.versions, self.parameters)
         ]
-        parameters = [
-            f"{name}={_show(value)}" for name, value in self.parameters.items()
-        ]
-        head = (
-            f"{_MACHINE.format_map(self.machine)}{gpus}\n"
-            f"{', '.join(versions)}\n{', '.join(parameters)}\n"
-        )
-        return "\n".join([head, format_table(self.rows), *self.notes])
+        return "\n".join([*lines, "", format_table(self.rows), *self.notes])
 
 
 def describe_machine() -> dict[str, object]:
     """Returns cpu, cores, ram_gib, platform and gpus; not the name."""
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    models = [
+        line.split(":", 1)[1].strip()
+        for line in process_usage.read_lines("cpuinfo")
+        if line.startswith("model name")
+    ]
     return {
-        "cpu": process_usage.read_cpu_model() or platform.machine(),
+        "cpu": next(iter(models), platform.machine()),
         "cores": workers.count_cores(),
         "ram_gib": round(pages * page_bytes / (1 << 30), 1),
         "platform": platform.platform(),
@@ -87,18 +84,10 @@ def list_gpus() -> list[str]:
     ]
 
 
-def list_versions() -> dict[str, str | None]:
+def list_versions() -> dict[str, str]:
     """Returns the versions of Python and of what every benchmark stands on."""
-    packages = {package: find_version(package) for package in _PACKAGES}
+    packages = {m.__name__: m.__version__ for m in (np, tf, keras)}
     return {"python": platform.python_version()} | packages
-
-
-def find_version(package: str) -> str | None:
-    """Returns the version of an installed package, None if it is not there."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def make_row(
@@ -139,7 +128,7 @@ def make_row(
     }
     if unit == "seconds":
         return row
-    peaks = [repeat.peak_bytes or 0 for repeat in outcome.repeats]
+    peak_bytes = max(repeat.peak_bytes for repeat in outcome.repeats)
     cpu_seconds = [
         1000 * repeat.cpu_seconds / repeat.num_patches
         for repeat in outcome.repeats
@@ -147,7 +136,7 @@ def make_row(
     ]
     return row | {
         "megabytes_per_second": median * schema.IMAGE_BYTES / 1e6,
-        "peak_rss_mb": max(peaks) / 1e6 or None,
+        "peak_rss_mb": peak_bytes / 1e6 or None,
         "cpu_seconds_per_1000_patches": (
             statistics.median(cpu_seconds) if cpu_seconds else None
         ),
@@ -157,25 +146,17 @@ def make_row(
 
 def format_table(rows: Sequence[Row]) -> str:
     """Returns rows as text, and below it what is to be known of them."""
-    lines = [str(row["name"]) for row in rows]
-    lines = [line.ljust(max(map(len, lines))) for line in ["", *lines]]
+    table = pd.DataFrame(index=[str(row["name"]) for row in rows])
     for heading, template in _COLUMNS:
         cells = [_fill(template, row) for row in rows]
         if any(cells):
-            width = 2 + max(map(len, [heading, *cells]))
-            for number, cell in enumerate([heading, *cells]):
-                lines[number] += cell.rjust(width)
-    table = [line.rstrip() for line in lines]
-    for number, row in enumerate(rows, 1):
-        if "error" in row:
-            table[number] += "  failed"
-    for row in rows:
-        if setting := row.get("setting"):
-            table.append(f"{row['name']}: {setting}")
-    for row in rows:
-        if "error" in row:
-            table.append(f"{row['name']}: failed: {row['error']}")
-    return "\n".join(table)
+            table[heading] = cells
+    lines = [] if table.empty else [table.to_string()]
+    lines += [f"{r['name']}: {r['setting']}" for r in rows if r.get("setting")]
+    lines += [
+        f"{r['name']}: failed: {r['error']}" for r in rows if "error" in r
+    ]
+    return "\n".join(lines)
 
 
 def _fill(template: str, row: Row) -> str:
@@ -186,9 +167,3 @@ def _fill(template: str, row: Row) -> str:
         return ""
     except TypeError:  # None cannot be formatted.
         return "not measured"
-
-
-def _show(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)

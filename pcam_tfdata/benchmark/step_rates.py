@@ -1,36 +1,60 @@
-"""How fast a network trains and predicts, beside the same on one batch."""
+"""How fast a network trains and predicts, and a training run takes its steps.
 
+Limits are the same on one batch, and the same steps in few calls. What a run adds
+to a step (calls, callbacks, progress, checks) shows with a network so small that a
+step of a small batch takes about a millisecond.
+"""
+
+import dataclasses
 import functools
+import os
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 
-from pcam_tfdata.benchmark import configuration, harness, input_modes
+from pcam_tfdata import schema
+from pcam_tfdata.benchmark import configuration, input_rates
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import inference, networks
-from pcam_tfdata.pipeline import batch_format
+from pcam_tfdata.pipeline import batch_format, input_choice
+from pcam_tfdata.records import records_folder
+from pcam_tfdata.training import configuration as training_configuration
 from pcam_tfdata.training import optimizers, steps
+from pcam_tfdata.training import train as training_run
 
 # Steps in a call of TensorFlow: as many as fit. `train` takes a second.
 _CALL_SECONDS = 0.5
 _PASS_BATCHES = 20  # A piece is a pass over no more: large data take long.
-_EXPECTED_SHARE = 0.05
+_EPOCHS = 1 << 20  # More than anybody waits for.
 
 
-def train_on_records(options: configuration.Options) -> Iterator[int]:
-    """Trains on shuffled batches of the records."""
+def train(
+    options: configuration.Options, *, on_one_batch: bool = False
+) -> Iterator[int]:
+    """Trains on shuffled batches of the records, or on one of them for ever."""
     strategy = replicas.make_strategy()
-    ds = input_modes.train_batches(options)
-    return _train(ds, options, strategy)
+    ds = input_rates.train_batches(options)
+    if on_one_batch:
+        ds = _repeat(next(iter(ds)))
+    trainer = steps.Trainer(
+        strategy,
+        functools.partial(networks.build, options.model),
+        functools.partial(
+            optimizers.make_optimizer, optimizers.OptimizerOptions()
+        ),
+        steps.Recipe(options.batch_size),
+    )
+    iterator = iter(replicas.distribute(ds, strategy))
 
+    def call(num_steps: int) -> None:
+        sums = tf.zeros([3], tf.float64)
+        trainer.run_steps(iterator, 0, num_steps, sums)
 
-def train_on_one_batch(options: configuration.Options) -> Iterator[int]:
-    """Trains on one batch of the records, over and over."""
-    strategy = replicas.make_strategy()
-    batch = next(iter(input_modes.train_batches(options)))
-    return _train(_repeat(batch), options, strategy)
+    return _call_over_and_over(call, options.batch_size)
 
 
 def fit_on_one_batch(options: configuration.Options) -> Iterator[int]:
@@ -38,10 +62,9 @@ def fit_on_one_batch(options: configuration.Options) -> Iterator[int]:
 
     Without XLA, which `fit` chooses by itself and which is slower on a CPU.
     """
-    batch = next(iter(input_modes.train_batches(options)))
+    batch = next(iter(input_rates.train_batches(options)))
     ds = _repeat((batch["image"], batch["label"]))
-    with replicas.keras_settings(replicas.resolve_precision("auto"), 0):
-        network = networks.build(options.model)
+    network = _build(options)
     network.compile(
         "adam",
         keras.losses.BinaryCrossentropy(from_logits=True),
@@ -54,30 +77,107 @@ def fit_on_one_batch(options: configuration.Options) -> Iterator[int]:
     )
 
 
-def predict_records(options: configuration.Options) -> Iterator[int]:
-    """Predicts the records, opened anew and from the first patch each piece."""
-    return _predict(lambda: _eval_batches(options), options)
+def predict(
+    options: configuration.Options, *, on_one_batch: bool = False
+) -> Iterator[int]:
+    """Predicts the records, opened anew and from the first patch each piece.
 
-
-def predict_one_batch(options: configuration.Options) -> Iterator[int]:
-    """Predicts one batch of the records, as often as there are batches."""
+    Or one of their batches, as often as there are batches.
+    """
+    strategy = replicas.make_strategy()
+    with strategy.scope():
+        network = _build(options)
+    predictor = inference.Predictor(network, strategy)
+    # Whole batches only: the last one is padded.
+    num_batches = options.select_patches().num_patches // options.batch_size
+    num_batches = min(_PASS_BATCHES, num_batches)
+    num_patches = num_batches * options.batch_size
     ds = _repeat(next(iter(_eval_batches(options))))
-    return _predict(lambda: ds, options)
+    while True:
+        if not on_one_batch:
+            ds = _eval_batches(options)
+        stream = predictor.stream(ds.take(num_batches), num_patches, "predict")
+        yield len(inference.join(stream)["row"])
 
 
-def note_input_share(
-    _: object, outcomes: Sequence[harness.Outcome]
-) -> list[str]:
-    """Returns a line with the share of time that training waits for input."""
-    limit, real, *_ = outcomes
-    ratio = real.ratio_to(limit)
-    if ratio is None:
-        return []
-    # Time is patches by rate: (real - constant) / real = 1 - ratio of rates.
-    return [
-        f"input-bound share: {1 - ratio:.1%} (expected: at most"
-        f" {_EXPECTED_SHARE:.0%})"
-    ]
+def call_steps(options: configuration.Options) -> Iterator[int]:
+    """Trains the tiny network in as few calls of TensorFlow as fit."""
+    splits = _make_tiny_run(options).train_splits
+    return train(dataclasses.replace(options, splits=splits))
+
+
+def run_epochs(options: configuration.Options) -> Iterator[int]:
+    """Trains the tiny network as a run.
+
+    At each `next` the steps of an epoch, without its validation.
+    """
+    run = _make_tiny_run(options)
+    epochs = _Epochs()
+
+    def train_on() -> None:
+        try:
+            training_run.train(run, [epochs])
+        except BaseException as error:
+            print(error, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=train_on, daemon=True).start()
+    while True:
+        epochs.turn.wait()
+        epochs.turn.wait()
+        yield epochs.num_steps * options.batch_size
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Begins the steps of an epoch, and ends them, when somebody waits for it.
+
+    Attributes:
+        turn: Where both wait.
+        num_steps: Steps of the epoch that ended last.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn, self.num_steps = threading.Barrier(2), 0
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        self.turn.wait()
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        self.num_steps = batch + 1
+
+    def on_test_begin(self, logs: object = None) -> None:
+        self.turn.wait()
+
+
+def _make_tiny_run(
+    options: configuration.Options,
+) -> training_configuration.TrainOptions:
+    """Returns what to train: all labelled splits but that of the validation.
+
+    From now on, each network that this process builds is the tiny one.
+    """
+    networks.build = _build_tiny
+    run = training_configuration.TrainOptions(
+        records_dir=options.records_dir,
+        run_dir=os.path.join(options.scratch_dir or "", "run"),
+        recipe=steps.Recipe(options.batch_size),
+        epochs=_EPOCHS,
+    )
+    records = records_folder.open_folder(run.records_dir)
+    return training_configuration.settle_splits(run, records)
+
+
+def _build_tiny(name: str) -> keras.Model:
+    image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.Flatten()(keras.layers.Conv2D(4, 8, strides=8)(x))
+    return keras.Model(image, keras.layers.Dense(1)(x))
+
+
+def _build(options: configuration.Options) -> keras.Model:
+    with replicas.keras_settings(replicas.resolve_precision("auto"), 0):
+        return networks.build(options.model)
 
 
 def _eval_batches(options: configuration.Options) -> tf.data.Dataset:
@@ -85,9 +185,8 @@ def _eval_batches(options: configuration.Options) -> tf.data.Dataset:
 
     A prediction reads its patches once, so it pays for every one.
     """
-    patches = input_modes.open_patches(
-        options, input="mmap", check_crc="first_epoch"
-    )
+    source = input_rates.open_source(options, check_crc="first_epoch")
+    patches = input_choice.open_patches(source)
     return patches.eval_batches(batch_size=options.batch_size)
 
 
@@ -95,28 +194,6 @@ def _repeat(batch: object) -> tf.data.Dataset:
     """Returns one batch over and over, as cheaply as TensorFlow can."""
     ds = tf.data.Dataset.from_tensors(batch).repeat()
     return batch_format.limit_threads(ds, 0)
-
-
-def _train(
-    ds: tf.data.Dataset,
-    options: configuration.Options,
-    strategy: tf.distribute.Strategy,
-) -> Iterator[int]:
-    training = steps.Trainer(
-        strategy,
-        functools.partial(networks.build, options.model),
-        functools.partial(
-            optimizers.make_optimizer, optimizers.OptimizerOptions()
-        ),
-        steps.Recipe(options.batch_size),
-    )
-    iterator = iter(replicas.distribute(ds, strategy))
-
-    def call(num_steps: int) -> None:
-        sums = tf.zeros([3], tf.float64)
-        training.run_steps(iterator, 0, num_steps, sums)
-
-    return _call_over_and_over(call, options.batch_size)
 
 
 def _call_over_and_over(
@@ -131,21 +208,3 @@ def _call_over_and_over(
     while True:
         call(num_steps)
         yield num_steps * batch_size
-
-
-def _predict(
-    open_batches: Callable[[], tf.data.Dataset], options: configuration.Options
-) -> Iterator[int]:
-    strategy = replicas.make_strategy()
-    settings = replicas.keras_settings(replicas.resolve_precision("auto"), 0)
-    with settings, strategy.scope():
-        network = networks.build(options.model)
-    predictor = inference.Predictor(network, strategy)
-    # Whole batches only: the last one is padded.
-    num_batches = options.select_patches().num_patches // options.batch_size
-    num_batches = min(_PASS_BATCHES, num_batches)
-    num_patches = num_batches * options.batch_size
-    while True:
-        ds = open_batches().take(num_batches)
-        logits = predictor.stream(ds, num_patches, "predict")
-        yield len(inference.join(logits)["row"])

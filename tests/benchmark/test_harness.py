@@ -7,16 +7,10 @@ import contenders
 import numpy as np
 import pytest
 
-from pcam_tfdata.benchmark import (
-    configuration,
-    harness,
-    process_usage,
-    timed_process,
-)
+from pcam_tfdata.benchmark import configuration, harness, process_usage
 
-_OPTIONS = configuration.Options("nothing")
-_TINY = timed_process.Plan(
-    num_repeats=2, warm_up=1, min_patches=6, min_seconds=0
+_OPTIONS = configuration.Options(
+    "nothing", num_repeats=2, min_patches=6, warm_up=1
 )
 _HAS_PROC = pathlib.Path("/proc/self/status").exists()
 needs_proc = pytest.mark.skipif(not _HAS_PROC, reason="there is no /proc")
@@ -24,9 +18,7 @@ needs_proc = pytest.mark.skipif(not _HAS_PROC, reason="there is no /proc")
 
 def measured(*others: harness.Contender) -> list[harness.Outcome]:
     named = {other.__name__: other for other in others}
-    return harness.measure(
-        {"good": contenders.count_up} | named, _OPTIONS, _TINY
-    )
+    return harness.measure({"good": contenders.count_up} | named, _OPTIONS)
 
 
 def test_each_repeat_reaches_the_least_number_of_patches():
@@ -54,10 +46,11 @@ def test_a_contender_that_dies_gives_its_last_words():
     assert died.error == "the process ended with exit code 3: the last words"
 
 
-def test_a_contender_that_never_answers_is_ended():
-    plan = timed_process.Plan(1, 0, min_patches=1, max_seconds=0.5)
+def test_a_contender_that_never_answers_is_ended(monkeypatch):
+    monkeypatch.setattr(harness, "_MAX_SECONDS", 0.5)
+    monkeypatch.setattr(harness, "_SECONDS_BETWEEN_SAMPLES", 0.1)
     slow = {"slow": contenders.never_answer}
-    (outcome,) = harness.measure(slow, _OPTIONS, plan)
+    (outcome,) = harness.measure(slow, _OPTIONS)
     assert outcome.error == "no answer for 0.5 s"
 
 
@@ -66,22 +59,17 @@ def test_memory_is_the_process_own_without_mapped_files(tmp_path):
     size = 1 << 26
     path = tmp_path / "file"
     path.write_bytes(bytes(size))
-    watch = process_usage.Watch(os.getpid())
-    watch.sample()
-    before = watch.peak_bytes
+    _, before = process_usage.read_usage(os.getpid())
     mapped = np.memmap(path, np.uint8, mode="r")
     assert mapped.sum() == 0
-    watch.sample()
-    assert watch.peak_bytes - before < size / 2
+    _, with_file = process_usage.read_usage(os.getpid())
+    assert with_file - before < size / 2
     array = np.ones(size, np.uint8)
-    watch.sample()
+    _, with_array = process_usage.read_usage(os.getpid())
     del array
-    assert watch.peak_bytes - before > size / 2
+    assert with_array - before > size / 2
 
 
 def test_without_proc_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(process_usage, "_ROOT", "/no/such/folder")
-    watch = process_usage.Watch(os.getpid())
-    watch.sample()
-    assert watch.peak_bytes == 0
-    assert watch.cpu_seconds() is None
+    assert process_usage.read_usage(os.getpid()) == (None, 0)

@@ -13,7 +13,7 @@ import pytest
 from pcam_tfdata.benchmark import (
     configuration,
     harness,
-    input_modes,
+    input_rates,
     jobs,
     limits,
 )
@@ -87,14 +87,15 @@ def test_loop_times_the_steps_of_a_run_and_leaves_no_process(
     assert left_over(marker) == []
 
 
-def measure_here(contenders, options, plan, prepare) -> list[harness.Outcome]:
+def measure_here(contenders, options) -> list[harness.Outcome]:
     """Does two pieces of each contender in this process."""
     outcomes = []
     for name, contender in contenders.items():
         pieces = contender(options)
         repeats = []
         for _ in range(2):
-            prepare(options)
+            for _ in range(options.warm_up):
+                next(pieces)
             repeats.append(harness.Repeat(next(pieces), 1))
         outcomes.append(harness.Outcome(name, repeats))
     return outcomes
@@ -118,7 +119,7 @@ def test_steps_are_timed_beside_one_constant_batch(
 
 
 def test_start_times_the_first_batch(records_dir, monkeypatch):
-    monkeypatch.setattr(input_modes, "hide_gpus", lambda: None)
+    monkeypatch.setattr(input_rates, "hide_gpus", lambda: None)
     monkeypatch.setattr(harness, "measure", measure_here)
     report = jobs.run_benchmark(
         configuration.Options("start", records_dir, batch_size=8)
@@ -200,7 +201,7 @@ def test_wrong_usage_exits_2(arguments, found):
         ({"batch_size": 61}, "expected at most the number of patches, 60"),
         ({"records_dir": "/no/such"}, "/no/such"),
         ({"splits": ("fold9",)}, "found no split 'fold9'"),
-        ({"scratch_dir": "/no/such"}, "Check --scratch_dir"),
+        ({"scratch_dir": "/no/such"}, "/no/such"),
         ({"json_output": "/"}, "found a folder"),
         ({"json_output": "/no/such/file"}, "found no folder /no/such"),
     ],

@@ -32,7 +32,7 @@ UNSAID = re.compile(
         (
             # Flags of other programs, and words for any flag.
             r".* --(flink_master|format|query|flag|help)",
-            r"benchmark benchmark\.service_rates\..*",
+            r"benchmark benchmark\.input_rates\..*",
             # A benchmark does what other commands do, in a new folder, and asks
             # for nothing but one device.
             rf"benchmark {OTHER_ROOMS}\..*",

@@ -1,9 +1,12 @@
-"""The patches that every peer gets."""
+"""The patches that every peer gets, and a check of what it makes of them."""
 
 import dataclasses
-import functools
+import itertools
+import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,10 @@ from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration
 from pcam_tfdata.images import tiff
 from pcam_tfdata.sources import kaggle, listing
-from pcam_tfdata.system import faults, name_arrays
+from pcam_tfdata.system import faults
 
 Batches = Iterator[tuple[Any, Any]]
+_NUM_CHECKED = 4  # Batches.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,68 +28,107 @@ class PatchSet:
     Attributes:
         options: Name the folder, the same patches as records, and a batch.
         paths: Their TIFFs.
-        ids: SHA-1 of the pixels of each.
         labels: int64 [num_patches], 0 or 1.
         folder: Where the peer keeps its own format.
     """
 
     options: configuration.Options
     paths: Sequence[str]
-    ids: Sequence[str]
     labels: np.ndarray
     folder: str
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
     @property
     def batch_size(self) -> int:
         """Patches of a batch."""
         return self.options.batch_size
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 [num_patches, 96, 96, 3], mapped from a file at each use."""
+        return np.load(_images_path(self.options), mmap_mode="r")
 
     def path(self, name: str) -> str:
         """Returns where a file or folder of a peer's own format is."""
         return os.path.join(self.folder, name)
 
-    @functools.cached_property
-    def images(self) -> np.ndarray:
-        """uint8 [num_patches, 96, 96, 3], mapped from a file."""
-        return np.load(self._images_path, mmap_mode="r")
+    def write(self, write: Callable[["PatchSet"], object]) -> None:
+        """Has a peer's own format written, by a process of its own.
 
-    def write_images(self) -> None:
-        """Writes the file of `images`, from which the formats are made."""
-        shape = (len(self), *schema.IMAGE_SHAPE)
-        images = np.lib.format.open_memmap(
-            self._images_path, "w+", np.uint8, shape
-        )
-        for row, source in enumerate(self.paths):
-            images[row] = tiff.read(source)
-        images.flush()
-
-    @property
-    def _images_path(self) -> str:
-        return os.path.join(self.options.scratch_dir or "", "images.npy")
+        What writing takes of memory is not the reader's.
+        """
+        context = multiprocessing.get_context("spawn")
+        with futures.ProcessPoolExecutor(1, context) as pool:
+            pool.submit(write, self).result()
 
 
-def find_patches(options: configuration.Options, folder: str = "") -> PatchSet:
-    """Returns the patches of the Kaggle folder, for a peer with a folder.
+def consume(
+    options: configuration.Options, read: Callable[[PatchSet], Batches]
+) -> Iterator[int]:
+    """Takes a batch of a peer at each `next`, and gives its size.
+
+    Args:
+        options: Which patches.
+        read: Gives the batches.
 
     Raises:
-        faults.BadInputError, FileNotFoundError: the folder is not as it should.
-        ValueError: its names are no hashes.
+        ValueError: a batch holds other patches or labels, or is not shuffled.
     """
-    listed, problems = kaggle.list_train(options.input_dir)
-    if problems:
-        raise faults.BadInputError(problems)
-    if not name_arrays.are_hashes(listed.names).all():
+    patches = _find_patches(options, tempfile.mkdtemp(dir=options.scratch_dir))
+    batches = read(patches)
+    num_checked = min(_NUM_CHECKED, len(patches) // patches.batch_size)
+    row_of = {schema.hash_pixels(im): r for r, im in enumerate(patches.images)}
+    for image, label in itertools.islice(batches, num_checked):
+        image = np.asarray(image)
+        if image.dtype == np.float32:
+            image = np.rint(image * 255).astype(np.uint8)
+        hashes = map(schema.hash_pixels, np.ascontiguousarray(image))
+        rows = [row_of.get(pixels_hash, -1) for pixels_hash in hashes]
+        labels = np.ravel(np.asarray(label))
+        if (
+            len(set(rows) - {-1}) < patches.batch_size
+            or not np.array_equal(patches.labels[rows], labels)
+            or np.all(np.diff(rows) == 1)
+        ):
+            raise ValueError(
+                f"found a batch {image.dtype}{image.shape} of rows {rows[:9]},"
+                f" expected {patches.batch_size} patches, each once, with their"
+                " labels and not in the order of the files."
+            )
+    return (len(label) for _, label in batches)
+
+
+def write_images(options: configuration.Options) -> None:
+    """Writes the array from which peers write their formats.
+
+    Raises:
+        FileNotFoundError, ValueError: folder and records do not hold as many
+            patches.
+    """
+    patches = _find_patches(options)
+    if len(patches) != (found := options.select_patches().num_patches):
         raise ValueError(
-            f"{options.input_dir}: found names that are no SHA-1, expected the"
-            " hash of the pixels: it is what peers are checked by."
+            f"{options.records_dir}: found {found:,} labelled patches, expected"
+            f" the {len(patches):,} of {options.input_dir}. Convert it again."
         )
-    return PatchSet(
-        options,
-        [os.path.abspath(path) for path in listing.list_paths(listed.images)],
-        name_arrays.to_text(listed.names),
-        listed.labels.astype(np.int64),
-        folder,
+    shape = (len(patches), *schema.IMAGE_SHAPE)
+    images = np.lib.format.open_memmap(
+        _images_path(options), "w+", np.uint8, shape
     )
+    for row, path in enumerate(patches.paths):
+        images[row] = tiff.read(path)
+
+
+def _find_patches(options: configuration.Options, folder: str = "") -> PatchSet:
+    listed, bad = kaggle.list_train(options.input_dir)
+    if bad:
+        raise faults.BadInputError(bad)
+    assert isinstance(listed.images, listing.ImageFiles)
+    paths = map(os.path.abspath, listing.list_paths(listed.images))
+    return PatchSet(options, [*paths], listed.labels.astype(np.int64), folder)
+
+
+def _images_path(options: configuration.Options) -> str:
+    return os.path.join(options.scratch_dir or "", "images.npy")

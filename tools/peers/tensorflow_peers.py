@@ -1,12 +1,14 @@
 """The project's own input modes, and peers on TensorFlow and Keras."""
 
+import collections
+import itertools
 import os
-from collections.abc import Callable
 
 import tensorflow as tf
 
 from pcam_tfdata import schema
-from pcam_tfdata.benchmark import input_modes
+from pcam_tfdata.benchmark import input_rates
+from pcam_tfdata.pipeline import input_choice
 from peers import patch_set
 
 _SHUFFLE_BUFFER = 16_384  # Patches; as many as --input=stream holds.
@@ -15,16 +17,17 @@ _TFDS_NAME = "pcam_png"
 
 def mmap(patches: patch_set.PatchSet) -> patch_set.Batches:
     """Records; --input=mmap, exact shuffle."""
-    input_modes.hide_gpus()
-    for batch in input_modes.train_batches(patches.options):
+    input_rates.hide_gpus()
+    for batch in input_rates.train_batches(patches.options):
         yield batch["image"], batch["label"]
 
 
 def stream(patches: patch_set.PatchSet) -> patch_set.Batches:
     """Records; --input=stream, shuffled in a buffer of 128 MiB."""
-    input_modes.hide_gpus()
-    opened = input_modes.open_patches(patches.options, input="stream")
-    for batch in input_modes.train_batches(patches.options, opened):
+    input_rates.hide_gpus()
+    source = input_rates.open_source(patches.options, "stream")
+    opened = input_choice.open_patches(source)
+    for batch in input_rates.train_batches(patches.options, opened):
         yield batch["image"], batch["label"]
 
 
@@ -32,14 +35,13 @@ def keras_generator(patches: patch_set.PatchSet) -> patch_set.Batches:
     """TIFF; flow_from_dataframe, rescale 1/255: gives float32."""
     import pandas as pd
 
-    input_modes.hide_gpus()
-    names = [os.path.basename(path) for path in patches.paths]
-    frame = pd.DataFrame({"id": names, "label": patches.labels.astype(str)})
+    input_rates.hide_gpus()
+    frame = pd.DataFrame({"path": patches.paths})
+    frame["label"] = patches.labels.astype(str)
     generator = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255)
     flow = generator.flow_from_dataframe(
         frame,
-        directory=os.path.dirname(patches.paths[0]),
-        x_col="id",
+        x_col="path",
         y_col="label",
         class_mode="binary",
         target_size=schema.IMAGE_SHAPE[:2],
@@ -49,32 +51,7 @@ def keras_generator(patches: patch_set.PatchSet) -> patch_set.Batches:
         yield next(flow)
 
 
-def write_tfds(patches: patch_set.PatchSet) -> None:
-    """Writes PNG Examples with TFDS, of the features of patch_camelyon."""
-    import tensorflow_datasets as tfds
-
-    image = tfds.features.Image(shape=schema.IMAGE_SHAPE, encoding_format="png")
-    label = tfds.features.ClassLabel(num_classes=2)
-    builder = tfds.dataset_builders.AdhocBuilder(
-        name=_TFDS_NAME,
-        version="1.0.0",
-        features=tfds.features.FeaturesDict(
-            {"id": tfds.features.Text(), "image": image, "label": label}
-        ),
-        split_datasets={
-            "train": (
-                (name, {"id": name, "image": pixels, "label": int(label)})
-                for name, pixels, label in zip(
-                    patches.ids, patches.images, patches.labels, strict=True
-                )
-            )
-        },
-        data_dir=patches.path("tfds"),
-    )
-    builder.download_and_prepare()
-
-
-def read_tfds(patches: patch_set.PatchSet) -> patch_set.Batches:
+def tfds_png(patches: patch_set.PatchSet) -> patch_set.Batches:
     """Features of patch_camelyon; shuffle_files, shuffle(16,384) of encoded
     patches, parallel decode_png, batch, prefetch.
     """
@@ -84,7 +61,8 @@ def read_tfds(patches: patch_set.PatchSet) -> patch_set.Batches:
         image = tf.io.decode_png(example["image"], channels=schema.NUM_CHANNELS)
         return image, example["label"]
 
-    input_modes.hide_gpus()
+    patches.write(_write_tfds)
+    input_rates.hide_gpus()
     builder = tfds.builder_from_directory(
         os.path.join(patches.path("tfds"), _TFDS_NAME, "1.0.0")
     )
@@ -94,35 +72,34 @@ def read_tfds(patches: patch_set.PatchSet) -> patch_set.Batches:
         decoders={"image": tfds.decode.SkipDecoding()},
     )
     # Encoded patches are a third of the size, so the buffer costs less.
-    return _batch(_map(_shuffle(ds, patches), decode), patches)
+    ds = ds.shuffle(min(_SHUFFLE_BUFFER, len(patches))).repeat()
+    ds = ds.map(decode, tf.data.AUTOTUNE, deterministic=False)
+    return _batch(ds, patches)
 
 
 def parse_single(patches: patch_set.PatchSet) -> patch_set.Batches:
     """Records; parallel map, shuffle(16,384), batch, prefetch."""
-    return _batch(_shuffle(_parse_all(patches), patches), patches)
+    ds = _parse_all(patches).shuffle(min(_SHUFFLE_BUFFER, len(patches)))
+    return _batch(ds.repeat(), patches)
 
 
 def cache(patches: patch_set.PatchSet) -> patch_set.Batches:
     """Records; parallel map, cache in memory, shuffle(16,384), batch, prefetch."""
-    return _batch(_shuffle(_parse_all(patches).cache(), patches), patches)
+    ds = _parse_all(patches).cache()
+    ds = ds.shuffle(min(_SHUFFLE_BUFFER, len(patches))).repeat()
+    batches = _batch(ds, patches)
+    first_epoch = itertools.islice(
+        batches, 1 + len(patches) // patches.batch_size
+    )
+    collections.deque(first_epoch, maxlen=0)  # Fills the cache.
+    return batches
 
 
 def _parse_all(patches: patch_set.PatchSet) -> tf.data.Dataset:
-    input_modes.hide_gpus()
-    ds = input_modes.read_examples(patches.options)
-    return _map(ds, input_modes.parse_example)
-
-
-def _map(ds: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
-    return ds.map(
-        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
+    input_rates.hide_gpus()
+    return input_rates.read_examples(patches.options).map(
+        input_rates.parse_example, tf.data.AUTOTUNE, deterministic=False
     )
-
-
-def _shuffle(
-    ds: tf.data.Dataset, patches: patch_set.PatchSet
-) -> tf.data.Dataset:
-    return ds.shuffle(min(_SHUFFLE_BUFFER, len(patches))).repeat()
 
 
 def _batch(
@@ -134,3 +111,27 @@ def _batch(
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     return iter(ds.prefetch(tf.data.AUTOTUNE))
+
+
+def _write_tfds(patches: patch_set.PatchSet) -> None:
+    """Writes PNG Examples with TFDS, of the features of patch_camelyon."""
+    import tensorflow_datasets as tfds
+
+    image = tfds.features.Image(shape=schema.IMAGE_SHAPE, encoding_format="png")
+    label = tfds.features.ClassLabel(num_classes=2)
+    names = map(os.path.basename, patches.paths)
+    examples = (
+        (name, {"id": name, "image": pixels, "label": int(label)})
+        for name, pixels, label in zip(
+            names, patches.images, patches.labels, strict=True
+        )
+    )
+    tfds.dataset_builders.AdhocBuilder(
+        name=_TFDS_NAME,
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {"id": tfds.features.Text(), "image": image, "label": label}
+        ),
+        split_datasets={"train": examples},
+        data_dir=patches.path("tfds"),
+    ).download_and_prepare()

@@ -1,5 +1,6 @@
 """Peers on NumPy, and on PyTorch's DataLoader."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,24 +12,25 @@ from pcam_tfdata.benchmark import limits
 from peers import patch_set
 
 
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set of as many items, each read by a function of its row."""
 
-    def __init__(self, size: int, read: Callable[[Any], Any]) -> None:
-        self._size, self._read = size, read
+    size: int
+    read: Callable[[Any], Any]
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __getitem__(self, row: int) -> Any:
-        return self._read(row)
+        return self.read(row)
 
 
 class BatchDataset(Dataset):
-    """The same, read a batch at a time."""
+    """A data set that is read a batch at a time."""
 
     def __getitems__(self, rows: Sequence[int]) -> Any:
-        return self._read(rows)
+        return self.read(rows)
 
 
 def gather_npy(patches: patch_set.PatchSet) -> patch_set.Batches:
@@ -47,10 +49,10 @@ def read_tiffs(patches: patch_set.PatchSet) -> patch_set.Batches:
         with Image.open(patches.paths[row]) as image:
             return np.array(image), int(patches.labels[row])
 
-    return load(Dataset(len(patches), read), patches.batch_size)
+    return _load(Dataset(len(patches), read), patches)
 
 
-def write_hdf5(patches: patch_set.PatchSet) -> None:
+def _write_hdf5(patches: patch_set.PatchSet) -> None:
     """Writes x and y, named and shaped as PatchCamelyon's files have them."""
     import h5py
 
@@ -66,13 +68,15 @@ def read_hdf5(patches: patch_set.PatchSet) -> patch_set.Batches:
     """
     import h5py
 
+    patches.write(_write_hdf5)
+
     def read(row: int) -> tuple[np.ndarray, int]:
         with h5py.File(patches.path("x.h5")) as file:
             image = Image.fromarray(file["x"][row]).convert("RGB")
         with h5py.File(patches.path("y.h5")) as file:
             return np.array(image), int(file["y"][row, 0, 0, 0])
 
-    return load(Dataset(len(patches), read), patches.batch_size)
+    return _load(Dataset(len(patches), read), patches)
 
 
 def read_open_hdf5(patches: patch_set.PatchSet) -> patch_set.Batches:
@@ -80,6 +84,8 @@ def read_open_hdf5(patches: patch_set.PatchSet) -> patch_set.Batches:
     prefetch_factor 4, no pinned memory.
     """
     import h5py
+
+    patches.write(_write_hdf5)
 
     @functools.cache  # In a worker: an open file does not outlive a fork.
     def open_arrays() -> tuple[Any, Any]:
@@ -90,7 +96,7 @@ def read_open_hdf5(patches: patch_set.PatchSet) -> patch_set.Batches:
         images, labels = open_arrays()
         return images[row], int(labels[row, 0, 0, 0])
 
-    return load(Dataset(len(patches), read), patches.batch_size)
+    return _load(Dataset(len(patches), read), patches)
 
 
 def read_npy(patches: patch_set.PatchSet) -> patch_set.Batches:
@@ -105,16 +111,18 @@ def read_npy(patches: patch_set.PatchSet) -> patch_set.Batches:
         return torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])
 
     dataset = BatchDataset(len(patches), read)
-    return load(dataset, patches.batch_size, collate_fn=tuple)
+    return _load(dataset, patches, collate_fn=tuple)
 
 
-def load(dataset: Dataset, batch_size: int, **options) -> patch_set.Batches:
+def _load(
+    dataset: Dataset, patches: patch_set.PatchSet, **options: Any
+) -> patch_set.Batches:
     """Yields shuffled batches by a DataLoader, an epoch after the other."""
     from torch.utils import data
 
     loader = data.DataLoader(
         dataset,
-        batch_size,
+        patches.batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=2,

@@ -1,47 +1,39 @@
 """How fast batches come in each input mode, beside plain ways of tf.data."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import gc
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration
+from pcam_tfdata.data_service import served
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 
 _ENDLESS = 1 << 40
 _FIRST_OPENINGS = 2  # They also trace and map what later ones find done.
+_TIMEOUT_SECONDS = 300.0
 
 
-def open_patches(
+def open_source(
     options: configuration.Options,
-    *,
-    devices: Sequence[str] = (),
+    mode: str = "mmap",
     check_crc: str = "never",
-    **others: Any,
-) -> patch_source.Patches:
-    """Returns the patches of the options.
+) -> patch_source.Source:
+    """Returns the patches of the options, to be opened.
 
     CRCs are not looked at unless asked for: `mmap` looks at each once, so this
     is how it goes on after the first epoch.
-
-    Args:
-        options: Which patches.
-        devices: See `input_choice.open_patches`.
-        check_crc: When to look at CRCs.
-        **others: Other fields of `patch_source.InputOptions`, as `input`.
     """
     records = records_folder.open_folder(options.records_dir)
-    return input_choice.open_patches(
-        patch_source.Source(
-            records,
-            options.splits,
-            patch_source.InputOptions(check_crc=check_crc, **others),
-        ),
-        devices,
-    )
+    how = patch_source.InputOptions(input=mode, check_crc=check_crc)
+    return patch_source.Source(records, options.splits, how)
 
 
 def train_batches(
@@ -50,16 +42,10 @@ def train_batches(
     num_steps: int = _ENDLESS,
 ) -> tf.data.Dataset:
     """Returns shuffled training batches, by default of `mmap` without an end."""
-    patches = patches or open_patches(options, input="mmap")
+    patches = patches or input_choice.open_patches(open_source(options))
     return patches.train_batches(
         batch_size=options.batch_size, seed=0, first_step=0, num_steps=num_steps
     )
-
-
-def draw(ds: tf.data.Dataset, batch_size: int) -> Iterator[int]:
-    """Takes a batch at each `next`, and gives its size."""
-    for _ in ds:
-        yield batch_size
 
 
 def hide_gpus() -> None:
@@ -67,34 +53,28 @@ def hide_gpus() -> None:
     tf.config.set_visible_devices([], "GPU")
 
 
-def draw_mmap(options: configuration.Options) -> Iterator[int]:
-    """Takes shuffled training batches of `mmap`, in main memory."""
+def draw(options: configuration.Options, mode: str) -> Iterator[int]:
+    """Takes shuffled training batches of an input mode, in main memory."""
     hide_gpus()
-    return draw(train_batches(options), options.batch_size)
-
-
-def draw_stream(options: configuration.Options) -> Iterator[int]:
-    """Takes shuffled training batches of `stream`, in main memory."""
-    hide_gpus()
-    patches = open_patches(options, input="stream")
-    return draw(train_batches(options, patches), options.batch_size)
+    patches = input_choice.open_patches(open_source(options, mode))
+    return _count(train_batches(options, patches), options)
 
 
 def draw_first_epochs(options: configuration.Options) -> Iterator[int]:
     """Opens the records anew for each epoch, so that it is always the first."""
     hide_gpus()
     while True:
-        patches = open_patches(options, input="mmap", check_crc="first_epoch")
+        source = open_source(options, check_crc="first_epoch")
+        patches = input_choice.open_patches(source)
         num_steps = patches.num_patches // options.batch_size
-        ds = train_batches(options, patches, num_steps)
-        yield from draw(ds, options.batch_size)
+        yield from _count(train_batches(options, patches, num_steps), options)
 
 
 def draw_on_device(options: configuration.Options) -> Iterator[int]:
     """Gathers batches from the memory of the first GPU, or else of the CPU."""
-    strategy = replicas.make_strategy()
-    (device,) = replicas.list_devices(strategy)
-    patches = open_patches(options, input="device", devices=[device])
+    (device,) = replicas.list_devices(replicas.make_strategy())
+    source = open_source(options, "device")
+    patches = input_choice.open_patches(source, [device])
     fill = tf.function(patches.fill)
     for batch in train_batches(options, patches):
         with tf.device(device):
@@ -112,9 +92,23 @@ def draw_to_device(options: configuration.Options) -> Iterator[int]:
         yield options.batch_size
 
 
-def _wait_for(image: tf.Tensor) -> None:
-    # An operation on a GPU is only asked for; a number of its result waits.
-    image[-1, -1, -1, -1].numpy()
+def draw_served(
+    options: configuration.Options, num_workers: int
+) -> Iterator[int]:
+    """Takes training batches from a service of as many workers, all here."""
+    hide_gpus()
+    work_dir = os.path.join(options.scratch_dir or "", f"{num_workers}")
+    dispatcher, port = _start_server(
+        "--role=dispatcher", f"--work_dir={work_dir}"
+    )
+    address = f"127.0.0.1:{port}"
+    servers = [dispatcher]
+    for _ in range(num_workers):
+        server, _ = _start_server("--role=worker", f"--dispatcher={address}")
+        servers.append(server)
+    source = open_source(options, "stream")
+    patches = served.ServedPatches(source, address, _TIMEOUT_SECONDS)
+    yield from _count(train_batches(options, patches), options)
 
 
 def read_examples(options: configuration.Options) -> tf.data.TFRecordDataset:
@@ -126,8 +120,7 @@ def read_examples(options: configuration.Options) -> tf.data.TFRecordDataset:
 def read_only(options: configuration.Options) -> Iterator[int]:
     """Reads serialised Examples in the order of the files."""
     hide_gpus()
-    ds = read_examples(options).repeat().batch(options.batch_size)
-    return draw(ds, options.batch_size)
+    return _count(example_batches(options), options)
 
 
 def parse_single(options: configuration.Options) -> Iterator[int]:
@@ -136,7 +129,7 @@ def parse_single(options: configuration.Options) -> Iterator[int]:
     ds = read_examples(options).repeat()
     ds = ds.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE)
     ds = ds.batch(options.batch_size).prefetch(tf.data.AUTOTUNE)
-    return draw(ds, options.batch_size)
+    return _count(ds, options)
 
 
 def parse_example(example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -152,28 +145,48 @@ def parse_example(example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.reshape(image, schema.IMAGE_SHAPE), features["label"]
 
 
-def open_plainly(options: configuration.Options) -> Iterator[int]:
-    """Opens the shards at each `next` and reads one batch; gives 1."""
-    return _open_over_and_over(
-        lambda: read_examples(options).batch(options.batch_size)
-    )
+def example_batches(options: configuration.Options) -> tf.data.Dataset:
+    """Returns batches of serialised Examples, without an end."""
+    return read_examples(options).repeat().batch(options.batch_size)
 
 
-def open_mmap(options: configuration.Options) -> Iterator[int]:
-    """Opens `mmap` at each `next` and takes one batch; gives 1."""
-    return _open_over_and_over(lambda: train_batches(options))
-
-
-def _open_over_and_over(
-    open_batches: Callable[[], tf.data.Dataset],
+def open_anew(
+    options: configuration.Options,
+    open_batches: Callable[[configuration.Options], tf.data.Dataset],
 ) -> Iterator[int]:
+    """Opens a dataset and reads one batch at every other `next`; gives 1.
+
+    In between it clears up, and gives 0.
+    """
     hide_gpus()
     for _ in range(_FIRST_OPENINGS):
-        next(iter(open_batches()))
+        next(iter(open_batches(options)))
+    while True:
+        gc.collect()  # Nothing of the last dataset goes on.
+        yield 0
+        next(iter(open_batches(options)))
+        yield 1
 
-    def pieces() -> Iterator[int]:
-        while True:
-            next(iter(open_batches()))
-            yield 1
 
-    return pieces()
+def _count(batches: Iterable, options: configuration.Options) -> Iterator[int]:
+    for _ in batches:
+        yield options.batch_size
+
+
+def _wait_for(image: tf.Tensor) -> None:
+    # An operation on a GPU is only asked for; a number of its result waits.
+    image[-1, -1, -1, -1].numpy()
+
+
+def _start_server(*flags: str) -> tuple[subprocess.Popen, str]:
+    """Returns a server that is ready, and its port.
+
+    It ends with the process group of the contender.
+    """
+    command = [sys.executable, "-m", "pcam_tfdata", "data_service", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    line = process.stderr.readline() if process.stderr else ""
+    ready = re.search(r" ready on port (\d+)", line)
+    if ready is None:
+        raise RuntimeError(line.strip())
+    return process, ready.group(1)
