@@ -31,7 +31,7 @@ from pcam_tfdata.cli import (
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # As the commands do.
 with quiet.imports():
-    from peers import other_peers, patch_set, tensorflow_peers, torch_peers
+    from peers import patch_set, tensorflow_peers, torch_peers
 
     from pcam_tfdata.benchmark import configuration, harness, jobs, limits
 
@@ -40,7 +40,6 @@ _OWN = "pcam_tfdata mmap"
 # whose versions are told.
 _PEERS = {
     _OWN: (tensorflow_peers.mmap, "tensorflow"),
-    "pcam_tfdata stream": (tensorflow_peers.stream, "tensorflow"),
     "limit: .npy memmap gather": (torch_peers.gather_npy, "numpy"),
     "Keras ImageDataGenerator": (tensorflow_peers.keras_generator, "keras"),
     "TFDS, PNG Examples": (tensorflow_peers.tfds_png, "tensorflow-datasets"),
@@ -49,16 +48,8 @@ _PEERS = {
     ),
     "the same, cache()": (tensorflow_peers.cache, "tensorflow"),
     "torch DataLoader, TIFF": (torch_peers.read_tiffs, "torch", "pillow"),
-    "torch DataLoader, HDF5": (torch_peers.read_hdf5, "torch", "h5py"),
-    "torch DataLoader, HDF5 kept open": (
-        torch_peers.read_open_hdf5, "torch", "h5py"
-    ),
     "torch DataLoader, .npy memmap": (torch_peers.read_npy, "torch", "numpy"),
-    "Grain, ArrayRecord": (
-        other_peers.grain_array_record, "grain", "array-record"
-    ),
-    "DALI on the CPU": (other_peers.dali, "nvidia-dali-cuda120"),
-    "FFCV": (other_peers.ffcv, "ffcv"),
+    "FFCV": (torch_peers.ffcv, "ffcv"),
 }  # fmt: skip
 
 _ONLY = flags.DEFINE_list("only", [""], "Peers with one of these in the name.")
@@ -88,21 +79,16 @@ def main(_: list[str]) -> None:
 
 def describe_peers(rows: jobs.Rows, outcomes: jobs.Outcomes) -> None:
     """Adds to rows what each peer is, and the rate of `mmap` to its own."""
-    own = next(o for o in outcomes if o.name == _OWN)
+    own = next(outcome for outcome in outcomes if outcome.name == _OWN)
     for row, outcome in zip(rows, outcomes, strict=True):
         if outcome.error is None:
-            row["setting"] = _describe(outcome.name)
+            read, *packages = _PEERS.get(outcome.name, (limits.gather, "numpy"))
+            versions = [
+                f"{p} {importlib.metadata.version(p)}" for p in packages
+            ]
+            setting = " ".join((inspect.getdoc(read) or "").split())
+            row["setting"] = f"{', '.join(versions)}; {setting}"
             row["ratio_of_mmap"] = own.ratio_to(outcome)
-
-
-def _describe(name: str) -> str:
-    """Returns the versions and the setting of a peer."""
-    if name == limits.GATHER:
-        return "one uint8 array in memory; a plain loop"
-    read, *packages = _PEERS[name]
-    versions = [f"{p} {importlib.metadata.version(p)}" for p in packages]
-    setting = inspect.getdoc(read) or ""
-    return f"{', '.join(versions)}; {' '.join(setting.split())}"
 
 
 if __name__ == "__main__":

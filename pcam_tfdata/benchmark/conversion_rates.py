@@ -4,7 +4,6 @@ A piece of work is a whole job: from `input_dir` to a folder that is not there
 before.
 """
 
-import functools
 import os
 import shutil
 import subprocess
@@ -21,32 +20,24 @@ from pcam_tfdata.system import faults
 
 def copy_tree(options: configuration.Options) -> Iterator[int]:
     """Copies the folder, as the system does, and what links lead to."""
-    command = ["cp", "-rL", options.input_dir]
-    return _repeat(
-        options, lambda output: subprocess.run([*command, output], check=True)
-    )
+    command = ["cp", "-rL", options.input_dir, _output_dir(options)]
+    return _repeat(options, lambda: subprocess.run(command, check=True))
 
 
 def convert_tree(
     options: configuration.Options, num_workers: int
 ) -> Iterator[int]:
     """Converts the folder."""
-
-    def job(output_dir: str) -> None:
-        convert.convert(
-            convert.ConvertOptions(
-                options.input_dir, output_dir, num_workers=num_workers
-            )
-        )
-
-    return _repeat(options, job)
+    job = convert.ConvertOptions(
+        options.input_dir, _output_dir(options), num_workers=num_workers
+    )
+    return _repeat(options, lambda: convert.convert(job))
 
 
 def write_plainly(options: configuration.Options) -> Iterator[int]:
     """Writes the folder as most people would: Pillow and TFRecordWriter."""
-    return _repeat(
-        options, functools.partial(_write_plainly, options.input_dir)
-    )
+    folders = (options.input_dir, _output_dir(options))
+    return _repeat(options, lambda: _write_plainly(*folders))
 
 
 def count_patches(input_dir: str) -> int:
@@ -55,17 +46,20 @@ def count_patches(input_dir: str) -> int:
 
 
 def _repeat(
-    options: configuration.Options, job: Callable[[str], object]
+    options: configuration.Options, job: Callable[[], object]
 ) -> Iterator[int]:
     """Does a job at every other `next`; clears up in between, and gives 0."""
     num_patches = count_patches(options.input_dir)
-    output_dir = os.path.join(options.scratch_dir or "", "output")
     while True:
-        shutil.rmtree(output_dir, ignore_errors=True)
+        shutil.rmtree(_output_dir(options), ignore_errors=True)
         os.sync()  # Nobody pays for the last one's pending writes.
         yield 0
-        job(output_dir)
+        job()
         yield num_patches
+
+
+def _output_dir(options: configuration.Options) -> str:
+    return os.path.join(options.scratch_dir or "", "output")
 
 
 def _write_plainly(input_dir: str, output_dir: str) -> None:

@@ -255,27 +255,19 @@ def _serve(
     try:
         contender, options = pickle.loads(pickled)
         pieces = contender(options)
+        least_patches = max(1, options.min_patches)
         pipe.send(None)
         while pipe.recv():
-            for _ in range(options.warm_up or 0):
+            for _ in range(options.warm_up):
                 next(pieces)
             pipe.send(None)
-            pipe.send(_time(pieces, options))
+            num_patches, seconds, start = 0, 0.0, time.perf_counter()
+            while num_patches < least_patches or seconds < options.min_seconds:
+                num_patches += next(pieces)
+                seconds = time.perf_counter() - start
+            pipe.send((num_patches, seconds))
     except (Exception, SystemExit) as error:
         pipe.send(faults.one_line(f"{type(error).__name__}: {error}", 400))
-
-
-def _time(
-    pieces: Iterator[int], options: configuration.Options
-) -> tuple[int, float]:
-    """Returns patches and seconds of a repeat."""
-    num_patches, start = 0, time.perf_counter()
-    while True:
-        num_patches += next(pieces)
-        seconds = time.perf_counter() - start
-        is_long_enough = seconds >= (options.min_seconds or 0)
-        if is_long_enough and num_patches >= (options.min_patches or 0):
-            return num_patches, seconds
 
 
 def _end_with_parent() -> None:

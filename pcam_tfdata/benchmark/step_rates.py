@@ -112,42 +112,26 @@ def run_epochs(options: configuration.Options) -> Iterator[int]:
     At each `next` the steps of an epoch, without its validation.
     """
     run = _make_tiny_run(options)
-    epochs = _Epochs()
+    turn = threading.Barrier(2)  # Both wait where steps begin, and end.
+    batches: list[int] = []
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: turn.wait(),
+        on_train_batch_end=lambda batch, logs: batches.append(batch),
+        on_test_begin=lambda *_: turn.wait(),
+    )
 
     def train_on() -> None:
         try:
-            training_run.train(run, [epochs])
+            training_run.train(run, [callback])
         except BaseException as error:
             print(error, file=sys.stderr, flush=True)
         os._exit(1)
 
     threading.Thread(target=train_on, daemon=True).start()
     while True:
-        epochs.turn.wait()
-        epochs.turn.wait()
-        yield epochs.num_steps * options.batch_size
-
-
-class _Epochs(keras.callbacks.Callback):
-    """Begins the steps of an epoch, and ends them, when somebody waits for it.
-
-    Attributes:
-        turn: Where both wait.
-        num_steps: Steps of the epoch that ended last.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.turn, self.num_steps = threading.Barrier(2), 0
-
-    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        self.turn.wait()
-
-    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        self.num_steps = batch + 1
-
-    def on_test_begin(self, logs: object = None) -> None:
-        self.turn.wait()
+        turn.wait()
+        turn.wait()
+        yield (batches[-1] + 1) * options.batch_size
 
 
 def _make_tiny_run(

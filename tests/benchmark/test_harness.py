@@ -10,7 +10,7 @@ import pytest
 from pcam_tfdata.benchmark import configuration, harness, process_usage
 
 _OPTIONS = configuration.Options(
-    "nothing", num_repeats=2, min_patches=6, warm_up=1
+    "nothing", num_repeats=2, min_patches=6, min_seconds=0, warm_up=1
 )
 _HAS_PROC = pathlib.Path("/proc/self/status").exists()
 needs_proc = pytest.mark.skipif(not _HAS_PROC, reason="there is no /proc")

@@ -113,12 +113,8 @@ def write_images(options: configuration.Options) -> None:
             f"{options.records_dir}: found {found:,} labelled patches, expected"
             f" the {len(patches):,} of {options.input_dir}. Convert it again."
         )
-    shape = (len(patches), *schema.IMAGE_SHAPE)
-    images = np.lib.format.open_memmap(
-        _images_path(options), "w+", np.uint8, shape
-    )
-    for row, path in enumerate(patches.paths):
-        images[row] = tiff.read(path)
+    images = np.stack([tiff.read(path) for path in patches.paths])
+    np.save(_images_path(options), images)
 
 
 def _find_patches(options: configuration.Options, folder: str = "") -> PatchSet:

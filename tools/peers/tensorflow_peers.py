@@ -1,4 +1,4 @@
-"""The project's own input modes, and peers on TensorFlow and Keras."""
+"""The project's own input, and peers on TensorFlow and Keras."""
 
 import collections
 import itertools
@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import input_rates
-from pcam_tfdata.pipeline import input_choice
 from peers import patch_set
 
 _SHUFFLE_BUFFER = 16_384  # Patches; as many as --input=stream holds.
@@ -19,15 +18,6 @@ def mmap(patches: patch_set.PatchSet) -> patch_set.Batches:
     """Records; --input=mmap, exact shuffle."""
     input_rates.hide_gpus()
     for batch in input_rates.train_batches(patches.options):
-        yield batch["image"], batch["label"]
-
-
-def stream(patches: patch_set.PatchSet) -> patch_set.Batches:
-    """Records; --input=stream, shuffled in a buffer of 128 MiB."""
-    input_rates.hide_gpus()
-    source = input_rates.open_source(patches.options, "stream")
-    opened = input_choice.open_patches(source)
-    for batch in input_rates.train_batches(patches.options, opened):
         yield batch["image"], batch["label"]
 
 

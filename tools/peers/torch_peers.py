@@ -1,13 +1,13 @@
-"""Peers on NumPy, and on PyTorch's DataLoader."""
+"""Peers on NumPy, on PyTorch's DataLoader, and FFCV."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pcam_tfdata import schema
 from pcam_tfdata.benchmark import limits
 from peers import patch_set
 
@@ -52,53 +52,6 @@ def read_tiffs(patches: patch_set.PatchSet) -> patch_set.Batches:
     return _load(Dataset(len(patches), read), patches)
 
 
-def _write_hdf5(patches: patch_set.PatchSet) -> None:
-    """Writes x and y, named and shaped as PatchCamelyon's files have them."""
-    import h5py
-
-    labels = patches.labels.reshape(-1, 1, 1, 1)
-    for name, array in (("x", patches.images), ("y", labels)):
-        with h5py.File(patches.path(f"{name}.h5"), "w") as file:
-            file.create_dataset(name, data=array)
-
-
-def read_hdf5(patches: patch_set.PatchSet) -> patch_set.Batches:
-    """HDF5, opened for each patch as torchvision's PCAM does; 2 worker processes,
-    persistent, prefetch_factor 4, no pinned memory.
-    """
-    import h5py
-
-    patches.write(_write_hdf5)
-
-    def read(row: int) -> tuple[np.ndarray, int]:
-        with h5py.File(patches.path("x.h5")) as file:
-            image = Image.fromarray(file["x"][row]).convert("RGB")
-        with h5py.File(patches.path("y.h5")) as file:
-            return np.array(image), int(file["y"][row, 0, 0, 0])
-
-    return _load(Dataset(len(patches), read), patches)
-
-
-def read_open_hdf5(patches: patch_set.PatchSet) -> patch_set.Batches:
-    """The same files, opened once by each worker; 2 worker processes, persistent,
-    prefetch_factor 4, no pinned memory.
-    """
-    import h5py
-
-    patches.write(_write_hdf5)
-
-    @functools.cache  # In a worker: an open file does not outlive a fork.
-    def open_arrays() -> tuple[Any, Any]:
-        x, y = (h5py.File(patches.path(f"{name}.h5")) for name in "xy")
-        return x["x"], y["y"]
-
-    def read(row: int) -> tuple[np.ndarray, int]:
-        images, labels = open_arrays()
-        return images[row], int(labels[row, 0, 0, 0])
-
-    return _load(Dataset(len(patches), read), patches)
-
-
 def read_npy(patches: patch_set.PatchSet) -> patch_set.Batches:
     """.npy; a batch gathered at once by __getitems__; 2 worker processes,
     persistent, prefetch_factor 4, no pinned memory.
@@ -112,6 +65,30 @@ def read_npy(patches: patch_set.PatchSet) -> patch_set.Batches:
 
     dataset = BatchDataset(len(patches), read)
     return _load(dataset, patches, collate_fn=tuple)
+
+
+def ffcv(patches: patch_set.PatchSet) -> patch_set.Batches:
+    """Beton of raw pixels; Loader, OrderOption.RANDOM, os_cache, 2 threads; batches
+    are views of its buffers, valid until the next ones.
+    """
+    from ffcv import loader, transforms
+    from ffcv.fields import decoders
+
+    patches.write(_write_beton)
+    batches = loader.Loader(
+        patches.path("beton"),
+        batch_size=patches.batch_size,
+        num_workers=2,
+        order=loader.OrderOption.RANDOM,
+        os_cache=True,
+        drop_last=True,
+        pipelines={
+            "image": [decoders.NDArrayDecoder(), transforms.ToTensor()],
+            "label": [decoders.IntDecoder(), transforms.ToTensor()],
+        },
+    )
+    while True:
+        yield from batches
 
 
 def _load(
@@ -132,3 +109,20 @@ def _load(
     )
     while True:
         yield from loader
+
+
+def _write_beton(patches: patch_set.PatchSet) -> None:
+    """Writes a beton of raw pixels and labels."""
+    from ffcv import fields, writer
+
+    shape = tuple(schema.IMAGE_SHAPE)
+    columns = {
+        "image": fields.NDArrayField(np.dtype(np.uint8), shape),
+        "label": fields.IntField(),
+    }
+    beton = writer.DatasetWriter(patches.path("beton"), columns, num_workers=1)
+    images, labels = patches.images, patches.labels
+    rows = Dataset(
+        len(patches), lambda row: (np.array(images[row]), int(labels[row]))
+    )
+    beton.from_indexed_dataset(rows)
