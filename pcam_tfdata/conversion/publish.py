@@ -10,7 +10,6 @@ noted before, so that a job that was killed at it can be run again:
 
 import os
 import shutil
-from collections.abc import Iterable
 
 from pcam_tfdata.conversion import workspace
 from pcam_tfdata.records import manifest, sharding
@@ -120,14 +119,11 @@ def _copy_into_place(folder: str, output_dir: str, names: set[str]) -> None:
     )
     for name in [manifest.MANIFEST_FILE, *sorted(before - names)]:
         files.remove(os.path.join(output_dir, name))
-    _copy(folder, output_dir, sorted(names - {manifest.MANIFEST_FILE}))
-    _copy(folder, output_dir, [manifest.MANIFEST_FILE])
-
-
-def _copy(folder: str, output_dir: str, names: Iterable[str]) -> None:
-    remote.copy_all(
-        [
-            (os.path.join(folder, name), os.path.join(output_dir, name))
-            for name in names
-        ]
-    )
+    others = sorted(names - {manifest.MANIFEST_FILE})
+    for some in (others, [manifest.MANIFEST_FILE]):
+        remote.copy_all(
+            [
+                (os.path.join(folder, name), os.path.join(output_dir, name))
+                for name in some
+            ]
+        )
