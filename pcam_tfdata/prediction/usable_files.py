@@ -31,11 +31,13 @@ def list_usable(options: configuration.PredictOptions) -> listing.Listing:
             f"--split: found {options.split!r}, expected {kaggle_layout.TEST} or"
             f" {kaggle_layout.TRAIN} with --input_dir."
         )
-    folder, links = options.input_dir, options.follow_symlinks
-    patches, bad = list_split(folder, follow_symlinks=links)
+    source = listing.SourceOptions(
+        "kaggle", options.input_dir, follow_symlinks=options.follow_symlinks
+    )
+    patches, bad = list_split(source)
     (other,) = _LISTERS.keys() - {options.split}
     # A conversion of the folder would ask it of both splits.
-    others, _ = kaggle.list_files(folder, other, follow_symlinks=links)
+    others, _ = kaggle.list_files(source, other)
     must_match = identity.names_are_hashes([patches, others], options.check_ids)
     (hashes,), unfit = identity.hash_all(
         workers.map_in_threads, [patches], must_match=must_match
@@ -51,7 +53,7 @@ def list_usable(options: configuration.PredictOptions) -> listing.Listing:
         )  # fmt: skip
     if not len(rows):
         raise ValueError(
-            f"{folder}: found no {options.split} patch that can be used,"
+            f"{options.input_dir}: found no {options.split} patch that can be used,"
             " expected at least one. Check --input_dir."
         )
     return patches.take(rows)

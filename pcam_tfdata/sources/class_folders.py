@@ -18,7 +18,6 @@ from pcam_tfdata.system import faults, files, name_arrays
 DEALT = "train"
 _OFFICIAL = {"valid": "validation", "val": "validation"}
 _ORDER_SEED = 0
-_MAX_SHOWN = 3
 
 _logger = logging.getLogger(__name__)
 
@@ -96,8 +95,7 @@ def _list_split(
         }
     folders = [
         scan_folder.list_files(
-            os.path.join(options.input_dir, part),
-            follow_symlinks=options.follow_symlinks,
+            os.path.join(options.input_dir, part), options.follow_symlinks
         )
         for part in label_of
     ]
@@ -138,17 +136,15 @@ def _has_classes(options: listing.SourceOptions, split: str) -> bool:
 def _warn_of_others(folder: str, read: Sequence[str]) -> None:
     """Says in one line what of a folder is not read, hidden files aside."""
     tops = {os.path.normpath(name).split(os.sep)[0] for name in read}
-    others = sorted(
-        faults.escape(name)
-        for name in files.list_names(folder)
+    others = [
+        name
+        for name in sorted(files.list_names(folder))
         if name not in tops and not name.startswith(".")
-    )
+    ]
     if others:
-        shown = ", ".join(others[:_MAX_SHOWN])
-        more = ", ..." if len(others) > _MAX_SHOWN else ""
         _logger.warning(
-            "Warning: %s: left aside %s files or folders (%s%s), since only what"
-            " is in %s is read.",
-            os.path.join(folder, ""), f"{len(others):,}", shown, more,
-            " and ".join(read) or "folders",
+            "Warning: %s: left aside %s files or folders (%s), since only what is"
+            " in %s is read.",
+            os.path.join(folder, ""), f"{len(others):,}",
+            faults.show(", ".join(others)), " and ".join(read) or "folders",
         )  # fmt: skip

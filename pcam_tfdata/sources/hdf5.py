@@ -11,7 +11,6 @@ SPLIT is train, valid or test; mask and meta may be missing.
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import logging
 import os
 import shutil
@@ -122,37 +121,26 @@ def _list_split(
         _unpack(options, f"{theirs}_{part}")
         for part in ("x.h5", "y.h5", "mask.h5", "meta.csv")
     )
-    where = os.path.join(options.input_dir, f"{_PREFIX}{theirs}")
     if not y_path:
         raise FileNotFoundError(
-            f"{where}_y.h5: not found, expected the labels beside the pixels."
-            " Fetch it."
+            f"{os.path.join(options.input_dir, _PREFIX)}{theirs}_y.h5: not"
+            " found, expected the labels beside the pixels. Fetch it."
         )
     # Before anything is read of them.
-    stamps = map(files.stamp, filter(None, (x_path, mask_path, y_path)))
-    stamp = "\n".join(stamps)
+    paths = filter(None, (x_path, mask_path, y_path))
+    stamps = "\n".join(map(files.stamp, paths))
     num_patches = _check(x_path, "x", schema.NUM_CHANNELS)
     labels = _read_labels(y_path, num_patches)
     if mask_path:
         _check(mask_path, "mask", 1, num_patches)
-    else:
-        _logger.info("%s_x.h5: no mask, so no tumor_fraction.", where)
-    slides = coordinates = center_tumor = None
-    if meta_path:
-        meta = slide_meta.read(meta_path, num_patches)
-        slides, coordinates, center_tumor = meta
-    else:
-        _logger.info("%s_meta.csv: not there, so slides are not known.", where)
     names = [f"{ours}_{row}" for row in range(num_patches)]
-    return listing.Listing(
+    patches = listing.Listing(
         split=ours,
         labels=labels,
         names=name_arrays.to_array(names),
-        images=Rows(x_path, mask_path, np.arange(num_patches), stamp),
-        slides=slides,
-        coordinates=coordinates,
-        center_tumor=center_tumor,
+        images=Rows(x_path, mask_path, np.arange(num_patches), stamps),
     )
+    return slide_meta.add_to(patches, meta_path) if meta_path else patches
 
 
 def _find(input_dir: str, name: str) -> str:
@@ -167,8 +155,7 @@ def _unpack(options: listing.SourceOptions, name: str) -> str:
     if not packed_path.endswith(".gz"):
         return packed_path
     # Of another file of this name, a killed job may have left what was in it.
-    stamp = hashlib.sha256(f"{packed_path} {files.stamp(packed_path)}".encode())
-    folder = os.path.join(options.unpacked_dir, stamp.hexdigest()[:16])
+    folder = os.path.join(options.unpacked_dir, files.stamp(packed_path))
     path = os.path.join(folder, _PREFIX + name)
     if files.is_file(path):
         return path

@@ -8,12 +8,7 @@ import os
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.sources import (
-    kaggle_layout,
-    label_table,
-    listing,
-    scan_folder,
-)
+from pcam_tfdata.sources import kaggle_layout, label_table, listing, scan_folder
 from pcam_tfdata.system import faults, files, name_arrays
 
 _LAYOUT = (
@@ -31,26 +26,15 @@ def list_patches(
 
     See `list_train` and `list_test`.
     """
-    links = options.follow_symlinks
-    train, of_train = list_train(
-        options.input_dir, options.slide_csv, follow_symlinks=links
-    )
-    test, of_test = list_test(options.input_dir, follow_symlinks=links)
+    train, of_train = list_train(options)
+    test, of_test = list_test(options)
     return [train, test] if len(test) else [train], of_train + of_test
 
 
 def list_train(
-    input_dir: str,
-    slide_csv: str | None = None,
-    *,
-    follow_symlinks: bool = False,
+    options: listing.SourceOptions,
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns the labelled patches in the order of their labels' file.
-
-    Args:
-        input_dir: Kaggle's folder.
-        slide_csv: A file with the columns `id` and `slide` or `wsi`.
-        follow_symlinks: See `scan_folder.list_files`.
 
     Returns:
         The patches that can be used, and what is wrong with the others: see
@@ -60,21 +44,21 @@ def list_train(
     Raises:
         FileNotFoundError, ValueError: a folder, file or column is missing.
     """
-    path = os.path.join(input_dir, kaggle_layout.LABELS_FILE)
+    path = os.path.join(options.input_dir, kaggle_layout.LABELS_FILE)
     _require(files.is_file(path), path)
-    folder = _scan(input_dir, kaggle_layout.TRAIN, follow_symlinks)
+    folder = _scan(options, kaggle_layout.TRAIN)
     patches, bad = _join(folder, path, label_table.read_labels(path))
     patches = dataclasses.replace(
         patches, split=kaggle_layout.TRAIN, is_dealt=True
     )
-    if slide_csv is None:
+    if options.slide_csv is None:
         return patches, bad
-    patches, without = _add_slides(patches, slide_csv)
+    patches, without = _add_slides(patches, options.slide_csv)
     return patches, bad + without
 
 
 def list_test(
-    input_dir: str, *, follow_symlinks: bool = False
+    options: listing.SourceOptions,
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns the unlabelled patches in the order of sample_submission.csv.
 
@@ -84,18 +68,16 @@ def list_test(
     Returns:
         The patches that can be used, and what is wrong with the others.
     """
-    path = os.path.join(input_dir, kaggle_layout.SAMPLE_FILE)
+    path = os.path.join(options.input_dir, kaggle_layout.SAMPLE_FILE)
     if files.is_file(path):
-        folder = _scan(input_dir, kaggle_layout.TEST, follow_symlinks)
+        folder = _scan(options, kaggle_layout.TEST)
         return _join(folder, path, label_table.read_names(path))
     _logger.info("%s: not there, so test is in order of name.", path)
-    return list_files(
-        input_dir, kaggle_layout.TEST, follow_symlinks=follow_symlinks
-    )
+    return list_files(options, kaggle_layout.TEST)
 
 
 def list_files(
-    input_dir: str, split: str, *, follow_symlinks: bool = False
+    options: listing.SourceOptions, split: str
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns all patches of a folder, in order of name and without labels.
 
@@ -103,8 +85,8 @@ def list_files(
     """
     names, bad = np.array([], "S1"), []
     images = listing.ImageFiles("", names)
-    if files.is_folder(os.path.join(input_dir, split)):
-        folder = _scan(input_dir, split, follow_symlinks)
+    if files.is_folder(os.path.join(options.input_dir, split)):
+        folder = _scan(options, split)
         order = np.argsort(folder.names, kind="stable")
         names, images = folder.names[order], folder.images.take(order)
         bad = folder.faults
@@ -121,11 +103,11 @@ def _require(present: bool, path: str) -> None:
 
 
 def _scan(
-    input_dir: str, split: str, follow_symlinks: bool
+    options: listing.SourceOptions, split: str
 ) -> scan_folder.FolderListing:
-    path = os.path.join(input_dir, split)
+    path = os.path.join(options.input_dir, split)
     _require(files.is_folder(path), path)
-    return scan_folder.list_files(path, follow_symlinks=follow_symlinks)
+    return scan_folder.list_files(path, options.follow_symlinks)
 
 
 def _join(

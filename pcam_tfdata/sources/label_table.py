@@ -45,21 +45,6 @@ class IdTable:
     faults: list[faults.Fault]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Value:
-    """What stands beside the ids.
-
-    Attributes:
-        kind: What a value is called.
-        expected: What a value should be.
-        parse: From a text to the value; that is empty where there is none.
-    """
-
-    kind: str
-    expected: str
-    parse: Callable[[str], str]
-
-
 def read_labels(path: str) -> IdTable:
     """Reads the columns `id` and `label` of a CSV file.
 
@@ -75,14 +60,14 @@ def read_labels(path: str) -> IdTable:
         ValueError: it is no table, or a column is missing.
     """
     rows = csv_rows.read(path, id=("id",), value=("label",))
-    table = _select(path, rows, _Value("label", "0 or 1", _parse_label))
+    table = _select(path, rows, "label", "0 or 1", _parse_label)
     return dataclasses.replace(table, values=table.values.astype(np.int8))
 
 
 def read_names(path: str) -> IdTable:
     """Reads the column `id` of a CSV file; otherwise as `read_labels`."""
-    rows = csv_rows.read(path, id=("id",)).assign(value="")
-    table = _select(path, rows, _Value("", "", lambda _: str(schema.UNLABELED)))
+    rows = csv_rows.read(path, id=("id",)).assign(value=str(schema.UNLABELED))
+    table = _select(path, rows, "label", "-1", str)
     return dataclasses.replace(table, values=table.values.astype(np.int8))
 
 
@@ -93,7 +78,7 @@ def read_slides(path: str) -> IdTable:
     """
     # The community's patch_id_wsi.csv says `wsi`.
     rows = csv_rows.read(path, id=("id",), value=("wsi", "slide"))
-    return _select(path, rows, _Value("slide", "a plain name", _parse_slide))
+    return _select(path, rows, "slide", "a plain name", _parse_slide)
 
 
 def _parse_label(text: str) -> str:
@@ -105,17 +90,25 @@ def _parse_slide(text: str) -> str:
     return text if name_arrays.is_plain(text) else ""
 
 
-def _select(path: str, rows: pandas.DataFrame, value: _Value) -> IdTable:
+def _select(
+    path: str,
+    rows: pandas.DataFrame,
+    kind: str,
+    expected: str,
+    parse: Callable[[str], str],
+) -> IdTable:
     """Parts the patches of a table from the faults; values stay bytes.
 
     Args:
         path: The file.
         rows: Columns `id` and `value`, by line.
-        value: What the second one is.
+        kind: What a value is called.
+        expected: What a value should be.
+        parse: From a text to the value; that is empty where there is none.
     """
     names = _read_names(rows["id"])
     codes, texts = rows["value"].factorize()
-    values = name_arrays.to_array([*map(value.parse, texts)])[codes]
+    values = name_arrays.to_array([*map(parse, texts)])[codes]
     first = name_arrays.find_first(names)
     is_unfit, is_invalid = names == b"", values == b""
     is_conflict = (values != values[first]) & ~is_invalid & ~is_invalid[first]
@@ -126,13 +119,16 @@ def _select(path: str, rows: pandas.DataFrame, value: _Value) -> IdTable:
     _warn_of_repeats(path, rows["id"][is_usable & ~is_first])
     first_rows = rows.iloc[first[is_bad]]
     bad_rows = rows[is_bad].assign(
-        first_line=first_rows.index, first_value=first_rows["value"].to_numpy()
+        is_unfit=is_unfit[is_bad],
+        is_invalid=is_invalid[is_bad],
+        first_line=first_rows.index,
+        first_value=first_rows["value"].to_numpy(),
     )
     return IdTable(
         names=names[is_usable & is_first],
         values=values[is_usable & is_first],
         bad_names=bad_names[bad_names != b""],
-        faults=_list_faults(path, bad_rows, value),
+        faults=_list_faults(path, bad_rows, kind, expected),
     )
 
 
@@ -158,29 +154,29 @@ def _warn_of_repeats(path: str, ids: pandas.Series) -> None:
 
 
 def _list_faults(
-    path: str, bad_rows: pandas.DataFrame, value: _Value
+    path: str, bad_rows: pandas.DataFrame, kind: str, expected: str
 ) -> list[faults.Fault]:
     """Returns a fault for each row; a row also has the first one of its id."""
     found = []
-    for line, name, text, first_line, first_text in bad_rows.itertuples():
+    for row in bad_rows.itertuples():
+        line, name, value, is_unfit, is_invalid, first_line, first_value = row
         advice = "Mend the row."
-        if not name_arrays.is_plain(name):
-            kind = "ids that are no plain names"
+        if is_unfit:
+            group = "ids that are no plain names"
             problem = f"id {faults.show(name)}, expected {name_arrays.PLAIN}"
-        elif not value.parse(text):
-            kind = f"bad {value.kind}s"
+        elif is_invalid:
+            group = f"bad {kind}s"
             problem = (
-                f"{value.kind} {faults.show(text)} for {name}, expected"
-                f" {value.expected}"
+                f"{kind} {faults.show(value)} for {name}, expected {expected}"
             )
         else:
-            kind = "conflicts"
+            group = "conflicts"
             problem = (
-                f"conflicting {value.kind}s for {name}: {text} here and"
-                f" {first_text} in line {first_line:,}, expected one"
-                f" {value.kind}"
+                f"conflicting {kind}s for {name}: {value} here and"
+                f" {first_value} in line {first_line:,}, expected one"
+                f" {kind}"
             )
             advice = "Find out which is right."
         reason = f"{path}: line {line:,}: found {problem}. {advice}"
-        found.append(faults.Fault(faults.escape(name), reason, kind))
+        found.append(faults.Fault(faults.escape(name), reason, group))
     return found

@@ -13,6 +13,7 @@ from pcam_tfdata.images import tiff
 from pcam_tfdata.system import files, remote
 
 _NOT_KNOWN = float("nan")
+_COLUMNS = "labels", "names", "slides", "coordinates", "center_tumor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,18 +117,13 @@ class Listing:
 
     def take(self, rows: np.ndarray | slice) -> "Listing":
         """Returns the listing of some rows, in their order."""
-
-        def part(column: np.ndarray | None) -> np.ndarray | None:
-            return None if column is None else column[rows]
-
+        columns = {
+            name: column[rows]
+            for name in _COLUMNS
+            if (column := getattr(self, name)) is not None
+        }
         return dataclasses.replace(
-            self,
-            labels=self.labels[rows],
-            names=self.names[rows],
-            images=self.images.take(rows),
-            slides=part(self.slides),
-            coordinates=part(self.coordinates),
-            center_tumor=part(self.center_tumor),
+            self, images=self.images.take(rows), **columns
         )
 
 
@@ -165,10 +161,8 @@ class ImageFiles:
             return ""
         if self.stamps is not None:
             return hashlib.sha256(self.stamps.tobytes()).hexdigest()
-        digest = hashlib.sha256()
-        for path in list_paths(self):
-            digest.update(f"{files.stamp(path)}\n".encode())
-        return digest.hexdigest()
+        stamps = "\n".join(map(files.stamp, list_paths(self)))
+        return hashlib.sha256(stamps.encode()).hexdigest()
 
     def read(self) -> Iterator[Pixels]:
         """See `Images.read`."""

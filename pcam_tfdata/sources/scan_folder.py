@@ -44,7 +44,7 @@ class FolderListing:
     faults: list[faults.Fault]
 
 
-def list_files(folder: str, *, follow_symlinks: bool = False) -> FolderListing:
+def list_files(folder: str, follow_symlinks: bool) -> FolderListing:
     """Lists the files of a folder, images or not: no file is opened.
 
     Args:

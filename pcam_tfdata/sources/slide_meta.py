@@ -1,9 +1,11 @@
 """The CSV beside the official files: which slide a patch is of, and where."""
 
+import dataclasses
+
 import numpy as np
 import pandas
 
-from pcam_tfdata.sources import csv_rows
+from pcam_tfdata.sources import csv_rows, listing
 from pcam_tfdata.system import csv_files, faults, name_arrays
 
 _CENTER_TUMOR = "center_tumor_patch"
@@ -11,20 +13,14 @@ _TRUTH = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 _LARGEST = 2**53  # float64, as which pandas writes them, holds each up to it.
 
 
-def read(
-    path: str, num_patches: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Reads slide and coordinates of each patch, and what its centre holds.
+def add_to(patches: listing.Listing, path: str) -> listing.Listing:
+    """Returns patches with slides, coordinates and what their centres hold.
 
     Args:
+        patches: A whole file of them.
         path: A CSV file with the columns wsi, coord_x and coord_y, a row for
             each patch; it may have center_tumor_patch. Errors count rows from
-            0, as those of the pixels.
-        num_patches: How many there are.
-
-    Returns:
-        bytes [num_patches], slides, empty where unknown; int64 [num_patches,
-        2], x and y; and `listing.Listing.center_tumor`.
+            0, as those of the pixels. A slide may be empty: not known.
 
     Raises:
         ValueError: there are more or fewer rows, a slide is no plain name, or a
@@ -34,9 +30,9 @@ def read(
     if _CENTER_TUMOR in csv_files.read_header(path):
         columns.append(_CENTER_TUMOR)
     rows = csv_rows.read(path, **{column: (column,) for column in columns})
-    if len(rows) != num_patches:
+    if len(rows) != len(patches):
         raise ValueError(
-            f"{path}: found {len(rows):,} rows, expected {num_patches:,}."
+            f"{path}: found {len(rows):,} rows, expected {len(patches):,}."
             " Fetch it again."
         )
     _check_slides(path, rows["wsi"])
@@ -45,8 +41,12 @@ def read(
     if _CENTER_TUMOR in rows:
         truth = rows[_CENTER_TUMOR].str.lower().map(_TRUTH)
         center_tumor = truth.to_numpy(np.float32)
-    slides = name_arrays.to_array(rows["wsi"].tolist())
-    return slides, np.stack(coordinates, axis=1), center_tumor
+    return dataclasses.replace(
+        patches,
+        slides=name_arrays.to_array(rows["wsi"].tolist()),
+        coordinates=np.stack(coordinates, axis=1),
+        center_tumor=center_tumor,
+    )
 
 
 def _check_slides(path: str, slides: pandas.Series) -> None:

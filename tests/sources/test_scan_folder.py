@@ -23,8 +23,10 @@ def fill(folder: pathlib.Path, *files: str | bytes) -> pathlib.Path:
     return folder
 
 
-def listed(folder: pathlib.Path, **options) -> scan_folder.FolderListing:
-    return scan_folder.list_files(str(folder), **options)
+def listed(
+    folder: pathlib.Path, *, follow_symlinks: bool = False
+) -> scan_folder.FolderListing:
+    return scan_folder.list_files(str(folder), follow_symlinks)
 
 
 def texts(column: np.ndarray) -> list[str]:
@@ -212,7 +214,7 @@ LIST_AND_MEASURE = """
 import resource, sys
 from pcam_tfdata.sources import scan_folder
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-found = scan_folder.list_files(sys.argv[1])
+found = scan_folder.list_files(sys.argv[1], False)
 more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 print(len(found.images), len(found.faults), more // 1024)
 """

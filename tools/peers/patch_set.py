@@ -118,7 +118,8 @@ def write_images(options: configuration.Options) -> None:
 
 
 def _find_patches(options: configuration.Options, folder: str = "") -> PatchSet:
-    listed, bad = kaggle.list_train(options.input_dir)
+    source = listing.SourceOptions("kaggle", options.input_dir)
+    listed, bad = kaggle.list_train(source)
     if bad:
         raise faults.BadInputError(bad)
     assert isinstance(listed.images, listing.ImageFiles)
