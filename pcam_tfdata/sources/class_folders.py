@@ -47,16 +47,18 @@ def list_patches(
             f"{options.input_dir}: not found, expected a folder of images."
             " Check --input_dir."
         )
-    if _has_classes(options, ""):
-        patches, bad = _list_split(options, "", DEALT)
-        return [patches], bad
-    with files.scan(options.input_dir) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir())
-    folders = [name for name in folders if not name.startswith(".")]
-    _warn_of_others(options.input_dir, folders)
+    ours_of = {"": DEALT}
+    if not _has_classes(options, ""):
+        with files.scan(options.input_dir) as entries:
+            folders = [entry.name for entry in entries if entry.is_dir()]
+        ours_of = {
+            theirs: _OFFICIAL.get(theirs, theirs)
+            for theirs in sorted(folders)
+            if not theirs.startswith(".")
+        }
+        _warn_of_others(options.input_dir, [*ours_of])
     splits = [
-        _list_split(options, theirs, _OFFICIAL.get(theirs, theirs))
-        for theirs in folders
+        _list_split(options, theirs, ours) for theirs, ours in ours_of.items()
     ]
     listings = [patches for patches, _ in splits if len(patches)]
     _check_splits(options, listings)

@@ -6,7 +6,7 @@ TensorFlow reads it, so it is imported here, and in the workers.
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -66,12 +66,12 @@ def list_patches(
 ) -> tuple[list[listing.Listing], list[faults.Fault]]:
     """Returns the splits of a prepared dataset, in its order.
 
-    Names are those of its text feature `id`, if it has one and it is unique,
-    else SPLIT_ROW.
+    Names are those of its text feature `id`, if it has one of plain names, each
+    once, else SPLIT_ROW.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or none of patches, or
-            an id is no plain name, or labels are there for some alone.
+            labels are there for some alone.
         ModuleNotFoundError: tensorflow_datasets is not installed.
     """
     info = _open(options.input_dir).info
@@ -91,15 +91,16 @@ def _list_split(folder: str, split: str, num_patches: int) -> listing.Listing:
     if label is not None:
         labels = np.array([example[label] for example in examples])
         _check_labels(f"{folder}: {split}", labels)
-    ids = [example["id"] for example in examples if has_ids]
-    if len(set(ids)) == num_patches:
-        _check_ids(f"{folder}: {split}", ids)
-    else:
-        ids = [f"{split}_{row}".encode() for row in range(num_patches)]
+    # What is no UTF-8 becomes characters that do not print.
+    names = [
+        e["id"].decode(errors="surrogateescape") for e in examples if has_ids
+    ]
+    if len(set(filter(name_arrays.is_plain, names))) != num_patches:
+        names = [f"{split}_{row}" for row in range(num_patches)]
     return listing.Listing(
         split=split,
         labels=labels.astype(np.int8),
-        names=name_arrays.to_array(ids),
+        names=name_arrays.to_array(names),
         images=Rows(folder, split, np.arange(num_patches), image),
     )
 
@@ -114,17 +115,6 @@ def _check_labels(where: str, labels: np.ndarray) -> None:
         f" {schema.UNLABELED} in each row of the split. Prepare the dataset"
         " with labels, or put those without one into a split of their own."
     )
-
-
-def _check_ids(where: str, ids: Sequence[bytes]) -> None:
-    for row, patch_id in enumerate(ids):
-        # What is no UTF-8 becomes characters that do not print.
-        if not name_arrays.is_plain(patch_id.decode(errors="surrogateescape")):
-            raise ValueError(
-                f"{where}, row {row}: found id {faults.show(patch_id)},"
-                f" expected {name_arrays.PLAIN}, in UTF-8. Prepare the dataset"
-                " with other ids, or without."
-            )
 
 
 @functools.cache
