@@ -4,7 +4,7 @@ from pcam_tfdata.audit import audit_report, patch_table
 
 _NUM_SHOWN = 3
 _NUM_WHERE = 6
-_SPLIT_LINE = "{:<12}{:>9}{:>9}{:>7}{:>8}{:>20}  {}"
+_SPLIT_LINE = "{:<12}{:>9}{:>9}{:>7}{:>8}{:>21}  {}"
 
 
 def format_report(report: audit_report.Report) -> str:
