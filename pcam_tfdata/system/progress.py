@@ -54,4 +54,4 @@ class Progress(tqdm.tqdm):
         if self._is_drawn:
             super().display(msg, pos)
         elif msg is None:
-            _logger.info("%s", self)
+            _logger.info("%s", str(self))
