@@ -4,6 +4,7 @@ import os
 import textwrap
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib import axes as plots
 from matplotlib import figure
@@ -30,6 +31,8 @@ _FRAME, _WHITE = 190, 255  # Grey levels of the line around a patch, and beside.
 _Strips = list[tuple[str, np.ndarray]]  # Captions, and uint8 [n, 96, 96, 3].
 
 
+# Names may hold dollars, which are no formulas.
+@matplotlib.rc_context({"text.parse_math": False})
 def draw(
     table: patch_table.Table, report: audit_report.Report, path: str
 ) -> None:

@@ -5,6 +5,7 @@ one line on stderr: exit code 2 for usage, 1 for bad data.
 """
 
 import contextlib
+import errno
 import importlib
 import logging
 import math
@@ -43,6 +44,7 @@ _KINDS = {
     "int": "integer",
     "string": "text",
 }
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Set, it shows where an error came from.
 _TRACEBACK_VARIABLE = "PCAM_TRACEBACK"
 _HELP_FLAGS = ("--help", "-help", "-h")
@@ -182,11 +184,15 @@ def _default(flag: flags.Flag, module: types.ModuleType) -> str:
 
 def _message(error: BaseException) -> str | None:
     """Returns what to print for an error; None if it is not for the user."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return (
-            f"{error.filename}: {error.strerror}. Check the path, its rights and"
-            " the room on its disk."
-        )
+    if isinstance(error, OSError) and error.strerror:
+        name = error.filename
+        if error.errno in _FULL_DISK:  # Files are told by their names.
+            name = name or "standard output"
+        if name:
+            return (
+                f"{name}: {error.strerror}. Check the path, its rights and the"
+                " room on its disk."
+            )
     # Errors of TensorFlow have a base of their own; it may not be imported.
     if type(error).__module__.startswith("tensorflow"):
         return f"TensorFlow: {faults.one_line(error, 500)}"

@@ -118,4 +118,5 @@ def _check_flags() -> None:
 def _is_given(name: str) -> bool:
     """Returns whether a flag is there, and not to say that something is off."""
     flag = flags.FLAGS[name]
-    return bool(flag.present) and str(flag.value) not in ("False", "local")
+    is_off = flag.value is False or (name, flag.value) == ("runner", "local")
+    return bool(flag.present) and not is_off

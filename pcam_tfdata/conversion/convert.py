@@ -104,6 +104,8 @@ def convert(options: ConvertOptions) -> manifest.Manifest:
     with workspace.open_folder(
         output_dir, restart=options.overwrite
     ) as records_dir:
+        # Again: another job may have finished before this one held the lock.
+        publish.check_output(output_dir, overwrite=options.overwrite)
         return _fill_and_publish(records_dir, options)
 
 

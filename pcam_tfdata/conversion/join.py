@@ -74,6 +74,8 @@ def join(
         )
     skipped = _read_skipped(records_dirs)
     with workspace.open_folder(output_dir, restart=True) as folder:
+        # Again: another job may have finished before this one held the lock.
+        publish.check_output(output_dir, overwrite=overwrite)
         for part, names in zip(parts, new_names, strict=True):
             _add_part(part, names, folder)
         content = describe_folder.write_files(folder, content, skipped)

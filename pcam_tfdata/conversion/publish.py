@@ -55,6 +55,12 @@ def _check_remote(output_dir: str) -> None:
             f"{output_dir}: found a whole bucket, expected a folder in it."
             " Choose one as --output_dir."
         )
+    if "?" in output_dir:
+        raise ValueError(
+            f"{output_dir}: found a question mark, after which stores expect"
+            " the version of a file, expected a name without. Choose another"
+            " --output_dir."
+        )
 
 
 def _check_on_disk(output_dir: str) -> None:
@@ -90,7 +96,9 @@ def put_into_place(
         OSError: the disk or the store refuses. Run again.
     """
     made = set(files.list_names(folder))
-    names = made & manifest.list_files(written)
+    names = manifest.list_files(written)
+    if manifest.SKIPPED_FILE not in made:
+        names.discard(manifest.SKIPPED_FILE)
     if files.is_remote(output_dir):
         _copy_into_place(folder, output_dir, names)
         return

@@ -121,10 +121,11 @@ def _list_split(
         _unpack(options, f"{theirs}_{part}")
         for part in ("x.h5", "y.h5", "mask.h5", "meta.csv")
     )
+    where = os.path.join(options.input_dir, f"{_PREFIX}{theirs}")
     if not y_path:
         raise FileNotFoundError(
-            f"{os.path.join(options.input_dir, _PREFIX)}{theirs}_y.h5: not"
-            " found, expected the labels beside the pixels. Fetch it."
+            f"{where}_y.h5: not found, expected the labels beside the pixels."
+            " Fetch it."
         )
     # Before anything is read of them.
     paths = filter(None, (x_path, mask_path, y_path))
@@ -133,6 +134,8 @@ def _list_split(
     labels = _read_labels(y_path, num_patches)
     if mask_path:
         _check(mask_path, "mask", 1, num_patches)
+    else:
+        _logger.info("%s_x.h5: no mask, so no tumor_fraction.", where)
     names = [f"{ours}_{row}" for row in range(num_patches)]
     patches = listing.Listing(
         split=ours,
@@ -140,7 +143,10 @@ def _list_split(
         names=name_arrays.to_array(names),
         images=Rows(x_path, mask_path, np.arange(num_patches), stamps),
     )
-    return slide_meta.add_to(patches, meta_path) if meta_path else patches
+    if meta_path:
+        return slide_meta.add_to(patches, meta_path)
+    _logger.info("%s_meta.csv: not there, so slides are not known.", where)
+    return patches
 
 
 def _find(input_dir: str, name: str) -> str:

@@ -72,7 +72,10 @@ def list_test(
     if files.is_file(path):
         folder = _scan(options, kaggle_layout.TEST)
         return _join(folder, path, label_table.read_names(path))
-    _logger.info("%s: not there, so test is in order of name.", path)
+    if files.is_folder(os.path.join(options.input_dir, kaggle_layout.TEST)):
+        _logger.info("%s: not there, test is in order of name.", path)
+    else:
+        _logger.info("%s: no test/, so no test split.", options.input_dir)
     return list_files(options, kaggle_layout.TEST)
 
 

@@ -6,6 +6,7 @@ folder itself on the file systems in use. Hidden files (`.name`) are passed
 over.
 """
 
+import contextlib
 import dataclasses
 import operator
 import os
@@ -110,7 +111,10 @@ def _find_problem(
         return "unusable names"
     if entry.is_symlink() and not follow_symlinks:
         return "links"
-    return "" if entry.is_file() else "entries that are no files"
+    with contextlib.suppress(OSError):  # Of a link that leads in a circle.
+        if entry.is_file():
+            return ""
+    return "entries that are no files"
 
 
 def _stem(file_name: str) -> str:

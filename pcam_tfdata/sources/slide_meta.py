@@ -27,7 +27,8 @@ def add_to(patches: listing.Listing, path: str) -> listing.Listing:
             coordinate is no whole number.
     """
     columns = ["wsi", "coord_x", "coord_y"]
-    if _CENTER_TUMOR in csv_files.read_header(path):
+    header = csv_files.read_header(path)
+    if _CENTER_TUMOR in (name.strip().casefold() for name in header):
         columns.append(_CENTER_TUMOR)
     rows = csv_rows.read(path, **{column: (column,) for column in columns})
     if len(rows) != len(patches):

@@ -71,6 +71,10 @@ def open_text(path: str, newline: str | None = None) -> Iterator[IO[str]]:
             yield file
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: {_find_undecodable(path)}") from error
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: found no CSV ({error}). Write it again."
+        ) from error
 
 
 def _find_undecodable(path: str) -> str:

@@ -15,7 +15,6 @@ from typing import IO, Any
 from pcam_tfdata.system import remote
 
 INCOMPLETE = ".incomplete"  # Ends the name of what is being written.
-_OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 
 
 def is_remote(path: str) -> bool:
@@ -68,8 +67,9 @@ def refuse_others(
     Raises:
         FileExistsError: it is such a folder, or no folder.
     """
+    is_broken_link = os.path.islink(folder) and not os.path.exists(folder)
     with contextlib.suppress(NotADirectoryError):
-        if all(map(is_own, list_names(folder))):
+        if not is_broken_link and all(map(is_own, list_names(folder))):
             return
     raise FileExistsError(
         f"{folder}: found something other than {what}, expected a folder to"
@@ -80,11 +80,29 @@ def refuse_others(
 def is_stream(path: str) -> bool:
     """Returns whether what is there can only be written to, not replaced.
 
-    A pipe, a terminal, a device, or what is open, as `/dev/stdout`.
+    A pipe, a terminal, a device, a file without a name, or one that is open as
+    stdout or stderr (`/dev/stdout`); links are followed.
     """
-    is_plain = os.path.isfile(path) or os.path.isdir(path)
-    is_other = os.path.exists(path) and not is_plain
-    return is_other or path.startswith(_OPEN_FILES)
+    if not os.path.exists(path) or os.path.isdir(path):
+        return False
+    is_named = os.path.isfile(os.path.realpath(path))
+    return not is_named or _find_descriptor(path) is not None
+
+
+def _open_stream(path: str, mode: str, **options: Any) -> IO:
+    """Opens what `is_stream` says is one; arguments as for `open`."""
+    # To open it by its path would begin a redirected file anew.
+    number = _find_descriptor(path)
+    return open(path if number is None else os.dup(number), mode, **options)
+
+
+def _find_descriptor(path: str) -> int | None:
+    """Returns 1 or 2 where what is there is open as stdout or stderr."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(number)):
+                return number
+    return None
 
 
 def is_within(path: str, folder: str) -> bool:
@@ -175,8 +193,7 @@ def open_whole(
             yield file
         return
     if is_stream(path):
-        # Appended: what a shell redirects to may hold something.
-        with open(path, mode.replace("w", "a"), **options) as file:
+        with _open_stream(path, mode, **options) as file:
             yield file
         return
     path = os.path.realpath(path)

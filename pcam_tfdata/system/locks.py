@@ -55,7 +55,7 @@ def hold(
                     )
                 time.sleep(_POLL_SECONDS)
             # The holder before may have removed the file since it was opened.
-            elif os.fstat(file.fileno()).st_nlink:
+            elif _is_at(file, path):
                 file.truncate(0)
                 file.write(str(os.getpid()))
                 file.flush()
@@ -96,6 +96,13 @@ def own_folder(
             with contextlib.suppress(OSError):
                 os.remove(path)
                 os.rmdir(folder)
+
+
+def _is_at(file: IO, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: IO, path: str, what: str, is_shared: bool) -> bool:

@@ -32,6 +32,7 @@ class Progress(tqdm.tqdm):
     monitor_interval = 0  # No thread that adapts `miniters`.
 
     def __init__(self, total: int, description: str, done: int = 0) -> None:
+        self._num_patches = total
         self._is_drawn = bool(sys.stderr and sys.stderr.isatty())
         super().__init__(
             total=total,
@@ -47,7 +48,8 @@ class Progress(tqdm.tqdm):
     def advance_to(self, done: int, **scores: float) -> None:
         """Sets how many patches are done; `scores` stand beside the rate."""
         self.set_postfix(scores, refresh=False)
-        self.update(done - self.n)
+        # A whole last batch may go beyond the end.
+        self.update(min(done, self._num_patches) - self.n)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Draws or logs it; what clears a bar is not for the log."""

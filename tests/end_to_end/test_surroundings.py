@@ -98,8 +98,7 @@ def test_output_without_room_is_told_in_one_line(tmp_path):
             [*PCAM, "verify", "--help"], stdout=stdout, stderr=subprocess.PIPE,
             preexec_fn=limit, text=True,
             # Python may leave files of bytecode cut short.
-            env=os.environ
-            | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": ""},
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()

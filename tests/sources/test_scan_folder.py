@@ -127,6 +127,15 @@ def test_what_is_no_file_is_a_fault(tmp_path):
         assert f"{name}.tif: found a folder, a link to nothing or" in reason
 
 
+def test_loops_of_links_are_faults(tmp_path):
+    fill(tmp_path, "f.tif")
+    (tmp_path / "up").symlink_to(tmp_path)
+    (tmp_path / "l.tif").symlink_to("l.tif")
+    found = listed(tmp_path, follow_symlinks=True)
+    assert texts(found.images.files) == ["f.tif"]
+    assert len(reasons(found)) == 2
+
+
 def test_names_that_do_not_print_are_faults_of_one_line(tmp_path):
     fill(tmp_path, "ok.tif", b"caf\xe9.tif", "a\nb.tif", "c\\d.tif", "\x1b.tif")
     fill(tmp_path, b"f\xff/x.tif")

@@ -67,7 +67,7 @@ def write_split(folder, split, patches, size, seed) -> None:
     write_h5(folder, f"{split}_y", "y", label.reshape(-1, 1, 1, 1))
     write_h5(folder, f"{split}_mask", "mask", mask)
     with open(folder / f"{PREFIX}{split}_meta.csv", "w") as file:
-        file.write(",coord_y,coord_x,tumor_patch,center_tumor_patch,wsi\n")
+        file.write(",coord_y,coord_x,tumor_patch, Center_Tumor_Patch,wsi\n")
         for row in range(size):
             place, is_tumor = f"{row},{row * 7},{row * 5}", bool(label[row])
             file.write(f"{place},True,{is_tumor},slide_{row % 3}\n")

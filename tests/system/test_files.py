@@ -33,6 +33,16 @@ def test_error_that_is_a_text_stays_one(tmp_path, is_shared):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_redirected_stdout_has_one_position(tmp_path):
+    program = (
+        "from pcam_tfdata.system import files; print('first', flush=True);"
+        "files.write_text('/dev/stdout', 'second\\n'); print('third')"
+    )
+    with open(tmp_path / "out", "w") as stdout:
+        subprocess.run([sys.executable, "-c", program], stdout=stdout)
+    assert (tmp_path / "out").read_text() == "first\nsecond\nthird\n"
+
+
 def test_writers_at_the_same_time_do_not_meet(tmp_path):
     path = str(tmp_path / "file")
     with (

@@ -418,6 +418,7 @@ def test_killed_upload_leaves_no_records_and_goes_on(
         ("s3://no-such-bucket/x", "BUCKET/records", "no-such-bucket"),
         ("s3://data/kaggle", "s3://no-such-bucket/x", "no-such-bucket"),
         ("s3://data/kaggle", "s3://data", "expected a folder in it"),
+        ("s3://data/kaggle", "BUCKET/r?versionId=1", "found a question mark"),
         ("xyz://data/kaggle", "BUCKET/records", "found no package for xyz://"),
     ],
     ids=[
@@ -425,6 +426,7 @@ def test_killed_upload_leaves_no_records_and_goes_on(
         "source bucket",
         "output bucket",
         "bucket itself",
+        "version",
         "scheme",
     ],
 )
