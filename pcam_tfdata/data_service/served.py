@@ -230,7 +230,13 @@ class ServedPatches(stream_mode.StreamedPatches):
             self._is_compared[shard[index]] = True
             here = self.selection.shards[shard[index]]
             record = int(rows[index]) - here.first_row
-            expected = here.read_record(record)[tfrecord.HEADER_BYTES :]
+            try:
+                expected = here.read_record(record)[tfrecord.HEADER_BYTES :]
+            except OSError as error:
+                raise ServiceError(
+                    f"{here.path}: cannot be read here ({error}), expected the"
+                    " same records on every host. Copy them here again."
+                ) from error
             if not expected.startswith(starts[index].tobytes()):
                 raise ServiceError(
                     f"{here.path}: record {record} is not the one that a worker"

@@ -91,6 +91,8 @@ def _parse(content: dict) -> Job:
         host, _, port = address.rpartition(":")
         if not (host and port.isdigit()):
             raise ValueError(f"{address!r} is no HOST:PORT")
+    if len(set(addresses.values())) < len(addresses):
+        raise ValueError("an address is there twice")
     this = (task["type"], int(task["index"]))
     if this not in addresses:
         raise ValueError(f"the cluster has no {this[0]} {this[1]}")

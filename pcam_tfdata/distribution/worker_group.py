@@ -56,6 +56,10 @@ class WorkerGroup:
         rows[self.job.index] = numbers
         return self.sum(rows)
 
+    def wait(self) -> None:
+        """Waits until all workers have come so far."""
+        self.sum(np.zeros(1))
+
     def broadcast(self, value: Value) -> Value:
         """Returns the chief's value, bit for bit; others' are dropped."""
         if self.job.num_workers == 1:

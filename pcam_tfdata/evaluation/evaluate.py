@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ _ANY_RECORDS = (
     " split may hold patches that it was trained on."
 )
 
+_LONGEST_NAME = 100  # Of the 255 bytes that a file's name may have.
 _logger = logging.getLogger(__name__)
 
 
@@ -155,7 +157,7 @@ def _settle(
     if is_own and set(splits) == set(own_splits):
         output_dir = output_dir or run_dir
     elif not output_dir:
-        name = "+".join(sorted(splits))
+        name = _shorten("+".join(sorted(splits)))
         name += "" if is_own else f"@{records.manifest_sha256[:8]}"
         output_dir = os.path.join(run_dir, run_folder.EVALUATIONS, name)
         _logger.info("Scores of %s go to %s.", ", ".join(splits), output_dir)
@@ -168,6 +170,14 @@ def _settle(
     return dataclasses.replace(
         options, splits=tuple(splits), output_dir=output_dir
     )
+
+
+def _shorten(name: str) -> str:
+    """Returns a name that a file may have, its own if it is not too long."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"{name[:_LONGEST_NAME]}-{digest[:8]}"
 
 
 def _list_warnings(

@@ -24,6 +24,12 @@ from pcam_tfdata.system import faults, interruption, progress
 # Calls whose results nobody has asked for yet. A GPU computes them while Python
 # takes the results of the one before.
 _CALLS_AHEAD = 2
+# Keras' layers and operations, in lower case: those that are an activation, and
+# those that leave values as they are.
+_ACTIVATIONS = {name.replace("_", "") for name in dir(keras.activations)}
+_PASSING = (
+    "activation", "cast", "dropout", "flatten", "identity", "reshape", "squeeze",
+)  # fmt: skip
 _RESULTS = ("row", "label", "logit")
 
 Fill = Callable[[batch_format.Batch], batch_format.Batch]
@@ -235,7 +241,8 @@ def _check_network(path: str, model: keras.Model) -> None:
     ):
         fits = [
             tensor.dtype.startswith(dtype)
-            and tf.TensorShape(tensor.shape).is_compatible_with(shape)
+            and len(tensor.shape) == len(shape)
+            and all(map(lambda a, b: a in (None, b), tensor.shape, shape))
             for tensor in tensors
         ]
         if fits != [True]:
@@ -245,15 +252,31 @@ def _check_network(path: str, model: keras.Model) -> None:
                 f" {dtype}{list(shape)}. Choose the --run_dir of a network that"
                 " takes patches as they are and gives a logit."
             )
-    linear = keras.activations.linear
-    activation = getattr(model.layers[-1], "activation", linear)
-    if activation is not linear:
+    activation = _find_activation(model)
+    if activation != "linear":
         raise ValueError(
-            f"{path}: found a network that ends in"
-            f" {getattr(activation, '__name__', activation)}, expected a logit,"
-            " before any activation. Save it without its last one, or choose"
-            " another --run_dir."
+            f"{path}: found a network that ends in {activation}, expected a"
+            " logit, before any activation. Save it without its last one, or"
+            " choose another --run_dir."
         )
+
+
+def _find_activation(model: keras.Model) -> str:
+    """Returns the name of what a network's last values went through.
+
+    Layers that leave values as they are, are passed over.
+    """
+    # A Sequential has layers alone; both are in the order of computation.
+    for operation in reversed(getattr(model, "operations", model.layers)):
+        if isinstance(operation, keras.Model):
+            return _find_activation(operation)
+        name = type(operation).__name__.lower()
+        function = getattr(operation, "activation", None)
+        if function not in (None, keras.activations.linear):
+            return getattr(function, "__name__", str(function))
+        if name not in _PASSING:
+            return name if name in _ACTIVATIONS else "linear"
+    return "linear"
 
 
 def _check_finite(logit: np.ndarray, description: str) -> None:

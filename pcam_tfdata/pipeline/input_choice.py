@@ -51,6 +51,13 @@ def open_patches(
     return patches
 
 
+def resolve_mode(mode: str, *, is_remote: bool) -> str:
+    """Returns the input mode that one of `choices.INPUTS` stands for."""
+    if mode != "auto":
+        return mode
+    return "stream" if is_remote else "mmap"
+
+
 def choose(
     source: patch_source.Source,
     selection: records_folder.Selection,
@@ -73,10 +80,10 @@ def choose(
         ValueError: it is not possible.
     """
     is_remote = any(files.is_remote(shard.path) for shard in selection.shards)
-    asked = mode = source.options.input
+    asked = source.options.input
+    mode = resolve_mode(asked, is_remote=is_remote)
     reason = "as asked"
     if asked == "auto":
-        mode = "stream" if is_remote else "mmap"
         reason = f"the records are {'not ' if is_remote else ''}on a disk"
     elif asked != "stream" and is_remote:
         raise ValueError(

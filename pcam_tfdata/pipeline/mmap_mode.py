@@ -4,7 +4,6 @@ The page cache is the cache: what was read once is read from memory, as long as
 there is room, and no process holds a copy of its own.
 """
 
-import contextlib
 import ctypes
 import functools
 import resource
@@ -172,9 +171,12 @@ def _map_as_one(
         The range, uint8 and read-only, and where each shard begins in it.
     """
     # A map holds a file open until it ends.
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = soft + len(shards)
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     maps = [_map_once(shard, files.stamp(shard.path)) for shard in shards]
     address = np.array([m.ctypes.data for m in maps], np.int64)
     first = int(address.min())

@@ -123,6 +123,7 @@ def to_batch(
     """
     pool = buffer_pool.pool_of_batches(batch_size)
 
+    @tf.autograph.experimental.do_not_convert
     def fill(row: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
         num_patches = len(row)
         image = pool.take()

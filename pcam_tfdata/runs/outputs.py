@@ -17,6 +17,8 @@ CSV = (".csv", ".txt")
 JSON = (".json",)
 _IMAGE_FOLDERS = (kaggle_layout.TRAIN, kaggle_layout.TEST)
 _KAGGLE_TABLES = (kaggle_layout.LABELS_FILE, kaggle_layout.SAMPLE_FILE)
+# Of made-up patches, of a cross-validation, of the official files.
+_OTHER_TABLES = ("truth.csv", "out_of_fold.csv", "_meta.csv")
 
 
 def check_file(
@@ -60,7 +62,8 @@ def check_file(
         if files.is_within(target, os.path.realpath(other)):
             found = f"what this command reads ({other})"
             raise _taken(path, flag, found, "another file")
-    if os.path.exists(target) and name in _KAGGLE_TABLES:
+    is_table = name in _KAGGLE_TABLES or name.endswith(_OTHER_TABLES)
+    if os.path.exists(target) and is_table:
         raise _taken(
             path, flag, "a table of another kind", "none or an earlier output"
         )

@@ -21,7 +21,8 @@ SPEED = "patches/s"
 _STALE = "stale"
 # What reading a file of any other form than that of a run's may raise.
 _OTHER_FORM = (
-    AttributeError, IndexError, KeyError, RecursionError, TypeError,
+    AttributeError, IndexError, KeyError, OverflowError, RecursionError,
+    TypeError, csv.Error,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@
 
 import concurrent.futures
 import dataclasses
+import glob
 import json
 import logging
 import os
@@ -58,6 +59,11 @@ class Writer:
         self._pending = self._thread.submit(
             _write, folder, state.step, values, text, self._keep
         )
+
+    def poll(self) -> None:
+        """Raises what `wait` would, as soon as it is known."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def wait(self) -> None:
         """Returns when the last one is on the disk.
@@ -146,8 +152,8 @@ def _write(
     # Later ones are damaged: the run went on from before them.
     checkpoints = checkpoint_files.list_checkpoints(folder)
     kept = [path for number, path in checkpoints if number <= step][-keep:]
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        # A process that was killed left half of one.
-        if name.endswith((".npz", files.INCOMPLETE)) and path not in kept:
-            os.remove(path)
+    left = [path for _, path in checkpoints if path not in kept]
+    # A process that was killed left half of one.
+    left += glob.glob(os.path.join(glob.escape(folder), f"*{files.INCOMPLETE}"))
+    for path in left:
+        os.remove(path)

@@ -159,6 +159,12 @@ def check(
             f" fewer than the {num_steps} steps of the run."
         )
     is_shared = options.devices.strategy == "multi_worker"
+    if is_shared and options.data_service:
+        raise ValueError(
+            "--data_service: found it with --strategy=multi_worker, expected"
+            " none: the service gives each worker all patches, in an order of"
+            " its own. Let each worker map its copy: --input=mmap."
+        )
     if is_shared and options.input.cache == "file":
         raise ValueError(
             "--cache=file: found it with --strategy=multi_worker, expected"

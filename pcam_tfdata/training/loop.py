@@ -194,6 +194,7 @@ class _Loop:
                 bar.advance_to((state.step - first) * batch_size, **logs)
                 self._agree()
                 self._signals.check()
+                self._checkpoints.poll()
                 waited = time.monotonic() - self._checkpoint_time
                 if waited > self._options.checkpoint_every_seconds:
                     self._save()

@@ -24,7 +24,7 @@ from pcam_tfdata.runs import (
     resumption,
     run_folder,
 )
-from pcam_tfdata.system import interruption, versions
+from pcam_tfdata.system import files, interruption, versions
 from pcam_tfdata.training import (
     checkpoints,
     configuration,
@@ -78,6 +78,7 @@ def train(
     with group.failures_reported(), contextlib.ExitStack() as stack:
         records = records_folder.open_folder(options.records_dir)
         options = configuration.settle_splits(options, records)
+        group.check_same(_list_common(options, records, group))
         configuration.check(options, records, strategy.num_replicas_in_sync)
         # First, so that damaged shards are refused before anything is made.
         training, validation = _open_patches(options, records, strategy)
@@ -87,7 +88,7 @@ def train(
             "order": training.order,
             "manifest_sha256": records.manifest_sha256,
         }
-        group.check_same(_list_common(options, facts, group))
+        group.wait()  # Nothing is written until all have come so far.
         if job.is_chief:  # The others write nothing.
             stack.enter_context(resumption.lock_run(options.run_dir))
             resumption.open_run(
@@ -136,7 +137,7 @@ def _open_patches(
 
 def _list_common(
     options: configuration.TrainOptions,
-    facts: Mapping[str, Any],
+    records: records_folder.RecordsFolder,
     group: worker_group.WorkerGroup,
 ) -> dict[str, Any]:
     """Returns what has to be the same on all workers."""
@@ -144,7 +145,11 @@ def _list_common(
     return {
         **{f"--{name}": flags[name] for name in flags.keys() - set(_OWN)},
         **versions.of_training(),
-        **facts,
+        "input": input_choice.resolve_mode(
+            options.input.input, is_remote=files.is_remote(records.path)
+        ),
+        "manifest_sha256": records.manifest_sha256,
+        "precision": replicas.resolve_precision(options.recipe.precision),
         "cluster": group.job.addresses,
         "devices": len(replicas.list_devices(group.strategy)),
         "XLA": replicas.resolve_xla(options.recipe.xla),

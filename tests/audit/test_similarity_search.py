@@ -70,7 +70,7 @@ def test_threads_change_nothing():
 
 def test_search_says_how_far_it_is(monkeypatch, caplog):
     for wait in ("mininterval", "delay"):
-        monkeypatch.setitem(progress._LINES, wait, -1)
+        monkeypatch.setitem(progress._LINES, wait, 1e-9)
     vectors = make_vectors(640, similarity=0.8, num_pairs=50)
     with caplog.at_level("INFO", "pcam_tfdata"):
         similarity_search.find_pairs(vectors, least_similarity=0.6)

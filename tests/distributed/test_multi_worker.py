@@ -19,11 +19,12 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from pcam_tfdata.distribution import lost_workers, tf_config
+from pcam_tfdata.distribution import lost_workers, replicas, tf_config
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
+from pcam_tfdata.training import configuration, steps
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 DEADLINE = 300  # TensorFlow takes long to start on a busy machine.
@@ -317,6 +318,20 @@ def test_restarted_workers_end_with_the_weights_of_undisturbed_ones(
     assert histories[0] == histories[1]
 
 
+def test_workers_take_no_service_that_gives_each_all_patches(records_dir):
+    options = configuration.TrainOptions(
+        str(records_dir),
+        "run",
+        devices=replicas.DeviceOptions("multi_worker"),
+        recipe=steps.Recipe(16),
+        data_service="grpc://a:1",
+    )
+    records = records_folder.open_folder(str(records_dir))
+    options = configuration.settle_splits(options, records)
+    with pytest.raises(ValueError, match="--data_service: found it with"):
+        configuration.check(options, records, 2)
+
+
 @pytest.mark.long
 def test_worker_that_differs_is_told_which_flag(records_dir, folder):
     run_dir = folder / "never"
@@ -389,6 +404,7 @@ def test_job_is_that_of_tf_config():
         ("{}", "no 'cluster'"),
         (json.dumps({"cluster": {}}), "no 'task'"),
         (json.dumps(JOB | {"cluster": {"worker": "a:1"}}), "'a' is no HOST"),
+        (json.dumps(JOB | {"cluster": {"worker": ["a:1"] * 2}}), "twice"),
         (json.dumps(JOB | {"cluster": {"worker": ["a"]}}), "'a' is no HOST"),
         (json.dumps(JOB | {"cluster": {"worker": ["a:1"]}}), "no worker 1"),
         (json.dumps(JOB | {"cluster": {"ps": ["a:1"]}}), "ps is none"),

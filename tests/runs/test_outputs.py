@@ -20,6 +20,12 @@ def home(kaggle_tree, records_dir, tmp_path) -> pathlib.Path:
         (run_dir / "checkpoints").mkdir(parents=True)
         (run_dir / "flags.txt").touch()
         (run_dir / "best.keras").touch()
+    for path in (
+        tmp_path / "kaggle" / "truth.csv",
+        tmp_path / "cv" / "out_of_fold.csv",
+        tmp_path / "camelyonpatch_level_2_split_test_meta.csv",
+    ):
+        path.touch()
     (tmp_path / "to_records").symlink_to("records")
     (tmp_path / "to_table.csv").symlink_to("kaggle/train_labels.csv")
     return tmp_path
@@ -39,6 +45,9 @@ def list_all(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
         ("kaggle/train_labels.csv", "a table of another kind"),
         ("to_table.csv", "a table of another kind"),
         ("kaggle/sample_submission.csv", "a table of another kind"),
+        ("kaggle/truth.csv", "a table of another kind"),
+        ("camelyonpatch_level_2_split_test_meta.csv", "a table of another"),
+        ("cv/out_of_fold.csv", "a table of another kind"),
         ("kaggle/test/s.csv", "a folder of patches"),
         ("kaggle/train/s.csv", "a folder of patches"),
         ("cv/fold0/history.csv", "what belongs to a run"),
