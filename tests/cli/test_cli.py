@@ -911,3 +911,15 @@ def test_prediction_has_one_source(run_dir, records_dir, tmp_path, both):
         *(given if both else []),
     )  # fmt: skip
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["demo", "mirrored", "seed_cnn"])
+def test_cross_validation_takes_each_configuration(name, tmp_path):
+    result = run_program(
+        "cross_validate",
+        f"--flagfile={ROOT / 'configs' / name}.flags",
+        f"--records_dir={tmp_path / 'none'}",
+        f"--run_dir={tmp_path / 'run'}",
+    )
+    assert result.returncode == 1, result.stderr
+    assert f"{tmp_path / 'none'}" in result.stderr
