@@ -18,6 +18,7 @@ import pytest
 from pcam_tfdata import schema
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.synthetic import kaggle_folder
 from pcam_tfdata.system import csv_files
 
@@ -26,6 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = pathlib.Path(__file__).parents[1]
 _TESTS = ROOT / "tests"
+FOLDS = tuple(f"fold{n}" for n in range(5))
 _SHARED_DATA = ROOT.parent / "shared" / "data"
 _PROGRESS = re.compile(r"^[\w ]+: [\d,]+ of [\d,]+ patches, .* left.*\n", re.M)
 _TENSORFLOW_ROOMS = {
@@ -180,6 +182,18 @@ def _needs_tensorflow(item: pytest.Item) -> bool:
     """Whether a test is marked so, or stands in a room that has TensorFlow."""
     room = item.path.relative_to(_TESTS).parts[0]
     return room in _TENSORFLOW_ROOMS or "tensorflow" in item.keywords
+
+
+def open_patches(records_dir, input, splits=FOLDS, devices=(), **options):
+    """Opens patches in an input mode, with `patch_source.InputOptions`."""
+    # Here, because most tests do without TensorFlow.
+    from pcam_tfdata.pipeline import input_choice, patch_source
+
+    records = records_folder.open_folder(str(records_dir))
+    reading = patch_source.InputOptions(input, **options)
+    return input_choice.open_patches(
+        patch_source.Source(records, splits, reading), devices
+    )
 
 
 def run_pcam(*arguments: object, **options) -> subprocess.CompletedProcess:

@@ -9,9 +9,11 @@ import shutil
 import numpy as np
 import pytest
 from conftest import (
+    FOLDS,
     NUM_TEST,
     NUM_TRAIN,
     make_clouds,
+    open_patches,
     run_pcam,
     small_disk,
     write_patches,
@@ -19,11 +21,9 @@ from conftest import (
 from PIL import Image
 
 from pcam_tfdata.conversion import convert, join, journal, merged_manifest
-from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import manifest, records_folder, tfrecord, verify
 from pcam_tfdata.system import csv_files
 
-FOLDS = tuple(f"fold{n}" for n in range(5))
 NUM_MORE = 30
 
 
@@ -84,16 +84,10 @@ def joined(parts, tmp_path_factory) -> str:
 
 
 def read_patches(records_dir: str, splits) -> list[tuple]:
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir),
-        splits,
-        patch_source.InputOptions("mmap"),
-    )
-    (batch,) = (
-        input_choice.open_patches(source)
-        .eval_batches(batch_size=source.count_patches())
-        .as_numpy_iterator()
-    )
+    patches = open_patches(records_dir, "mmap", splits)
+    (batch,) = patches.eval_batches(
+        batch_size=patches.num_patches
+    ).as_numpy_iterator()
     return [
         (image.tobytes(), int(label))
         for image, label in zip(batch["image"], batch["label"], strict=True)

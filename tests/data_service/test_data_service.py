@@ -16,14 +16,13 @@ import time
 
 import numpy as np
 import pytest
-from conftest import NUM_TRAIN, run_pcam
+from conftest import FOLDS, NUM_TRAIN, open_patches, run_pcam
 
 from pcam_tfdata.data_service import served, service_address
-from pcam_tfdata.pipeline import input_choice, patch_source, stream_mode
+from pcam_tfdata.pipeline import patch_source, stream_mode
 from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.runs import environment_file, resumption, run_folder
 
-FOLDS = tuple(f"fold{n}" for n in range(5))
 DEADLINE = 180
 NOBODY = "grpc://127.0.0.1:1"
 READY = r"^(Dispatcher|Worker) ready on port ([1-9]\d*),"
@@ -149,14 +148,9 @@ def check_epochs(rows: list[int], num_epochs: int) -> None:
 
 
 def test_every_patch_comes_once_an_epoch(records_dir, servers):
-    local = patch_source.Source(
-        records_folder.open_folder(records_dir),
-        FOLDS,
-        patch_source.InputOptions("mmap"),
-    )
     patches = {
         row: (image.tobytes(), label)
-        for batch in input_choice.open_patches(local)
+        for batch in open_patches(records_dir, "mmap")
         .eval_batches(batch_size=NUM_TRAIN)
         .as_numpy_iterator()
         for image, label, row in zip(

@@ -14,19 +14,17 @@ import loaded
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import run_pcam
+from conftest import open_patches, run_pcam
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import evaluate
 from pcam_tfdata.models import networks
-from pcam_tfdata.pipeline import input_choice, patch_source
-from pcam_tfdata.records import records_folder, verify
+from pcam_tfdata.records import verify
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import nested_options, progress
 from pcam_tfdata.training import configuration, train
 
 PCAM = (sys.executable, "-m", "pcam_tfdata")
-FOLDS = tuple(f"fold{n}" for n in range(5))
 
 
 def run_in_shell(arguments, redirection: str) -> subprocess.CompletedProcess:
@@ -284,12 +282,8 @@ def test_order_follows_from_its_own_seed_alone(records_dir):
     def read_rows(global_seed: int) -> tuple[list[int], float]:
         tf.random.set_seed(global_seed)
         tf.random.uniform([])
-        source = patch_source.Source(
-            records_folder.open_folder(records_dir),
-            FOLDS,
-            patch_source.InputOptions("stream"),
-        )
-        ds = input_choice.open_patches(source).train_batches(
+        patches = open_patches(records_dir, "stream")
+        ds = patches.train_batches(
             batch_size=60, seed=3, first_step=0, num_steps=1
         )
         (batch,) = ds.as_numpy_iterator()

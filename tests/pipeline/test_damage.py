@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 import tensorflow as tf
+from conftest import open_patches
 
-from pcam_tfdata.pipeline import input_choice, patch_source
+from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder, tfrecord
 
 LAYOUT = tfrecord.layout(labeled=True)
@@ -45,16 +46,8 @@ def flip_bit(path, offset: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def open_patches(records_dir, input, **options) -> patch_source.Patches:
-    records = records_folder.open_folder(str(records_dir))
-    options = patch_source.InputOptions(input, **options)
-    return input_choice.open_patches(
-        patch_source.Source(records, FOLDS, options)
-    )
-
-
 def read_all(records_dir, input, **options) -> None:
-    patches = open_patches(records_dir, input, **options)
+    patches = open_patches(records_dir, input, FOLDS, **options)
     with patch_source.damage_named(patches):
         for _ in patches.eval_batches(batch_size=4):
             pass
@@ -77,7 +70,7 @@ def test_flipped_bit_is_named(spoiled_dir, input, offset, told):
 def test_stream_does_not_go_on_without_damaged_records(spoiled_dir, cache):
     offset = 2 * LAYOUT.record_bytes + LAYOUT.image_offset
     flip_bit(spoiled_dir / SHARD, offset)
-    patches = open_patches(spoiled_dir, "stream", cache=cache)
+    patches = open_patches(spoiled_dir, "stream", FOLDS, cache=cache)
     found = iter(
         patches.train_batches(batch_size=4, seed=0, first_step=0, num_steps=100)
     )
@@ -99,7 +92,7 @@ def test_ends_of_a_shard_are_looked_at_on_opening(spoiled_dir, input, record):
     place = 0 if record == "first" else os.path.getsize(path) - 100
     flip_bit(path, place)
     with pytest.raises(tfrecord.DamagedRecordError, match=f"{SHARD}: record"):
-        open_patches(spoiled_dir, input)
+        open_patches(spoiled_dir, input, FOLDS)
 
 
 @INPUTS
@@ -110,7 +103,7 @@ def test_shard_cut_short_is_refused_on_opening(spoiled_dir, input, cut):
     with pytest.raises(
         ValueError, match=rf"{SHARD}: found [\d,]+ bytes, expec"
     ):
-        open_patches(spoiled_dir, input)
+        open_patches(spoiled_dir, input, FOLDS)
 
 
 def test_crc_is_not_looked_at_where_not_wanted(spoiled_dir):
@@ -121,7 +114,7 @@ def test_crc_is_not_looked_at_where_not_wanted(spoiled_dir):
 def test_damage_in_the_first_epoch_only_is_found_once(records_dir, tmp_path):
     path = tmp_path / "records"
     shutil.copytree(records_dir, path)
-    patches = open_patches(path, "mmap")
+    patches = open_patches(path, "mmap", FOLDS)
     ds = patches.eval_batches(batch_size=4)
     list(ds)
     flip_bit(path / SHARD, 2 * LAYOUT.record_bytes + 1000)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import open_patches
 
 from pcam_tfdata.pipeline import (
     buffer_pool,
@@ -95,15 +96,9 @@ def test_gpus_of_others_refuse_nothing(records_dir, tmp_path, monkeypatch):
     tool.write_text("#!/bin/sh\necho 0\necho 81000\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir),
-        ("fold0",),
-        patch_source.InputOptions("device"),
-    )
     # Where there is no GPU, TensorFlow places it on the CPU.
-    assert (
-        input_choice.open_patches(source, ["/GPU:0"]).plan == "device, as asked"
-    )
+    patches = open_patches(records_dir, "device", ["fold0"], ["/GPU:0"])
+    assert patches.plan == "device, as asked"
 
 
 def fail_to_place(records_dir, monkeypatch, error: Exception) -> None:
@@ -111,12 +106,7 @@ def fail_to_place(records_dir, monkeypatch, error: Exception) -> None:
         raise error
 
     monkeypatch.setattr(device_mode.tf, "identity", refuse)
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir),
-        ("fold0",),
-        patch_source.InputOptions("device"),
-    )
-    input_choice.open_patches(source, ["/CPU:0"])
+    open_patches(records_dir, "device", ["fold0"], ["/CPU:0"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import loaded
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import NUM_TEST, NUM_TRAIN
+from conftest import FOLDS, NUM_TEST, NUM_TRAIN, open_patches
 
 from pcam_tfdata import choices, schema
 from pcam_tfdata.distribution import replicas
@@ -15,7 +15,6 @@ from pcam_tfdata.pipeline import (
     batch_format,
     device_mode,
     image_files,
-    input_choice,
     patch_order,
     patch_source,
     stream_mode,
@@ -23,19 +22,8 @@ from pcam_tfdata.pipeline import (
 from pcam_tfdata.records import manifest, records_folder, tfrecord
 from pcam_tfdata.system import csv_files
 
-FOLDS = tuple(f"fold{n}" for n in range(5))
 WAYS_IN = [name for name in choices.INPUTS if name != "auto"]
 INPUTS = pytest.mark.parametrize("input", WAYS_IN)
-
-
-def open_patches(
-    records_dir, input, splits=FOLDS, **options
-) -> patch_source.Patches:
-    records = records_folder.open_folder(records_dir)
-    options = patch_source.InputOptions(input, **options)
-    return input_choice.open_patches(
-        patch_source.Source(records, splits, options)
-    )
 
 
 def train_batches(records_dir, input, **options) -> tf.data.Dataset:
@@ -370,14 +358,10 @@ def test_remote_records_are_streamed(records_dir):
 def test_records_that_tensorflow_cannot_read_are_refused(records_dir):
     store = pytest.importorskip("fsspec").filesystem("memory")
     store.put(records_dir, "/stored", recursive=True)
-    source = patch_source.Source(
-        records_folder.open_folder("memory://stored"),
-        FOLDS,
-        patch_source.InputOptions("stream"),
-    )
-    assert source.count_patches() == NUM_TRAIN
+    records = records_folder.open_folder("memory://stored")
+    assert records.count_patches(FOLDS) == NUM_TRAIN
     with pytest.raises(ValueError, match="reads no memory:// here"):
-        input_choice.open_patches(source)
+        open_patches("memory://stored", "stream")
 
 
 def test_image_files_become_batches(kaggle_tree):

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_clouds
+from conftest import make_clouds, open_patches
 
 from pcam_tfdata import choices
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import networks
-from pcam_tfdata.pipeline import input_choice, patch_source
+from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import checkpoint_files, run_folder
 from pcam_tfdata.system import nested_options
@@ -119,12 +119,8 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
 ):
     distribution = tf.distribute.OneDeviceStrategy("/CPU:0")
     machine = make_trainer(distribution, precision=precision)
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir),
-        TRAIN_SPLITS,
-        patch_source.InputOptions("mmap"),
-    )
-    batches = input_choice.open_patches(source).train_batches(
+    patches = open_patches(records_dir, "mmap", TRAIN_SPLITS)
+    batches = patches.train_batches(
         batch_size=16, seed=0, first_step=0, num_steps=1
     )
     machine.run_steps(iter(batches), 0, 1, tf.zeros([3], tf.float64))
