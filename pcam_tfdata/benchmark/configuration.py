@@ -33,7 +33,7 @@ class Options:
             the benchmark.
         min_seconds: Least length of a repeat; None for what suits the
             benchmark.
-        scratch_dir: Where `convert` writes; None for the system's folder of
+        scratch_dir: Where `convert` writes; empty for the system's folder of
             temporary files.
         json_output: File to write the report to, if any.
         warm_up: Pieces of work before the clock starts, to use up what was
@@ -50,7 +50,7 @@ class Options:
     num_repeats: int = 7
     min_patches: int | None = None
     min_seconds: float | None = None
-    scratch_dir: str | None = None
+    scratch_dir: str = ""
     json_output: str | None = None
     warm_up: int | None = None
 

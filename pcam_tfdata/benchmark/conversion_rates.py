@@ -59,7 +59,7 @@ def _repeat(
 
 
 def _output_dir(options: configuration.Options) -> str:
-    return os.path.join(options.scratch_dir or "", "output")
+    return os.path.join(options.scratch_dir, "output")
 
 
 def _write_plainly(input_dir: str, output_dir: str) -> None:
@@ -74,7 +74,6 @@ def _write_plainly(input_dir: str, output_dir: str) -> None:
 
     os.makedirs(output_dir)
     for patches in _list_splits(input_dir):
-        assert isinstance(patches.images, listing.ImageFiles)
         path = os.path.join(output_dir, f"{patches.split}.tfrecord")
         with tf.io.TFRecordWriter(path) as writer:
             for row, path in enumerate(listing.list_paths(patches.images)):

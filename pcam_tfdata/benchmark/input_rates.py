@@ -97,7 +97,7 @@ def draw_served(
 ) -> Iterator[int]:
     """Takes training batches from a service of as many workers, all here."""
     hide_gpus()
-    work_dir = os.path.join(options.scratch_dir or "", f"{num_workers}")
+    work_dir = os.path.join(options.scratch_dir, f"{num_workers}")
     dispatcher, port = _start_server(
         "--role=dispatcher", f"--work_dir={work_dir}"
     )

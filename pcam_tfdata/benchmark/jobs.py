@@ -116,7 +116,7 @@ def run_benchmark(
             options.json_output, "--json_output", suffixes=outputs.JSON
         )
     with tempfile.TemporaryDirectory(
-        prefix="pcam-benchmark-", dir=options.scratch_dir
+        prefix="pcam-benchmark-", dir=options.scratch_dir or None
     ) as folder:
         settled = options.settle(folder)
         parameters = _describe_data(settled)

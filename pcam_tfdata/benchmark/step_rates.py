@@ -144,7 +144,7 @@ def _make_tiny_run(
     networks.build = _build_tiny
     run = training_configuration.TrainOptions(
         records_dir=options.records_dir,
-        run_dir=os.path.join(options.scratch_dir or "", "run"),
+        run_dir=os.path.join(options.scratch_dir, "run"),
         recipe=steps.Recipe(options.batch_size),
         epochs=_EPOCHS,
     )

@@ -90,7 +90,8 @@ def _serve_dispatcher(port: int, work_dir: str) -> None:
         )
     outputs.check_new(work_dir, "--work_dir")
     service_address.refuse_taken_port(port)
-    lock, advice = os.path.join(work_dir, "lock"), "Choose another --work_dir."
+    lock = os.path.join(work_dir, locks.LOCK)
+    advice = "Choose another --work_dir."
     with locks.hold(lock, "runs a dispatcher there", advice):
         with quiet.imports():
             from pcam_tfdata.data_service import servers

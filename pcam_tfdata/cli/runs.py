@@ -12,6 +12,7 @@ import sys
 from absl import app, flags
 
 from pcam_tfdata.runs import leaderboard, outputs, reading
+from pcam_tfdata.system import csv_files
 
 REQUIRED_FLAGS = ("runs_dir",)
 
@@ -52,7 +53,7 @@ def run() -> None:
         table, sort_by, ascending=flags.FLAGS.ascending
     )
     if output_csv:
-        leaderboard.write_csv(output_csv, table)
+        csv_files.write_frame(output_csv, table.frame)
     _print(table, columns)
 
 

@@ -133,7 +133,7 @@ def _check_options(options: ConvertOptions) -> None:
 def _fill_and_publish(
     records_dir: str, options: ConvertOptions
 ) -> manifest.Manifest:
-    """Writes all that a records folder holds; returns the manifest."""
+    """Writes a records folder and puts it into place; returns its manifest."""
     with _open_workers(options) as map_tasks:
         splits, bad = _plan(map_tasks, options)
         if options.runner == _BEAM:

@@ -34,13 +34,13 @@ def names_are_hashes(
     """
     if check_ids != "auto":
         return check_ids == "always"
-    if any(map(_has_hit, listings)):
-        return True
-    num_alike = sum(
-        int(np.count_nonzero(name_arrays.are_hashes(patches.names)))
+    rows_of = [
+        np.flatnonzero(name_arrays.are_hashes(patches.names))
         for patches in listings
-    )
-    if num_alike:
+    ]
+    if any(map(_has_hit, listings, rows_of)):
+        return True
+    if num_alike := sum(map(len, rows_of)):
         _logger.warning(
             "Warning: %s ids are written as a SHA-1 and none is that of its"
             " pixels, of those looked at, as if every patch had been changed"
@@ -124,9 +124,8 @@ def hash_all(
     return np.split(hashes, ends[:-1]), bad
 
 
-def _has_hit(patches: listing.Listing) -> bool:
-    """Returns whether one of 64 names is the hash of its pixels."""
-    rows = np.flatnonzero(name_arrays.are_hashes(patches.names))
+def _has_hit(patches: listing.Listing, rows: np.ndarray) -> bool:
+    """Returns whether one of 64 names, of some rows, is the hash of its pixels."""
     if not len(rows):
         return False
     rows = rows[np.argsort(patches.names[rows])]

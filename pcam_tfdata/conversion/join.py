@@ -111,7 +111,8 @@ def _open_parts(
                 f" expected {','.join(manifest.SIDECAR_COLUMNS)}. Convert again"
                 " with this version."
             )
-        part.select_patches([split.name for split in part.content.splits])
+        for shard in part.list_shards():
+            shard.check()
     return list(parts.values())
 
 

@@ -25,7 +25,7 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
     Raises:
         FileExistsError: finished records are there and `overwrite` is false, or
             other things are; or the folder cannot be renamed over.
-        ValueError: a folder on a disk has a scheme before it.
+        ValueError: a folder to write cannot be named so.
     """
     if files.is_remote(output_dir):
         _check_remote(output_dir)
@@ -38,7 +38,9 @@ def check_output(output_dir: str, *, overwrite: bool) -> None:
             f"{output_dir}: found finished records. Pass --overwrite to replace"
             " them, or choose another --output_dir."
         )
-    is_own = _is_of_records if has_manifest else _list_noted(output_dir).count
+    is_own = (
+        _is_of_records if has_manifest else _list_noted(output_dir).__contains__
+    )
     files.refuse_others(output_dir, is_own, "finished records", "--output_dir")
 
 
@@ -64,7 +66,7 @@ def _check_remote(output_dir: str) -> None:
 
 
 def _check_on_disk(output_dir: str) -> None:
-    """Refuses what cannot be renamed over."""
+    """Refuses what cannot be renamed over, and what lies in something whole."""
     outputs.check_new(output_dir, "--output_dir")
     if os.path.ismount(output_dir) or output_dir == os.path.realpath("."):
         raise FileExistsError(
@@ -78,13 +80,13 @@ def _is_of_records(name: str) -> bool:
     return name in manifest.FILES or sharding.is_shard_name(name)
 
 
-def _list_noted(output_dir: str) -> list[str]:
+def _list_noted(output_dir: str) -> set[str]:
     """Returns which files a job that was killed was copying there."""
     note = workspace.locate(output_dir, workspace.REPLACING)
     if not files.is_file(note):
-        return []
+        return set()
     with files.open_file(note) as file:
-        return file.read().splitlines()
+        return set(file.read().splitlines())
 
 
 def put_into_place(

@@ -17,7 +17,7 @@ from pcam_tfdata.records import manifest, tfrecord
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import faults, files, name_arrays, versions, workers
 
-MISMATCHES = "ids that are not the SHA-1 of their pixels"
+_MISMATCHES = "ids that are not the SHA-1 of their pixels"
 _BLOCK_PATCHES = 64
 _FINGERPRINT_DIGITS = 16
 
@@ -176,7 +176,10 @@ def _read_blocks(
                 reason, kind = pixels.reason, faults.UNREADABLE
             else:
                 sha1 = schema.hash_pixels(pixels.image)
-                reason, kind = _find_change(patches, ids, row, sha1), MISMATCHES
+                reason, kind = (
+                    _find_change(patches, ids, row, sha1),
+                    _MISMATCHES,
+                )
             if reason:
                 name = patches.names[row].decode()
                 bad.append(faults.Fault(name, reason, kind))

@@ -98,10 +98,13 @@ def resolve_precision(name: str) -> str:
     if name != "auto":
         return name
     details = tf.config.experimental.get_device_details
-    least, *_ = sorted(
-        details(gpu).get("compute_capability", (0, 0))
-        for gpu in tf.config.get_visible_devices("GPU")
-    ) or [(0, 0)]
+    least = min(
+        (
+            details(gpu).get("compute_capability", (0, 0))
+            for gpu in tf.config.get_visible_devices("GPU")
+        ),
+        default=(0, 0),
+    )
     if least < _TENSOR_CORES:
         return "float32"
     return "mixed_bfloat16" if least >= _BFLOAT16 else "mixed_float16"

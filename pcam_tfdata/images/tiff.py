@@ -217,9 +217,10 @@ def _read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
         raise _UnfitError(f"a TIFF of {num_tags:,} tags")
     if start + num_tags * step > len(data):
         raise _UnfitError("a TIFF that ends before its tags do")
-    number = order + ("u8" if is_big else "u4")
-    counts = np.ndarray(num_tags, number, data, start + 4, step)
-    num_values = counts.sum(dtype=float)  # An integer may run over.
+    parts = {"tag": "u2", "type": "u2", "count": "u8" if is_big else "u4"}
+    entry = np.dtype([(part, order + kind) for part, kind in parts.items()])
+    entries = np.ndarray(num_tags, entry, data, start, step)
+    num_values = entries["count"].sum(dtype=float)  # An integer may run over.
     if num_values > len(data):
         raise _UnfitError(f"a TIFF of {num_values:,.0f} values")
     with io.BytesIO(data) as file:
@@ -227,8 +228,6 @@ def _read_directory(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
         directory.load(file)
     if directory.next:
         raise _UnfitError("a TIFF of more pages than one")
-    entry = np.dtype([("tag", order + "u2"), ("type", order + "u2")])
-    entries = np.ndarray(num_tags, entry, data, start, step)
     layout = entries[np.isin(entries["tag"], _LAYOUT_TAGS)]
     num_known = sum(tag in directory for tag in _LAYOUT_TAGS)
     if len(layout) != num_known:

@@ -82,7 +82,7 @@ class Predictor:
         model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
         strategy: In whose scope the model was made.
         fill: Called on each replica's part of a batch, see
-            `input_choice.open_patches`.
+            `patch_source.Patches.fill`.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ of shards, and each shard's are a part on disk at once, so a killed job goes on
 with the shards that are missing.
 """
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -50,18 +51,19 @@ def predict(options: configuration.PredictOptions) -> int:
     records = records_folder.open_folder(options.records_dir)
     selection = records.select_patches([options.split])
     job = describe_job(options, records)
-    with tempfile.TemporaryDirectory() as temporary:
+    with contextlib.ExitStack() as stack:
         folder = options.parts_dir
         if files.is_stream(options.output_csv):  # Nothing can lie beside it.
+            temporary = stack.enter_context(tempfile.TemporaryDirectory())
             folder = os.path.join(temporary, "parts")
-        with part_files.open_folder(
-            folder, job, restart=options.restart
-        ) as parts:
-            rows = list_rows(options, records)  # First: it may take an hour.
-            _write_missing(options, records, selection, slice(None), parts)
-            return submission.write(
-                options, rows, map(parts.read, selection.shards)
-            )
+        parts = stack.enter_context(
+            part_files.open_folder(folder, job, restart=options.restart)
+        )
+        rows = list_rows(options, records)  # First: it may take an hour.
+        _write_missing(options, records, selection, slice(None), parts)
+        return submission.write(
+            options, rows, map(parts.read, selection.shards)
+        )
 
 
 @replicas.keras_settings()
@@ -195,9 +197,7 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
     rows = submission.Rows(ids, np.arange(len(ids)))
     if options.sample_submission:
         rows = submission.read_sample(options.sample_submission, names)
-    images = usable.images
-    assert isinstance(images, listing.ImageFiles)  # As Kaggle's folder has.
-    patches = image_files.ImageFiles(listing.list_paths(images))
+    patches = image_files.ImageFiles(listing.list_paths(usable.images))
     predictor = inference.load(model_path, strategy, patches.fill)
     logits = []
     for batch in predictor.stream_patches(

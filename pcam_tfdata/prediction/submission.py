@@ -10,7 +10,7 @@ import pandas
 from pcam_tfdata.evaluation import dead_network, metrics
 from pcam_tfdata.prediction import configuration
 from pcam_tfdata.sources import csv_rows
-from pcam_tfdata.system import faults, files, name_arrays
+from pcam_tfdata.system import csv_files, faults, name_arrays
 
 _logger = logging.getLogger(__name__)
 
@@ -106,12 +106,7 @@ def write(
     if options.threshold is not None:
         label = (probability >= options.threshold).astype(int)
     table = pandas.DataFrame({"id": rows.ids, "label": label})
-    with files.open_whole(
-        options.output_csv,
-        newline="",
-        errors="backslashreplace",  # File names need not be UTF-8.
-    ) as file:
-        table.to_csv(file, index=False, lineterminator="\n")
+    csv_files.write_frame(options.output_csv, table)
     if len(logit) < 2 or options.allow_equal_probabilities:
         return len(table)
     is_one_value = probability.min() == probability.max()

@@ -35,10 +35,11 @@ def list_usable(options: configuration.PredictOptions) -> listing.Listing:
         "kaggle", options.input_dir, follow_symlinks=options.follow_symlinks
     )
     patches, bad = list_split(source)
-    (other,) = _LISTERS.keys() - {options.split}
-    # A conversion of the folder would ask it of both splits.
-    others, _ = kaggle.list_files(source, other)
-    must_match = identity.names_are_hashes([patches, others], options.check_ids)
+    listings = [patches]
+    if options.check_ids == "auto":  # A conversion would ask both splits.
+        (other,) = _LISTERS.keys() - {options.split}
+        listings.append(kaggle.list_files(source, other)[0])
+    must_match = identity.names_are_hashes(listings, options.check_ids)
     (hashes,), unfit = identity.hash_all(
         workers.map_in_threads, [patches], must_match=must_match
     )

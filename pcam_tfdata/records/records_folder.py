@@ -144,11 +144,6 @@ class Selection:
         """How many there are."""
         return int(self.starts[-1])
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of all files."""
-        return sum(shard.num_bytes for shard in self.shards)
-
     def locate(
         self, patches: np.ndarray | int
     ) -> tuple[np.ndarray, np.ndarray]:

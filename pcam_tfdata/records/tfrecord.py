@@ -19,9 +19,8 @@ import numpy as np
 
 from pcam_tfdata import schema
 
-LENGTH_BYTES = 8
 CRC_BYTES = 4
-HEADER_BYTES = LENGTH_BYTES + CRC_BYTES
+HEADER_BYTES = 8 + CRC_BYTES  # The length, and its CRC.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Layout:
     label_offset: int
     tumor_fraction_offset: int
 
-    @property
+    @functools.cached_property
     def header(self) -> bytes:
         """What each record begins with: the size of its Example, and its CRC."""
         length = struct.pack("<Q", self.record_bytes - HEADER_BYTES - CRC_BYTES)

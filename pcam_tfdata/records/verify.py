@@ -125,8 +125,10 @@ def _record_fault(record: bytes, task: VerifyTask, number: int) -> str | None:
         return fault
     if task.file.labeled and record[layout.label_offset] > schema.POSITIVE:
         return f"found label {record[layout.label_offset]}, expected 0 or 1"
-    pixels = np.frombuffer(record, np.uint8)[np.newaxis]
-    sha1 = schema.hash_pixels(tfrecord.view_images(pixels, layout)[0])
+    pixels = np.frombuffer(
+        record, np.uint8, schema.IMAGE_BYTES, layout.image_offset
+    )
+    sha1 = schema.hash_pixels(pixels)
     start = layout.id_offset
     patch_id = record[start : start + schema.ID_BYTES].decode(
         "ascii", "replace"

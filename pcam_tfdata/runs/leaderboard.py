@@ -7,7 +7,7 @@ from typing import Any
 import pandas
 
 from pcam_tfdata.runs import reading
-from pcam_tfdata.system import faults, files
+from pcam_tfdata.system import faults
 
 NAME, STATE, NOTE = "run", "state", "note"
 # The order of columns, by how their names begin; flags follow, and notes.
@@ -87,13 +87,6 @@ def sort_rows(table: Table, column: str, *, ascending: bool = False) -> Table:
     )
     rows += frame.index[~has_value].tolist()
     return dataclasses.replace(table, frame=frame.loc[rows])
-
-
-def write_csv(path: str, table: Table) -> None:
-    """Writes all columns in full precision, whole or not at all."""
-    # Names of folders need not be UTF-8.
-    with files.open_whole(path, newline="", errors="backslashreplace") as file:
-        table.frame.to_csv(file, index=False, lineterminator="\n")
 
 
 def fit_columns(table: Table, width: int) -> list[str]:

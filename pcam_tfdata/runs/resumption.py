@@ -34,12 +34,12 @@ def lock_run(run_dir: str) -> Iterator[None]:
         FileExistsError: the folder holds other things than a run.
     """
     if not os.path.isfile(os.path.join(run_dir, run_folder.FLAGS)):
-        own = (*run_folder.OWNED, run_folder.LOCK)
+        own = (*run_folder.OWNED, locks.LOCK)
         files.refuse_others(
             run_dir, own.__contains__, "files of a run", "--run_dir"
         )
     with locks.hold(
-        os.path.join(run_dir, run_folder.LOCK),
+        os.path.join(run_dir, locks.LOCK),
         "is training there",
         "Wait for it, or choose another --run_dir.",
     ):

@@ -4,13 +4,12 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 
-from pcam_tfdata.system import csv_files, files
+from pcam_tfdata.system import csv_files, files, locks
 
 BEST_MODEL = "best.keras"
 # Keras wants the ending, so it is the beginning that differs.
 INCOMPLETE_MODEL = "incomplete.keras"
 INPUT_CACHE = "input_cache"
-LOCK = "lock"
 BAD_BATCH = "bad_batch.npz"
 CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
@@ -38,7 +37,7 @@ OWNED = (*_MADE, *(f"{name}{files.INCOMPLETE}" for name in (*_MADE, FLAGS)))
 
 def owns(folder: str, name: str) -> bool:
     """Returns whether a folder is that of a run, and the name one of its own."""
-    return name in {*OWNED, FLAGS, LOCK} and os.path.isfile(
+    return name in {*OWNED, FLAGS, locks.LOCK} and os.path.isfile(
         os.path.join(folder, FLAGS)
     )
 

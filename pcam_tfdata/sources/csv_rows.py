@@ -10,12 +10,15 @@ _NO_TABLE = pandas.errors.ParserError, pandas.errors.EmptyDataError
 _START = "Error tokenizing data. C error: "  # Of a message that names the row.
 
 
-def read(path: str, **wanted: Sequence[str]) -> pandas.DataFrame:
+def read(
+    path: str, *, optional: Sequence[str] = (), **wanted: Sequence[str]
+) -> pandas.DataFrame:
     """Reads columns of a CSV file.
 
     Args:
         path: UTF-8, with or without a byte order mark; lines end in LF, CR LF
             or CR; fields may be quoted, and spaces may stand around them.
+        optional: Columns that are left out where the file has none.
         **wanted: For each column the names that it may have, in lower case.
             The header may write them in any case; the first that is there is
             read.
@@ -33,9 +36,11 @@ def read(path: str, **wanted: Sequence[str]) -> pandas.DataFrame:
     """
     rows = _parse(path)
     header = rows.iloc[0].str.strip().tolist()
+    present = {name.casefold() for name in header}
     indices = {
         column: _find_column(path, header, names)
         for column, names in wanted.items()
+        if column not in optional or not present.isdisjoint(names)
     }
     rows = rows.iloc[1:]
     rows = rows[(rows != "").any(axis=1)]

@@ -181,6 +181,6 @@ class ImageFiles:
                 yield Pixels(image)
 
 
-def list_paths(images: ImageFiles) -> list[str]:
-    """Returns the path of each file."""
+def list_paths(images: Images) -> list[str]:
+    """Returns where each patch is: of image files, their paths."""
     return [images.locate(row) for row in range(len(images))]

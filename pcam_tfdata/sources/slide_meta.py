@@ -6,7 +6,7 @@ import numpy as np
 import pandas
 
 from pcam_tfdata.sources import csv_rows, listing
-from pcam_tfdata.system import csv_files, faults, name_arrays
+from pcam_tfdata.system import faults, name_arrays
 
 _CENTER_TUMOR = "center_tumor_patch"
 _TRUTH = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
@@ -26,11 +26,12 @@ def add_to(patches: listing.Listing, path: str) -> listing.Listing:
         ValueError: there are more or fewer rows, a slide is no plain name, or a
             coordinate is no whole number.
     """
-    columns = ["wsi", "coord_x", "coord_y"]
-    header = csv_files.read_header(path)
-    if _CENTER_TUMOR in (name.strip().casefold() for name in header):
-        columns.append(_CENTER_TUMOR)
-    rows = csv_rows.read(path, **{column: (column,) for column in columns})
+    columns = ("wsi", "coord_x", "coord_y", _CENTER_TUMOR)
+    rows = csv_rows.read(
+        path,
+        optional=[_CENTER_TUMOR],
+        **{column: (column,) for column in columns},
+    )
     if len(rows) != len(patches):
         raise ValueError(
             f"{path}: found {len(rows):,} rows, expected {len(patches):,}."

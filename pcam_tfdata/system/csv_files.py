@@ -3,9 +3,12 @@
 import contextlib
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pcam_tfdata.system import files
+
+if TYPE_CHECKING:  # It takes long, and most commands write no frame.
+    import pandas
 
 
 def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
@@ -20,7 +23,7 @@ def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, or it is no text.
+        ValueError: a column is missing, or it is no text or no CSV.
     """
     with open_text(path, newline="") as file:
         rows = csv.DictReader(file, restval="")
@@ -44,14 +47,21 @@ def write_csv(
     path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
     """Writes a CSV file that appears whole or not at all."""
-    with files.open_whole(
-        path,
-        newline="",
-        errors="backslashreplace",  # File names need not be UTF-8.
-    ) as file:
+    with _open_whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def write_frame(path: str, table: "pandas.DataFrame") -> None:
+    """Writes all columns in full precision, whole or not at all."""
+    with _open_whole(path) as file:
+        table.to_csv(file, index=False, lineterminator="\n")
+
+
+def _open_whole(path: str) -> contextlib.AbstractContextManager[IO[str]]:
+    # File names need not be UTF-8.
+    return files.open_whole(path, newline="", errors="backslashreplace")
 
 
 @contextlib.contextmanager
@@ -60,7 +70,7 @@ def open_text(path: str, newline: str | None = None) -> Iterator[IO[str]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: what is read is no UTF-8; its line is told.
+        ValueError: what is read is no UTF-8, whose line is told, or no CSV.
     """
     if files.size(path) is None:
         raise FileNotFoundError(f"{path}: not found, expected a CSV file.")

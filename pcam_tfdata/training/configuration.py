@@ -118,8 +118,9 @@ def settle_splits(
             f"found splits without labels, {', '.join(unlabeled)}, expected"
             " labelled ones in --train_splits and --validation_splits."
         )
-    for label in ("0", "1"):
-        if not sum(split.class_counts[label] for split in validation):
+    counts = records.count_labels(options.validation_splits)
+    for label, count in enumerate(counts):
+        if not count:
             raise ValueError(
                 f"--validation_splits: found no patch of label {label},"
                 " expected both labels: the AUC needs them."

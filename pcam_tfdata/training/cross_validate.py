@@ -94,13 +94,13 @@ def _settle_folds(
         split.name for split in records.content.splits if split.labeled
     ]
     splits = records.content.select(names)
-    if len(set(names)) < max(2, len(names)):
+    if len(names) < 2:
         raise ValueError(
             f"--folds: found {','.join(names)}, expected at least two different"
             " splits."
         )
     for split in splits:
-        if not (split.class_counts.get("0") and split.class_counts.get("1")):
+        if not all(records.count_labels([split.name])):
             raise ValueError(
                 f"--folds: found {split.name} without patches of both labels,"
                 " expected both: the AUC needs them."

@@ -57,12 +57,12 @@ def train_epochs(
         interruption.SignalsDeferred(errors_first=True) as signals,
         contextlib.ExitStack() as stack,
     ):
-        loop = _Loop(run, callbacks, signals)
+        board = None
         if run.options.tensorboard and run.group.job.is_chief:
-            loop.board = stack.enter_context(
+            board = stack.enter_context(
                 event_files.EventWriter(run.options.run_dir, run.state.history)
             )
-        loop.go_on()
+        _Loop(run, callbacks, signals, board).go_on()
 
 
 class _Loop:
@@ -72,20 +72,17 @@ class _Loop:
         run: The run.
         callbacks: Callbacks of Keras.
         signals: What may end the session.
-
-    Attributes:
         board: TensorBoard's file; None where it is not wanted.
     """
-
-    board: event_files.EventWriter | None = None
 
     def __init__(
         self,
         run: prepared_run.PreparedRun,
         callbacks: Sequence[keras.callbacks.Callback],
         signals: interruption.SignalsDeferred,
+        board: event_files.EventWriter | None,
     ) -> None:
-        self._run, self._signals = run, signals
+        self._run, self._signals, self._board = run, signals, board
         self._options, self._recipe = run.options, run.options.recipe
         self._group, self._trainer = run.group, run.trainer
         self._state = run.state
@@ -163,8 +160,8 @@ class _Loop:
         if not self._is_chief:
             return
         run_folder.write_history(self._options.run_dir, state.history)
-        if self.board is not None:
-            self.board.add(state.history[-1])
+        if self._board is not None:
+            self._board.add(state.history[-1])
         seconds = trained - start
         rate = (state.step - first) * self._recipe.batch_size / seconds
         timing = {

@@ -55,7 +55,7 @@ class Trainer:
         recipe: What a step does.
         class_weights: The factors that the recipe's class weights mean.
         fill: Called on each replica's part of a batch, see
-            `input_choice.open_patches`.
+            `patch_source.Patches.fill`.
 
     Attributes:
         recipe: As given.
@@ -154,6 +154,10 @@ class Trainer:
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Lets the network have the moving average of its weights, if any."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not inner.use_ema:
+            yield
+            return
         weights = self.model.trainable_variables
         saved = [np.array(weight.numpy()) for weight in weights]
         self.optimizer.finalize_variable_values(weights)

@@ -78,7 +78,8 @@ def train(
     with group.failures_reported(), contextlib.ExitStack() as stack:
         records = records_folder.open_folder(options.records_dir)
         options = configuration.settle_splits(options, records)
-        group.check_same(_list_common(options, records, group))
+        if job.num_workers > 1:  # It hashes the code, and tries XLA.
+            group.check_same(_list_common(options, records, group))
         configuration.check(options, records, strategy.num_replicas_in_sync)
         # First, so that damaged shards are refused before anything is made.
         training, validation = _open_patches(options, records, strategy)

@@ -31,14 +31,13 @@ UNSAID = re.compile(
     "|".join(
         (
             # Flags of other programs, and words for any flag.
-            r".* --(flink_master|format|query|flag|help)",
+            r".* --(flink_master|flag|help)",
             r"benchmark benchmark\.input_rates\..*",
             # A benchmark does what other commands do, in a new folder, and asks
             # for nothing but one device.
             rf"benchmark {OTHER_ROOMS}\..*",
             # Of several workers, a service, or the cache of training alone.
             r"\w+ distribution\.\w+\..* --worker_wait_seconds",
-            r"\w+ (data_service|pipeline)\.\w+\..* --(data_service|cache)",
             # Patches that are read once are neither shuffled nor cached.
             r"\w+ pipeline\.input_choice\..* --(shuffle_megabytes|cache)",
             # Only who may skip patches says how many would be left.

@@ -17,7 +17,7 @@ from conftest import NUM_TRAIN, run_pcam
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.system import csv_files
+from pcam_tfdata.system import csv_files, locks
 from pcam_tfdata.training import cross_validate
 
 FOLDS = ("fold0", "fold1", "fold2")
@@ -145,7 +145,7 @@ def test_killed_command_takes_its_training_along(records_dir, tmp_path):
     program = [sys.executable, "-m", "pcam_tfdata"]
     program += command(records_dir, run_dir, "--epochs=100000")
     process = subprocess.Popen(program, stderr=subprocess.DEVNULL)
-    lock = run_dir / "fold0" / run_folder.LOCK
+    lock = run_dir / "fold0" / locks.LOCK
     folder = run_dir / "fold0" / run_folder.CHECKPOINTS
     wait_until(lambda: list(folder.glob("*.npz")), process)
     child = int(lock.read_text())

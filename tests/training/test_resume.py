@@ -19,7 +19,7 @@ import steep
 
 from pcam_tfdata.models import inference, networks
 from pcam_tfdata.runs import checkpoint_files, run_folder
-from pcam_tfdata.system import nested_options
+from pcam_tfdata.system import locks, nested_options
 from pcam_tfdata.training import (
     checkpoints,
     configuration,
@@ -347,7 +347,7 @@ def content_of(run_dir) -> dict[str, object]:
         if path.is_symlink()
         else path.is_file() and path.read_bytes()
         for path in run_dir.rglob("*")
-        if path.name != run_folder.LOCK
+        if path.name != locks.LOCK
     }
 
 

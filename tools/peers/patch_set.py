@@ -122,10 +122,9 @@ def _find_patches(options: configuration.Options, folder: str = "") -> PatchSet:
     listed, bad = kaggle.list_train(source)
     if bad:
         raise faults.BadInputError(bad)
-    assert isinstance(listed.images, listing.ImageFiles)
     paths = map(os.path.abspath, listing.list_paths(listed.images))
     return PatchSet(options, [*paths], listed.labels.astype(np.int64), folder)
 
 
 def _images_path(options: configuration.Options) -> str:
-    return os.path.join(options.scratch_dir or "", "images.npy")
+    return os.path.join(options.scratch_dir, "images.npy")
