@@ -36,8 +36,6 @@ class EventWriter:
     then that of the resumption. A TensorBoard that is watching drops what it has
     read of them.
 
-    Use it as a context manager.
-
     Args:
         run_dir: Folder of the run.
         history: Rows so far: `epoch`, `step`, and scores by name.
@@ -56,26 +54,16 @@ class EventWriter:
         start = tf.compat.v1.SessionLog.START
         self._write(session_log=tf.compat.v1.SessionLog(status=start))
         for row in history:
-            self._write_row(row)
-        self._file.flush()
+            self.add(row)
 
     def add(self, row: HistoryRow) -> None:
         """Writes a row, which can be seen at once."""
-        self._write_row(row)
-        self._file.flush()
-
-    def __enter__(self) -> "EventWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def _write_row(self, row: HistoryRow) -> None:
         summary = tf.compat.v1.Summary()
         for column, value in row.items():
             if column != "step" and value is not None:
                 summary.value.add(tag=tag_of(column), simple_value=value)
         self._write(step=int(row["step"] or 0), summary=summary)
+        self._file.flush()
 
     def _write(self, **fields: object) -> None:
         event = tf.compat.v1.Event(wall_time=time.time(), **fields)

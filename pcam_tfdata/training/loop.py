@@ -55,14 +55,8 @@ def train_epochs(
     with (
         patch_source.damage_named(run.training, run.validation),
         interruption.SignalsDeferred(errors_first=True) as signals,
-        contextlib.ExitStack() as stack,
     ):
-        board = None
-        if run.options.tensorboard and run.group.job.is_chief:
-            board = stack.enter_context(
-                event_files.EventWriter(run.options.run_dir, run.state.history)
-            )
-        _Loop(run, callbacks, signals, board).go_on()
+        _Loop(run, callbacks, signals).go_on()
 
 
 class _Loop:
@@ -72,7 +66,6 @@ class _Loop:
         run: The run.
         callbacks: Callbacks of Keras.
         signals: What may end the session.
-        board: TensorBoard's file; None where it is not wanted.
     """
 
     def __init__(
@@ -80,9 +73,8 @@ class _Loop:
         run: prepared_run.PreparedRun,
         callbacks: Sequence[keras.callbacks.Callback],
         signals: interruption.SignalsDeferred,
-        board: event_files.EventWriter | None,
     ) -> None:
-        self._run, self._signals, self._board = run, signals, board
+        self._run, self._signals = run, signals
         self._options, self._recipe = run.options, run.options.recipe
         self._group, self._trainer = run.group, run.trainer
         self._state = run.state
@@ -92,6 +84,11 @@ class _Loop:
             run.options.run_dir if self._is_chief else None,
             run.options.keep_checkpoints,
         )
+        self._board = None  # Of TensorBoard.
+        if run.options.tensorboard and self._is_chief:
+            self._board = event_files.EventWriter(
+                run.options.run_dir, run.state.history
+            )
         self._checkpoint_time = time.monotonic()
         self._steps_per_call = 1
         callbacks = list(callbacks)

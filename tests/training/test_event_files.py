@@ -45,9 +45,9 @@ def points(accumulator) -> dict[str, list[tuple[int, float]]]:
 
 
 def write(run_dir, first, added) -> None:
-    with event_files.EventWriter(str(run_dir), first) as writer:
-        for row in added:
-            writer.add(row)
+    writer = event_files.EventWriter(str(run_dir), first)
+    for row in added:
+        writer.add(row)
 
 
 def expected(rows) -> dict[str, list[tuple[int, float]]]:
@@ -80,10 +80,10 @@ def test_a_resumed_run_has_the_rows_of_its_last_checkpoint(tmp_path):
 
 @needs_tensorboard
 def test_rows_are_there_before_the_file_is_closed(tmp_path):
-    with event_files.EventWriter(str(tmp_path), HISTORY[:1]) as writer:
-        assert points(watch(tmp_path)) == expected(HISTORY[:1])
-        writer.add(HISTORY[1])
-        assert points(watch(tmp_path)) == expected(HISTORY[:2])
+    writer = event_files.EventWriter(str(tmp_path), HISTORY[:1])
+    assert points(watch(tmp_path)) == expected(HISTORY[:1])
+    writer.add(HISTORY[1])
+    assert points(watch(tmp_path)) == expected(HISTORY[:2])
 
 
 @needs_tensorboard
