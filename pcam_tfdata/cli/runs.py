@@ -1,13 +1,10 @@
 """Shows what was tried: a table of all runs in a folder.
 
 A line for each run: how far it came, the scores of its best epoch, what `pcam
-evaluate` found, speed, data and code, and the flags in which the runs differ.
+evaluate` found, speed, and the flags, data and code in which the runs differ.
 eval_mark tells scores of an earlier network (stale), of other records than the
 run's, and of splits that it was trained on.
 """
-
-import shutil
-import sys
 
 from absl import app, flags
 
@@ -24,7 +21,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_bool("ascending", False, "Smallest first.")
 flags.DEFINE_list(
-    "columns", [], "Columns to print. Default: scores, origin, differing flags."
+    "columns", [], "Columns to print. Default: AUCs, and in what runs differ."
 )
 flags.DEFINE_string(
     "output_csv",
@@ -40,34 +37,19 @@ def run() -> None:
     sort_by = flags.FLAGS.sort_by
     if output_csv:
         outputs.check_file(output_csv, "--output_csv", suffixes=outputs.CSV)
-    table = leaderboard.make_table(reading.read_runs(flags.FLAGS.runs_dir))
-    known = list(map(str, table.frame))
+    frame, shown = leaderboard.make_table(
+        reading.read_runs(flags.FLAGS.runs_dir)
+    )
     for flag, names in (("columns", columns), ("sort_by", [sort_by])):
         for name in names:
-            if name not in known:
+            if name not in frame:
                 raise app.UsageError(
                     f"--{flag}: found {name!r}, expected one of"
-                    f" {', '.join(known)}."
+                    f" {', '.join(map(str, frame))}."
                 )
-    table = leaderboard.sort_rows(
-        table, sort_by, ascending=flags.FLAGS.ascending
+    frame = leaderboard.sort_rows(
+        frame, sort_by, ascending=flags.FLAGS.ascending
     )
     if output_csv:
-        csv_files.write_frame(output_csv, table.frame)
-    _print(table, columns)
-
-
-def _print(table: leaderboard.Table, wanted: list[str]) -> None:
-    columns = wanted or list(table.shown)
-    if sys.stdout.isatty() and not wanted:
-        columns = leaderboard.fit_columns(
-            table, shutil.get_terminal_size().columns
-        )
-    text = leaderboard.format_text(table, columns)
-    left_out = [name for name in table.shown if name not in columns]
-    if left_out and not wanted:
-        text += (
-            f"Not shown, for want of room: {', '.join(left_out)}. See --columns"
-            " and --output_csv.\n"
-        )
-    print(text, end="")
+        csv_files.write_frame(output_csv, frame)
+    print(leaderboard.format_text(frame, columns or shown), end="")

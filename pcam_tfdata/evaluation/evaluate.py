@@ -84,7 +84,7 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     run = reading.read_training(options.run_dir)
     # Read once more: a damaged file is an error here, and not a note.
     flags = run_folder.read_flags(options.run_dir)
-    starts = environment_file.read_starts(options.run_dir, ("manifest_sha256",))
+    starts = environment_file.read_starts(options.run_dir)
     trained_on = starts[0]["manifest_sha256"] if starts else None
     is_own = records.manifest_sha256 == trained_on
     options = _settle(options, records, flags, is_own)

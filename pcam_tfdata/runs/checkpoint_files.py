@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pcam_tfdata.runs import run_folder
+
 STATE = "state"  # The name of the JSON text among the variables.
 _NAME = re.compile(r"step-(\d{9})\.npz")
 # What an archive with flipped bits, or cut short, raises once its bytes are
@@ -53,14 +55,15 @@ class State:
     callbacks: list[dict[str, object]] = dataclasses.field(default_factory=list)
 
 
-def list_checkpoints(folder: str) -> list[tuple[int, str]]:
+def list_checkpoints(run_dir: str) -> list[tuple[int, str]]:
     """Returns (step, path) of the checkpoints of a run, oldest first.
 
-    None where there is no such folder.
+    None where it has no folder of them.
 
     Raises:
         OSError: the folder cannot be read.
     """
+    folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -95,14 +98,14 @@ def read_checkpoint(path: str) -> tuple[list[np.ndarray], dict[str, Any]]:
     return list(values.values()), state
 
 
-def is_stopped(folder: str) -> bool:
+def is_stopped(run_dir: str) -> bool:
     """Returns whether a callback ended a run before its last epoch.
 
     The newest checkpoint that can be read says so; False where none can.
     """
     unreadable = (OSError, TypeError, *_DAMAGES)
     with contextlib.suppress(OSError):
-        for _, path in reversed(list_checkpoints(folder)):
+        for _, path in reversed(list_checkpoints(run_dir)):
             # Of its arrays, only the state is read.
             with contextlib.suppress(*unreadable), np.load(path) as arrays:
                 return json.loads(str(arrays[STATE]))["is_stopped"]

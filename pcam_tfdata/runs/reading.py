@@ -58,10 +58,16 @@ class Run:
 def read_runs(runs_dir: str) -> list[Run]:
     """Returns all runs at or below a folder, in the order of their names.
 
+    Links to folders are not followed: a run is listed once.
+
     Raises:
         FileNotFoundError: there is no such folder, or no run in it.
     """
-    folders = find_runs(runs_dir)
+    folders = sorted(
+        folder
+        for folder, _, names in os.walk(runs_dir)
+        if run_folder.FLAGS in names
+    )
     if not folders:
         raise FileNotFoundError(
             f"{runs_dir}: found no run, expected folders with a"
@@ -71,18 +77,6 @@ def read_runs(runs_dir: str) -> list[Run]:
         read_run(folder, os.path.relpath(folder, runs_dir))
         for folder in folders
     ]
-
-
-def find_runs(runs_dir: str) -> list[str]:
-    """Returns the folders of all runs at or below a folder, sorted.
-
-    Links to folders are not followed: a run is listed once.
-    """
-    return sorted(
-        folder
-        for folder, _, names in os.walk(runs_dir)
-        if run_folder.FLAGS in names
-    )
 
 
 def read_run(run_dir: str, run_name: str) -> Run:
@@ -106,7 +100,7 @@ def read_run(run_dir: str, run_name: str) -> Run:
 
 def read_training(run_dir: str, name: str = "") -> Run:
     """Returns what is known of a run, but for its evaluations."""
-    run = Run({"run": name, "state": ""})
+    run = Run({"run": name, "state": "", BEST_SCORE: None})
     with _noted(run, run_dir, run_folder.FLAGS):
         run.flags = run_folder.read_flags(run_dir)
     with _noted(run, run_dir, run_folder.HISTORY) as path:
@@ -117,8 +111,7 @@ def read_training(run_dir: str, name: str = "") -> Run:
         if speeds := [speed for speed in speeds if not math.isnan(speed)]:
             run.columns[SPEED] = statistics.median(speeds)
     with _noted(run, run_dir, run_folder.ENVIRONMENT):
-        facts = ("manifest_sha256", "started_at")
-        if starts := environment_file.read_starts(run_dir, facts):
+        if starts := environment_file.read_starts(run_dir):
             run.columns |= _summarize_starts(starts)
     run.columns["state"] = _describe_state(run, run_dir)
     return run
@@ -240,8 +233,7 @@ def _describe_state(run: Run, run_dir: str) -> str:
     if not epoch and "dataset" not in run.columns:
         return "not begun"
     is_last = epochs.isdecimal() and epoch >= int(epochs)
-    folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
     # Early stopping ends a run for good.
-    if is_last or checkpoint_files.is_stopped(folder):
+    if is_last or checkpoint_files.is_stopped(run_dir):
         return "finished"
     return f"epoch {epoch} of {epochs}"

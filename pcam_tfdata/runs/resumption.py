@@ -75,8 +75,7 @@ def open_run(
     """
     os.makedirs(run_dir, exist_ok=True)
     names = os.listdir(run_dir)
-    folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
-    has_checkpoint = bool(checkpoint_files.list_checkpoints(folder))
+    has_checkpoint = bool(checkpoint_files.list_checkpoints(run_dir))
     has_scores = run_folder.HISTORY in names
     has_begun = has_checkpoint or has_scores or run_folder.BEST_MODEL in names
     if restart or not has_begun:
@@ -86,7 +85,7 @@ def open_run(
     _refuse_other_flags(run_dir, flags, defaults or {})
     if has_scores and not has_checkpoint:
         raise ValueError(
-            f"{folder}: found no checkpoint, expected those of the run that"
+            f"{run_dir}: found no checkpoint, expected those of the run that"
             f" {run_folder.HISTORY} tells of. Put them back from a copy, or pass"
             " --restart to begin anew."
         )
@@ -127,12 +126,13 @@ def _refuse_other_facts(run_dir: str, facts: Mapping[str, Any]) -> None:
     starts = environment_file.read_starts(run_dir)
     if not starts:
         return
-    first = starts[0]
+    first = {name: starts[0].get(name) for name in facts}
+    service = "and" if "service" in str(first["order"]) else "without"
     for name, what, remedy in (
         ("manifest_sha256", "other records, of manifest SHA-256",
          "Check --records_dir"),
         ("order", "patches in another order,",
-         _advise_order(first, facts)),
+         f"Pass --input={first['input']} {service} --data_service"),
         ("precision", "another precision,",
          f"Pass --precision={first['precision']}"),
     ):  # fmt: skip
@@ -143,15 +143,6 @@ def _refuse_other_facts(run_dir: str, facts: Mapping[str, Any]) -> None:
                 f" expected {facts[name]}. {remedy}, or pass --restart to begin"
                 " anew."
             )
-
-
-def _advise_order(first: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    remedy = f"Pass --input={first['input']}"
-    if "service" in first["order"]:
-        return f"{remedy} and --data_service"
-    if "service" in facts["order"]:
-        return f"{remedy} without --data_service"
-    return remedy
 
 
 def _remove_run(run_dir: str) -> None:

@@ -55,9 +55,8 @@ class Writer:
         # What was read does not change: an update of the variable copies first.
         values = [tf.convert_to_tensor(v.value) for v in variables]
         text = json.dumps(dataclasses.asdict(state))
-        folder = _folder_of(self._run_dir)
         self._pending = self._thread.submit(
-            _write, folder, state.step, values, text, self._keep
+            _write, self._run_dir, state.step, values, text, self._keep
         )
 
     def poll(self) -> None:
@@ -109,8 +108,7 @@ def read_latest(
         ValueError: all of them are damaged, or the variables are not those of
             this network.
     """
-    folder = _folder_of(run_dir)
-    checkpoints = checkpoint_files.list_checkpoints(folder)
+    checkpoints = checkpoint_files.list_checkpoints(run_dir)
     for _, path in reversed(checkpoints):
         try:
             values, state = checkpoint_files.read_checkpoint(path)
@@ -127,30 +125,27 @@ def read_latest(
         return values, checkpoint_files.State(**state)
     if checkpoints:
         raise ValueError(
-            f"{folder}: found {len(checkpoints)} checkpoints, all of them"
+            f"{run_dir}: found {len(checkpoints)} checkpoints, all of them"
             " damaged, expected a sound one to go on from. Put one back from a"
             " copy, or pass --restart to begin anew."
         )
     return None
 
 
-def _folder_of(run_dir: str) -> str:
-    return os.path.join(run_dir, run_folder.CHECKPOINTS)
-
-
 def _write(
-    folder: str, step: int, values: Sequence[tf.Tensor], state: str, keep: int
+    run_dir: str, step: int, values: Sequence[tf.Tensor], state: str, keep: int
 ) -> None:
     arrays: dict[str, Any] = {
         f"{index:04d}": value for index, value in enumerate(values)
     }
     arrays[checkpoint_files.STATE] = np.array(state)
+    folder = os.path.join(run_dir, run_folder.CHECKPOINTS)
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{step:09d}.npz")
     with files.open_whole(path, "wb", sync=True) as file:
         np.savez(file, **arrays)
     # Later ones are damaged: the run went on from before them.
-    checkpoints = checkpoint_files.list_checkpoints(folder)
+    checkpoints = checkpoint_files.list_checkpoints(run_dir)
     kept = [path for number, path in checkpoints if number <= step][-keep:]
     left = [path for _, path in checkpoints if path not in kept]
     # A process that was killed left half of one.

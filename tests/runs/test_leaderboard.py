@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import pathlib
-import pty
 import shutil
 import subprocess
 import sys
@@ -89,8 +88,8 @@ def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
 
 def row_of(run_dir: pathlib.Path) -> dict[str, object]:
     """Returns the row of one run."""
-    table = leaderboard.make_table([reading.read_run(str(run_dir), "r")])
-    (row,) = table.frame.to_dict("records")
+    frame, _ = leaderboard.make_table([reading.read_run(str(run_dir), "r")])
+    (row,) = frame.to_dict("records")
     return {name: value for name, value in row.items() if value is not None}
 
 
@@ -226,29 +225,33 @@ def test_a_csv_that_cannot_be_written_is_told_in_one_line(tmp_path):
     assert "found no folder" in line
 
 
-@pytest.mark.parametrize("width", [80, 200])
-def test_lines_fit_a_terminal(tmp_path, width):
-    scores = {"splits": ["fold0"], "auc": 0.5, "brier": 0.25, "nll": 0.125}
+def test_lesser_scores_and_equal_origins_are_shown_when_asked_for(tmp_path):
+    scores = {"splits": ["fold0"], "auc": 0.5, "brier": 0.25}
     for name, batch_size in (("one", "8"), ("two", "16")):
         folder = write_run(tmp_path / name, batch_size=batch_size)
         path = folder / run_folder.METRICS_JSON
         path.write_text(json.dumps(scores))
-    leader, follower = pty.openpty()
-    subprocess.run(
-        [sys.executable, "-m", "pcam_tfdata", "runs", f"--runs_dir={tmp_path}"],
-        stdout=follower,
-        check=True,
-        env=os.environ | {"COLUMNS": str(width)},
+    columns = ["run", "state", "best_epoch", "val_auc", "eval_auc", "eval_mark"]
+    columns += ["patches/s", "batch_size"]
+    result = run_pcam("runs", f"--runs_dir={tmp_path}")
+    header, *lines = result.stdout.splitlines()
+    assert header.split() == columns
+    assert all(len(line) <= 80 for line in lines)
+    result = run_pcam(
+        "runs", f"--runs_dir={tmp_path}", "--columns=dataset,run,eval_brier"
     )
-    os.close(follower)
-    header, *lines = os.read(leader, 1 << 16).decode().splitlines()
-    os.close(leader)
-    assert all(len(line) <= width for line in (header, *lines[:2]))
-    assert {"val_auc", "eval_auc", "batch_size"} < set(header.split())
-    is_narrow = width == 80
-    assert ("eval_brier" not in header) == is_narrow
-    assert ("Not shown, for want of room" in lines[-1]) == is_narrow
-    assert ("eval_brier" in lines[-1]) == is_narrow
+    assert cells(result.stdout) == [
+        ["dataset", "run", "eval_brier"],
+        [SHA256[:37] + "...", "one", "0.2500"],
+        [SHA256[:37] + "...", "two", "0.2500"],
+    ]
+    other = FACTS | {"manifest_sha256": "b" * 64}
+    environment = tmp_path / "two" / run_folder.ENVIRONMENT
+    environment.unlink()
+    environment_file.add_start(str(tmp_path / "two"), other)
+    result = run_pcam("runs", f"--runs_dir={tmp_path}")
+    header, *_ = result.stdout.splitlines()
+    assert header.split() == [*columns[:-1], "dataset", columns[-1]]
 
 
 def test_a_hundred_runs_are_shown_without_tensorflow(tmp_path):
@@ -449,9 +452,9 @@ def test_runs_whose_names_are_no_text_are_sorted(tmp_path):
     for name in (b"b\xff", b"a"):
         write_run(tmp_path / os.fsdecode(name))
     runs = reading.read_runs(str(tmp_path))
-    table = leaderboard.make_table(runs)
-    table = leaderboard.sort_rows(table, "run", ascending=True)
-    assert list(table.frame["run"]) == ["a", "b\udcff"]
+    frame, _ = leaderboard.make_table(runs)
+    frame = leaderboard.sort_rows(frame, "run", ascending=True)
+    assert list(frame["run"]) == ["a", "b\udcff"]
 
 
 def test_broken_runs_do_not_end_the_command(tmp_path):
@@ -474,18 +477,16 @@ def test_runs_are_found_below_runs_and_not_behind_links(tmp_path):
     outer = write_run(tmp_path / "outer")
     write_run(outer / "fold0")
     (tmp_path / "link").symlink_to(outer)
-    assert reading.find_runs(str(tmp_path)) == [
-        str(outer),
-        str(outer / "fold0"),
-    ]
+    runs = reading.read_runs(str(tmp_path))
+    assert [run.columns["run"] for run in runs] == ["outer", "outer/fold0"]
 
 
 def test_a_flag_that_a_run_lacks_differs(tmp_path):
     write_run(tmp_path / "a", dropout="0.5")
     write_run(tmp_path / "b")
-    table = leaderboard.make_table(reading.read_runs(str(tmp_path)))
-    assert table.shown[-1] == "dropout"
+    _, shown = leaderboard.make_table(reading.read_runs(str(tmp_path)))
+    assert shown[-1] == "dropout"
     (tmp_path / "b" / run_folder.FLAGS).write_text("")
-    table = leaderboard.make_table(reading.read_runs(str(tmp_path)))
+    frame, shown = leaderboard.make_table(reading.read_runs(str(tmp_path)))
     # One run is left of which the flags are known.
-    assert "dropout" not in table.shown and "dropout" in table.frame
+    assert "dropout" not in shown and "dropout" in frame
