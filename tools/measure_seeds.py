@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from absl import app, flags
 
-from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import run_folder
 
@@ -79,16 +78,11 @@ def _measure(processor: str, seed: int, train_flags: list[str]) -> tuple:
         splits = run_folder.read_flags(run_dir)["validation_splits"].split(",")
     aucs = history["val_auc"]
     epochs = " ".join(f"{auc:.3f}" for auc in aucs)
-    dead = _find_dead_share(model, _read_images(splits))
-    return processor, seed, f"{aucs.max():.4f}", epochs, f"{dead:.3f}"
-
-
-def _read_images(splits: list[str]) -> np.ndarray:
-    """Returns some validation patches, uint8 [num_patches, 96, 96, 3]."""
     records = records_folder.open_folder(_RECORDS_DIR.value)
-    patches = input_choice.open_patches(patch_source.Source(records, splits))
-    batch = next(iter(patches.eval_batches(batch_size=_NUM_PATCHES)))
-    return batch["image"].numpy()[batch["mask"].numpy() > 0]
+    patches = records.select_patches(splits)
+    looked_at = np.arange(min(_NUM_PATCHES, patches.num_patches))
+    dead = _find_dead_share(model, patches.read_images(looked_at))
+    return processor, seed, f"{aucs.max():.4f}", epochs, f"{dead:.3f}"
 
 
 def _find_dead_share(model: keras.Model, images: np.ndarray) -> float:

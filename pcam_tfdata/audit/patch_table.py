@@ -82,7 +82,7 @@ class Table:
         paths = self.rows["records_dir"].drop_duplicates()
         starts = dict(zip(paths, paths.index, strict=True))
         numbers = [starts[patch.records_dir] + patch.row for patch in patches]
-        return scan.read_images(self.selection, numbers)
+        return self.selection.read_images(np.array(numbers, np.int64))
 
 
 def read_table(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:

@@ -4,12 +4,9 @@ Runs in workers, without TensorFlow. What goes back to the parent is half a
 kilobyte a patch.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import threadpoolctl
 
-from pcam_tfdata import schema
 from pcam_tfdata.audit import alignment, patch_statistics
 from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.system import workers
@@ -96,23 +93,9 @@ def align_pairs(
 ) -> np.ndarray:
     """Returns how well the pairs of one task lie on each other."""
     selection, pairs = task
-    images = read_images(selection, pairs.ravel())
+    images = selection.read_images(pairs.ravel())
     gray = patch_statistics.mean_of_channels(
         patch_statistics.optical_density(images)
     )
     workers.count_done(len(pairs))
     return alignment.align(gray[::2], gray[1::2])
-
-
-def read_images(
-    selection: records_folder.Selection, patches: Sequence[int] | np.ndarray
-) -> np.ndarray:
-    """Returns some patches: uint8 [len(patches), 96, 96, 3]."""
-    shards, records = selection.locate(np.asarray(patches, np.int64))
-    images = np.empty((len(shards), *schema.IMAGE_SHAPE), np.uint8)
-    for number in np.unique(shards):
-        shard = selection.shards[number]
-        chosen = shards == number
-        views = tfrecord.view_images(shard.map(), shard.layout)
-        images[chosen] = views[records[chosen]]
-    return images

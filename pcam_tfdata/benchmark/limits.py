@@ -6,7 +6,6 @@ import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration
-from pcam_tfdata.records import tfrecord
 
 GATHER = "limit: numpy gather"
 
@@ -14,11 +13,7 @@ GATHER = "limit: numpy gather"
 def gather(options: configuration.Options) -> Iterator[int]:
     """Gathers shuffled batches from one array in memory, in a plain loop."""
     patches = options.select_patches()
-    images = np.empty((patches.num_patches, *schema.IMAGE_SHAPE), np.uint8)
-    for shard, start in zip(patches.shards, patches.starts, strict=False):
-        mapped = shard.map()
-        views = tfrecord.view_images(mapped, shard.layout)
-        images[start : start + shard.num_records] = views
+    images = patches.read_images(np.arange(patches.num_patches))
     for rows in shuffle_rows(len(images), options.batch_size):
         yield len(images[rows])
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pcam_tfdata import schema
 from pcam_tfdata.records import manifest, tfrecord
 from pcam_tfdata.system import files
 
@@ -150,6 +151,21 @@ class Selection:
         """Returns the shard and the record within it of patches: int64 [n]."""
         shard = np.searchsorted(self.starts, patches, "right") - 1
         return shard, patches - self.starts[shard]
+
+    def read_images(self, patches: np.ndarray) -> np.ndarray:
+        """Returns some patches, int64 [n], as uint8 [n, 96, 96, 3].
+
+        Raises:
+            FileNotFoundError, ValueError: as in `ShardFile.map`.
+        """
+        shards, records = self.locate(patches)
+        images = np.empty((len(patches), *schema.IMAGE_SHAPE), np.uint8)
+        for number in np.unique(shards):
+            shard = self.shards[number]
+            chosen = shards == number
+            views = tfrecord.view_images(shard.map(), shard.layout)
+            images[chosen] = views[records[chosen]]
+        return images
 
 
 @dataclasses.dataclass(frozen=True)
