@@ -115,8 +115,6 @@ class Shift:
 class SplitSummary:
     """What the patches of a split are like: counts, and means over patches.
 
-    A mean of no patches is None.
-
     Attributes:
         share_of_label_1: None where there are no labels.
         channel_mean: Red, green and blue in [0, 255].
@@ -130,9 +128,9 @@ class SplitSummary:
     num_patches: int
     num_blank: int
     share_of_label_1: float | None
-    channel_mean: list[float] | None
-    density: list[float] | None
-    tissue: float | None
+    channel_mean: list[float]
+    density: list[float]
+    tissue: float
     shift: Shift | None
 
 

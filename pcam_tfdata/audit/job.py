@@ -93,13 +93,9 @@ def write(output_dir: str, report: audit_report.Report) -> None:
     files.write_text(
         os.path.join(output_dir, TEXT_FILE), text_page.format_report(report)
     )
-    shortened = [
-        dataclasses.replace(finding, examples=finding.examples[:_NUM_EXAMPLES])
-        for finding in report.findings
-    ]
-    content = dataclasses.asdict(
-        dataclasses.replace(report, findings=shortened)
-    )
+    content = dataclasses.asdict(report)
+    for finding in content["findings"]:
+        del finding["examples"][_NUM_EXAMPLES:]
     files.write_json(os.path.join(output_dir, JSON_FILE), content)
     csv_files.write_csv(
         os.path.join(output_dir, PAIRS_FILE),

@@ -1,15 +1,16 @@
-"""One page: the report, pairs that look alike, blanks, distributions."""
+"""One page of pictures: pairs that look alike, blanks, distributions."""
 
+import itertools
+import operator
 import os
 import textwrap
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import axes as plots
 from matplotlib import figure
 
-from pcam_tfdata.audit import audit_report, patch_table, text_page
+from pcam_tfdata.audit import audit_report, patch_table
 from pcam_tfdata.system import files
 
 _PAIR_KINDS = (
@@ -22,11 +23,10 @@ _PAIR_KINDS = (
 _PAIR_COLUMNS = 4
 _NOTE_LETTERS = 50  # In a line above a pair; more reach into the next one's.
 _NUM_BLANKS = 12  # Of each label.
-_GAP_PIXELS = 6
+_BORDER_PIXELS = 3
+_BORDER_LEVEL = 190  # Grey, since glass is white.
 _WIDTH_INCHES = 12.0
-_LINE_LETTERS, _LINE_INCHES = 190, 0.13
 _NUM_BINS = 40
-_FRAME, _WHITE = 190, 255  # Grey levels of the line around a patch, and beside.
 
 _Strips = list[tuple[str, np.ndarray]]  # Captions, and uint8 [n, 96, 96, 3].
 
@@ -37,15 +37,9 @@ def draw(
     table: patch_table.Table, report: audit_report.Report, path: str
 ) -> None:
     """Draws what an audit found, as PNG, whole or not at all."""
-    lines = [
-        textwrap.fill(line, _LINE_LETTERS, subsequent_indent=6 * " ")
-        for line in text_page.format_report(report).splitlines()
-    ]
-    text = "\n".join(lines)
     pairs = _choose_pairs(table, report)
     blanks = _choose_blanks(table, report)
     heights = [
-        0.3 + _LINE_INCHES * (text.count("\n") + 1),
         0.5 + 1.9 * -(-len(pairs) // _PAIR_COLUMNS),
         0.5 + 1.2 * len(blanks),
         3.2,
@@ -53,11 +47,10 @@ def draw(
     page = figure.Figure(
         figsize=(_WIDTH_INCHES, sum(heights)), layout="constrained"
     )
-    parts: Any = page.subfigures(4, 1, height_ratios=heights)
-    parts[0].text(0.01, 0.98, text, va="top", fontsize=6.5, family="monospace")
-    _draw_strips(parts[1], "pairs that look alike", pairs, _PAIR_COLUMNS)
-    _draw_strips(parts[2], "nearly blank patches, by label", blanks, 1)
-    _draw_distributions(parts[3], table)
+    parts: Any = page.subfigures(3, 1, height_ratios=heights)
+    _draw_strips(parts[0], "pairs that look alike", pairs, _PAIR_COLUMNS)
+    _draw_strips(parts[1], "nearly blank patches, by label", blanks, 1)
+    _draw_distributions(parts[2], table)
     with files.open_whole(path, "wb") as file:
         page.savefig(file, format="png", dpi=110)
 
@@ -72,18 +65,15 @@ def _draw_strips(
         return
     num_rows = -(-len(strips) // num_columns)
     grid = part.subplots(num_rows, num_columns, squeeze=False).ravel()
+    border = [(_BORDER_PIXELS,), (_BORDER_PIXELS,), (0,)]  # Not of channels.
     for axes in grid:
         axes.axis("off")
     for axes, (caption, images) in zip(grid, strips, strict=False):
-        framed = np.pad(
-            images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=_FRAME
-        )
-        spaced = np.pad(
-            framed,
-            ((0, 0), (0, 0), (0, _GAP_PIXELS), (0, 0)),
-            constant_values=_WHITE,
-        )
-        axes.imshow(np.hstack([*spaced]))
+        framed = [
+            np.pad(image, border, constant_values=_BORDER_LEVEL)
+            for image in images
+        ]
+        axes.imshow(np.hstack(framed))
         axes.set_title(caption, fontsize=6.5)
 
 
@@ -96,30 +86,23 @@ def _draw_distributions(
     }
     grid = part.subplots(1, len(measures))
     for axes, (title, values) in zip(grid, measures.items(), strict=True):
-        _draw_curves(axes, values, table)
-        axes.set_title(title, fontsize=9)
-        axes.set_yticks([])
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-    grid[0].legend(frameon=False, fontsize=7)
-
-
-def _draw_curves(
-    axes: plots.Axes, values: np.ndarray, table: patch_table.Table
-) -> None:
-    low, high = np.quantile(values[: len(table.own)], (0.001, 0.999))
-    bins: Any = np.linspace(low, high, _NUM_BINS) if high > low else None
-    for split, patches in table.own_splits:
-        if split.num_records:
+        ends = np.quantile(values[: len(table.own)], (0.001, 0.999))
+        for split, patches in table.own_splits:
             axes.hist(
                 values[patches],
-                bins,
+                bins=_NUM_BINS,
+                range=ends,
                 density=True,
                 histtype="step",
                 linewidth=1.2,
                 label=split.name,
                 linestyle="-" if split.labeled else ":",
             )
+        axes.set_title(title, fontsize=9)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    grid[0].legend(frameon=False, fontsize=7)
 
 
 def _choose_pairs(
@@ -146,15 +129,17 @@ def _choose_blanks(
     table: patch_table.Table, report: audit_report.Report
 ) -> _Strips:
     """Returns blank patches of each label, label 1 first."""
-    by_label: dict[int, list[patch_table.Patch]] = {}
-    for finding in report.findings:
-        if finding.kind == audit_report.Kind.BLANK:
-            for example in finding.examples:
-                (patch,) = example.patches
-                by_label.setdefault(patch.label, []).append(patch)
+    blanks = [
+        patch
+        for finding in report.findings
+        if finding.kind == audit_report.Kind.BLANK
+        for example in finding.examples
+        for patch in example.patches
+    ]
+    by_label = itertools.groupby(blanks, operator.attrgetter("label"))
     return [
-        (f"label {label}", table.read_images(_spread(patches, _NUM_BLANKS)))
-        for label, patches in by_label.items()
+        (f"label {label}", table.read_images(_spread([*patches], _NUM_BLANKS)))
+        for label, patches in by_label
     ]
 
 

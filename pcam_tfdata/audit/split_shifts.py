@@ -80,7 +80,7 @@ def _compare_with_others(
     """
     others = np.array(table.rows["labeled"] & (table.rows["folder"] == 0))
     others[here] = False
-    if here.start == here.stop or not others.any():
+    if not others.any():
         return [], []
     measured = table.measured
     red, green, blue = measured["density"].T
@@ -120,7 +120,5 @@ def _describe(
 
 
 def _mean(values: np.ndarray) -> Any:
-    """Returns the mean over patches, with four digits; None of none."""
-    if not len(values):
-        return None
+    """Returns the mean over patches, with four digits."""
     return np.round(values.mean(axis=0, dtype=np.float64), 4).tolist()

@@ -63,8 +63,6 @@ def _format_patch(patch: patch_table.Patch) -> str:
 
 
 def _split_line(split: audit_report.SplitSummary) -> str:
-    if split.density is None:
-        return f"{split.name:<12}{split.num_patches:>9,}"
     share = split.share_of_label_1
     difference = "-"
     if split.shift:
