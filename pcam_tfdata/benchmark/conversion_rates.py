@@ -66,12 +66,6 @@ def _write_plainly(input_dir: str, output_dir: str) -> None:
     # The other contenders do without, as conversion does.
     import tensorflow as tf
 
-    def bytes_feature(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    def int_feature(value: int) -> tf.train.Feature:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
     os.makedirs(output_dir)
     for patches in _list_splits(input_dir):
         path = os.path.join(output_dir, f"{patches.split}.tfrecord")
@@ -79,14 +73,11 @@ def _write_plainly(input_dir: str, output_dir: str) -> None:
             for row, path in enumerate(listing.list_paths(patches.images)):
                 with Image.open(path) as image:
                     pixels = np.asarray(image).tobytes()
-                features = {
-                    "id": bytes_feature(bytes(patches.names[row])),
-                    "image": bytes_feature(pixels),
-                    "label": int_feature(int(patches.labels[row])),
-                }
-                example = tf.train.Example(
-                    features=tf.train.Features(feature=features)
-                )
+                example = tf.train.Example()
+                features = example.features.feature
+                features["id"].bytes_list.value.append(patches.names[row])
+                features["image"].bytes_list.value.append(pixels)
+                features["label"].int64_list.value.append(patches.labels[row])
                 writer.write(example.SerializeToString())
 
 

@@ -117,7 +117,7 @@ def measure(
             with workers.start_of_processes():  # No signal comes in between.
                 process = _Process(pickled, log_path)
                 running.append(process)
-                stack.push(process.end)
+                stack.callback(process.end)
         for number in range(options.num_repeats + 1):
             if number:
                 _logger.info("round %d of %d", number, options.num_repeats)
@@ -132,7 +132,7 @@ def measure(
                 except _FailedError as failure:
                     outcome.error = str(failure)
                     _logger.warning("%s: failed: %s", outcome.name, failure)
-                    process.end(_FailedError)  # Others need the processor.
+                    process.end()  # Others need the processor.
     return outcomes
 
 
@@ -160,7 +160,8 @@ class _Process:
     def repeat(self) -> Repeat:
         """Times one repeat, and waits until the process rests."""
         self._peak_bytes = 0
-        self._send(True)
+        with contextlib.suppress(OSError):  # `_receive` says that it has ended.
+            self._pipe.send(None)
         self._receive()
         before = self._sample()
         num_patches, seconds = self._receive()
@@ -200,11 +201,8 @@ class _Process:
                 return
             before = after
 
-    def end(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Ends it, and all that it started; at once after an error of a `kind`."""
-        if kind is None:
-            self._send(False)
-            self._process.join(_SECONDS_TO_END)
+    def end(self) -> None:
+        """Ends it, and all that it started, at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
         self._process.kill()  # It may not have a group of its own yet.
@@ -215,10 +213,6 @@ class _Process:
         cpu_seconds, num_bytes = process_usage.read_usage(self._pid)
         self._peak_bytes = max(self._peak_bytes, num_bytes)
         return cpu_seconds
-
-    def _send(self, goes_on: bool) -> None:
-        with contextlib.suppress(OSError):  # `_receive` says that it has ended.
-            self._pipe.send(goes_on)
 
     def _read_last_words(self) -> str:
         self._process.join(_SECONDS_TO_END)
@@ -236,10 +230,10 @@ def _serve(
     """Runs a contender as the parent commands; the process' main function.
 
     Args:
-        pipe: Receives True for each repeat and False for the end. Sends None
-            when the contender has started; then for each repeat None when the
-            clock starts, and patches and seconds when it stops. A text at any
-            time is the reason of a failure.
+        pipe: Receives None for each repeat. Sends None when the contender has
+            started; then for each repeat None when the clock starts, and
+            patches and seconds when it stops. A text at any time is the reason
+            of a failure.
         pickled: The contender and its options. Pickled, so that a failing
             import is a message too.
         output_path: File for what the process prints.
@@ -257,7 +251,8 @@ def _serve(
         pieces = contender(options)
         least_patches = max(1, options.min_patches)
         pipe.send(None)
-        while pipe.recv():
+        while True:
+            pipe.recv()
             for _ in range(options.warm_up):
                 next(pieces)
             pipe.send(None)
