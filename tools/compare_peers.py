@@ -23,11 +23,7 @@ import sys
 
 from absl import app, flags
 
-from pcam_tfdata.cli import (
-    benchmark,  # noqa: F401  Its flags.
-    flag_groups,
-    quiet,
-)
+from pcam_tfdata.cli import benchmark, flag_groups, quiet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # As the commands do.
 with quiet.imports():
@@ -52,6 +48,7 @@ _PEERS = {
     "FFCV": (torch_peers.ffcv, "ffcv"),
 }  # fmt: skip
 
+flags.adopt_module_key_flags(benchmark)
 _ONLY = flags.DEFINE_list("only", [""], "Peers with one of these in the name.")
 
 
@@ -60,7 +57,7 @@ def main(_: list[str]) -> None:
     # Both end what runs and remove what was written.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     signal.signal(signal.SIGINT, lambda *_: sys.exit("interrupted"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     contenders: dict[str, harness.Contender] = {limits.GATHER: limits.gather}
     for name, (read, *_) in _PEERS.items():
         is_wanted = any(part.lower() in name.lower() for part in _ONLY.value)
@@ -92,5 +89,7 @@ def describe_peers(rows: jobs.Rows, outcomes: jobs.Outcomes) -> None:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv:
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     flags.mark_flags_as_required(["input_dir", "records_dir"])
     app.run(main)

@@ -119,5 +119,7 @@ def _format_table(rows: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv:
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     flags.mark_flags_as_required(["records_dir", "output_csv"])
     app.run(main)
