@@ -14,20 +14,13 @@ from peers import patch_set
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set of as many items, each read by a function of its row."""
+    """A data set of as many items, of which a function reads those of rows."""
 
     size: int
-    read: Callable[[Any], Any]
+    read: Callable[[Sequence[int]], Any]
 
     def __len__(self) -> int:
         return self.size
-
-    def __getitem__(self, row: int) -> Any:
-        return self.read(row)
-
-
-class BatchDataset(Dataset):
-    """A data set that is read a batch at a time."""
 
     def __getitems__(self, rows: Sequence[int]) -> Any:
         return self.read(rows)
@@ -45,9 +38,9 @@ def read_tiffs(patches: patch_set.PatchSet) -> patch_set.Batches:
     prefetch_factor 4, no pinned memory.
     """
 
-    def read(row: int) -> tuple[np.ndarray, int]:
-        with Image.open(patches.paths[row]) as image:
-            return np.array(image), int(patches.labels[row])
+    def read(rows: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+        images = [np.array(Image.open(patches.paths[row])) for row in rows]
+        return [*zip(images, patches.labels[rows].tolist(), strict=True)]
 
     return _load(Dataset(len(patches), read), patches)
 
@@ -63,8 +56,7 @@ def read_npy(patches: patch_set.PatchSet) -> patch_set.Batches:
     def read(rows: Sequence[int]) -> tuple[Any, Any]:
         return torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])
 
-    dataset = BatchDataset(len(patches), read)
-    return _load(dataset, patches, collate_fn=tuple)
+    return _load(Dataset(len(patches), read), patches, collate_fn=tuple)
 
 
 def ffcv(patches: patch_set.PatchSet) -> patch_set.Batches:
@@ -121,8 +113,5 @@ def _write_beton(patches: patch_set.PatchSet) -> None:
         "label": fields.IntField(),
     }
     beton = writer.DatasetWriter(patches.path("beton"), columns, num_workers=1)
-    images, labels = patches.images, patches.labels
-    rows = Dataset(
-        len(patches), lambda row: (np.array(images[row]), int(labels[row]))
-    )
-    beton.from_indexed_dataset(rows)
+    rows = zip(np.array(patches.images), patches.labels.tolist(), strict=True)
+    beton.from_indexed_dataset([*rows])
