@@ -1,6 +1,7 @@
 """The audit of a records folder: reads all, finds, writes what was found."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 
@@ -15,9 +16,6 @@ from pcam_tfdata.audit import (
 )
 from pcam_tfdata.system import csv_files, files, workers
 
-TEXT_FILE = "audit.txt"
-JSON_FILE = "audit.json"
-PAIRS_FILE = "pairs.csv"
 _NUM_EXAMPLES = 20  # Of each finding in JSON.
 
 
@@ -90,15 +88,14 @@ def write(output_dir: str, report: audit_report.Report) -> None:
     `kind`.
     """
     os.makedirs(output_dir, exist_ok=True)
-    files.write_text(
-        os.path.join(output_dir, TEXT_FILE), text_page.format_report(report)
-    )
+    path_of = functools.partial(os.path.join, output_dir)
+    files.write_text(path_of("audit.txt"), text_page.format_report(report))
     content = dataclasses.asdict(report)
     for finding in content["findings"]:
         del finding["examples"][_NUM_EXAMPLES:]
-    files.write_json(os.path.join(output_dir, JSON_FILE), content)
+    files.write_json(path_of("audit.json"), content)
     csv_files.write_csv(
-        os.path.join(output_dir, PAIRS_FILE),
+        path_of("pairs.csv"),
         ("kind", "number", *patch_table.PATCH_FIELDS, "note"),
         (
             (finding.kind, number, *dataclasses.astuple(patch), example.note)

@@ -14,10 +14,10 @@ from pcam_tfdata.audit import audit_report, patch_table
 from pcam_tfdata.system import files
 
 _PAIR_KINDS = (
+    audit_report.Kind.EXACT_ACROSS,
     audit_report.Kind.NEAR_ACROSS,
     audit_report.Kind.NEAR_OVERLAP,
     audit_report.Kind.LABEL_CONFLICT,
-    audit_report.Kind.EXACT_ACROSS,
     audit_report.Kind.NEAR_WITHIN,
 )
 _PAIR_COLUMNS = 4
@@ -111,9 +111,8 @@ def _choose_pairs(
     """Returns a row of pairs for each finding, from its whole range."""
     pairs = [
         pair
-        for kind in _PAIR_KINDS
         for finding in report.findings
-        if finding.kind == kind
+        if finding.kind in _PAIR_KINDS
         for pair in _spread(finding.examples, _PAIR_COLUMNS)
     ]
     strips = []

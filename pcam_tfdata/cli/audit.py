@@ -14,7 +14,6 @@ from pcam_tfdata.cli import flag_groups, quiet
 from pcam_tfdata.runs import outputs
 
 REQUIRED_FLAGS = ("records_dir",)
-_PAGE = "audit.png"
 _NEVER, _LEAKS = "never", "leaks"
 
 flags.DEFINE_string("records_dir", None, "Records folder to look at.")
@@ -47,6 +46,7 @@ def run() -> int:
         from pcam_tfdata.audit import picture_page
 
         job.write(output_dir, report)
-        picture_page.draw(table, report, os.path.join(output_dir, _PAGE))
+        path = os.path.join(output_dir, "audit.png")
+        picture_page.draw(table, report, path)
     print(text_page.format_report(report), end="")
     return int(flags.FLAGS.fail_on == _LEAKS and report.leaks)
