@@ -50,15 +50,15 @@ class Repeat:
     Attributes:
         num_patches: Patches in the timed part.
         seconds: Length of the timed part.
-        cpu_seconds: Processor time in it, of the process and its children;
-            None where it cannot be measured.
+        cpu_seconds: Processor time in it, of the process and its children; 0
+            where it cannot be measured.
         peak_bytes: Most anonymous and shared memory during the repeat, summed
             over these processes; 0 where it cannot be measured.
     """
 
     num_patches: int
     seconds: float
-    cpu_seconds: float | None = None
+    cpu_seconds: float = 0
     peak_bytes: int = 0
 
     @property
@@ -165,10 +165,9 @@ class _Process:
         self._receive()
         before = self._sample()
         num_patches, seconds = self._receive()
-        after, peak_bytes = self._sample(), self._peak_bytes
-        used = None if before is None or after is None else after - before
+        cpu_seconds, peak_bytes = self._sample() - before, self._peak_bytes
         self._wait_until_idle()
-        return Repeat(num_patches, seconds, used, peak_bytes)
+        return Repeat(num_patches, seconds, cpu_seconds, peak_bytes)
 
     def wait_until_ready(self) -> None:
         """Waits until it has started, and rests."""
@@ -194,10 +193,10 @@ class _Process:
         """Waits, for a while, until it uses no more processor time."""
         deadline = time.monotonic() + _MAX_SECONDS_TO_IDLE
         before = self._sample()
-        while before is not None and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             time.sleep(_IDLE_SECONDS)
             after = self._sample()
-            if after is None or after - before < 0.1 * _IDLE_SECONDS:
+            if after - before < 0.1 * _IDLE_SECONDS:
                 return
             before = after
 
@@ -208,7 +207,7 @@ class _Process:
         self._process.kill()  # It may not have a group of its own yet.
         self._process.join()
 
-    def _sample(self) -> float | None:
+    def _sample(self) -> float:
         """Looks at the memory now; returns the processor time until now."""
         cpu_seconds, num_bytes = process_usage.read_usage(self._pid)
         self._peak_bytes = max(self._peak_bytes, num_bytes)

@@ -54,7 +54,6 @@ _CONTENDERS: dict[str, dict[str, harness.Contender]] = {
     },
     "input": {
         limits.GATHER: limits.gather,
-        "memcpy": limits.copy,
         "mmap": partial(input_rates.draw, mode="mmap"),
         "mmap, first epoch with CRCs": input_rates.draw_first_epochs,
         "stream": partial(input_rates.draw, mode="stream"),

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pcam_tfdata import schema
 from pcam_tfdata.benchmark import configuration
 
 GATHER = "limit: numpy gather"
@@ -25,12 +24,3 @@ def shuffle_rows(num_patches: int, batch_size: int) -> Iterator[np.ndarray]:
         order = rng.permutation(num_patches)
         for start in range(0, num_patches - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
-
-
-def copy(options: configuration.Options) -> Iterator[int]:
-    """Copies one batch to another place, over and over."""
-    source = np.ones((options.batch_size, *schema.IMAGE_SHAPE), np.uint8)
-    target = np.zeros_like(source)
-    while True:
-        np.copyto(target, source)
-        yield options.batch_size

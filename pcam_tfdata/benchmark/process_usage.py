@@ -10,15 +10,15 @@ _PARENT = 1
 _TIMES = slice(11, 15)  # Own user and system time, and of ended children.
 
 
-def read_usage(root: int) -> tuple[float | None, int]:
+def read_usage(root: int) -> tuple[float, int]:
     """Returns the use of a process and its descendants, summed over them.
 
     Args:
         root: Number of the process.
 
     Returns:
-        Seconds of the processor so far, None where there is no /proc; and bytes
-        of anonymous and shared memory now, 0 where there is no /proc.
+        Seconds of the processor so far, and bytes of anonymous and shared
+        memory now; 0 where there is no /proc.
     """
     stats = {}
     for name in os.listdir(_ROOT) if os.path.isdir(_ROOT) else ():
@@ -35,8 +35,7 @@ def read_usage(root: int) -> tuple[float | None, int]:
         for line in read_lines(f"{pid}/status")
         if line.startswith(_KINDS)
     ]
-    seconds = sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
-    return seconds, _KILOBYTE * sum(kilobytes)
+    return sum(ticks) / os.sysconf("SC_CLK_TCK"), _KILOBYTE * sum(kilobytes)
 
 
 def read_lines(name: str) -> list[str]:

@@ -132,14 +132,11 @@ def make_row(
     cpu_seconds = [
         1000 * repeat.cpu_seconds / repeat.num_patches
         for repeat in outcome.repeats
-        if repeat.cpu_seconds is not None
     ]
     return row | {
         "megabytes_per_second": median * schema.IMAGE_BYTES / 1e6,
         "peak_rss_mb": peak_bytes / 1e6 or None,
-        "cpu_seconds_per_1000_patches": (
-            statistics.median(cpu_seconds) if cpu_seconds else None
-        ),
+        "cpu_seconds_per_1000_patches": statistics.median(cpu_seconds) or None,
         "setting": "",
     }
 

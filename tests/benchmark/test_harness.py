@@ -72,4 +72,4 @@ def test_memory_is_the_process_own_without_mapped_files(tmp_path):
 
 def test_without_proc_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(process_usage, "_ROOT", "/no/such/folder")
-    assert process_usage.read_usage(os.getpid()) == (None, 0)
+    assert process_usage.read_usage(os.getpid()) == (0, 0)
