@@ -63,15 +63,11 @@ def sort_rows(
             come last, and equal ones in the order of their names.
     """
     frame = frame.sort_values(NAME)
-    values, has_value = frame[column], _has(frame[column])
-    numbers = pandas.to_numeric(values[has_value], errors="coerce")
-    as_key = float if numbers.notna().all() else str
-    rows = sorted(
-        frame.index[has_value],
-        key=lambda row: as_key(values[row]),
-        reverse=not ascending,
-    )
-    return frame.loc[[*rows, *frame.index[~has_value]]]
+    values = frame[column].where(_has(frame[column]))
+    numbers = pandas.to_numeric(values, errors="coerce")
+    keys = numbers if numbers.count() == values.count() else values
+    keys = keys.sort_values(ascending=ascending, kind="stable")
+    return frame.loc[keys.index]
 
 
 def format_text(frame: pandas.DataFrame, columns: Sequence[str]) -> str:

@@ -107,8 +107,7 @@ def read_training(run_dir: str, name: str = "") -> Run:
         _add_history(run, path)
     with _noted(run, run_dir, run_folder.TIMING) as path:
         column = "train_patches_per_second"
-        speeds = [row[column] for row in _read_numbers(path)]
-        if speeds := [speed for speed in speeds if not math.isnan(speed)]:
+        if speeds := [row[column] for row in _read_numbers(path)]:
             run.columns[SPEED] = statistics.median(speeds)
     with _noted(run, run_dir, run_folder.ENVIRONMENT):
         if starts := environment_file.read_starts(run_dir):

@@ -127,8 +127,7 @@ def write_history(run_dir: str, rows: Sequence[Mapping[str, object]]) -> None:
 def append_timing(run_dir: str, row: Mapping[str, object]) -> None:
     """Appends a row to the seconds of every epoch that was computed."""
     path = os.path.join(run_dir, TIMING)
-    is_new = not os.path.exists(path)
     with open(path, "a", encoding="utf-8") as file:
-        if is_new:
+        if not file.tell():
             file.write(",".join(row) + "\n")
-        file.write(",".join(str(value) for value in row.values()) + "\n")
+        file.write(",".join(map(str, row.values())) + "\n")

@@ -28,11 +28,11 @@ class Writer:
     """Writes the checkpoints of a run in a thread, while training goes on.
 
     Args:
-        run_dir: Folder of the run; None for a process that is to write nothing.
+        run_dir: Folder of the run.
         keep: How many of the last ones are kept.
     """
 
-    def __init__(self, run_dir: str | None, keep: int) -> None:
+    def __init__(self, run_dir: str, keep: int) -> None:
         self._run_dir, self._keep = run_dir, keep
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future | None = None
@@ -49,8 +49,6 @@ class Writer:
         Raises:
             OSError: the one before could not be written.
         """
-        if self._run_dir is None:
-            return
         self.wait()
         # What was read does not change: an update of the variable copies first.
         values = [tf.convert_to_tensor(v.value) for v in variables]
@@ -58,11 +56,6 @@ class Writer:
         self._pending = self._thread.submit(
             _write, self._run_dir, state.step, values, text, self._keep
         )
-
-    def poll(self) -> None:
-        """Raises what `wait` would, as soon as it is known."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
 
     def wait(self) -> None:
         """Returns when the last one is on the disk.

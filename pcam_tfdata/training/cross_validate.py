@@ -170,4 +170,4 @@ def _write_out_of_fold(
         probability=lambda t: metrics.to_probability(t.logit.to_numpy()),
     )
     columns = ["row", "id", "fold", "label", "probability"]
-    csv_files.write_csv(path, columns, table[columns].itertuples(index=False))
+    csv_files.write_frame(path, table[columns])

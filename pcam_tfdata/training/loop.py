@@ -81,8 +81,7 @@ class _Loop:
         self._is_chief = run.group.job.is_chief
         self._validator = validator.Validator(run)
         self._checkpoints = checkpoints.Writer(
-            run.options.run_dir if self._is_chief else None,
-            run.options.keep_checkpoints,
+            run.options.run_dir, run.options.keep_checkpoints
         )
         self._board = None  # Of TensorBoard.
         if run.options.tensorboard and self._is_chief:
@@ -188,7 +187,6 @@ class _Loop:
                 bar.advance_to((state.step - first) * batch_size, **logs)
                 self._agree()
                 self._signals.check()
-                self._checkpoints.poll()
                 waited = time.monotonic() - self._checkpoint_time
                 if waited > self._options.checkpoint_every_seconds:
                     self._save()
@@ -218,12 +216,14 @@ class _Loop:
         Raises:
             FloatingPointError: as the options say, or there were too many.
         """
+        factors = " and ".join(
+            f"{name.replace('_', ' ')} {value:g}"
+            for name, value in self._trainer.factors.items()
+        )
         fault = (
             f"found a loss or gradient that is not finite in step {step}, at"
-            f" learning rate {self._trainer.learning_rate:g}"
+            f" {factors}"
         )
-        if self._trainer.loss_scale is not None:
-            fault += f" and loss scale {self._trainer.loss_scale:g}"
         skips = self._options.on_nan == "skip"
         if skips and self._state.num_skipped <= MOST_SKIPPED:
             _logger.warning("%s; the step is skipped.", fault)
@@ -268,13 +268,7 @@ class _Loop:
         """Notes the scores of an epoch, and keeps the model if it is the best."""
         state, trainer = self._state, self._trainer
         epoch = state.epoch + 1
-        row = {
-            "epoch": epoch,
-            "step": state.step,
-            "learning_rate": trainer.learning_rate,
-        }
-        if trainer.loss_scale is not None:
-            row["loss_scale"] = trainer.loss_scale
+        row = {"epoch": epoch, "step": state.step, **trainer.factors}
         texts = [f"{name} {value:.4f}" for name, value in scores.items()]
         _logger.info(
             "epoch %d/%d: %s", epoch, self._options.epochs, ", ".join(texts)
@@ -303,4 +297,5 @@ class _Loop:
         """Begins to write a checkpoint."""
         self._checkpoint_time = time.monotonic()
         self._state.callbacks = self._callback_state.list_changed()
-        self._checkpoints.write(self._state, self._trainer.variables)
+        if self._is_chief:
+            self._checkpoints.write(self._state, self._trainer.variables)

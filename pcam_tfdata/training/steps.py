@@ -136,15 +136,12 @@ class Trainer:
         return sums, int(step), bool(is_finite)
 
     @property
-    def learning_rate(self) -> float:
-        """Learning rate of the next step."""
-        return float(np.asarray(self.optimizer.learning_rate))
-
-    @property
-    def loss_scale(self) -> float | None:
-        """What the loss is multiplied by; None where it is not."""
-        scale = getattr(self.optimizer, "dynamic_scale", None)
-        return None if scale is None else float(np.asarray(scale))
+    def factors(self) -> dict[str, float]:
+        """`learning_rate` of the next step; `loss_scale`, if the loss has one."""
+        factors = {"learning_rate": self.optimizer.learning_rate}
+        if hasattr(self.optimizer, "dynamic_scale"):
+            factors["loss_scale"] = self.optimizer.dynamic_scale
+        return {name: float(np.asarray(n)) for name, n in factors.items()}
 
     def restore(self, values: Sequence[np.ndarray]) -> None:
         """Takes the values that a checkpoint held of `variables`."""

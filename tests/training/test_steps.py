@@ -529,10 +529,10 @@ def test_a_gradient_that_overflows_at_any_scale_is_a_fault(two):
         # From 2^15 the scale is halved 16 times, the last time below 1.
         losses, all_finite = run(machine, distribution, batches[:16])
         assert (len(losses), all_finite) == (16, True)
-        assert machine.loss_scale == 0.5
+        assert machine.factors["loss_scale"] == 0.5
         _, is_finite = run(machine, distribution, batches[16:], first=16)
         assert not is_finite
-        assert machine.loss_scale == 0.5
+        assert machine.factors["loss_scale"] == 0.5
         for old, new in zip(before, weights_of(machine), strict=True):
             np.testing.assert_array_equal(old, new)
 
@@ -545,5 +545,5 @@ def test_a_gradient_that_a_lower_scale_bears_is_none():
     before = weights_of(machine)
     _, all_finite = run(machine, ONE(), make_batches(17))
     assert all_finite
-    assert 1 <= machine.loss_scale < 2**15
+    assert 1 <= machine.factors["loss_scale"] < 2**15
     assert largest_difference(before, weights_of(machine)) > 0
