@@ -34,9 +34,9 @@ _Strips = list[tuple[str, np.ndarray]]  # Captions, and uint8 [n, 96, 96, 3].
 # Names may hold dollars, which are no formulas.
 @matplotlib.rc_context({"text.parse_math": False})
 def draw(
-    table: patch_table.Table, report: audit_report.Report, path: str
+    output_dir: str, table: patch_table.Table, report: audit_report.Report
 ) -> None:
-    """Draws what an audit found, as PNG, whole or not at all."""
+    """Draws what an audit found: audit.png, whole or not at all."""
     pairs = _choose_pairs(table, report)
     blanks = _choose_blanks(table, report)
     heights = [
@@ -51,6 +51,7 @@ def draw(
     _draw_strips(parts[0], "pairs that look alike", pairs, _PAIR_COLUMNS)
     _draw_strips(parts[1], "nearly blank patches, by label", blanks, 1)
     _draw_distributions(parts[2], table)
+    path = os.path.join(output_dir, "audit.png")
     with files.open_whole(path, "wb") as file:
         page.savefig(file, format="png", dpi=110)
 

@@ -6,8 +6,6 @@ slides of several splits, and labels that contradict their mask) and audit.png,
 a page of pictures. Exits with 0 whatever it finds, but see --fail_on.
 """
 
-import os
-
 from absl import flags
 
 from pcam_tfdata.cli import flag_groups, quiet
@@ -46,7 +44,6 @@ def run() -> int:
         from pcam_tfdata.audit import picture_page
 
         job.write(output_dir, report)
-        path = os.path.join(output_dir, "audit.png")
-        picture_page.draw(table, report, path)
+        picture_page.draw(output_dir, table, report)
     print(text_page.format_report(report), end="")
     return int(flags.FLAGS.fail_on == _LEAKS and report.leaks)
