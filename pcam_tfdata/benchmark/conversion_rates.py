@@ -18,56 +18,54 @@ from pcam_tfdata.sources import kaggle, listing
 from pcam_tfdata.system import faults
 
 
-def copy_tree(options: configuration.Options) -> Iterator[int]:
-    """Copies the folder, as the system does, and what links lead to."""
-    command = ["cp", "-rL", options.input_dir, _output_dir(options)]
-    return _repeat(options, lambda: subprocess.run(command, check=True))
-
-
-def convert_tree(
-    options: configuration.Options, num_workers: int
+def repeat(
+    options: configuration.Options, job: Callable[[str, str], object]
 ) -> Iterator[int]:
-    """Converts the folder."""
-    job = convert.ConvertOptions(
-        options.input_dir, _output_dir(options), num_workers=num_workers
-    )
-    return _repeat(options, lambda: convert.convert(job))
+    """Does a job at every other `next`; clears up in between, and gives 0.
 
-
-def write_plainly(options: configuration.Options) -> Iterator[int]:
-    """Writes the folder as most people would: Pillow and TFRecordWriter."""
-    folders = (options.input_dir, _output_dir(options))
-    return _repeat(options, lambda: _write_plainly(*folders))
-
-
-def count_patches(input_dir: str) -> int:
-    """Returns how many patches a folder holds; refuses one with faults."""
-    return sum(map(len, _list_splits(input_dir)))
-
-
-def _repeat(
-    options: configuration.Options, job: Callable[[], object]
-) -> Iterator[int]:
-    """Does a job at every other `next`; clears up in between, and gives 0."""
-    num_patches = count_patches(options.input_dir)
+    Args:
+        options: Name the folder.
+        job: Makes of it another one, whose path comes second.
+    """
+    output_dir = os.path.join(options.scratch_dir, "output")
+    num_patches = sum(map(len, list_splits(options.input_dir)))
     while True:
-        shutil.rmtree(_output_dir(options), ignore_errors=True)
+        shutil.rmtree(output_dir, ignore_errors=True)
         os.sync()  # Nobody pays for the last one's pending writes.
         yield 0
-        job()
+        job(options.input_dir, output_dir)
         yield num_patches
 
 
-def _output_dir(options: configuration.Options) -> str:
-    return os.path.join(options.scratch_dir, "output")
+def list_splits(input_dir: str) -> list[listing.Listing]:
+    """Returns the patches of a folder, train first; refuses one with faults."""
+    splits, bad = kaggle.list_patches(
+        listing.SourceOptions("kaggle", input_dir)
+    )
+    if bad:
+        raise faults.BadInputError(bad)
+    return splits
 
 
-def _write_plainly(input_dir: str, output_dir: str) -> None:
+def copy_tree(input_dir: str, output_dir: str) -> None:
+    """Copies the folder, as the system does, and what links lead to."""
+    subprocess.run(["cp", "-rL", input_dir, output_dir], check=True)
+
+
+def convert_tree(input_dir: str, output_dir: str, num_workers: int) -> None:
+    """Converts the folder."""
+    convert.convert(
+        convert.ConvertOptions(input_dir, output_dir, num_workers=num_workers)
+    )
+
+
+def write_plainly(input_dir: str, output_dir: str) -> None:
+    """Writes the folder as most people would: Pillow and TFRecordWriter."""
     # The other contenders do without, as conversion does.
     import tensorflow as tf
 
     os.makedirs(output_dir)
-    for patches in _list_splits(input_dir):
+    for patches in list_splits(input_dir):
         path = os.path.join(output_dir, f"{patches.split}.tfrecord")
         with tf.io.TFRecordWriter(path) as writer:
             for row, path in enumerate(listing.list_paths(patches.images)):
@@ -79,11 +77,3 @@ def _write_plainly(input_dir: str, output_dir: str) -> None:
                 features["image"].bytes_list.value.append(pixels)
                 features["label"].int64_list.value.append(patches.labels[row])
                 writer.write(example.SerializeToString())
-
-
-def _list_splits(input_dir: str) -> list[listing.Listing]:
-    options = listing.SourceOptions("kaggle", input_dir)
-    splits, bad = kaggle.list_patches(options)
-    if bad:
-        raise faults.BadInputError(bad)
-    return splits

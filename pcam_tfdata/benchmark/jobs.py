@@ -32,15 +32,19 @@ _TO_GPU = "mmap, to the GPU"
 # What is timed in turn; the first is the limit.
 _CONTENDERS: dict[str, dict[str, harness.Contender]] = {
     "convert": {
-        "limit: cp -r": conversion_rates.copy_tree,
+        "limit: cp -r": partial(
+            conversion_rates.repeat, job=conversion_rates.copy_tree
+        ),
         "convert_to_tfrecords, 1 worker": partial(
-            conversion_rates.convert_tree, num_workers=1
+            conversion_rates.repeat,
+            job=partial(conversion_rates.convert_tree, num_workers=1),
         ),
         "convert_to_tfrecords, 2 workers": partial(
-            conversion_rates.convert_tree, num_workers=2
+            conversion_rates.repeat,
+            job=partial(conversion_rates.convert_tree, num_workers=2),
         ),
-        "Pillow, tf.train.Example, TFRecordWriter": (
-            conversion_rates.write_plainly
+        "Pillow, tf.train.Example, TFRecordWriter": partial(
+            conversion_rates.repeat, job=conversion_rates.write_plainly
         ),
     },
     "data_service": {
@@ -154,7 +158,8 @@ def _describe_data(options: configuration.Options) -> dict[str, object]:
         "min_seconds": options.min_seconds,
     }
     if options.what == "convert":
-        num_patches = conversion_rates.count_patches(options.input_dir)
+        splits = conversion_rates.list_splits(options.input_dir)
+        num_patches = sum(map(len, splits))
         return {"what": options.what, "patches": num_patches} | lengths
     records = records_folder.open_folder(options.records_dir)
     num_patches = records.count_patches(options.splits)

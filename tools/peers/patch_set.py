@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.benchmark import configuration
+from pcam_tfdata.benchmark import configuration, conversion_rates
 from pcam_tfdata.images import tiff
-from pcam_tfdata.sources import kaggle, listing
-from pcam_tfdata.system import faults
+from pcam_tfdata.sources import listing
 
 Batches = Iterator[tuple[Any, Any]]
 _NUM_CHECKED = 4  # Batches.
@@ -118,10 +117,7 @@ def write_images(options: configuration.Options) -> None:
 
 
 def _find_patches(options: configuration.Options, folder: str = "") -> PatchSet:
-    source = listing.SourceOptions("kaggle", options.input_dir)
-    listed, bad = kaggle.list_train(source)
-    if bad:
-        raise faults.BadInputError(bad)
+    listed, *_ = conversion_rates.list_splits(options.input_dir)
     paths = map(os.path.abspath, listing.list_paths(listed.images))
     return PatchSet(options, [*paths], listed.labels.astype(np.int64), folder)
 

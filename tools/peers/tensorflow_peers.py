@@ -1,7 +1,5 @@
 """The project's own input, and peers on TensorFlow and Keras."""
 
-import collections
-import itertools
 import os
 
 import tensorflow as tf
@@ -78,10 +76,8 @@ def cache(patches: patch_set.PatchSet) -> patch_set.Batches:
     ds = _parse_all(patches).cache()
     ds = ds.shuffle(min(_SHUFFLE_BUFFER, len(patches))).repeat()
     batches = _batch(ds, patches)
-    first_epoch = itertools.islice(
-        batches, 1 + len(patches) // patches.batch_size
-    )
-    collections.deque(first_epoch, maxlen=0)  # Fills the cache.
+    for _ in range(1 + len(patches) // patches.batch_size):
+        next(batches)  # Fills the cache.
     return batches
 
 
