@@ -5,17 +5,16 @@ of shards, and each shard's are a part on disk at once, so a killed job goes on
 with the shards that are missing.
 """
 
-import contextlib
 import logging
-import os
-import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import pandas
+import tensorflow as tf
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import inference
-from pcam_tfdata.pipeline import image_files
+from pcam_tfdata.pipeline import image_files, patch_source
 from pcam_tfdata.prediction import (
     configuration,
     part_files,
@@ -49,21 +48,19 @@ def predict(options: configuration.PredictOptions) -> int:
     if options.input_dir:
         return _predict_folder(options)
     records = records_folder.open_folder(options.records_dir)
-    selection = records.select_patches([options.split])
     job = describe_job(options, records)
-    with contextlib.ExitStack() as stack:
-        folder = options.parts_dir
-        if files.is_stream(options.output_csv):  # Nothing can lie beside it.
-            temporary = stack.enter_context(tempfile.TemporaryDirectory())
-            folder = os.path.join(temporary, "parts")
-        parts = stack.enter_context(
-            part_files.open_folder(folder, job, restart=options.restart)
-        )
-        rows = list_rows(options, records)  # First: it may take an hour.
-        _write_missing(options, records, selection, slice(None), parts)
-        return submission.write(
-            options, rows, map(parts.read, selection.shards)
-        )
+    strategy, patches = options.forward.open_records(records, [options.split])
+    # First: the network may run for an hour.
+    rows = submission.list_rows(options, records)
+    if files.is_stream(options.output_csv):  # Nothing can lie beside it.
+        logits = _stream_logits(options, strategy, patches)
+        return submission.write(options, rows, logits)
+    with part_files.open_folder(
+        options.parts_dir, job, restart=options.restart
+    ) as parts:
+        _write_missing(options, strategy, patches, slice(None), parts)
+        logits = map(parts.read, patches.selection.shards)
+        return submission.write(options, rows, logits)
 
 
 @replicas.keras_settings()
@@ -86,14 +83,14 @@ def predict_range(options: configuration.PredictOptions) -> int:
     """
     configuration.check_output(options, stays_in_parts=True)
     records = records_folder.open_folder(options.records_dir)
-    selection = records.select_patches([options.split])
-    shards = selection.shards
-    chosen = part_files.parse_range(options.shard_range, len(shards))
     job = describe_job(options, records)
+    strategy, patches = options.forward.open_records(records, [options.split])
+    shards = patches.selection.shards
+    chosen = part_files.parse_range(options.shard_range, len(shards))
     with part_files.open_folder(
         options.parts_dir, job, is_shared=True
     ) as parts:
-        _write_missing(options, records, selection, chosen, parts)
+        _write_missing(options, strategy, patches, chosen, parts)
     return sum(shard.num_records for shard in shards[chosen])
 
 
@@ -116,7 +113,7 @@ def merge(options: configuration.PredictOptions) -> int:
     job = describe_job(options, records)
     with part_files.open_folder(options.parts_dir, job) as parts:
         parts.require(shards)
-        rows = list_rows(options, records)
+        rows = submission.list_rows(options, records)
         return submission.write(options, rows, map(parts.read, shards))
 
 
@@ -136,33 +133,16 @@ def describe_job(
     }
 
 
-def list_rows(
-    options: configuration.PredictOptions, records: records_folder.RecordsFolder
-) -> submission.Rows:
-    """Returns the rows of the CSV of a split of records.
-
-    Raises:
-        FileNotFoundError, ValueError: sidecar or sample do not fit the patches.
-    """
-    sidecar = records.read_sidecar(["split", "source_name", "id"])
-    patches = sidecar[sidecar["split"] == options.split]
-    names = patches["source_name"]
-    rows = submission.list_rows(records.sidecar_path, names, patches["id"])
-    if options.sample_submission:
-        return submission.read_sample(options.sample_submission, names)
-    return rows
-
-
 def _write_missing(
     options: configuration.PredictOptions,
-    records: records_folder.RecordsFolder,
-    selection: records_folder.Selection,
+    strategy: tf.distribute.Strategy,
+    patches: patch_source.Patches,
     chosen: slice,
     parts: part_files.Parts,
 ) -> None:
     """Writes the parts of chosen shards that are not there."""
-    shards = selection.shards[chosen]
-    starts = selection.starts[chosen.start or 0 :].tolist()
+    shards = patches.selection.shards[chosen]
+    starts = patches.selection.starts[chosen.start or 0 :].tolist()
     missing = parts.list_missing(shards)
     num_there = len(shards) - sum(gap.stop - gap.start for gap in missing)
     if num_there:
@@ -172,14 +152,12 @@ def _write_missing(
         )  # fmt: skip
     if not missing:
         return
-    forward = options.forward
-    strategy, patches = forward.open_records(records, [options.split])
     model_path = run_folder.find_model(options.run_dir)
     predictor = inference.load(model_path, strategy, patches.fill)
     for gap in missing:
         results = predictor.stream_patches(
             patches,
-            forward.batch_size,
+            options.forward.batch_size,
             "predict",
             first_patch=starts[gap.start],
             end_patch=starts[gap.stop],
@@ -189,21 +167,30 @@ def _write_missing(
 
 
 def _predict_folder(options: configuration.PredictOptions) -> int:
-    model_path = run_folder.find_model(options.run_dir)
+    run_folder.find_model(options.run_dir)  # Before all files are read.
     strategy = replicas.make_strategy(options.forward.devices)
     usable = usable_files.list_usable(options)
-    names = name_arrays.to_text(usable.names)
-    ids = pandas.Series(names, dtype=object)
-    rows = submission.Rows(ids, np.arange(len(ids)))
+    rows = pandas.Series(name_arrays.to_text(usable.names), dtype=object)
     if options.sample_submission:
-        rows = submission.read_sample(options.sample_submission, names)
+        rows = submission.read_sample(options.sample_submission, rows)
     patches = image_files.ImageFiles(listing.list_paths(usable.images))
-    predictor = inference.load(model_path, strategy, patches.fill)
     logits = []
+    for logit in _stream_logits(options, strategy, patches):
+        if patches.faults:  # A file has changed since it was checked.
+            raise faults.BadInputError(patches.faults)
+        logits.append(logit)
+    return submission.write(options, rows, logits)
+
+
+def _stream_logits(
+    options: configuration.PredictOptions,
+    strategy: tf.distribute.Strategy,
+    patches: patch_source.Patches | image_files.ImageFiles,
+) -> Iterator[np.ndarray]:
+    """Yields the logits of all patches, batch by batch and in order."""
+    model_path = run_folder.find_model(options.run_dir)
+    predictor = inference.load(model_path, strategy, patches.fill)
     for batch in predictor.stream_patches(
         patches, options.forward.batch_size, "predict"
     ):
-        if patches.faults:  # A file has changed since it was checked.
-            raise faults.BadInputError(patches.faults)
-        logits.append(batch["logit"])
-    return submission.write(options, rows, logits)
+        yield batch["logit"]

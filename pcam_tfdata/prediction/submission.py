@@ -1,6 +1,9 @@
-"""The rows of a submission CSV: their ids, and which patch each is of."""
+"""The rows of a submission CSV, and the CSV.
 
-import dataclasses
+Rows are a Series: what the CSV calls each patch, in order. Its index has the
+index of each row's patch.
+"""
+
 import logging
 from collections.abc import Iterable
 
@@ -9,49 +12,43 @@ import pandas
 
 from pcam_tfdata.evaluation import dead_network, metrics
 from pcam_tfdata.prediction import configuration
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.sources import csv_rows
 from pcam_tfdata.system import csv_files, faults, name_arrays
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The rows of a submission, in order.
+def list_rows(
+    options: configuration.PredictOptions, records: records_folder.RecordsFolder
+) -> pandas.Series:
+    """Returns the rows of a split of records: one a name, or the sample's.
 
-    Attributes:
-        ids: What the CSV calls them.
-        patches: int64 [num_rows], the index of each row's patch.
-    """
-
-    ids: pandas.Series
-    patches: np.ndarray
-
-
-def list_rows(path: str, names: pandas.Series, hashes: pandas.Series) -> Rows:
-    """Returns a row for each name of patches, with a warning of repeated ones.
-
-    Args:
-        path: Where the patches are listed.
-        names: Each patch's name, in order.
-        hashes: Each patch's hash of its pixels.
+    A line warns of patches that have the name of another one.
 
     Raises:
-        ValueError: patches of one name have unequal pixels.
+        FileNotFoundError, ValueError: sidecar or sample do not fit the patches,
+            or patches of one name have unequal pixels.
     """
-    patches = _find(names, names)
-    pixels = hashes.to_numpy()
-    differing = np.flatnonzero(pixels != pixels[patches])
+    sidecar = records.read_sidecar(["split", "source_name", "id"])
+    patches = sidecar[sidecar["split"] == options.split]
+    names, pixels = patches["source_name"], patches["id"].to_numpy()
+    first = _find(names, names)
+    differing = np.flatnonzero(pixels != pixels[first])
     if len(differing):
         raise ValueError(
-            f"{path}: found {len(differing):,} patches with the name of another"
-            f" one whose pixels differ (as {names.iloc[differing[0]]}), expected one"
-            " patch a name. Predict folders that were joined one by one."
+            f"{records.sidecar_path}: found {len(differing):,} patches with the"
+            f" name of another one whose pixels differ (as"
+            f" {names.iloc[differing[0]]}), expected one patch a name. Predict"
+            " folders that were joined one by one."
         )
-    return _list_once(path, names, patches)
+    rows = _list_once(records.sidecar_path, names, first)
+    if options.sample_submission:
+        return read_sample(options.sample_submission, names)
+    return rows
 
 
-def read_sample(path: str, names: Iterable[str]) -> Rows:
+def read_sample(path: str, names: Iterable[str]) -> pandas.Series:
     """Returns the rows of a sample submission.
 
     An id that is not the name of a patch as it stands is compared as
@@ -67,7 +64,10 @@ def read_sample(path: str, names: Iterable[str]) -> Rows:
     """
     ids = csv_rows.read(path, id=("id",))["id"]
     known = pandas.Series(list(names), dtype=object)
-    patches = _locate(ids, known)
+    patches = _find(ids, known)
+    unknown = patches < 0
+    if unknown.any():
+        patches[unknown] = _find(_normalize(ids[unknown]), _normalize(known))
     has_row = known.isin(known[patches[patches >= 0]])
     problems = {
         "not among the patches": ids[patches < 0],
@@ -88,7 +88,7 @@ def read_sample(path: str, names: Iterable[str]) -> Rows:
 
 def write(
     options: configuration.PredictOptions,
-    rows: Rows,
+    rows: pandas.Series,
     logits: Iterable[np.ndarray],
 ) -> int:
     """Writes a CSV of `id,label`, whole or not at all; returns its rows' number.
@@ -98,14 +98,14 @@ def write(
 
     Args:
         options: Where to, and what labels are.
-        rows: Which rows.
+        rows: Which rows, as this module has them.
         logits: float32, all patches' in parts.
     """
-    logit = np.concatenate(list(logits))[rows.patches]
+    logit = np.concatenate(list(logits))[rows.index]
     label = probability = metrics.to_probability(logit)
     if options.threshold is not None:
         label = (probability >= options.threshold).astype(int)
-    table = pandas.DataFrame({"id": rows.ids, "label": label})
+    table = pandas.DataFrame({"id": rows, "label": label})
     csv_files.write_frame(options.output_csv, table)
     if len(logit) < 2 or options.allow_equal_probabilities:
         return len(table)
@@ -121,22 +121,6 @@ def write(
     return len(table)
 
 
-def _locate(ids: pandas.Series, names: pandas.Series) -> np.ndarray:
-    """Returns the index of the first patch of each id, int64; -1 for none.
-
-    An id as it stands goes before one as ids are compared.
-    """
-    patches = _find(ids, names)
-    # NumPy, which compares ids, drops a zero byte at an end.
-    has_zero = ids.str.contains("\0", regex=False).to_numpy(bool)
-    unknown = np.flatnonzero((patches < 0) & ~has_zero)
-    if len(unknown):
-        patches[unknown] = _find(
-            _normalize(ids.iloc[unknown]), _normalize(names)
-        )
-    return patches
-
-
 def _find(wanted: pandas.Series, known: pandas.Series) -> np.ndarray:
     """Returns the index of the first equal value, int64; -1 for none."""
     is_first = ~known.duplicated().to_numpy()
@@ -149,13 +133,16 @@ def _normalize(names: pandas.Series) -> pandas.Series:
     return pandas.Series(normal.tolist(), dtype=object)
 
 
-def _list_once(path: str, ids: pandas.Series, patches: np.ndarray) -> Rows:
+def _list_once(
+    path: str, ids: pandas.Series, patches: np.ndarray
+) -> pandas.Series:
     """Returns the first row of each patch; a warning counts the others."""
-    again = pandas.Series(patches).duplicated().to_numpy()
-    if again.any():
+    rows = ids.set_axis(patches)
+    again = rows[rows.index.duplicated()]
+    if len(again):
         _logger.warning(
             "Warning: %s: found %s rows that repeat an id (as %s). Each id gets"
             " one row.",
-            path, f"{again.sum():,}", ids[again].iloc[0],
+            path, f"{len(again):,}", again.iloc[0],
         )  # fmt: skip
-    return Rows(ids[~again], patches[~again])
+    return rows[~rows.index.duplicated()]

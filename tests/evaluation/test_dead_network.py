@@ -319,8 +319,7 @@ def test_a_folder_of_equal_probabilities_warns(dead, kaggle_tree, tmp_path):
 def test_probabilities_are_equal_as_the_csv_has_them(
     tmp_path, caplog, logit, is_told
 ):
-    patches = np.arange(len(logit))
-    rows = submission.Rows(pandas.Series(patches).astype(str), patches)
+    rows = pandas.Series(range(len(logit)), dtype=str)
     path = str(tmp_path / "s.csv")
     options = configuration.PredictOptions("run", path)
     submission.write(options, rows, [np.array(logit, np.float32)])
