@@ -12,7 +12,6 @@ import math
 import os
 import signal
 import sys
-import textwrap
 import types
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -36,13 +35,6 @@ COMMANDS = {
     "predict": "Write a submission CSV.",
     "runs": "Show what was tried, and how it scored.",
     "benchmark": "Time conversion, input, training or prediction.",
-}
-_KINDS = {
-    "bool": "true|false",
-    "comma separated list of strings": "NAME,...",
-    "float": "number",
-    "int": "integer",
-    "string": "text",
 }
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Set, it shows where an error came from.
@@ -157,29 +149,13 @@ def _list_commands() -> str:
 
 
 def _describe_flags(command: str, module: types.ModuleType) -> str:
-    lines = [f"usage: pcam {command} --flag=value ...\n"]
-    lines.append(f"{(module.__doc__ or '').strip()}\n")
-    for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
-        values = getattr(flag.parser, "enum_values", None)
-        kind = "|".join(values) if values else _KINDS[flag.flag_type()]
-        text = flag.help.split(">: ")[-1]  # Without absl's list of values.
-        lines += [
-            f"  --{flag.name}={kind}  ({_default(flag, module)})",
-            textwrap.indent(textwrap.fill(text, 72), "      "),
-        ]
-    return "\n".join(
-        [*lines, "\n  --flagfile=F reads flags from a file, one a line."]
+    required = " ".join(f"--{name}=..." for name in module.REQUIRED_FLAGS)
+    _, _, described = flags.FLAGS.module_help(module).partition(":\n")
+    return (
+        f"usage: pcam {command} {required} [--flag=value ...]\n\n"
+        f"{(module.__doc__ or '').strip()}\n\n{described}\n\n"
+        "  --flagfile: A file with flags, one a line."
     )
-
-
-def _default(flag: flags.Flag, module: types.ModuleType) -> str:
-    if flag.name in module.REQUIRED_FLAGS:
-        return "required"
-    if flag.default in (None, []):
-        return "optional"
-    value = flag.default
-    shown = ",".join(value) if isinstance(value, list) else str(value).lower()
-    return f"default {shown}"
 
 
 def _message(error: BaseException) -> str | None:
