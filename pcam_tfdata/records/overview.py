@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import numpy as np
+import pandas
 
 from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.system import files
@@ -50,10 +51,10 @@ def summarize(records: records_folder.RecordsFolder) -> dict[str, Any]:
 def format_overview(overview: dict[str, Any]) -> str:
     """Returns an overview as a page of text."""
     columns = (
-        "split", "patches", "unique ids", "slides", "negative", "positive",
-        "unlabelled", "shards", "MB", "mean R,G,B", "std R,G,B",
+        "split", "patches", "unique_ids", "slides", "negative", "positive",
+        "unlabelled", "shards", "MB", "mean_RGB", "std_RGB",
     )  # fmt: skip
-    rows: list[tuple[str, ...]] = [columns]
+    rows = []
     for split in overview["splits"]:
         counts = [split["class_counts"].get(k, 0) for k in ("0", "1", "-1")]
         rows.append(
@@ -69,18 +70,11 @@ def format_overview(overview: dict[str, Any]) -> str:
                 ",".join(f"{value:.1f}" for value in split["channel_std"]),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            value.rjust(width) for value, width in zip(row, widths, strict=True)
-        )
-        for row in rows
-    ]
-    lines.append(
-        f"{overview['num_patches']:,} patches, {overview['num_unique_ids']:,}"
-        f" unique ids. Channels in [0, 255]."
+    table = pandas.DataFrame(rows, columns=columns).to_string(index=False)
+    return (
+        f"{table}\n{overview['num_patches']:,} patches,"
+        f" {overview['num_unique_ids']:,} unique ids. Channels in [0, 255].\n"
     )
-    return "\n".join(lines) + "\n"
 
 
 def write_overview(output_dir: str, overview: dict[str, Any]) -> None:
@@ -107,12 +101,13 @@ def sample_patches(
     rng = np.random.default_rng(seed)
     count = min(num_patches, selection.num_patches)
     patches = rng.choice(selection.num_patches, count, replace=False)
-    images, labels = [], []
-    for number, index in zip(*selection.locate(patches), strict=True):
-        shard = shards[number]
-        data = shard.read_record(int(index))
-        shard.check_record(index, data)
-        record = np.frombuffer(data, np.uint8)[np.newaxis]
-        images.append(tfrecord.view_images(record, shard.layout)[0])
-        labels.append(data[shard.layout.label_offset])
-    return np.stack(images), np.array(labels, np.int64)
+    layout = tfrecord.layout(labeled=True)
+    block = np.empty((count, layout.record_bytes), np.uint8)
+    for row, number, index in zip(
+        block, *selection.locate(patches), strict=True
+    ):
+        record = shards[number].read_record(int(index))
+        shards[number].check_record(index, record)
+        row[:] = np.frombuffer(record, np.uint8)
+    images = tfrecord.view_images(block, layout)
+    return images, block[:, layout.label_offset].astype(np.int64)

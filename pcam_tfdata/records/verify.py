@@ -42,22 +42,23 @@ def verify(records_dir: str, *, num_workers: int = 0) -> list[str]:
             description="verify",
         )
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
-    for task, (shard_problems, labels) in zip(tasks, parts, strict=True):
+    for shard_problems, shard_counts in parts:
         problems += shard_problems
-        for label, count in labels.items():
-            counts[task.file.split, label] += count
+        counts += shard_counts
     return problems + _count_problems(records.content, counts)
 
 
-def verify_shard(task: VerifyTask) -> tuple[list[str], dict[str, int]]:
-    """Returns the faults of one shard, and its sound patches of each label."""
-    labels: collections.Counter[str] = collections.Counter()
+def verify_shard(
+    task: VerifyTask,
+) -> tuple[list[str], collections.Counter[tuple[str, str]]]:
+    """Returns the faults of a shard, and its sound patches by split and label."""
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
     problems = []
     shard, layout = task.file, task.file.layout
     try:
         shard.check_size()
     except FileNotFoundError as error:
-        return [str(error)], labels
+        return [str(error)], counts
     except ValueError as error:
         problems.append(str(error))
     digest = hashlib.sha256()
@@ -69,16 +70,16 @@ def verify_shard(task: VerifyTask) -> tuple[list[str], dict[str, int]]:
                 problems.append(shard.describe(number, fault))
             else:
                 label = record[layout.label_offset] if shard.labeled else -1
-                labels[str(label)] += 1
+                counts[shard.split, str(label)] += 1
             if len(record) < layout.record_bytes:
                 break
-            workers.count_done(1)
         digest.update(file.read())
+    workers.count_done(shard.num_records)
     if digest.hexdigest() != task.sha256:
         problems.append(
             _describe_hash(shard.path, digest.hexdigest(), task.sha256)
         )
-    return problems, labels
+    return problems, counts
 
 
 def _list_tasks(records: records_folder.RecordsFolder) -> list[VerifyTask]:

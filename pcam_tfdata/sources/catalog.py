@@ -11,12 +11,7 @@ import importlib
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import faults
 
-_MODULES = {
-    "kaggle": "kaggle",
-    "hdf5": "hdf5",
-    "folder": "class_folders",
-    "tfds": "tfds",
-}
+_MODULES = {"folder": "class_folders"}  # Others are named as their kind.
 
 
 def list_patches(
@@ -29,5 +24,5 @@ def list_patches(
         ModuleNotFoundError: a package that it needs is not installed.
     """
     # Each imports what no other needs.
-    name = f"{__package__}.{_MODULES[options.kind]}"
+    name = f"{__package__}.{_MODULES.get(options.kind, options.kind)}"
     return importlib.import_module(name).list_patches(options)

@@ -7,7 +7,7 @@ test/*.jpg                                 a split without labels
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -50,13 +50,13 @@ def list_patches(
     ours_of = {"": DEALT}
     if not _has_classes(options, ""):
         with files.scan(options.input_dir) as entries:
-            is_folder = {entry.name: entry.is_dir() for entry in entries}
+            folders = sorted(entry.name for entry in entries if entry.is_dir())
         ours_of = {
             theirs: _OFFICIAL.get(theirs, theirs)
-            for theirs in sorted(is_folder)
-            if is_folder[theirs] and not theirs.startswith(".")
+            for theirs in folders
+            if not theirs.startswith(".")
         }
-        _warn_of_others(options.input_dir, is_folder, [*ours_of])
+        _warn_of_others(options.input_dir, [*ours_of])
     splits = [
         _list_split(options, theirs, ours) for theirs, ours in ours_of.items()
     ]
@@ -90,8 +90,7 @@ def _list_split(
     label_of = {theirs: schema.UNLABELED}
     if _has_classes(options, theirs):
         folder = os.path.join(options.input_dir, theirs)
-        others = files.list_names(folder)
-        _warn_of_others(folder, others, options.class_folders)
+        _warn_of_others(folder, options.class_folders)
         label_of = {
             os.path.join(theirs, name): label
             for label, name in enumerate(options.class_folders)
@@ -111,14 +110,8 @@ def _list_split(
     labels = np.repeat(
         [*label_of.values()], [len(folder.names) for folder in folders]
     )
-    stamps = [
-        folder.images.stamps
-        for folder in folders
-        if folder.images.stamps is not None
-    ]
-    images = listing.ImageFiles(
-        options.input_dir, names, np.concatenate(stamps) if stamps else None
-    )
+    stamps = np.concatenate([folder.images.stamps for folder in folders])
+    images = listing.ImageFiles(options.input_dir, names, stamps)
     patches = listing.Listing(
         split=ours,
         labels=labels.astype(np.int8),
@@ -136,14 +129,12 @@ def _has_classes(options: listing.SourceOptions, split: str) -> bool:
     )
 
 
-def _warn_of_others(
-    folder: str, names: Iterable[str], read: Sequence[str]
-) -> None:
+def _warn_of_others(folder: str, read: Sequence[str]) -> None:
     """Says in one line what of a folder is not read, hidden files aside."""
     tops = {os.path.normpath(name).split(os.sep)[0] for name in read}
     others = [
         name
-        for name in sorted(names)
+        for name in sorted(files.list_names(folder))
         if name not in tops and not name.startswith(".")
     ]
     if others:

@@ -35,18 +35,21 @@ def read(
             header, or a column is not there once.
     """
     rows = _parse(path)
-    header = rows.iloc[0].str.strip().tolist()
-    present = {name.casefold() for name in header}
-    indices = {
-        column: _find_column(path, header, names)
-        for column, names in wanted.items()
-        if column not in optional or not present.isdisjoint(names)
-    }
+    header = rows.iloc[0].str.strip()
+    present = header.str.casefold().tolist()
     rows = rows.iloc[1:]
     rows = rows[(rows != "").any(axis=1)]
-    return pandas.DataFrame(
-        {column: rows[index].str.strip() for column, index in indices.items()}
-    )
+    columns = {}
+    for column, names in wanted.items():
+        name = next((name for name in names if name in present), names[-1])
+        if present.count(name) == 1:
+            columns[column] = rows[present.index(name)].str.strip()
+        elif name in present or column not in optional:
+            raise ValueError(
+                f"{path}: found columns {faults.show(','.join(header))},"
+                f" expected {name!r} among them, once. Mend the first line."
+            )
+    return pandas.DataFrame(columns)
 
 
 def _parse(path: str) -> pandas.DataFrame:
@@ -67,14 +70,3 @@ def _parse(path: str) -> pandas.DataFrame:
                 " than the header, and quotes that are closed. Mend the file."
             ) from error
     return rows.set_axis(rows.index + 1)
-
-
-def _find_column(path: str, header: Sequence[str], names: Sequence[str]) -> int:
-    present = [name.casefold() for name in header]
-    name = next((name for name in names if name in present), names[-1])
-    if present.count(name) != 1:
-        raise ValueError(
-            f"{path}: found columns {faults.show(','.join(header))}, expected"
-            f" {name!r} among them, once. Mend the first line."
-        )
-    return present.index(name)

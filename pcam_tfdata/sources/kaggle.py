@@ -87,7 +87,7 @@ def list_files(
     Of a folder that is not there, none. Faults are those of the files.
     """
     names, bad = np.array([], "S1"), []
-    images = listing.ImageFiles("", names)
+    images = listing.ImageFiles("", names, np.array([], np.uint64))
     if files.is_folder(os.path.join(options.input_dir, split)):
         folder = _scan(options, split)
         order = np.argsort(folder.names, kind="stable")
@@ -119,13 +119,11 @@ def _join(
     table: label_table.IdTable,
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Joins the rows of a table with the files of a folder, as split test."""
-    ids = name_arrays.normalize(folder.names)
-    bad_ids = name_arrays.normalize(folder.bad_names)
-    index = name_arrays.find(table.names, ids)
+    index = name_arrays.find(table.names, folder.names)
     has_file = index >= 0
-    is_missing = ~has_file & ~np.isin(table.names, bad_ids)
-    is_surplus = ~np.isin(np.arange(len(ids)), index)
-    is_surplus &= ~np.isin(ids, table.bad_names)
+    is_missing = ~has_file & ~np.isin(table.names, folder.bad_names)
+    is_surplus = ~np.isin(np.arange(len(folder.names)), index)
+    is_surplus &= ~np.isin(folder.names, table.bad_names)
     without_file = [
         faults.Fault(
             name,

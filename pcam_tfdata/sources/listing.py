@@ -134,22 +134,21 @@ class ImageFiles:
     Attributes:
         folder: The folder that all files are in.
         files: bytes [num_patches], their paths within it.
-        stamps: uint64 [num_patches], what is known of the state of each file
-            since it was listed; None where the disk is asked. In a bucket each
-            question takes its time.
+        stamps: uint64 [num_patches], what a bucket's listing told of the state
+            of each file: there each question takes its time. Of a disk, which
+            is asked, zeros.
     """
 
     folder: str
     files: np.ndarray
-    stamps: np.ndarray | None = None
+    stamps: np.ndarray
 
     def __len__(self) -> int:
         return len(self.files)
 
     def take(self, rows: np.ndarray | slice) -> "ImageFiles":
         """See `Images.take`."""
-        stamps = None if self.stamps is None else self.stamps[rows]
-        return ImageFiles(self.folder, self.files[rows], stamps)
+        return ImageFiles(self.folder, self.files[rows], self.stamps[rows])
 
     def locate(self, row: int) -> str:
         """Returns the path of a file."""
@@ -159,10 +158,10 @@ class ImageFiles:
         """Returns a hash of sizes and times; none where pixels are hashed."""
         if are_hashed:
             return ""
-        if self.stamps is not None:
-            return hashlib.sha256(self.stamps.tobytes()).hexdigest()
-        stamps = "\n".join(map(files.stamp, list_paths(self)))
-        return hashlib.sha256(stamps.encode()).hexdigest()
+        stamps = self.stamps.tobytes()
+        if not files.is_remote(self.folder):
+            stamps = "\n".join(map(files.stamp, list_paths(self))).encode()
+        return hashlib.sha256(stamps).hexdigest()
 
     def read(self) -> Iterator[Pixels]:
         """See `Images.read`."""

@@ -10,17 +10,16 @@ import contextlib
 import dataclasses
 import operator
 import os
+from typing import Any
 
 import numpy as np
 
 from pcam_tfdata.sources import listing
-from pcam_tfdata.system import faults, files, name_arrays, remote
+from pcam_tfdata.system import faults, files, name_arrays
 
 _PROBLEMS = {
-    "links": "found a symbolic link, expected a file. Pass --follow_symlinks to"
-    " read what it points at, or remove it.",
-    "entries that are no files": "found a folder, a link to nothing or the like, expected"
-    " files alone. Move it away.",
+    "entries that are no files": "found a folder, a link or the like, expected"
+    " files alone. Move it away, or pass --follow_symlinks for links to files.",
     "unusable names": "found a name that is no UTF-8, does not print or holds a"
     " backslash, expected a plain one. Rename it.",
 }
@@ -32,10 +31,10 @@ class FolderListing:
 
     Attributes:
         images: The files, in order of their names.
-        names: S [num_files], names of the files without their suffix, each
-            once. A name of 40 hex digits is in lower case.
-        bad_names: S: names of what cannot be used. A row of such a name is not
-            a row without a file.
+        names: S [num_files], names of the files without their suffix, as
+            `name_arrays.normalize` gives them, each once.
+        bad_names: S: names of what cannot be used, as those of `names`. A row
+            of such a name is not a row without a file.
         faults: What is wrong with others, by file; second files last.
     """
 
@@ -67,17 +66,17 @@ def list_files(folder: str, follow_symlinks: bool) -> FolderListing:
         if not kind:
             good.append(entry)
             continue
-        path = os.path.join(folder, faults.escape(entry.name))
-        reason = f"{path}: {_PROBLEMS[kind]}"
-        bad.append(faults.Fault(_stem(faults.escape(entry.name)), reason, kind))
-    stamps = [entry.stamp for entry in good if isinstance(entry, remote.Entry)]
+        name = faults.escape(entry.name)
+        reason = f"{os.path.join(folder, name)}: {_PROBLEMS[kind]}"
+        bad.append(faults.Fault(_stem(name), reason, kind))
     images = listing.ImageFiles(
         folder,
         name_arrays.to_array([entry.name for entry in good]),
-        np.array(stamps, np.uint64) if files.is_remote(folder) else None,
+        # An entry of a disk has none.
+        np.array([getattr(entry, "stamp", 0) for entry in good], np.uint64),
     )
-    names = _lower([_stem(entry.name) for entry in good])
-    bad_names = _lower([fault.name for fault in bad])
+    names = _normalize([_stem(entry.name) for entry in good])
+    bad_names = _normalize([fault.name for fault in bad])
     first = name_arrays.find_first(names)
     is_first = first == np.arange(len(first))
     for row in np.flatnonzero(~is_first).tolist():
@@ -90,7 +89,7 @@ def list_files(folder: str, follow_symlinks: bool) -> FolderListing:
     return FolderListing(images.take(is_first), names[is_first], bad_names, bad)
 
 
-def _scan(folder: str) -> list[os.DirEntry[str] | remote.Entry]:
+def _scan(folder: str) -> list[Any]:
     """Returns what is in a folder and not hidden, in order of its names."""
     try:
         with files.scan(folder) as entries:
@@ -103,16 +102,12 @@ def _scan(folder: str) -> list[os.DirEntry[str] | remote.Entry]:
     return sorted(shown, key=operator.attrgetter("name"))
 
 
-def _find_problem(
-    entry: os.DirEntry[str] | remote.Entry, follow_symlinks: bool
-) -> str:
+def _find_problem(entry: Any, follow_symlinks: bool) -> str:
     """Returns why something is no file that can be used; empty if it is."""
     if not name_arrays.is_plain(entry.name):
         return "unusable names"
-    if entry.is_symlink() and not follow_symlinks:
-        return "links"
     with contextlib.suppress(OSError):  # Of a link that leads in a circle.
-        if entry.is_file():
+        if entry.is_file(follow_symlinks=follow_symlinks):
             return ""
     return "entries that are no files"
 
@@ -122,6 +117,5 @@ def _stem(file_name: str) -> str:
     return stem or file_name
 
 
-def _lower(names: list[str]) -> np.ndarray:
-    """Returns names as patches are called: hashes in lower case."""
-    return name_arrays.lower_hashes(name_arrays.to_array(names))
+def _normalize(names: list[str]) -> np.ndarray:
+    return name_arrays.normalize(name_arrays.to_array(names))

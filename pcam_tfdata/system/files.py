@@ -89,13 +89,6 @@ def is_stream(path: str) -> bool:
     return not is_named or _find_descriptor(path) is not None
 
 
-def _open_stream(path: str, mode: str, **options: Any) -> IO:
-    """Opens what `is_stream` says is one; arguments as for `open`."""
-    # To open it by its path would begin a redirected file anew.
-    number = _find_descriptor(path)
-    return open(path if number is None else os.dup(number), mode, **options)
-
-
 def _find_descriptor(path: str) -> int | None:
     """Returns 1 or 2 where what is there is open as stdout or stderr."""
     for number in (1, 2):
@@ -193,7 +186,10 @@ def open_whole(
             yield file
         return
     if is_stream(path):
-        with _open_stream(path, mode, **options) as file:
+        # To open stdout by its path would begin a redirected file anew.
+        number = _find_descriptor(path)
+        stream = path if number is None else os.dup(number)
+        with open(stream, mode, **options) as file:
             yield file
         return
     path = os.path.realpath(path)

@@ -42,14 +42,12 @@ def shuffle(names: np.ndarray, seed: int) -> np.ndarray:
     Returns:
         int64 [num_names], indices of `names`.
     """
-    prefix = hashlib.sha1(f"{seed}:".encode(), usedforsecurity=False)
-
-    def hash_name(name: bytes) -> bytes:
-        digest = prefix.copy()
-        digest.update(name)
-        return digest.digest()
-
-    hashes = np.fromiter(map(hash_name, names), "S20", len(names))
+    prefix = f"{seed}:".encode()
+    digests = (
+        hashlib.sha1(prefix + name, usedforsecurity=False).digest()
+        for name in names.tolist()
+    )
+    hashes = np.fromiter(digests, "S20", len(names))
     return np.argsort(hashes, kind="stable")
 
 
@@ -73,14 +71,8 @@ def find(names: np.ndarray, known: np.ndarray) -> np.ndarray:
     Returns:
         -1 for a name that is not there.
     """
-    index = np.full(len(names), -1)
-    if len(known):
-        # Sorted names take a fifth of the time: the search stays in the cache.
-        order = np.argsort(names)
-        unique, first = np.unique(known, return_index=True)
-        at = np.searchsorted(unique, names[order]).clip(max=len(unique) - 1)
-        index[order] = np.where(unique[at] == names[order], first[at], -1)
-    return index
+    first = find_first(np.concatenate([known, names]))[len(known) :]
+    return np.where(first < len(known), first, -1)
 
 
 def are_hashes(names: np.ndarray) -> np.ndarray:
@@ -110,24 +102,14 @@ def is_plain(name: str) -> bool:
 def normalize(names: np.ndarray) -> np.ndarray:
     """Returns ids as they are compared, whoever wrote them.
 
-    The suffix of an image is no part of them, and hashes are in lower case.
+    The suffix of an image is no part of them. A SHA-1 is a number, which some
+    tools write in capitals: it is in lower case. Any other name keeps its case,
+    since files may differ by that alone.
 
     Args:
         names: bytes [num_names].
     """
     if (np.strings.find(names, b".") >= 0).any():
         names = np.array([_IMAGE_SUFFIX.sub(b"", name) for name in names])
-    return lower_hashes(names)
-
-
-def lower_hashes(names: np.ndarray) -> np.ndarray:
-    """Returns names, those lower-cased that are 40 hex digits.
-
-    A SHA-1 is a number, and some tools write it in capitals. Any other name
-    stays: files may differ by case alone.
-
-    Args:
-        names: bytes [num_names].
-    """
     lowered = np.strings.lower(names)
     return np.where(are_hashes(lowered), lowered, names)

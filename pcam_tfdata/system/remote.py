@@ -40,17 +40,13 @@ class Entry:
     has_bytes: bool
     stamp: int
 
-    def is_file(self) -> bool:
-        """Returns whether it is a file."""
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """Returns whether it is a file; there are no links."""
         return self.has_bytes
 
     def is_dir(self) -> bool:
         """Returns whether it is a folder."""
         return not self.has_bytes
-
-    def is_symlink(self) -> bool:
-        """Returns False: there are no links."""
-        return False
 
 
 @contextlib.contextmanager
@@ -152,8 +148,8 @@ def scan(path: str) -> Iterator[Iterator[Entry]]:
 
 def _hash_state(entry: dict[str, Any]) -> int:
     """Returns a hash of what a listing tells of the state of a file."""
-    state = [str(entry[key]) for key in _STATE_KEYS if key in entry]
-    digest = hashlib.blake2b("\n".join(state).encode(), digest_size=8)
+    state = str([entry.get(key) for key in _STATE_KEYS])
+    digest = hashlib.blake2b(state.encode(), digest_size=8)
     return int.from_bytes(digest.digest())
 
 
@@ -166,18 +162,15 @@ def read_many(paths: Sequence[str], max_bytes: int) -> Iterator[bytes]:
         OSError: a file cannot be read.
     """
     for start in range(0, len(paths), _BLOCK_FILES):
-        yield from _read_block(paths[start : start + _BLOCK_FILES], max_bytes)
-
-
-def _read_block(paths: Sequence[str], max_bytes: int) -> list[bytes]:
-    with reach(paths[0]) as (system, _):
-        keys = _strip_protocol(paths)
-        contents = system.cat_ranges(keys, 0, max_bytes, on_error="return")
-    for index, content in enumerate(contents):
-        if isinstance(content, Exception):
-            with _errors_named(paths[index]):
-                contents[index] = _require_empty(content, system, keys[index])
-    return contents
+        block = paths[start : start + _BLOCK_FILES]
+        with reach(block[0]) as (system, _):
+            keys = _strip_protocol(block)
+            contents = system.cat_ranges(keys, 0, max_bytes, on_error="return")
+        for path, key, content in zip(block, keys, contents, strict=True):
+            if isinstance(content, Exception):
+                with _errors_named(path):
+                    content = _require_empty(content, system, key)
+            yield content
 
 
 def _require_empty(error: Exception, system: Any, key: str) -> bytes:

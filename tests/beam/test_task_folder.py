@@ -199,7 +199,9 @@ def task(tmp_path) -> write_shard.ShardTask:
             "train",
             np.zeros(len(names), np.int8),
             names,
-            listing.ImageFiles(str(tmp_path / "files"), paths),
+            listing.ImageFiles(
+                str(tmp_path / "files"), paths, np.zeros(len(paths), np.uint64)
+            ),
         ),
         ids=names,
     )

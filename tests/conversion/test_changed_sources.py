@@ -150,7 +150,7 @@ def test_source_that_stayed_is_not_read_again(
 
 def test_shard_depends_on_what_decodes_it(monkeypatch):
     empty = np.array([], "S1")
-    images = listing.ImageFiles("", empty)
+    images = listing.ImageFiles("", empty, empty)
     patches = listing.Listing("train", np.array([], np.int8), empty, images)
     task = write_shard.ShardTask("path", "train", patches, None)
     before = task.fingerprint()

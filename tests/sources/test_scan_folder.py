@@ -79,7 +79,7 @@ def test_folders_are_faults(tmp_path):
     found = listed(tmp_path)
     assert texts(found.images.files) == ["a.tif"]
     (reason,) = reasons(found)
-    assert reason.startswith(f"{tmp_path}/x: found a folder, a link to")
+    assert reason.startswith(f"{tmp_path}/x: found a folder, a link or")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_links_are_never_followed_unasked(linked):
     for reason, name in zip(
         reasons(found), ("file.tif", "folder"), strict=True
     ):
-        assert reason.startswith(f"{linked}/{name}: found a symbolic link")
+        assert reason.startswith(f"{linked}/{name}: found a folder, a link or")
         assert "--follow_symlinks" in reason
 
 
@@ -124,7 +124,7 @@ def test_what_is_no_file_is_a_fault(tmp_path):
     assert texts(found.bad_names) == ["gone", "null", "pipe"]
     told = reasons(found)
     for name, reason in zip(("gone", "null", "pipe"), told, strict=True):
-        assert f"{name}.tif: found a folder, a link to nothing or" in reason
+        assert f"{name}.tif: found a folder, a link or" in reason
 
 
 def test_loops_of_links_are_faults(tmp_path):
