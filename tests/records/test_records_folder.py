@@ -3,8 +3,10 @@
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 
+from pcam_tfdata import schema
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.system import csv_files
 
@@ -30,6 +32,19 @@ def test_rows_go_on_from_shard_to_shard(opened):
         0, *(shard.end_row for shard in shards[:-1])
     ]  # fmt: skip
     assert shards[-1].end_row == opened.num_patches
+
+
+def test_patches_of_a_selection_are_those_of_their_ids(opened):
+    patches = opened.select_patches(["test", "fold1"])
+    wanted = np.array([patches.num_patches - 1, 0, 3, 0])
+    rows = [
+        patches.shards[shard].first_row + record
+        for shard, record in zip(*patches.locate(wanted), strict=True)
+    ]
+    images = patches.read_images(wanted)
+    hashes = [schema.hash_pixels(image) for image in images]
+    assert hashes == opened.read_sidecar(["id"])["id"].iloc[rows].tolist()
+    assert patches.read_images(wanted[:0]).shape == (0, 96, 96, 3)
 
 
 def test_labels_are_counted(opened):
