@@ -1,4 +1,4 @@
-"""Class folders of images, of any kind that Pillow reads:
+"""Class folders of TIFF, PNG, JPEG, BMP or WebP images:
 
 0/*.jpg 1/*.jpg                            dealt into folds
 train/0/*.jpg train/1/*.jpg valid/0/...    each a split of its own

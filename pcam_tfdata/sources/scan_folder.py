@@ -68,14 +68,14 @@ def list_files(folder: str, follow_symlinks: bool) -> FolderListing:
             continue
         name = faults.escape(entry.name)
         reason = f"{os.path.join(folder, name)}: {_PROBLEMS[kind]}"
-        bad.append(faults.Fault(_stem(name), reason, kind))
+        bad.append(faults.Fault(os.path.splitext(name)[0], reason, kind))
     images = listing.ImageFiles(
         folder,
         name_arrays.to_array([entry.name for entry in good]),
         # An entry of a disk has none.
         np.array([getattr(entry, "stamp", 0) for entry in good], np.uint64),
     )
-    names = _normalize([_stem(entry.name) for entry in good])
+    names = _normalize([os.path.splitext(entry.name)[0] for entry in good])
     bad_names = _normalize([fault.name for fault in bad])
     first = name_arrays.find_first(names)
     is_first = first == np.arange(len(first))
@@ -110,11 +110,6 @@ def _find_problem(entry: Any, follow_symlinks: bool) -> str:
         if entry.is_file(follow_symlinks=follow_symlinks):
             return ""
     return "entries that are no files"
-
-
-def _stem(file_name: str) -> str:
-    stem, _, _ = file_name.rpartition(".")
-    return stem or file_name
 
 
 def _normalize(names: list[str]) -> np.ndarray:

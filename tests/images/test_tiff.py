@@ -164,12 +164,11 @@ def transparent_png() -> bytes:
         ),
         transparent_png(),
         save(Image.fromarray(NOISE), "BMP"),
-        save(Image.fromarray(NOISE), "PPM"),
     ],
     ids=[
         "big_endian", "bigtiff", "planes", "strips", "one_strip", "tiles",
         "tiles_beyond_edge", "one_tile", "rgbx", "fill_order", "trailing",
-        "lzw", "deflate", "packbits", "transparent_png", "bmp", "ppm",
+        "lzw", "deflate", "packbits", "transparent_png", "bmp",
     ],
 )  # fmt: skip
 def test_every_lossless_way_to_store_a_patch_is_read(data):
@@ -241,7 +240,7 @@ BLACK = Image.new("RGB", (96, 96))
         (make_tiff(NOISE, DEEP | {284: (SHORT, [2])}), "16/16/16 bits"),
         (save(Image.new("I;16", (96, 96)), "TIFF"), "16 bits"),
         (deep_png(), "RGB 96 x 96, more than 8 bits a channel"),
-        (b"P6 96 96 65535\n" + bytes(55_296), "more than 8 bits a channel"),
+        (save(BLACK, "PPM"), "cannot identify image file"),
         (save(Image.new("P", (96, 96)), "TIFF"), "P 96 x 96"),
         (save(Image.new("1", (96, 96)), "TIFF"), "a TIFF .* 1 bits"),
         (save(Image.new("RGBA", (96, 96)), "TIFF"), "RGBA 96 x 96"),
@@ -252,7 +251,7 @@ BLACK = Image.new("RGB", (96, 96))
         (save(Image.new("LA", (96, 96)), "PNG"), "LA 96 x 96"),
         (save(Image.new("P", (96, 96)), "PNG"), "P 96 x 96"),
         (save(BLACK, "GIF"), "P 96 x 96"),
-        (save(BLACK, "EPS"), "RGB 96 x 96, EPS"),
+        (save(BLACK, "EPS"), "cannot identify image file"),
         (
             save(BLACK, "PNG", save_all=True, append_images=[Image.new("RGB", (96, 96), "red")]),
             "2 pages",
@@ -273,7 +272,7 @@ BLACK = Image.new("RGB", (96, 96))
         (make_tiff(NOISE, {340: (SHORT, [0])}, next_page=8), "more pages"),
     ],
     ids=[
-        "rgb16", "rgb16_planes", "grey16", "png16", "ppm16", "palette",
+        "rgb16", "rgb16_planes", "grey16", "png16", "ppm", "palette",
         "bilevel", "rgba", "rgba_unassociated", "cmyk", "cmyk_jpeg",
         "grey_jpeg", "grey_alpha_png", "palette_png", "gif", "eps", "apng",
         "ycbcr", "signed", "zstd_lie", "unknown_compression",
