@@ -19,7 +19,6 @@ _ORIGINS = ("dataset", "commit", "devices", "resolved_precision")
 # Flags that say where things are, not what a run was.
 _PATHS = ("records_dir", "run_dir")
 _MOST_LETTERS = 40
-_GAP = "  "
 
 
 def make_table(
@@ -78,7 +77,7 @@ def format_text(frame: pandas.DataFrame, columns: Sequence[str]) -> str:
     ]
     widths = [max(map(len, column)) for column in cells]
     lines = [
-        _GAP.join(map(str.ljust, row, widths)).rstrip()
+        "  ".join(map(str.ljust, row, widths)).rstrip()
         for row in zip(*cells, strict=True)
     ]
     lines += [

@@ -118,13 +118,11 @@ def settle_splits(
             f"found splits without labels, {', '.join(unlabeled)}, expected"
             " labelled ones in --train_splits and --validation_splits."
         )
-    counts = records.count_labels(options.validation_splits)
-    for label, count in enumerate(counts):
-        if not count:
-            raise ValueError(
-                f"--validation_splits: found no patch of label {label},"
-                " expected both labels: the AUC needs them."
-            )
+    if not all(records.count_labels(options.validation_splits)):
+        raise ValueError(
+            "--validation_splits: found patches of one label alone, expected"
+            " both labels: the AUC needs them."
+        )
     return dataclasses.replace(
         options,
         train_splits=tuple(names),

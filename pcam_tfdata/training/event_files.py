@@ -16,8 +16,6 @@ from pcam_tfdata.runs import run_folder
 _PREFIX = "events.out.tfevents."
 _VERSION = "brain.Event:2"
 
-HistoryRow = Mapping[str, float | None]
-
 
 def tag_of(column: str) -> str:
     """Returns the name in TensorBoard, which shows a section for each prefix.
@@ -41,7 +39,9 @@ class EventWriter:
         history: Rows so far: `epoch`, `step`, and scores by name.
     """
 
-    def __init__(self, run_dir: str, history: Iterable[HistoryRow]) -> None:
+    def __init__(
+        self, run_dir: str, history: Iterable[Mapping[str, float]]
+    ) -> None:
         folder = os.path.join(run_dir, run_folder.TENSORBOARD)
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(folder):
@@ -56,13 +56,13 @@ class EventWriter:
         for row in history:
             self.add(row)
 
-    def add(self, row: HistoryRow) -> None:
+    def add(self, row: Mapping[str, float]) -> None:
         """Writes a row, which can be seen at once."""
         summary = tf.compat.v1.Summary()
         for column, value in row.items():
-            if column != "step" and value is not None:
+            if column != "step":
                 summary.value.add(tag=tag_of(column), simple_value=value)
-        self._write(step=int(row["step"] or 0), summary=summary)
+        self._write(step=int(row["step"]), summary=summary)
         self._file.flush()
 
     def _write(self, **fields: object) -> None:

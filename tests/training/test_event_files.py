@@ -96,12 +96,6 @@ def test_a_watching_tensorboard_drops_the_rows_of_a_killed_run(tmp_path):
 
 
 @needs_tensorboard
-def test_a_score_that_is_not_defined_is_left_out(tmp_path):
-    write(tmp_path, [], [HISTORY[0] | {"val_auc": None}, HISTORY[1]])
-    assert points(watch(tmp_path))["validation/auc"] == [(6, 0.75)]
-
-
-@needs_tensorboard
 def test_files_of_others_stay(tmp_path):
     folder = tmp_path / run_folder.TENSORBOARD
     folder.mkdir()
