@@ -18,9 +18,9 @@ import pytest
 from pcam_tfdata import schema
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
-from pcam_tfdata.records import records_folder
+from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.synthetic import kaggle_folder
-from pcam_tfdata.system import csv_files
+from pcam_tfdata.system import csv_files, nested_options
 
 # A suite started in the background ignores Ctrl-C, and so would its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -121,6 +121,21 @@ def write_kaggle_tree(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
+def convert_folder(
+    input_dir: str | pathlib.Path, output_dir: str | pathlib.Path, **leaves
+) -> manifest.Manifest:
+    """Converts Kaggle's folder, or another `source`."""
+    values = {
+        "source": "kaggle",
+        "input_dir": str(input_dir),
+        "output_dir": str(output_dir),
+        **leaves,
+    }
+    options = nested_options.fill(convert.ConvertOptions, values)
+    assert values.keys() <= nested_options.list_leaves(options).keys()
+    return convert.convert(options)
+
+
 @pytest.fixture
 def kaggle_tree(tmp_path) -> pathlib.Path:
     """A small folder in Kaggle's layout that a test may spoil."""
@@ -133,13 +148,11 @@ def records_dir(tmp_path_factory) -> str:
     root = tmp_path_factory.mktemp("records")
     output_dir = str(root / "records")
     tree = write_kaggle_tree(root / "kaggle")
-    convert.convert(
-        convert.ConvertOptions(
-            input_dir=str(tree),
-            output_dir=output_dir,
-            slide_csv=str(tree / "slides.csv"),
-            shard_megabytes=0.2,  # 7 records.
-        )
+    convert_folder(
+        tree,
+        output_dir,
+        slide_csv=str(tree / "slides.csv"),
+        shard_megabytes=0.2,  # 7 records.
     )
     return output_dir
 
@@ -148,7 +161,7 @@ def records_dir(tmp_path_factory) -> str:
 def real_records_dir(kaggle_sample, tmp_path_factory) -> str:
     """Records of the real patches."""
     output_dir = str(tmp_path_factory.mktemp("real") / "records")
-    convert.convert(convert.ConvertOptions(str(kaggle_sample), output_dir))
+    convert_folder(str(kaggle_sample), output_dir)
     return output_dir
 
 

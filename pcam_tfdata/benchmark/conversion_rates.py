@@ -54,8 +54,9 @@ def copy_tree(input_dir: str, output_dir: str) -> None:
 
 def convert_tree(input_dir: str, output_dir: str, num_workers: int) -> None:
     """Converts the folder."""
+    source = listing.SourceOptions("kaggle", input_dir)
     convert.convert(
-        convert.ConvertOptions(input_dir, output_dir, num_workers=num_workers)
+        convert.ConvertOptions(source, output_dir, num_workers=num_workers)
     )
 
 

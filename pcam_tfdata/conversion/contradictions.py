@@ -1,25 +1,12 @@
 """Labels that contradict what else a source says of tumor in the centre."""
 
 import logging
-from collections.abc import Mapping, Sequence
-
-from pcam_tfdata import schema
-from pcam_tfdata.sources import listing
+from collections.abc import Mapping
 
 # More than a few are no annotator's slips, but an exchanged or inverted file.
 _MAX_CONTRADICTIONS = 5
 
 _logger = logging.getLogger(__name__)
-
-
-def count_by_table(listings: Sequence[listing.Listing]) -> dict[str, int]:
-    """Returns how many labels contradict a table beside them, by split."""
-    find = schema.find_contradictions
-    return {
-        patches.split: int(find(patches.labels, patches.center_tumor).sum())
-        for patches in listings
-        if patches.center_tumor is not None
-    }
 
 
 def judge(

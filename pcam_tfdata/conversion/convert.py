@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pcam_tfdata import schema
 from pcam_tfdata.beam import beam_job
 from pcam_tfdata.conversion import (
     contradictions,
@@ -32,7 +33,6 @@ from pcam_tfdata.records import manifest
 from pcam_tfdata.sources import catalog, listing
 from pcam_tfdata.system import faults, files, versions, workers
 
-MEGABYTE = 1_000_000
 _BEAM = "beam"
 
 _logger = logging.getLogger(__name__)
@@ -43,13 +43,8 @@ class ConvertOptions:
     """What to convert, and how.
 
     Attributes:
-        input_dir: The source, see `sources`.
+        input: Which patches.
         output_dir: The records folder to make.
-        source: Kind of source, one of `choices.SOURCES`.
-        slide_csv: Slide of each patch: columns `id` and `slide` or `wsi`.
-        class_folders: With the source `folder`, names of the folders of label
-            0 and of label 1.
-        follow_symlinks: Whether links among the source's files are followed.
         num_folds: Splits that the labelled patches are dealt into, where the
             source does not say which patch is in which split.
         num_workers: Processes; 0 for one a core.
@@ -65,12 +60,8 @@ class ConvertOptions:
         beam_options: With `beam`, flags of Beam's own, as on a command line.
     """
 
-    input_dir: str
+    input: listing.SourceOptions
     output_dir: str
-    source: str = "kaggle"
-    slide_csv: str | None = None
-    class_folders: Sequence[str] = ("0", "1")
-    follow_symlinks: bool = False
     num_folds: int = 5
     num_workers: int = 0
     shard_megabytes: float = 256
@@ -100,20 +91,17 @@ def convert(options: ConvertOptions) -> manifest.Manifest:
     # Of a link, what it points at is replaced, not the link.
     output_dir = files.resolve(options.output_dir)
     options = dataclasses.replace(options, output_dir=output_dir)
-    publish.check_output(output_dir, overwrite=options.overwrite)
-    with workspace.open_folder(
-        output_dir, restart=options.overwrite
-    ) as records_dir:
-        # Again: another job may have finished before this one held the lock.
-        publish.check_output(output_dir, overwrite=options.overwrite)
+    overwrite = options.overwrite
+    with workspace.open_folder(output_dir, overwrite=overwrite) as records_dir:
         return _fill_and_publish(records_dir, options)
 
 
 def _check_options(options: ConvertOptions) -> None:
-    if options.slide_csv is not None and options.source != "kaggle":
+    source = options.input.source
+    if options.input.slide_csv is not None and source != "kaggle":
         raise ValueError(
-            f"--slide_csv: found it with --source={options.source}, expected it"
-            " with kaggle alone: no other source reads it. Leave it out."
+            f"--slide_csv: found it with --source={source}, expected it with"
+            " kaggle alone: no other source reads it. Leave it out."
         )
     if options.runner == _BEAM:
         if options.num_workers:
@@ -186,19 +174,13 @@ def _plan(
     map_tasks: identity.MapTasks, options: ConvertOptions
 ) -> tuple[list[plan.SplitPlan], list[faults.Fault]]:
     """Returns the splits to write, and the faults of patches left out."""
-    input_dir = options.input_dir
+    input_dir = options.input.input_dir
     if options.runner == _BEAM and not files.is_remote(input_dir):
         input_dir = os.path.abspath(input_dir)  # Workers are elsewhere.
+    unpacked_dir = workspace.locate(options.output_dir, workspace.UNPACKED)
     listings, bad = catalog.list_patches(
-        listing.SourceOptions(
-            options.source,
-            input_dir,
-            slide_csv=options.slide_csv,
-            class_folders=tuple(options.class_folders),
-            follow_symlinks=options.follow_symlinks,
-            unpacked_dir=workspace.locate(
-                options.output_dir, workspace.UNPACKED
-            ),
+        dataclasses.replace(
+            options.input, input_dir=input_dir, unpacked_dir=unpacked_dir
         )
     )
     ids, unfit = identity.settle_ids(
@@ -212,9 +194,13 @@ def _plan(
     num_usable = sum(int(np.sum(own != b"")) for own in ids if own is not None)
     _refuse_bad(bad, options, num_usable)
     contradictions.judge(
-        contradictions.count_by_table(listings),
+        {
+            p.split: schema.find_contradictions(p.labels, p.center_tumor).sum()
+            for p in listings
+            if p.center_tumor is not None
+        },
         "center_tumor_patch in the meta file",
-        options.input_dir,
+        options.input.input_dir,
         options.on_label_mismatch,
     )
     splits = plan.plan_splits(
@@ -222,12 +208,12 @@ def _plan(
         ids,
         num_folds=options.num_folds,
         seed=options.seed,
-        shard_bytes=int(options.shard_megabytes * MEGABYTE),
+        shard_bytes=int(options.shard_megabytes * 1_000_000),
     )
     if not any(split.patches.labeled for split in splits):
         raise ValueError(
-            f"{options.input_dir}: found no labelled patch that can be used,"
-            " expected at least one."
+            f"{options.input.input_dir}: found no labelled patch that can be"
+            " used, expected at least one."
         )
     return splits, bad
 
@@ -256,20 +242,16 @@ def _describe(
             for name, own in results_of.items()
         },
         "the masks",
-        options.input_dir,
+        options.input.input_dir,
         options.on_label_mismatch,
     )
     return manifest.Manifest(
         tuple(
-            describe_folder.describe_split(
-                split.name,
-                labeled=split.patches.labeled,
-                results=results_of[split.name],
-            )
+            describe_folder.describe_split(split, results_of[split.name])
             for split in splits
         ),
         {  # What shapes the data, without any path.
-            "source": options.source,
+            "source": options.input.source,
             "num_folds": options.num_folds,
             "grouped_by_slide": any(
                 split.patches.is_dealt and split.patches.slides is not None

@@ -7,33 +7,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcam_tfdata import schema
-from pcam_tfdata.conversion import journal
+from pcam_tfdata.conversion import journal, plan
 from pcam_tfdata.records import manifest, tfrecord
 from pcam_tfdata.system import csv_files, faults, files
 
 
 def describe_split(
-    name: str, *, labeled: bool, results: Sequence[journal.ShardResult]
+    split: plan.SplitPlan, results: Sequence[journal.ShardResult]
 ) -> manifest.Split:
     """Returns what the manifest says of a split, from its written shards.
 
     Raises:
         ValueError: all of its patches were left out.
     """
+    labeled = split.patches.labeled
     label_counts = np.sum([result.label_counts for result in results], axis=0)
     if not label_counts.sum():
         raise ValueError(
-            f"Split {name}: found no patch that can be used, expected at least"
-            " one. Ask for fewer folds, or mend the source."
+            f"Split {split.name}: found no patch that can be used, expected at"
+            " least one. Ask for fewer folds, or mend the source."
         )
     sums = np.sum([result.channel_sums for result in results], axis=0)
-    means = sums / (int(label_counts.sum()) * schema.PATCH_SIZE**2)
-    mean, mean_square = means
+    num_pixels = int(label_counts.sum()) * schema.PATCH_SIZE**2
+    mean, mean_square = sums / num_pixels
     labels = (
         (schema.NEGATIVE, schema.POSITIVE) if labeled else (schema.UNLABELED,)
     )
     return manifest.Split(
-        name=name,
+        name=split.name,
         labeled=labeled,
         layout=tfrecord.layout(labeled=labeled),
         shards=tuple(result.shard for result in results),

@@ -66,50 +66,36 @@ def assign_folds(
         )
     counts = np.bincount(2 * group + labels, minlength=2 * len(names))
     counts = counts.reshape(-1, 2)
+    sizes, shares = counts.sum(1), counts / np.maximum(counts.sum(0), 1)
     order = name_arrays.shuffle(names, seed)
-    is_single = counts[order].sum(1) == 1
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    large, single = order[sizes[order] > 1], order[sizes[order] == 1]
     fold_of_group = np.empty(len(names), np.int64)
-    _fill(fold_of_group, order[~is_single], counts, num_folds)
-    _deal(fold_of_group, order[is_single], counts, num_folds)
+    fold_of_group[large] = _fill(shares[large], num_folds)
+    # Single patches are dealt like cards, one label after the other. The
+    # emptiest fold begins, so that no fold stays empty.
+    filled = np.bincount(fold_of_group[large], sizes[large], num_folds)
+    folds = np.argsort(filled, kind="stable")
+    single = single[np.argsort(counts[single, 1], kind="stable")]
+    fold_of_group[single] = folds[np.arange(len(single)) % num_folds]
     return fold_of_group[group]
 
 
-def _fill(
-    fold_of_group: np.ndarray,
-    order: np.ndarray,
-    counts: np.ndarray,
-    num_folds: int,
-) -> None:
-    """Gives each group to the fold where it adds least to the imbalance.
+def _fill(shares: np.ndarray, num_folds: int) -> list[int]:
+    """Returns the fold of each group: where it adds least to the imbalance.
 
-    Greedy descent on the sum over folds and labels of (share of the label)^2,
-    the largest groups first.
+    Greedy descent on the sum over folds and labels of (share of the label)^2.
+
+    Args:
+        shares: float64 [num_groups, 2], the part that a group has of the
+            patches of each label; the largest groups first.
+        num_folds: How many folds.
     """
-    sizes = counts[order].sum(1)
-    order = order[np.argsort(-sizes, kind="stable")]
-    shares = counts[order] / np.maximum(counts.sum(0), 1)
     filled = np.zeros((num_folds, 2))
-    for group, share in zip(order, shares, strict=True):
+    folds = []
+    for share in shares:
         overlap, size = filled @ share, filled.sum(1)
         # Of equals the emptiest, so that no fold stays empty.
-        fold = np.lexsort((size, overlap))[0]
-        filled[fold] += share
-        fold_of_group[group] = fold
-
-
-def _deal(
-    fold_of_group: np.ndarray,
-    order: np.ndarray,
-    counts: np.ndarray,
-    num_folds: int,
-) -> None:
-    """Deals single patches like cards, one label after the other.
-
-    The emptiest fold begins, so that no fold stays empty.
-    """
-    sizes = np.zeros(num_folds)
-    is_large = counts.sum(1) > 1
-    np.add.at(sizes, fold_of_group[is_large], counts[is_large].sum(1))
-    folds = np.argsort(sizes, kind="stable")
-    dealt = order[np.argsort(counts[order, 1], kind="stable")]
-    fold_of_group[dealt] = folds[np.arange(len(dealt)) % num_folds]
+        folds.append(np.lexsort((size, overlap))[0])
+        filled[folds[-1]] += share
+    return folds

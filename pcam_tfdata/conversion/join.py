@@ -1,24 +1,23 @@
 """Several records folders become one: of a site each, or of a year.
 
-A conversion plans all of its patches in memory. Parts that were converted by
-themselves are joined shard by shard, so memory holds some rows, and at the end
-eight bytes of each patch's id.
+A conversion plans all of its patches in memory. Parts are joined shard by shard:
+memory holds some rows, and at the end eight bytes of each patch's id.
 """
 
+import collections
+import csv
+import dataclasses
+import itertools
 import logging
 import os
 import shutil
 from collections.abc import Sequence
 
-from pcam_tfdata.conversion import (
-    describe_folder,
-    leaks,
-    merged_manifest,
-    publish,
-    workspace,
-)
-from pcam_tfdata.records import manifest, records_folder
-from pcam_tfdata.system import csv_files, faults, files
+import numpy as np
+
+from pcam_tfdata.conversion import describe_folder, leaks, publish, workspace
+from pcam_tfdata.records import manifest, records_folder, sharding
+from pcam_tfdata.system import files, versions
 
 _logger = logging.getLogger(__name__)
 
@@ -26,10 +25,10 @@ _logger = logging.getLogger(__name__)
 def join(
     records_dirs: Sequence[str], output_dir: str, *, overwrite: bool = False
 ) -> manifest.Manifest:
-    """Makes one records folder of several; splits of the same name are joined.
+    """Makes one records folder of several, and returns its manifest.
 
-    Shards are linked (hard links), or copied where that cannot be. Their bytes
-    are not read: `verify` does that.
+    Splits of the same name are joined. Shards are linked (hard links), or
+    copied where that cannot be. Their bytes are not read: `verify` does that.
 
     Args:
         records_dirs: Finished records folders on a disk, in the order that
@@ -37,110 +36,115 @@ def join(
         output_dir: Folder to make.
         overwrite: Replaces finished records there, drops unfinished ones.
 
-    Returns:
-        The manifest of what was written.
-
     Raises:
-        FileExistsError: the output is there already, or a conversion to it is
-            not finished.
+        FileExistsError: the output is there already.
         FileNotFoundError, ValueError: a part is no records folder, or parts do
             not fit each other.
         RuntimeError: another process is at it.
         OSError: the disk is full, or the like. Nothing is left then.
     """
-    if len(records_dirs) < 2 or not all(records_dirs):
+    paths = (*records_dirs, output_dir)
+    if len(paths) < 3 or any(map(files.is_remote, paths)):
         raise ValueError(
-            f"--records_dirs: found {','.join(records_dirs)!r}, expected two"
-            " folders or more, with a comma between them."
+            f"--records_dirs: found {','.join(records_dirs)!r} for {output_dir},"
+            " expected folders on a disk, two or more, with a comma between."
         )
-    for path in (*records_dirs, output_dir):
-        if files.is_remote(path):
-            raise ValueError(
-                f"{path}: found a folder in a bucket, expected one on a disk."
-                " Copy it there."
-            )
+    parts = [records_folder.open_folder(folder) for folder in records_dirs]
+    for shard in itertools.chain(*(part.list_shards() for part in parts)):
+        shard.check()
+    content = _merge(parts)
     output_dir = files.resolve(output_dir)
-    parts = _open_parts(records_dirs)
-    content, new_names = merged_manifest.merge(parts)
-    warnings = leaks.describe_split_slides(parts)
-    if warnings:
-        content.options["grouped_by_slide"] = False
-    publish.check_output(output_dir, overwrite=overwrite)
-    if not overwrite and workspace.has_finished_shards(output_dir):
-        raise FileExistsError(
-            f"{workspace.locate(output_dir)}: found a job that is not finished,"
-            " expected none. Finish it, pass --overwrite to drop it, or choose"
-            " another --output_dir."
-        )
-    skipped = _read_skipped(records_dirs)
-    with workspace.open_folder(output_dir, restart=True) as folder:
-        # Again: another job may have finished before this one held the lock.
-        publish.check_output(output_dir, overwrite=overwrite)
-        for part, names in zip(parts, new_names, strict=True):
-            _add_part(part, names, folder)
-        content = describe_folder.write_files(folder, content, skipped)
+    with workspace.open_folder(output_dir, overwrite=overwrite) as folder:
+        splits_of_slide = _write_shards(parts, content, folder)
+        warnings = leaks.describe_slides(splits_of_slide)
+        if warnings:
+            content.options["grouped_by_slide"] = False
+        content = describe_folder.write_files(folder, content, [])
         warnings += leaks.describe_copies(folder)
         publish.put_into_place(folder, output_dir, content)
-    if skipped:  # A row may stand for many patches.
-        warnings.append(
-            f"{manifest.SKIPPED_FILE} lists the faults of patches that were"
-            " skipped."
-        )
     for line in warnings:
         _logger.warning("Warning: %s", line)
     return content
 
 
-def _open_parts(
-    records_dirs: Sequence[str],
-) -> list[records_folder.RecordsFolder]:
-    """Opens the parts; refuses one that is not as its manifest says."""
-    parts: dict[str, records_folder.RecordsFolder] = {}
-    for folder in records_dirs:
-        part = records_folder.open_folder(folder)
-        if other := parts.get(part.manifest_sha256):
-            raise ValueError(
-                f"--records_dirs: found the records of {folder} in"
-                f" {other.path} too, expected each once."
+def _merge(parts: Sequence[records_folder.RecordsFolder]) -> manifest.Manifest:
+    """Returns what parts are together."""
+    splits = [split for part in parts for split in part.content.splits]
+    merged = tuple(
+        merge_splits([split for split in splits if split.name == name])
+        for name in dict.fromkeys(split.name for split in splits)
+    )
+    first, *others = (part.content.options for part in parts)
+    options = {
+        name: value
+        for name, value in first.items()
+        if all(other.get(name) == value for other in others)
+    }
+    options["manifest_sha256_of_parts"] = [p.manifest_sha256 for p in parts]
+    return manifest.Manifest(merged, options, versions.of_conversion())
+
+
+def merge_splits(splits: Sequence[manifest.Split]) -> manifest.Split:
+    """Returns splits of the same name as one; their shards get new names."""
+    first = splits[0]
+    if len({split.labeled for split in splits}) > 1:
+        raise ValueError(
+            f"Split {first.name}: found it with labels in some parts and"
+            " without in others, expected the same in all. Leave those without"
+            " out, and predict them by themselves."
+        )
+    shards = [shard for split in splits for shard in split.shards]
+    weights = np.array([split.num_records for split in splits], float)[:, None]
+    weights /= weights.sum()
+    means = np.array([split.channel_mean for split in splits])
+    squares = np.square([split.channel_std for split in splits]) + means**2
+    mean = (weights * means).sum(0)
+    variance = (weights * squares).sum(0) - mean**2
+    std = np.sqrt(np.maximum(variance, 0))  # Rounding may leave less.
+    return dataclasses.replace(
+        first,
+        shards=tuple(
+            dataclasses.replace(
+                shard, name=sharding.shard_name(first.name, number, len(shards))
             )
-        parts[part.manifest_sha256] = part
-        columns = tuple(csv_files.read_header(part.sidecar_path))
-        if columns != manifest.SIDECAR_COLUMNS:
-            raise ValueError(
-                f"{part.sidecar_path}: found columns {','.join(columns)},"
-                f" expected {','.join(manifest.SIDECAR_COLUMNS)}. Convert again"
-                " with this version."
-            )
+            for number, shard in enumerate(shards)
+        ),
+        class_counts={
+            label: sum(split.class_counts[label] for split in splits)
+            for label in first.class_counts
+        },
+        channel_mean=tuple(mean.tolist()),
+        channel_std=tuple(std.tolist()),
+    )
+
+
+def _write_shards(
+    parts: Sequence[records_folder.RecordsFolder],
+    content: manifest.Manifest,
+    folder: str,
+) -> dict[str, set[str]]:
+    """Writes shards and rows of the sidecar; returns the splits of each slide."""
+    splits_of_slide: dict[str, set[str]] = collections.defaultdict(set)
+    # In each split the shards of parts follow each other.
+    shards = {split.name: iter(split.shards) for split in content.splits}
+    columns = manifest.SIDECAR_COLUMNS[3:]
+    slide = columns.index("slide")
+    for part in parts:
+        rows = itertools.chain.from_iterable(
+            zip(*(block[name].tolist() for name in columns), strict=True)
+            for block in part.iterate_sidecar(columns)
+        )
         for shard in part.list_shards():
-            shard.check()
-    return list(parts.values())
-
-
-def _add_part(
-    part: records_folder.RecordsFolder, new_names: dict[str, str], folder: str
-) -> None:
-    """Writes a part's shards into a folder, and their rows of the sidecar."""
-    for old_name, name in new_names.items():
-        source = os.path.realpath(os.path.join(part.path, old_name))
-        try:
-            os.link(source, os.path.join(folder, name))
-        except OSError:  # Another file system, one without links, and so on.
-            shutil.copyfile(source, os.path.join(folder, name))
-        # A shard whose patches were all left out has no row.
-        open(os.path.join(folder, f"{name}.csv"), "w").close()
-    columns = manifest.SIDECAR_COLUMNS[1:]  # Rows are numbered anew.
-    for block in part.iterate_sidecar(columns):
-        block["shard"] = block["shard"].map(new_names)
-        for shard, rows in block.groupby("shard", sort=False):
-            path = os.path.join(folder, f"{shard}.csv")
-            rows.to_csv(path, mode="a", header=False, index=False)
-
-
-def _read_skipped(records_dirs: Sequence[str]) -> list[faults.Fault]:
-    """Returns what finished records folders say of patches left out."""
-    paths = [os.path.join(d, manifest.SKIPPED_FILE) for d in records_dirs]
-    return [
-        faults.Fault(name, reason)
-        for path in filter(files.is_file, paths)
-        for name, reason in csv_files.read_csv(path, ("name", "reason"))
-    ]
+            name = next(shards[shard.split]).name
+            path = os.path.join(folder, name)
+            files.remove(path)  # One may be there, of a job that was killed.
+            try:
+                os.link(os.path.realpath(shard.path), path)
+            except OSError:  # Another disk, one without links, and so on.
+                shutil.copyfile(shard.path, path)
+            with open(f"{path}.csv", "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                for row in itertools.islice(rows, shard.num_records):
+                    writer.writerow((shard.split, name, *row))
+                    splits_of_slide[row[slide]].add(shard.split)
+    return splits_of_slide

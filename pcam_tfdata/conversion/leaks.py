@@ -4,10 +4,9 @@ Patches of equal pixels have equal ids.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
-import pandas
 
 from pcam_tfdata.records import records_folder
 
@@ -53,24 +52,20 @@ def describe_copies(records_dir: str) -> list[str]:
     return lines
 
 
-def describe_split_slides(
-    parts: Sequence[records_folder.RecordsFolder],
-) -> list[str]:
+def describe_slides(splits_of_slide: Mapping[str, set[str]]) -> list[str]:
     """Returns a line on slides that are in several splits, if there are any."""
-    pairs = pandas.concat(
-        block.drop_duplicates()
-        for part in parts
-        for block in part.iterate_sidecar(["slide", "split"])
-    ).drop_duplicates()
-    pairs = pairs[pairs["slide"] != ""]
-    splits = pairs.groupby("slide", sort=False)["split"].agg(sorted)
-    several = splits[splits.map(len) > 1]
-    if several.empty:
+    several = [
+        slide
+        for slide, splits in splits_of_slide.items()
+        if slide and len(splits) > 1
+    ]
+    if not several:
         return []
+    first = several[0]
     return [
-        f"{len(several):,} slides are in several splits, as {several.index[0]}"
-        f" in {', '.join(several.iloc[0])}: validation will be optimistic."
-        " Convert the parts that share slides as one."
+        f"{len(several):,} slides are in several splits, as {first} in"
+        f" {', '.join(sorted(splits_of_slide[first]))}: validation will be"
+        " optimistic. Convert the parts that share slides as one."
     ]
 
 

@@ -18,17 +18,16 @@ import re
 from collections.abc import Iterator
 
 from pcam_tfdata.conversion import journal
+from pcam_tfdata.records import manifest, sharding
+from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import faults, files, locks
 
-BEAM, UNPACKED, REPLACED, REPLACING = (
-    "beam",
-    "unpacked",
-    "replaced",
-    "replacing",
-)
+BEAM, UNPACKED = "beam", "unpacked"
+REPLACED, REPLACING = "replaced", "replacing"
 _RECORDS = "records"
 _FOLDERS = re.compile(rf"{_RECORDS}(-[0-9a-f]+)?|{BEAM}|{UNPACKED}")
 _OWN = re.compile(rf"{_FOLDERS.pattern}|{REPLACED}|{REPLACING}")
+_OF_A_DISK = ("file", "local")  # What fsspec calls it.
 
 _logger = logging.getLogger(__name__)
 
@@ -36,13 +35,6 @@ _logger = logging.getLogger(__name__)
 def locate(output_dir: str, *names: str) -> str:
     """Returns the folder in which an output is made, or what is in it."""
     return os.path.join(f"{output_dir}.incomplete", *names)
-
-
-def has_finished_shards(output_dir: str) -> bool:
-    """Returns whether an earlier job finished shards, to go on from."""
-    return any(
-        path.endswith(journal.ENDING) for path in _list_files(output_dir)
-    )
 
 
 def take_records_of(output_dir: str, plan: str) -> str:
@@ -64,7 +56,7 @@ def take_records_of(output_dir: str, plan: str) -> str:
 
 
 @contextlib.contextmanager
-def open_folder(output_dir: str, *, restart: bool) -> Iterator[str]:
+def open_folder(output_dir: str, *, overwrite: bool) -> Iterator[str]:
     """Gives this process alone a folder to work in; yields that of records.
 
     It is removed at the end, and after an error if no shard is finished or the
@@ -72,12 +64,15 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[str]:
 
     Args:
         output_dir: Where the records will be.
-        restart: Drops what an earlier job finished.
+        overwrite: Whether finished records may be there. Drops what an earlier
+            job finished.
 
     Raises:
         RuntimeError: another process works there.
-        FileExistsError: something else is there.
+        FileExistsError, ValueError: something else is there, or at the output,
+            or a folder cannot be put there.
     """
+    _check_output(output_dir, overwrite)
     folder, is_remote = locate(output_dir), files.is_remote(output_dir)
     if is_remote:
         _logger.warning(
@@ -87,25 +82,86 @@ def open_folder(output_dir: str, *, restart: bool) -> Iterator[str]:
         )
     content, what = "an unfinished conversion", "is converting to this output"
     with locks.own_folder(folder, _OWN, content, what):
-        if restart:
+        # Again: another job may have finished before this one held the lock.
+        _check_output(output_dir, overwrite)
+        if overwrite:
             _remove_folders(output_dir)
         files.make_folder(locate(output_dir, _RECORDS))
         for path in _list_files(output_dir):
             if path.endswith(files.INCOMPLETE):  # Of a process that was killed.
                 files.remove(path)
-        if has_finished_shards(output_dir):
+        if _has_finished_shards(output_dir):
             _logger.info("%s: going on from what is finished there.", folder)
         try:
             yield locate(output_dir, _RECORDS)
         except BaseException as error:
             is_source = isinstance(error, faults.BadInputError)
-            is_of_use = not is_source and has_finished_shards(output_dir)
+            is_of_use = not is_source and _has_finished_shards(output_dir)
             # In a bucket another job may have taken it over.
             if not is_of_use and not is_remote:
                 _remove_folders(output_dir)
             raise
         files.remove(locate(output_dir, REPLACING))
         _remove_folders(output_dir)
+
+
+def _check_output(output_dir: str, overwrite: bool) -> None:
+    """Refuses a place where a records folder cannot be put."""
+    if files.is_remote(output_dir):
+        _check_remote(output_dir)
+    else:
+        outputs.check_new(output_dir, "--output_dir")
+        if os.path.ismount(output_dir) or output_dir == os.path.realpath("."):
+            raise FileExistsError(
+                f"{output_dir}: found a mount point or the working folder,"
+                " expected a folder that can be renamed. Choose one inside it"
+                " as --output_dir."
+            )
+    has_manifest = files.is_file(f"{output_dir}/{manifest.MANIFEST_FILE}")
+    if has_manifest and not overwrite:
+        raise FileExistsError(
+            f"{output_dir}: found finished records. Pass --overwrite to replace"
+            " them, or choose another --output_dir."
+        )
+    is_own = (
+        _is_of_records if has_manifest else _list_noted(output_dir).__contains__
+    )
+    files.refuse_others(output_dir, is_own, "finished records", "--output_dir")
+
+
+def _check_remote(output_dir: str) -> None:
+    """Refuses what is no folder in a bucket."""
+    scheme, _, rest = output_dir.partition("://")
+    if scheme in _OF_A_DISK:
+        raise ValueError(
+            f"{output_dir}: found a folder on a disk with {scheme}:// before"
+            f" it, expected its path. Pass --output_dir={rest}."
+        )
+    if "/" not in rest or "?" in rest:  # Stores end a name at a question mark.
+        raise ValueError(
+            f"{output_dir}: found a whole bucket or a question mark, expected a"
+            " folder in a bucket. Choose one as --output_dir."
+        )
+
+
+def _is_of_records(name: str) -> bool:
+    return name in manifest.FILES or sharding.is_shard_name(name)
+
+
+def _list_noted(output_dir: str) -> set[str]:
+    """Returns which files a job that was killed was copying there."""
+    note = locate(output_dir, REPLACING)
+    if not files.is_file(note):
+        return set()
+    with files.open_file(note) as file:
+        return set(file.read().splitlines())
+
+
+def _has_finished_shards(output_dir: str) -> bool:
+    """Returns whether an earlier job finished shards, to go on from."""
+    return any(
+        path.endswith(journal.ENDING) for path in _list_files(output_dir)
+    )
 
 
 def _remove_folders(output_dir: str) -> None:

@@ -172,39 +172,22 @@ def _read_blocks(
     while block := list(itertools.islice(pixels_of_row, _BLOCK_PATCHES)):
         usable = []
         for row, pixels in block:
+            name = patches.names[row].decode()
             if pixels.image is None:
-                reason, kind = pixels.reason, faults.UNREADABLE
-            else:
-                sha1 = schema.hash_pixels(pixels.image)
-                reason, kind = (
-                    _find_change(patches, ids, row, sha1),
-                    _MISMATCHES,
-                )
-            if reason:
-                name = patches.names[row].decode()
-                bad.append(faults.Fault(name, reason, kind))
-            else:
+                bad.append(faults.Fault(name, pixels.reason))
+                continue
+            sha1 = schema.hash_pixels(pixels.image)
+            if ids is None or sha1 == (expected := ids[row].decode()):
                 usable.append((row, pixels, sha1))
+                continue
+            reason = (
+                f"{patches.images.locate(row)}: found pixels with SHA-1 {sha1},"
+                f" expected the id {expected}. Fetch the file again, or pass"
+                " --check_ids=never for ids that are no hashes."
+            )
+            bad.append(faults.Fault(name, reason, _MISMATCHES))
         workers.count_done(len(block))
         yield usable
-
-
-def _find_change(
-    patches: listing.Listing, ids: np.ndarray | None, row: int, sha1: str
-) -> str:
-    """Returns what is wrong with the id of a patch; nothing if it is right."""
-    if ids is None or sha1 == (expected := ids[row].decode()):
-        return ""
-    found = f"{patches.images.locate(row)}: found pixels with SHA-1 {sha1}"
-    if patches.names[row] == ids[row]:
-        return (
-            f"{found}, expected the id {expected}. Fetch the file again, or"
-            " pass --check_ids=never for ids that are no hashes."
-        )
-    return (
-        f"{found}, expected {expected}, as when it was first read. Let nothing"
-        " write there, and run again."
-    )
 
 
 def _list_sidecar_rows(

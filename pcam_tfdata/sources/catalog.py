@@ -24,5 +24,6 @@ def list_patches(
         ModuleNotFoundError: a package that it needs is not installed.
     """
     # Each imports what no other needs.
-    name = f"{__package__}.{_MODULES.get(options.kind, options.kind)}"
+    module = _MODULES.get(options.source, options.source)
+    name = f"{__package__}.{module}"
     return importlib.import_module(name).list_patches(options)

@@ -21,15 +21,16 @@ class SourceOptions:
     """Which patches to list.
 
     Attributes:
-        kind: One of `choices.SOURCES`.
+        source: Kind of it, one of `choices.SOURCES`.
         input_dir: The folder of the source.
-        slide_csv: A file that tells the slide of each patch; for `kaggle`.
+        slide_csv: Slide of each patch, columns `id` and `slide` or `wsi`; for
+            `kaggle`.
         class_folders: The folders of label 0 and of label 1; for `folder`.
         follow_symlinks: Whether links among the files are followed.
         unpacked_dir: A folder that may be made, for what must be unpacked.
     """
 
-    kind: str
+    source: str
     input_dir: str
     slide_csv: str | None = None
     class_folders: Sequence[str] = ("0", "1")

@@ -9,7 +9,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from conftest import make_clouds, run_pcam
+from conftest import convert_folder, make_clouds, run_pcam
 from PIL import Image
 
 from pcam_tfdata.audit import (
@@ -19,7 +19,6 @@ from pcam_tfdata.audit import (
     text_page,
 )
 from pcam_tfdata.audit.audit_report import Kind
-from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest
 from pcam_tfdata.system import csv_files
@@ -46,11 +45,7 @@ def write_records(
         path = str(tree / "sample_submission.csv")
         csv_files.write_csv(path, ("id", "label"), rows)
     output_dir = str(root / "records")
-    convert.convert(
-        convert.ConvertOptions(
-            input_dir=str(tree), output_dir=output_dir, num_folds=2
-        )
-    )
+    convert_folder(tree, output_dir, num_folds=2)
     return output_dir
 
 
@@ -71,9 +66,7 @@ def write_official(root: pathlib.Path, **splits: np.ndarray) -> str:
         with h5py.File(f"{start}_y.h5", "w") as file:
             file.create_dataset("y", data=labels)
     output_dir = str(root / "records")
-    convert.convert(
-        convert.ConvertOptions(str(root), output_dir, source="hdf5")
-    )
+    convert_folder(str(root), output_dir, source="hdf5")
     return output_dir
 
 
@@ -299,9 +292,7 @@ def test_folders_without_kaggles_test_are_no_test_set(patches, tmp_path):
     _write_tiffs(tmp_path / "a" / "0", names, patches[:10])
     _write_tiffs(tmp_path / "a" / "1", names, patches[10:20])
     first = str(tmp_path / "records")
-    convert.convert(
-        convert.ConvertOptions(str(tmp_path / "a"), first, source="folder")
-    )
+    convert_folder(str(tmp_path / "a"), first, source="folder")
     second = write_official(tmp_path / "b", valid=patches[:20])
     report = audit(first, second)
     assert Kind.TEST_SET not in [f.kind for f in report.findings]

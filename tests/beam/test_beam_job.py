@@ -13,10 +13,16 @@ import time
 import numpy as np
 import pytest
 import worker_tasks
-from conftest import enlarge, run_pcam, small_disk, write_patches
+from conftest import (
+    convert_folder,
+    enlarge,
+    run_pcam,
+    small_disk,
+    write_patches,
+)
 
 from pcam_tfdata.beam import beam_job
-from pcam_tfdata.conversion import convert, write_shard
+from pcam_tfdata.conversion import write_shard
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest, verify
 from pcam_tfdata.system import csv_files, locks
@@ -181,12 +187,10 @@ def test_bundle_that_fails_twice_and_then_succeeds(
     )
     monkeypatch.setenv(worker_tasks.FAILURES, str(tmp_path / "failures"))
     output_dir = tmp_path / "records"
-    convert.convert(
-        convert.ConvertOptions(
+    convert_folder(
             str(tree), str(output_dir), shard_megabytes=0.6, runner="beam",
             beam_options=RETRYING,
-        )
-    )  # fmt: skip
+)  # fmt: skip
     assert len((tmp_path / "failures").read_text().splitlines()) == 2
     assert hash_all(output_dir) == local
     names = csv_files.read_csv(

@@ -9,10 +9,9 @@ import h5py
 import numpy as np
 import pytest
 import source_files
-from conftest import make_clouds, write_patches
+from conftest import convert_folder, make_clouds, write_patches
 from PIL import Image
 
-from pcam_tfdata.conversion import convert
 from pcam_tfdata.records import manifest
 from pcam_tfdata.system import faults
 
@@ -23,12 +22,10 @@ META = "coord_x,coord_y,wsi\n"
 
 def run(source, input_dir, **options) -> manifest.Manifest:
     output_dir = input_dir.parent / "records"
-    return convert.convert(
-        convert.ConvertOptions(
+    return convert_folder(
             str(input_dir), str(output_dir), source=source, num_workers=1,
             **options,
-        )
-    )  # fmt: skip
+)  # fmt: skip
 
 
 def refused(source, input_dir, **options) -> str:

@@ -7,11 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import convert_folder
 from PIL import Image
 from source_files import pack, read_split, write_h5
 
 from pcam_tfdata import schema
-from pcam_tfdata.conversion import convert, plan, publish, write_shard
+from pcam_tfdata.conversion import plan, publish, write_shard
 from pcam_tfdata.records import manifest
 from pcam_tfdata.sources import catalog, listing
 from pcam_tfdata.synthetic import kaggle_folder
@@ -80,12 +81,10 @@ shutil.move(sys.argv[2] + "/all/patches/1.2.3", sys.argv[2] + "/1.2.3")
 def run(kind, folder, output_dir) -> None:
     if kind == "tfds":
         folder = folder / "1.2.3"
-    convert.convert(
-        convert.ConvertOptions(
+    convert_folder(
             str(folder), str(output_dir), source=kind, num_workers=1,
             shard_megabytes=0.1,
-        )
-    )  # fmt: skip
+)  # fmt: skip
 
 
 def stop(monkeypatch, kind, folder, output_dir) -> None:

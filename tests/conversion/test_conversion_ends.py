@@ -14,9 +14,15 @@ import time
 import numpy as np
 import pytest
 import standing
-from conftest import enlarge, run_pcam, small_disk, write_patches
+from conftest import (
+    convert_folder,
+    enlarge,
+    run_pcam,
+    small_disk,
+    write_patches,
+)
 
-from pcam_tfdata.conversion import convert, write_shard
+from pcam_tfdata.conversion import write_shard
 from pcam_tfdata.records import manifest, verify
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import csv_files
@@ -279,8 +285,6 @@ def test_lost_permission_is_told(tree, tmp_path):
     path.chmod(0)
     try:
         with pytest.raises(PermissionError):
-            convert.convert(
-                convert.ConvertOptions(str(tree), str(tmp_path / "records"))
-            )
+            convert_folder(str(tree), str(tmp_path / "records"))
     finally:
         path.chmod(0o644)

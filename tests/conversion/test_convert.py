@@ -11,11 +11,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import NUM_SLIDES, NUM_TEST, NUM_TRAIN
+from conftest import NUM_SLIDES, NUM_TEST, NUM_TRAIN, convert_folder
 from PIL import Image
 
 from pcam_tfdata import schema
-from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest, records_folder, verify
 from pcam_tfdata.system import csv_files, faults
@@ -31,9 +30,7 @@ FEATURES = {
 
 def run(tree, output_dir, **options) -> manifest.Manifest:
     options = {"shard_megabytes": 0.2, "num_workers": 1} | options
-    return convert.convert(
-        convert.ConvertOptions(str(tree), str(output_dir), **options)
-    )
+    return convert_folder(str(tree), str(output_dir), **options)
 
 
 def read_examples(records_dir) -> list[dict]:

@@ -158,7 +158,9 @@ def test_signal_waits_until_the_network_is_made(
 PROGRAM = """
 import sys
 from pcam_tfdata.conversion import convert
-convert.convert(convert.ConvertOptions({tree!r}, {records!r}, num_workers=1))
+from pcam_tfdata.sources import listing
+source = listing.SourceOptions("kaggle", {tree!r})
+convert.convert(convert.ConvertOptions(source, {records!r}, num_workers=1))
 print("__file__" in globals())
 """
 

@@ -9,9 +9,8 @@ import loaded
 import numpy as np
 import pandas
 import pytest
-from conftest import run_pcam
+from conftest import convert_folder, run_pcam
 
-from pcam_tfdata.conversion import convert
 from pcam_tfdata.evaluation import dead_network, metrics
 from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.runs import run_folder
@@ -341,9 +340,7 @@ def easy_records_dir(tmp_path_factory) -> str:
         ("id", "label"),
         zip(train, label.tolist(), strict=True),
     )
-    convert.convert(
-        convert.ConvertOptions(str(root / "kaggle"), str(root / "records"))
-    )
+    convert_folder(str(root / "kaggle"), str(root / "records"))
     return str(root / "records")
 
 

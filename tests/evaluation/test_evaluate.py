@@ -9,8 +9,8 @@ import keras
 import loaded
 import numpy as np
 import pytest
+from conftest import convert_folder
 
-from pcam_tfdata.conversion import convert
 from pcam_tfdata.evaluation import evaluate
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import reading, run_folder
@@ -45,7 +45,7 @@ def other_records_dir(records_dir, tmp_path_factory) -> str:
     """The same patches, dealt in another way."""
     source = pathlib.Path(records_dir).parent / "kaggle"
     output_dir = str(tmp_path_factory.mktemp("other") / "records")
-    convert.convert(convert.ConvertOptions(str(source), output_dir, seed=9))
+    convert_folder(str(source), output_dir, seed=9)
     return output_dir
 
 

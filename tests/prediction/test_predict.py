@@ -10,9 +10,9 @@ import time
 import loaded
 import numpy as np
 import pytest
-from conftest import HALF_OF_FLOAT32, run_pcam
+from conftest import HALF_OF_FLOAT32, convert_folder, run_pcam
 
-from pcam_tfdata.conversion import convert, join
+from pcam_tfdata.conversion import join
 from pcam_tfdata.pipeline import batch_format
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import csv_files
@@ -471,7 +471,7 @@ def test_patch_that_records_hold_twice_gets_one_row(
     records_dir, run_dir, undisturbed, tmp_path, with_sample
 ):
     tree, again = f"{records_dir}/../kaggle", str(tmp_path / "again")
-    convert.convert(convert.ConvertOptions(tree, again, seed=1, num_workers=1))
+    convert_folder(tree, again, seed=1, num_workers=1)
     joined = str(tmp_path / "joined")
     join.join([records_dir, again], joined)
     more = []

@@ -7,9 +7,8 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from conftest import NUM_TEST
+from conftest import NUM_TEST, convert_folder
 
-from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
 from pcam_tfdata.models import inference
 from pcam_tfdata.prediction import configuration, predict
@@ -73,9 +72,7 @@ def swap_colors(tree: pathlib.Path) -> None:
 def test_ids_are_checked_as_in_a_conversion(run, kaggle_tree, tmp_path, spoil):
     spoil(kaggle_tree)
     with pytest.raises(faults.BadInputError, match="found pixels with SHA-1"):
-        convert.convert(
-            convert.ConvertOptions(str(kaggle_tree), str(tmp_path / "records"))
-        )
+        convert_folder(str(kaggle_tree), str(tmp_path / "records"))
     with pytest.raises(faults.BadInputError, match="found pixels with SHA-1"):
         run()
     assert not run.calls

@@ -11,13 +11,12 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from conftest import run_pcam
+from conftest import convert_folder, run_pcam
 from PIL import Image
 from source_files import PREFIX, pack, read_split, write_h5
 
 from pcam_tfdata import schema
 from pcam_tfdata.audit import audit_report, job
-from pcam_tfdata.conversion import convert
 from pcam_tfdata.records import manifest, verify
 from pcam_tfdata.sources import catalog, listing
 from pcam_tfdata.synthetic import kaggle_folder
@@ -27,10 +26,8 @@ SIZES = {"train": 23, "valid": 9, "test": 7}
 
 def run(source, input_dir, output_dir, **options) -> manifest.Manifest:
     options = {"shard_megabytes": 0.2, "num_workers": 1} | options
-    return convert.convert(
-        convert.ConvertOptions(
-            str(input_dir), str(output_dir), source=source, **options
-        )
+    return convert_folder(
+        str(input_dir), str(output_dir), source=source, **options
     )
 
 
