@@ -250,7 +250,7 @@ class FailingImages(listing.ImageFiles):
     """Files on a disk of which one block cannot be read."""
 
     def take(self, rows):
-        return FailingImages(self.folder, self.files[rows])
+        return FailingImages(self.folder, self.files[rows], self.stamps[rows])
 
     def read(self):
         for place, pixels in enumerate(super().read()):
@@ -269,7 +269,9 @@ def test_read_error_is_no_bad_patch(tree, tmp_path):
             "train",
             np.zeros(len(names), np.int8),
             names,
-            FailingImages(str(tree / "train"), names),
+            FailingImages(
+                str(tree / "train"), names, np.zeros(len(names), np.uint64)
+            ),
         ),
         ids=None,
     )
