@@ -34,13 +34,13 @@ def names_are_hashes(
     """
     if check_ids != "auto":
         return check_ids == "always"
-    rows_of = [
-        np.flatnonzero(name_arrays.are_hashes(patches.names))
-        for patches in listings
-    ]
-    if any(map(_has_hit, listings, rows_of)):
-        return True
-    if num_alike := sum(map(len, rows_of)):
+    num_alike = 0
+    for patches in listings:
+        rows = np.flatnonzero(name_arrays.are_hashes(patches.names))
+        num_alike += len(rows)
+        if _has_hit(patches, rows):
+            return True
+    if num_alike:
         _logger.warning(
             "Warning: %s ids are written as a SHA-1 and none is that of its"
             " pixels, of those looked at, as if every patch had been changed"
