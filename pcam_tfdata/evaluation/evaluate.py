@@ -95,7 +95,7 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         _logger.warning("Warning: %s", warning)
     _check_output(options)
     # Before the network runs: it may take an hour.
-    slide_of_row = records.read_slides()
+    slide_of_row = records.read_sidecar(["slide"])["slide"].to_numpy(str)
     forward = options.forward
     strategy, patches = forward.open_records(records, options.splits)
     # First: a run that still trains may replace it.

@@ -270,14 +270,6 @@ class RecordsFolder:
                 chunksize=_BLOCK_ROWS,
             )
 
-    def read_slides(self) -> np.ndarray:
-        """Returns the slide of every record: str [num_patches], "" if unknown.
-
-        Raises:
-            FileNotFoundError, ValueError: as in `iterate_sidecar`.
-        """
-        return self.read_sidecar(["slide"])["slide"].to_numpy(str)
-
     @functools.cached_property
     def _checked_sidecar_path(self) -> str:
         """Where the sidecar is, once it is known as the manifest's."""

@@ -1,4 +1,4 @@
-"""CSV files, read and written whole."""
+"""CSV files, opened to read, and written whole."""
 
 import contextlib
 import csv
@@ -11,34 +11,8 @@ if TYPE_CHECKING:  # It takes long, and most commands write no frame.
     import pandas
 
 
-def read_csv(path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Returns the rows of a CSV file with a header line.
-
-    Args:
-        path: UTF-8, with or without a byte order mark.
-        columns: The ones wanted; others are passed over.
-
-    Returns:
-        A tuple for each row, in the order of `columns`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a column is missing, or it is no text or no CSV.
-    """
-    with open_text(path, newline="") as file:
-        rows = csv.DictReader(file, restval="")
-        header = rows.fieldnames or ()
-        for column in columns:
-            if column not in header:
-                raise ValueError(
-                    f"{path}: found columns {','.join(header)!r}, expected"
-                    f" {column!r} among them."
-                )
-        return [tuple(row[column] for column in columns) for row in rows]
-
-
 def read_header(path: str) -> list[str]:
-    """Returns the column names of a CSV file; errors as in `read_csv`."""
+    """Returns the column names of a CSV file; errors as in `open_text`."""
     with open_text(path, newline="") as file:
         return next(csv.reader(file), [])
 

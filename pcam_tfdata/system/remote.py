@@ -114,13 +114,8 @@ def open_whole(path: str, mode: str, **options: Any) -> Iterator[IO]:
     nowhere.
     """
     with tempfile.NamedTemporaryFile(mode, **options) as file:
-        try:
-            yield file
-            file.flush()
-        except OSError as error:  # A full disk names no file.
-            if error.errno and not error.filename:
-                error.filename = file.name
-            raise
+        yield file
+        file.flush()
         with reach(path) as (system, key):
             system.put_file(file.name, key)
 

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import tables
 import worker_tasks
 from conftest import (
     convert_folder,
@@ -95,7 +96,7 @@ def spoil(tree: pathlib.Path) -> None:
 
 def rename(tree: pathlib.Path) -> None:
     """Gives patches names that are no hashes, which must all be read first."""
-    rows = csv_files.read_csv(str(tree / "train_labels.csv"), ("id", "label"))
+    rows = tables.read_csv(str(tree / "train_labels.csv"), ("id", "label"))
     for number, (name, _) in enumerate(rows):
         path = tree / "train" / f"{name}.tif"
         path.rename(path.with_name(f"train_{number}.tif"))
@@ -193,9 +194,7 @@ def test_bundle_that_fails_twice_and_then_succeeds(
 )  # fmt: skip
     assert len((tmp_path / "failures").read_text().splitlines()) == 2
     assert hash_all(output_dir) == local
-    names = csv_files.read_csv(
-        str(output_dir / "patches.csv"), ("source_name",)
-    )
+    names = tables.read_csv(str(output_dir / "patches.csv"), ("source_name",))
     assert len(set(names)) == len(names) == NUM_PATCHES + NUM_TEST
 
 

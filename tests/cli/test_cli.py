@@ -13,6 +13,7 @@ import time
 import loaded
 import pytest
 import standing
+import tables
 from conftest import HALF_OF_FLOAT32, NUM_TEST, NUM_TRAIN, run_program
 
 from pcam_tfdata.cli import main
@@ -125,7 +126,7 @@ def test_tools_run_from_a_checkout(tool, tmp_path):
 
 def labels_of(tree: pathlib.Path) -> list[list[str]]:
     path = str(tree / "train_labels.csv")
-    return [list(row) for row in csv_files.read_csv(path, ("id", "label"))]
+    return [list(row) for row in tables.read_csv(path, ("id", "label"))]
 
 
 def write_labels(tree: pathlib.Path, rows) -> None:
@@ -243,7 +244,7 @@ def test_all_faults_are_told_together(kaggle_tree, tmp_path):
 
 def test_slide_file_must_know_every_patch(kaggle_tree, tmp_path):
     path = str(kaggle_tree / "slides.csv")
-    rows = csv_files.read_csv(path, ("id", "wsi"))
+    rows = tables.read_csv(path, ("id", "wsi"))
     csv_files.write_csv(path, ("id", "wsi"), rows[1:])
     refused(
         1, f"slides.csv: found no row for {rows[0][0]}",
@@ -676,9 +677,7 @@ def test_evaluate_writes_scores_and_pictures(records_dir, run_dir, tmp_path):
     ]  # fmt: skip
     assert result.stdout == (tmp_path / "metrics.txt").read_text()
     scores = json.loads((tmp_path / "metrics.json").read_text())
-    rows = csv_files.read_csv(
-        str(tmp_path / "slides.csv"), ("num_patches", "nll")
-    )
+    rows = tables.read_csv(str(tmp_path / "slides.csv"), ("num_patches", "nll"))
     assert len(rows) == scores["num_slides"] > 2
     assert sum(int(count) for count, _ in rows) == scores["num_patches"]
     total = sum(int(count) * float(nll) for count, nll in rows)
@@ -817,14 +816,14 @@ def submission(
     )
     assert result.returncode == 0
     assert re.fullmatch(r"(Input: mmap, .*\.\n)?", result.stderr)
-    return csv_files.read_csv(str(path), ("id", "label"))
+    return tables.read_csv(str(path), ("id", "label"))
 
 
 def test_records_and_folder_give_one_submission(
     records_dir, run_dir, kaggle_tree, tmp_path
 ):
     sample = kaggle_tree / "sample_submission.csv"
-    wanted = csv_files.read_csv(str(sample), ("id",))[::-1]
+    wanted = tables.read_csv(str(sample), ("id",))[::-1]
     csv_files.write_csv(str(tmp_path / "sample.csv"), ("id",), wanted)
     ordered = f"--sample_submission={tmp_path / 'sample.csv'}"
     one = submission(
@@ -861,7 +860,7 @@ def test_sample_of_other_ids_is_refused(
     records_dir, run_dir, kaggle_tree, tmp_path, change, found
 ):
     sample = str(kaggle_tree / "sample_submission.csv")
-    ids = [name for (name,) in csv_files.read_csv(sample, ("id",))]
+    ids = [name for (name,) in tables.read_csv(sample, ("id",))]
     csv_files.write_csv(sample, ("id",), [(name,) for name in change(ids)])
     refused(
         1, found, "predict", f"--run_dir={run_dir}",
@@ -875,7 +874,7 @@ def test_sample_as_people_have_them_keeps_its_spelling(
     records_dir, run_dir, kaggle_tree, tmp_path
 ):
     sample = kaggle_tree / "sample_submission.csv"
-    ids = [name.upper() for (name,) in csv_files.read_csv(str(sample), ("id",))]
+    ids = [name.upper() for (name,) in tables.read_csv(str(sample), ("id",))]
     ids[1] = f"{ids[1].lower()}.tif"
     lines = ["Id,Label", *(f"{name},0" for name in ids), ids[0], " , ", ","]
     sample.write_bytes("\r\n".join(lines).encode("utf-8-sig"))

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tables
 import tensorflow as tf
 from conftest import NUM_SLIDES, NUM_TEST, NUM_TRAIN, convert_folder
 from PIL import Image
@@ -85,7 +86,7 @@ def test_real_patches_read_back_through_both(kaggle_sample, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     run(kaggle_sample, tmp_path / "records", shard_megabytes=5)
     labels = dict(
-        csv_files.read_csv(
+        tables.read_csv(
             str(kaggle_sample / "train_labels.csv"), ("id", "label")
         )
     )
@@ -117,7 +118,7 @@ def test_folds_keep_slides_together(records_dir):
 
 def test_test_split_follows_the_sample_submission(kaggle_tree, tmp_path):
     path = str(kaggle_tree / "sample_submission.csv")
-    backwards = csv_files.read_csv(path, ("id", "label"))[::-1]
+    backwards = tables.read_csv(path, ("id", "label"))[::-1]
     csv_files.write_csv(path, ("id", "label"), backwards)
     run(kaggle_tree, tmp_path / "records")
     rows = read_sidecar(tmp_path / "records")
@@ -140,7 +141,7 @@ def test_workers_and_file_order_change_no_byte(
 
     monkeypatch.setattr(os, "listdir", shuffled)
     labels_path = str(kaggle_tree / "train_labels.csv")
-    rows = csv_files.read_csv(labels_path, ("id", "label"))
+    rows = tables.read_csv(labels_path, ("id", "label"))
     csv_files.write_csv(labels_path, ("id", "label"), rows[::-1])
     run(kaggle_tree, tmp_path / "shuffled")
     expected = hash_folder(tmp_path / "one")
@@ -193,7 +194,7 @@ def test_tables_as_people_have_them_give_the_same_records(
     run(kaggle_tree, tmp_path / "a")
     for table in ("train_labels.csv", "sample_submission.csv"):
         path = kaggle_tree / table
-        rows = csv_files.read_csv(str(path), ("id", "label"))
+        rows = tables.read_csv(str(path), ("id", "label"))
         lines = [f"{name.upper()},{label}.0" for name, label in rows[1:]]
         first = f"{rows[0][0]}.tif,{rows[0][1]}"
         lines = ["Id,Label", first, *lines, first, " , ", ","]
@@ -208,7 +209,7 @@ def rename_by_number(tree: pathlib.Path) -> None:
         ("train", "train_labels.csv"),
         ("test", "sample_submission.csv"),
     ):
-        rows = csv_files.read_csv(str(tree / table), ("id", "label"))
+        rows = tables.read_csv(str(tree / table), ("id", "label"))
         for number, (name, _) in enumerate(rows):
             path = tree / split / f"{name}.tif"
             path.rename(path.with_name(f"{split}_{number}.tif"))
@@ -259,7 +260,7 @@ def test_equal_pixels_share_a_fold_and_leaks_are_named(
     rename_by_number(kaggle_tree)
     copies = [f"copy_{n}" for n in range(20)]
     labels_path = str(kaggle_tree / "train_labels.csv")
-    rows = csv_files.read_csv(labels_path, ("id", "label"))
+    rows = tables.read_csv(labels_path, ("id", "label"))
     train = kaggle_tree / "train"
     for number, copy in enumerate(copies):
         source = (train / f"train_{number}.tif").read_bytes()
@@ -286,7 +287,7 @@ def test_skipping_leaves_out_the_bad_and_lists_them(kaggle_tree, tmp_path):
     assert sum(split.num_records for split in made.splits) == (
         NUM_TRAIN + NUM_TEST - 2
     )
-    skipped = csv_files.read_csv(
+    skipped = tables.read_csv(
         str(tmp_path / "records" / "skipped.csv"), ("name", "reason")
     )
     assert {name for name, _ in skipped} == set(names[:2])

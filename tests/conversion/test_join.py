@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tables
 from conftest import (
     FOLDS,
     NUM_TEST,
@@ -103,7 +104,7 @@ def test_whole_is_sound_and_holds_every_patch_in_order(parts, joined):
 def test_rows_keep_what_they_say(parts, joined):
     kept = manifest.SIDECAR_COLUMNS[3:]
     rows = [
-        csv_files.read_csv(f"{folder}/{manifest.SIDECAR_FILE}", kept)
+        tables.read_csv(f"{folder}/{manifest.SIDECAR_FILE}", kept)
         for folder in (*parts, joined)
     ]
     assert sorted(rows[0] + rows[1]) == sorted(rows[2])
@@ -187,7 +188,7 @@ def test_patches_that_parts_share_are_told(tmp_path, caplog):
     splits_of = collections.defaultdict(list)
     for part in parts:
         path = f"{part}/{manifest.SIDECAR_FILE}"
-        for split, patch_id in csv_files.read_csv(path, ("split", "id")):
+        for split, patch_id in tables.read_csv(path, ("split", "id")):
             splits_of[patch_id].append(split)
     num_across = sum(
         len(splits) for splits in splits_of.values() if len(set(splits)) > 1

@@ -9,6 +9,7 @@ import loaded
 import numpy as np
 import pandas
 import pytest
+import tables
 from conftest import convert_folder, run_pcam
 
 from pcam_tfdata.evaluation import dead_network, metrics
@@ -225,7 +226,7 @@ def call(command, records_dir, run_dir, *flags) -> str:
 
 
 def read_dead(run_dir) -> list[tuple[str, ...]]:
-    return csv_files.read_csv(
+    return tables.read_csv(
         str(run_dir / run_folder.HISTORY), (run_folder.IS_DEAD,)
     )
 
@@ -277,7 +278,7 @@ def test_a_csv_of_equal_probabilities_warns(dead, records_dir, tmp_path, flags):
     (line,) = [line for line in stderr.splitlines() if "Warning" in line]
     assert f"{path}: found all 7 probabilities equal" in line
     assert "Pass --allow_equal_probabilities" in line
-    assert len(csv_files.read_csv(str(path), ("id", "label"))) == 7
+    assert len(tables.read_csv(str(path), ("id", "label"))) == 7
     flags = (*flags, "--allow_equal_probabilities")
     assert "Warning" not in call("predict", records_dir, run_dir, *flags)
 
@@ -323,7 +324,7 @@ def test_probabilities_are_equal_as_the_csv_has_them(
     options = configuration.PredictOptions("run", path)
     submission.write(options, rows, [np.array(logit, np.float32)])
     assert ("probabilities equal" in caplog.text) == is_told
-    assert len(csv_files.read_csv(path, ("id",))) == len(logit)
+    assert len(tables.read_csv(path, ("id",))) == len(logit)
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +355,7 @@ def test_a_network_that_learns_slowly_is_left_alone(easy_records_dir, tmp_path):
     )  # fmt: skip
     assert "Warning" not in "".join(lines)
     assert read_dead(run_dir) == [("0",), ("0",)]
-    rows = csv_files.read_csv(str(run_dir / run_folder.HISTORY), ("loss",))
+    rows = tables.read_csv(str(run_dir / run_folder.HISTORY), ("loss",))
     # What it has learned shows in the ranking alone.
     assert all(abs(float(loss) - np.log(2)) < 0.01 for (loss,) in rows)
     stderr = call("evaluate", easy_records_dir, run_dir)

@@ -6,6 +6,7 @@ import os
 import loaded
 import numpy as np
 import pytest
+import tables
 import tensorflow as tf
 from conftest import FOLDS, NUM_TEST, NUM_TRAIN, open_patches
 
@@ -20,7 +21,6 @@ from pcam_tfdata.pipeline import (
     stream_mode,
 )
 from pcam_tfdata.records import manifest, records_folder, tfrecord
-from pcam_tfdata.system import csv_files
 
 WAYS_IN = [name for name in choices.INPUTS if name != "auto"]
 INPUTS = pytest.mark.parametrize("input", WAYS_IN)
@@ -40,7 +40,7 @@ def rows_of(ds: tf.data.Dataset) -> np.ndarray:
 
 def check_against_sidecar(records_dir, batch) -> None:
     path = os.path.join(records_dir, manifest.SIDECAR_FILE)
-    sidecar = csv_files.read_csv(path, ("id", "label"))
+    sidecar = tables.read_csv(path, ("id", "label"))
     for image, label, row in zip(
         batch["image"], batch["label"], batch["row"], strict=True
     ):

@@ -10,6 +10,7 @@ import time
 import loaded
 import numpy as np
 import pytest
+import tables
 from conftest import HALF_OF_FLOAT32, convert_folder, run_pcam
 
 from pcam_tfdata.conversion import join
@@ -156,10 +157,8 @@ def test_replicas_and_remainders_change_nothing(
         records_dir, run_dir, tmp_path, f"--batch_size={batch_size}",
         "--strategy=mirrored", f"--num_virtual_devices={num_replicas}",
     )  # fmt: skip
-    found = csv_files.read_csv(
-        str(tmp_path / "submission.csv"), ("id", "label")
-    )
-    sidecar = csv_files.read_csv(
+    found = tables.read_csv(str(tmp_path / "submission.csv"), ("id", "label"))
+    sidecar = tables.read_csv(
         os.path.join(records_dir, "patches.csv"), ("split", "source_name")
     )
     names = [name for split, name in sidecar if split == "test"]

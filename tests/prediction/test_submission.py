@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tables
 
 from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.records import records_folder
@@ -29,7 +30,7 @@ def test_sample_finds_names_of_any_kind(tmp_path):
     options = configuration.PredictOptions("run", str(output), threshold=0.6)
     assert submission.write(options, rows, [logit[:2], logit[2:]]) == 5
     labels = [0, 0, 1, 1, 1]
-    assert csv_files.read_csv(str(output), ("id", "label")) == [
+    assert tables.read_csv(str(output), ("id", "label")) == [
         (names[place], str(labels[place])) for place in order
     ]
 

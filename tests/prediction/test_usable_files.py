@@ -7,12 +7,13 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tables
 from conftest import NUM_TEST, convert_folder
 
 from pcam_tfdata.images import tiff
 from pcam_tfdata.models import inference
 from pcam_tfdata.prediction import configuration, predict
-from pcam_tfdata.system import csv_files, faults
+from pcam_tfdata.system import faults
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def run(run_dir, kaggle_tree, tmp_path, monkeypatch):
                 str(run_dir), path, input_dir=str(kaggle_tree), **options
             )
         )
-        return csv_files.read_csv(path, ("id", "label"))
+        return tables.read_csv(path, ("id", "label"))
 
     run.calls = calls
     return run
@@ -185,7 +186,7 @@ def test_file_that_changes_meanwhile_ends_the_job(
 
 
 def test_labels_of_the_train_folder_are_predicted_too(run, kaggle_tree):
-    wanted = csv_files.read_csv(str(kaggle_tree / "train_labels.csv"), ("id",))
+    wanted = tables.read_csv(str(kaggle_tree / "train_labels.csv"), ("id",))
     found = run(split="train", threshold=0.0)
     assert [name for name, _ in found] == [name for (name,) in wanted]
     assert {label for _, label in found} == {"1"}

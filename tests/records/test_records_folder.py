@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tables
 
 from pcam_tfdata import schema
 from pcam_tfdata.records import manifest, records_folder
@@ -55,11 +56,11 @@ def test_labels_are_counted(opened):
 
 
 def test_slides_are_those_of_the_rows(opened):
-    slide = opened.read_slides()
+    slide = opened.read_sidecar(["slide"])["slide"]
     first = opened.content.first_row("test")
     assert (slide[:first] != "").all()
     assert (slide[first:] == "").all()
-    rows = csv_files.read_csv(opened.sidecar_path, ("row", "slide"))
+    rows = tables.read_csv(opened.sidecar_path, ("row", "slide"))
     assert slide[17] == dict(rows)["17"]
 
 
@@ -101,4 +102,4 @@ def test_sidecar_of_other_records_is_refused(records_dir, tmp_path, change):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(change(lines)))
     with pytest.raises(ValueError, match=r"patches\.csv: found SHA-256 .* Run"):
-        records_folder.open_folder(str(copy)).read_slides()
+        records_folder.open_folder(str(copy)).read_sidecar(["slide"])

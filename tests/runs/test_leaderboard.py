@@ -11,6 +11,7 @@ import sys
 import loaded
 import numpy as np
 import pytest
+import tables
 from conftest import HALF_OF_FLOAT32, run_pcam
 
 from pcam_tfdata.evaluation import metrics
@@ -22,7 +23,6 @@ from pcam_tfdata.runs import (
     resumption,
     run_folder,
 )
-from pcam_tfdata.system import csv_files
 
 RATES = ("0.002", "0.0005")
 SHA256 = "0123456789abcdef" * 4
@@ -139,7 +139,7 @@ def share_of_near_ties(run_dir: pathlib.Path) -> float:
     Batches of another size move each probability by HALF_OF_FLOAT32 at most, so
     that only pairs turn which are nearer than twice that.
     """
-    rows = csv_files.read_csv(
+    rows = tables.read_csv(
         str(run_dir / run_folder.PREDICTIONS), ("label", "logit")
     )
     label, logit = np.array(rows, float).T

@@ -19,7 +19,8 @@ from conftest import make_clouds, run_pcam, write_kaggle_tree
 
 from pcam_tfdata.conversion import publish
 from pcam_tfdata.records import manifest
-from pcam_tfdata.system import csv_files, files, remote
+from pcam_tfdata.sources import csv_rows
+from pcam_tfdata.system import files, remote
 
 pytestmark = pytest.mark.beam
 
@@ -456,7 +457,10 @@ def test_wrong_credentials_cost_one_line(source, bucket, monkeypatch):
 
 
 def test_table_in_a_bucket_is_read_as_on_a_disk(tree, source):
-    columns = ("id", "label")
-    assert csv_files.read_csv(f"{source}/train_labels.csv", columns) == (
-        csv_files.read_csv(str(tree / "train_labels.csv"), columns)
+    there, here = (
+        csv_rows.read(
+            f"{folder}/train_labels.csv", id=("id",), label=("label",)
+        )
+        for folder in (source, tree)
     )
+    assert there.equals(here)

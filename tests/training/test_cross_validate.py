@@ -12,12 +12,13 @@ import time
 
 import loaded
 import pytest
+import tables
 from conftest import NUM_TRAIN, run_pcam
 
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.system import csv_files, locks
+from pcam_tfdata.system import locks
 from pcam_tfdata.training import cross_validate
 
 FOLDS = ("fold0", "fold1", "fold2")
@@ -50,7 +51,7 @@ def test_each_patch_of_the_folds_is_predicted_once(records_dir, done):
     content = records_folder.open_folder(records_dir).content
     with open(run_dir / cross_validate.OUT_OF_FOLD, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    sidecar = csv_files.read_csv(
+    sidecar = tables.read_csv(
         os.path.join(records_dir, manifest.SIDECAR_FILE),
         ("split", "label", "source_name"),
     )
