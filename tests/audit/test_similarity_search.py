@@ -8,6 +8,7 @@ from pcam_tfdata.audit import similarity_search
 from pcam_tfdata.system import progress
 
 SIZE = 64
+CROWD = 3_000
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -86,12 +87,23 @@ def test_few_vectors(num_vectors):
     assert as_set(found) == brute_force(vectors, 0.6)
 
 
-def test_crowd_of_equal_vectors_costs_neither_time_nor_memory():
-    vectors = unit(np.ones((3_000, SIZE)))
-    found, _ = similarity_search.find_pairs(vectors, least_similarity=0.9)
+@pytest.fixture(scope="module")
+def crowd() -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of so many equal vectors, and how many of each are left out."""
+    vectors = unit(np.ones((CROWD, SIZE)))
+    return similarity_search.find_pairs(vectors, least_similarity=0.9)
+
+
+def test_crowd_of_equal_vectors_costs_neither_time_nor_memory(crowd):
+    found, _ = crowd
     # All pairs are 4.5 million; each vector is in one pair at least.
-    assert len(found) <= 8 * len(vectors)
-    assert len(np.union1d(found["first"], found["second"])) == len(vectors)
+    assert len(found) <= 8 * CROWD
+    assert len(np.union1d(found["first"], found["second"])) == CROWD
+
+
+def test_crowd_of_equal_vectors_is_told_of_all_but_the_last(crowd):
+    _, left_out = crowd
+    assert (left_out[:-20] > 0).all()
 
 
 @pytest.mark.parametrize(("crowd", "is_told"), [(9, False), (10, True)])
@@ -108,9 +120,3 @@ def test_search_tells_of_pairs_that_it_leaves_out(crowd, is_told):
     # At the least: never more than there are.
     assert (kept + left_out <= expected).all()
     assert left_out.any() == is_told == (expected > kept).any()
-
-
-def test_crowd_of_equal_vectors_is_told_of_all_but_the_last():
-    vectors = unit(np.ones((3_000, SIZE)))
-    _, left_out = similarity_search.find_pairs(vectors, least_similarity=0.9)
-    assert (left_out[:-20] > 0).all()

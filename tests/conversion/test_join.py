@@ -278,7 +278,8 @@ def test_part_that_does_not_fit_is_refused(
     assert os.listdir(tmp_path) == ["spoiled"]
 
 
-def test_wrong_folders_end_in_a_line(parts, tmp_path):
+def test_wrong_folders_end_in_a_line(parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     first, second = parts
     shutil.copytree(first, tmp_path / "copy")
     for records_dirs, output_dir, told in (
@@ -291,7 +292,7 @@ def test_wrong_folders_end_in_a_line(parts, tmp_path):
     ):
         result = run_pcam(
             "join", f"--records_dirs={','.join(records_dirs)}",
-            f"--output_dir={output_dir}", cwd=tmp_path,
+            f"--output_dir={output_dir}",
         )  # fmt: skip
         assert result.returncode == 1
         assert told in result.stderr

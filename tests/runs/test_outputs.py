@@ -104,23 +104,38 @@ def test_pipes_and_character_devices_may_be_written_to_disks_not(tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        "train --records_dir={home}/records --run_dir={home}/records/run",
-        "cross_validate --records_dir={home}/records --run_dir={home}/records",
         "convert_to_tfrecords --input_dir={home}/kaggle"
         " --output_dir={home}/records/more",
         "convert_to_tfrecords --input_dir={home}/kaggle"
         " --output_dir={home}/kaggle/train/records",
         "synthesize --num_train=3 --num_test=0 --output_dir={home}/records/k",
-        "data_service --role=dispatcher --work_dir={home}/records/state",
-        "inspect --records_dir={home}/other --output_dir={home}/records",
         "audit --records_dir={home}/other --output_dir={home}/kaggle",
         "runs --runs_dir={home} --output_csv={home}/cv/fold0/history.csv",
+    ],
+    ids=lambda text: text.split()[0],
+)
+def test_no_command_writes_into_what_has_another_meaning(home, arguments):
+    writes_nothing(home, arguments)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train --records_dir={home}/records --run_dir={home}/records/run",
+        "cross_validate --records_dir={home}/records --run_dir={home}/records",
+        "data_service --role=dispatcher --work_dir={home}/records/state",
+        "inspect --records_dir={home}/other --output_dir={home}/records",
         "benchmark --what=input --records_dir={home}/records"
         " --json_output={home}/records/b.json",
     ],
     ids=lambda text: text.split()[0],
 )
-def test_no_command_writes_into_what_has_another_meaning(home, arguments):
+def test_no_command_of_networks_writes_into_it_either(home, arguments):
+    writes_nothing(home, arguments)
+
+
+def writes_nothing(home, arguments):
     shutil.copytree(home / "records", home / "other")
     before = list_all(home)
     result = loaded.run(*arguments.format(home=home).split())
