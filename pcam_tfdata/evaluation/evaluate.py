@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -28,16 +27,6 @@ from pcam_tfdata.runs import (
 )
 from pcam_tfdata.system import csv_files, files
 
-_OTHER_RECORDS = (
-    "the network was trained on other records than these, so any split may hold"
-    " patches that it was trained on."
-)
-_ANY_RECORDS = (
-    "no file of the run tells on which records the network was trained, so any"
-    " split may hold patches that it was trained on."
-)
-
-_LONGEST_NAME = 100  # Of the 255 bytes that a file's name may have.
 _logger = logging.getLogger(__name__)
 
 
@@ -88,9 +77,7 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     trained_on = starts[0]["manifest_sha256"] if starts else None
     is_own = records.manifest_sha256 == trained_on
     options = _settle(options, records, flags, is_own)
-    warnings = _list_warnings(options.splits, flags, run)
-    if not is_own:
-        warnings.insert(0, _OTHER_RECORDS if starts else _ANY_RECORDS)
+    warnings = _list_warnings(options.splits, flags, run, is_own)
     for warning in warnings:
         _logger.warning("Warning: %s", warning)
     _check_output(options)
@@ -157,7 +144,7 @@ def _settle(
     if is_own and set(splits) == set(own_splits):
         output_dir = output_dir or run_dir
     elif not output_dir:
-        name = _shorten("+".join(sorted(splits)))
+        name = "+".join(sorted(splits))
         name += "" if is_own else f"@{records.manifest_sha256[:8]}"
         output_dir = os.path.join(run_dir, run_folder.EVALUATIONS, name)
         _logger.info("Scores of %s go to %s.", ", ".join(splits), output_dir)
@@ -172,19 +159,24 @@ def _settle(
     )
 
 
-def _shorten(name: str) -> str:
-    """Returns a name that a file may have, its own if it is not too long."""
-    if len(name) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    return f"{name[:_LONGEST_NAME]}-{digest[:8]}"
-
-
 def _list_warnings(
-    splits: Sequence[str], flags: Mapping[str, str], run: reading.Run
+    splits: Sequence[str],
+    flags: Mapping[str, str],
+    run: reading.Run,
+    is_own: bool,
 ) -> list[str]:
     """Returns why the scores of splits may say little, a sentence each."""
     warnings = []
+    if not is_own:
+        trained = "the network was trained on other records than these"
+        if "dataset" not in run.columns:
+            trained = (
+                "no file of the run tells on which records the network was"
+                " trained"
+            )
+        warnings.append(
+            f"{trained}, so any split may hold patches that it was trained on."
+        )
     train_splits = flags.get("train_splits", "").split(",")
     if seen := sorted(set(splits) & set(train_splits)):
         warnings.append(

@@ -25,22 +25,19 @@ def score_slides(
     Returns:
         Rows; the AUC is None on a slide whose labels are all equal.
     """
-    groups = pandas.Series(slide).groupby(slide).indices
-    return [
-        (name, *_score(label[patches], logit[patches], threshold))
-        for name, patches in groups.items()
-    ]
-
-
-def _score(
-    label: np.ndarray, logit: np.ndarray, threshold: float
-) -> tuple[object, ...]:
-    probability = metrics.to_probability(logit)
-    return (
-        len(label),
-        int(label.sum()),
-        metrics.auc(label, logit),
-        float(np.mean((probability >= threshold) == label)),
-        float(probability.mean()),
-        metrics.nll(label, logit),
-    )
+    rows: list[tuple[object, ...]] = []
+    for name, patches in pandas.Series(slide).groupby(slide).indices.items():
+        own_label, own_logit = label[patches], logit[patches]
+        probability = metrics.to_probability(own_logit)
+        rows.append(
+            (
+                name,
+                len(patches),
+                int(own_label.sum()),
+                metrics.auc(own_label, own_logit),
+                float(np.mean((probability >= threshold) == own_label)),
+                float(probability.mean()),
+                metrics.nll(own_label, own_logit),
+            )
+        )
+    return rows

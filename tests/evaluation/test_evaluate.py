@@ -131,14 +131,6 @@ def test_folder_of_a_run_keeps_its_own_scores(records_dir, run_dir):
     score(records_dir, run_dir, output_dir=str(run_dir))
 
 
-def test_scores_of_many_splits_have_a_short_name_of_their_own():
-    names = [f"fold{number}" for number in range(220)]
-    short = {evaluate._shorten("+".join(names[:n])) for n in range(1, 221)}
-    assert len(short) == 220
-    assert max(map(len, short)) < 120
-    assert "fold0+fold1" in short
-
-
 @pytest.mark.parametrize("is_dead", [False, True])
 def test_chance_on_other_patches_is_no_dead_network(run_dir, is_dead):
     history = run_dir / run_folder.HISTORY
