@@ -80,20 +80,23 @@ def find_reason(
 
 
 def is_learning(
-    loss: float, losses_before: Sequence[float], untrained_loss: float
+    loss: float,
+    losses_before: Sequence[float],
+    counts: Sequence[int],
+    weights: Sequence[float] = (1.0, 1.0),
 ) -> bool:
     """Returns whether a training loss is lower than in all epochs before.
 
-    No loss may be twice that of a network that is not trained or more: one
-    that comes down from there is of weights that diverged.
+    No loss may be twice that of a network that is not trained, whose logits are
+    all 0, or more: one that comes down from there is of weights that diverged.
 
     Args:
         loss: Mean of an epoch, in nats.
         losses_before: The losses of the epochs before it.
-        untrained_loss: Mean loss in nats of a network that is not trained, as
-            the function `untrained_loss` returns it.
+        counts: Patches of label 0 and of label 1, not both 0.
+        weights: Factors of the loss of each.
     """
-    limit = 2 * untrained_loss
+    limit = 2 * math.log(2) * float(np.average(weights, weights=counts))
     return (
         loss < min([limit, *losses_before])
         and max(losses_before, default=0) < limit
@@ -123,16 +126,6 @@ def label_entropy(
     total = sum(masses)
     nats = -sum(mass * math.log(mass / total) for mass in masses if mass)
     return nats / sum(counts)
-
-
-def untrained_loss(counts: Sequence[int], weights: Sequence[float]) -> float:
-    """Returns the mean loss, in nats, of logit 0 for all patches.
-
-    Args:
-        counts: Patches of label 0 and of label 1, not both 0.
-        weights: Factors of the loss of each.
-    """
-    return math.log(2) * float(np.average(weights, weights=counts))
 
 
 def summarize(

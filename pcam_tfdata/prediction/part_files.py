@@ -109,7 +109,8 @@ def open_folder(
     """Opens a folder of parts, or makes it, and locks it.
 
     It is removed at the end, and after an error if it has no part yet; one that
-    processes share stays, for whoever merges the parts.
+    processes share stays, for whoever merges the parts. Other things that are
+    there stay too.
 
     Args:
         folder: Where.
@@ -118,13 +119,10 @@ def open_folder(
         is_shared: Lets other processes work there that share it too.
 
     Raises:
-        FileExistsError: the folder holds other things.
+        FileExistsError: a file is there.
         RuntimeError: another process works there.
         ValueError: it holds parts of another job.
     """
-    files.refuse_others(
-        folder, _is_of_parts, "parts of a prediction", "--output_csv"
-    )
     digest = hashlib.sha256(json.dumps(job).encode()).hexdigest()
     parts = Parts(folder, f".{digest[:_HASH_LETTERS]}{_ENDING}")
     lock = os.path.join(folder, locks.LOCK)
@@ -200,11 +198,6 @@ def parse_range(text: str, num_shards: int) -> slice:
         f"--shard_range: found {text!r}, expected a:b for shards a to b - 1 of"
         f" the split, within 0:{num_shards}."
     )
-
-
-def _is_of_parts(name: str) -> bool:
-    """Returns whether a name is the lock's or a part's, also half written."""
-    return name == locks.LOCK or _ENDING in name
 
 
 def _list_parts(folder: str) -> list[str]:

@@ -81,7 +81,7 @@ def predict_range(options: configuration.PredictOptions) -> int:
             shards.
         RuntimeError: a process is writing the CSV from the parts.
     """
-    configuration.check_output(options, stays_in_parts=True)
+    configuration.check_output(options)
     records = records_folder.open_folder(options.records_dir)
     job = describe_job(options, records)
     strategy, patches = options.forward.open_records(records, [options.split])
@@ -107,7 +107,7 @@ def merge(options: configuration.PredictOptions) -> int:
             another model or other records, or the sample does not fit them.
         RuntimeError: a process is writing parts.
     """
-    configuration.check_output(options, stays_in_parts=True)
+    configuration.check_output(options)
     records = records_folder.open_folder(options.records_dir)
     shards = records.select_patches([options.split]).shards
     job = describe_job(options, records)

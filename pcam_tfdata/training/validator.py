@@ -72,7 +72,7 @@ class Validator:
         is_learning = dead_network.is_learning(
             train_loss,
             [row["loss"] for row in run.state.history],
-            dead_network.untrained_loss(*labels),
+            *labels,
         )
         # A warm-up is meant to begin slowly.
         warms_up = run.state.step <= run.options.optimizer.warmup_steps

@@ -131,13 +131,16 @@ def test_chance_is_as_wide_as_rankings_at_random_are():
     ],
 )
 def test_a_loss_that_falls_is_of_a_network_that_learns(losses, expected):
-    start = dead_network.untrained_loss((600, 400), (1.0, 1.0))
-    assert start == pytest.approx(np.log(2))
-    found = [
-        dead_network.is_learning(loss, losses[:place], start)
-        for place, loss in enumerate(losses)
-    ]
-    assert found == expected
+    for weights in ((1.0, 1.0), (2.0, 3.0)):
+        scale = 0.6 * weights[0] + 0.4 * weights[1]
+        weighted = [scale * loss for loss in losses]
+        found = [
+            dead_network.is_learning(
+                loss, weighted[:place], (600, 400), weights
+            )
+            for place, loss in enumerate(weighted)
+        ]
+        assert found == expected
     for logit, is_dead in ((rank_at_random(), False), (np.ones(1000), True)):
         reason = dead_network.find_reason(
             LABEL, logit, loss=0.7, entropy=ENTROPY, is_learning=True
