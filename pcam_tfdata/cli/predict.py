@@ -82,10 +82,7 @@ def run() -> None:
             predict,
         )
     predicted = flag_groups.from_flags(configuration.PredictOptions)
-    if predicted.shard_range:
-        num_patches = predict.predict_range(predicted)
-        print(f"{predicted.parts_dir}: {num_patches:,} patches.")
-        return
+    output = predicted.output_csv
     if flags.FLAGS.merge:
         num_patches = predict.merge(predicted)
     elif flags.FLAGS.runner == "beam":
@@ -94,9 +91,11 @@ def run() -> None:
         )
     else:
         num_patches = predict.predict(predicted)
+        if predicted.shard_range:
+            output = predicted.parts_dir
     # A pipe may be stdout itself, where the CSV is.
-    file = sys.stderr if files.is_stream(predicted.output_csv) else sys.stdout
-    print(f"{predicted.output_csv}: {num_patches:,} patches.", file=file)
+    file = sys.stderr if files.is_stream(output) else sys.stdout
+    print(f"{output}: {num_patches:,} patches.", file=file)
 
 
 def _check_flags() -> None:

@@ -18,7 +18,6 @@ from pcam_tfdata.evaluation import metrics
 LEVEL = 0.95
 SLIDES = "slides"
 PATCHES = "patches"
-_MIN_UNITS = 2
 
 
 class Intervals(TypedDict):
@@ -67,7 +66,7 @@ def compute_intervals(
     if slide is not None:
         _, unit = np.unique(slide, return_inverse=True)
     num_units = int(unit.max()) + 1
-    if num_units < _MIN_UNITS:
+    if num_units < 2:
         num_resamples = 0
     weighted = WeightedScores(label, logit, threshold)
     rng = np.random.default_rng(seed)

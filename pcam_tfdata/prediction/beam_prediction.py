@@ -45,7 +45,7 @@ def predict_records(
     ends = [*range(0, len(shards), _SHARDS_PER_TASK), len(shards)]
     spans = [f"{start}:{end}" for start, end in itertools.pairwise(ends)]
     beam_job.map_tasks(
-        predict.predict_range,
+        predict.predict,
         [dataclasses.replace(options, shard_range=span) for span in spans],
         num_patches=sum(shard.num_records for shard in shards),
         description="predict",

@@ -34,15 +34,18 @@ def predict(options: configuration.PredictOptions) -> int:
     """Writes a row `id,label` for every patch of a split; the ids are the
     source's own names.
 
-    From records it makes a folder `OUTPUT.parts` while it runs.
+    From records it makes a folder `OUTPUT.parts` while it runs. With a range of
+    shards it writes their parts alone, which stay for `merge`: any number of
+    processes may do so at once, on hosts that share a folder.
 
     Returns:
         How many patches.
 
     Raises:
-        FileNotFoundError, ValueError: model, patches or sample are not there or
-            do not fit each other, or another process writes this output, or
-            the parts there are of another job. No CSV is written then.
+        FileNotFoundError, ValueError: model, patches, range or sample are not
+            there or do not fit each other, or the parts there are of another
+            job. No CSV is written then.
+        RuntimeError: another process writes this output.
     """
     configuration.check_output(options)
     if options.input_dir:
@@ -50,6 +53,14 @@ def predict(options: configuration.PredictOptions) -> int:
     records = records_folder.open_folder(options.records_dir)
     job = describe_job(options, records)
     strategy, patches = options.forward.open_records(records, [options.split])
+    shards = patches.selection.shards
+    if options.shard_range:
+        chosen = part_files.parse_range(options.shard_range, len(shards))
+        with part_files.open_folder(
+            options.parts_dir, job, is_shared=True
+        ) as parts:
+            _write_missing(options, strategy, patches, chosen, parts)
+        return sum(shard.num_records for shard in shards[chosen])
     # First: the network may run for an hour.
     rows = submission.list_rows(options, records)
     if files.is_stream(options.output_csv):  # Nothing can lie beside it.
@@ -59,39 +70,7 @@ def predict(options: configuration.PredictOptions) -> int:
         options.parts_dir, job, restart=options.restart
     ) as parts:
         _write_missing(options, strategy, patches, slice(None), parts)
-        logits = map(parts.read, patches.selection.shards)
-        return submission.write(options, rows, logits)
-
-
-@replicas.keras_settings()
-def predict_range(options: configuration.PredictOptions) -> int:
-    """Writes the parts of some shards, which stay for `merge`.
-
-    Any number of processes may do so at once, on hosts that share a folder.
-    Shards that have a part are passed over.
-
-    Args:
-        options: With `records_dir` and `shard_range`.
-
-    Returns:
-        How many patches the shards have.
-
-    Raises:
-        FileNotFoundError, ValueError: as in `predict`, or there are no such
-            shards.
-        RuntimeError: a process is writing the CSV from the parts.
-    """
-    configuration.check_output(options)
-    records = records_folder.open_folder(options.records_dir)
-    job = describe_job(options, records)
-    strategy, patches = options.forward.open_records(records, [options.split])
-    shards = patches.selection.shards
-    chosen = part_files.parse_range(options.shard_range, len(shards))
-    with part_files.open_folder(
-        options.parts_dir, job, is_shared=True
-    ) as parts:
-        _write_missing(options, strategy, patches, chosen, parts)
-    return sum(shard.num_records for shard in shards[chosen])
+        return submission.write(options, rows, map(parts.read, shards))
 
 
 def merge(options: configuration.PredictOptions) -> int:
