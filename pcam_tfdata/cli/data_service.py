@@ -5,21 +5,21 @@ records at the same path. Train with --data_service=grpc://HOST:PORT of the
 dispatcher. Ctrl-C or SIGTERM ends a server.
 """
 
-import os
+import socket
 
 from absl import app, flags
 
 from pcam_tfdata.cli import quiet
 from pcam_tfdata.data_service import service_address
 from pcam_tfdata.runs import outputs
-from pcam_tfdata.system import files, locks
 
 REQUIRED_FLAGS = ("role",)
+_REQUIRED_FLAG_OF_ROLE = {"dispatcher": "work_dir", "worker": "dispatcher"}
 
 flags.DEFINE_enum(
     "role",
     None,
-    ("dispatcher", "worker"),
+    tuple(_REQUIRED_FLAG_OF_ROLE),
     "The dispatcher says who reads what; workers read.",
 )
 flags.DEFINE_integer(
@@ -52,66 +52,33 @@ flags.DEFINE_float(
     " ends.",
     lower_bound=1,
 )
-_FLAGS_OF_ROLE = {
-    "dispatcher": ("work_dir",),
-    "worker": ("dispatcher", "worker_address"),
-}
 
 
 def run() -> None:
     """Serves until a signal comes."""
     # What is wrong is said before TensorFlow is imported, which takes longer.
-    _check_role(flags.FLAGS.role)
-    if flags.FLAGS.role == "dispatcher":
-        _serve_dispatcher(flags.FLAGS.port, flags.FLAGS.work_dir)
+    role, port = flags.FLAGS.role, flags.FLAGS.port
+    required = _REQUIRED_FLAG_OF_ROLE[role]
+    if flags.FLAGS[required].value is None:
+        raise app.UsageError(f"--role={role} needs --{required}.")
+    # gRPC would share a port on which somebody listens.
+    socket.create_server(("", port)).close()
+    seconds = flags.FLAGS.timeout_seconds
+    if role == "dispatcher":
+        outputs.check_new(flags.FLAGS.work_dir, "--work_dir")
     else:
-        _serve_worker(flags.FLAGS.port, flags.FLAGS.timeout_seconds)
-
-
-def _check_role(role: str) -> None:
-    """Refuses flags of the other role, and the lack of its own."""
-    for other, names in _FLAGS_OF_ROLE.items():
-        for name in names:
-            if other != role and flags.FLAGS[name].present:
-                raise app.UsageError(
-                    f"--{name}: found it with --role={role}, expected"
-                    f" --role={other}."
-                )
-    needed = _FLAGS_OF_ROLE[role][0]
-    if not flags.FLAGS[needed].present:
-        raise app.UsageError(f"--role={role} needs --{needed}.")
-
-
-def _serve_dispatcher(port: int, work_dir: str) -> None:
-    if files.is_remote(work_dir):
-        raise ValueError(
-            f"--work_dir={work_dir}: found a URL, expected a folder on a disk:"
-            " a dispatcher adds to its files there."
+        dispatcher = service_address.parse(
+            flags.FLAGS.dispatcher, "--dispatcher"
         )
-    outputs.check_new(work_dir, "--work_dir")
-    service_address.refuse_taken_port(port)
-    lock = os.path.join(work_dir, locks.LOCK)
-    advice = "Choose another --work_dir."
-    with locks.hold(lock, "runs a dispatcher there", advice):
-        with quiet.imports():
-            from pcam_tfdata.data_service import servers
-        servers.serve_dispatcher(port=port, work_dir=work_dir)
-
-
-def _serve_worker(port: int, seconds: float) -> None:
-    dispatcher = service_address.parse(flags.FLAGS.dispatcher, "--dispatcher")
-    worker_address = flags.FLAGS.worker_address
-    if worker_address is not None:
-        worker_address = service_address.parse(
-            worker_address, "--worker_address", needs_port=False
+        own_host = service_address.wait_for(dispatcher, seconds)
+        own_address = service_address.parse(
+            flags.FLAGS.worker_address or own_host,
+            "--worker_address",
+            service_address.ANY_PORT,
         )
-    service_address.refuse_taken_port(port)
-    own_host = service_address.wait_for(dispatcher, seconds)
     with quiet.imports():
         from pcam_tfdata.data_service import servers
-    servers.serve_worker(
-        port=port,
-        dispatcher=dispatcher,
-        worker_address=worker_address or own_host,
-        seconds=seconds,
-    )
+    if role == "dispatcher":
+        servers.serve_dispatcher(port, flags.FLAGS.work_dir)
+    else:
+        servers.serve_worker(port, dispatcher, own_address, seconds)

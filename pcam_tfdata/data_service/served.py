@@ -7,16 +7,20 @@ dispatcher deals out one by one (TensorFlow's dynamic sharding): each patch come
 at most once, and what a worker held when it died is left out.
 """
 
-import contextlib
+import dataclasses
 import itertools
 import logging
 import os
-from collections.abc import Generator, Iterator
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pcam_tfdata.data_service import read_ahead, service_address
+from pcam_tfdata.data_service import service_address
 from pcam_tfdata.pipeline import (
     batch_format,
     patch_order,
@@ -24,17 +28,14 @@ from pcam_tfdata.pipeline import (
     process_exit,
     stream_mode,
 )
-from pcam_tfdata.records import records_folder, tfrecord
+from pcam_tfdata.records import manifest
 from pcam_tfdata.system import faults, files
 
 _NUM_WAITING = 16  # Blocks, of 3.5 MB each, on their way.
+_POLL_SECONDS = 0.2
 
 _service = tf.data.experimental.service
 _logger = logging.getLogger(__name__)
-
-
-class ServiceError(RuntimeError):
-    """A tf.data service failed; the message says how, in a line."""
 
 
 class ServedPatches(stream_mode.StreamedPatches):
@@ -55,7 +56,7 @@ class ServedPatches(stream_mode.StreamedPatches):
     """
 
     order = "that of a tf.data service, never the same twice"
-    errors = (*stream_mode.StreamedPatches.errors, ServiceError)
+    errors = (*stream_mode.StreamedPatches.errors, ConnectionError)
 
     def __init__(
         self, source: patch_source.Source, address: str, timeout_seconds: float
@@ -64,148 +65,92 @@ class ServedPatches(stream_mode.StreamedPatches):
         if options.input not in ("auto", "stream") or options.cache != "none":
             raise ValueError(
                 f"--data_service: found it with --input={options.input} and"
-                f" --cache={options.cache}, expected stream and none: workers"
-                " read records in order, and keep none."
+                f" --cache={options.cache}, expected stream and none."
             )
         self._address = service_address.parse(address, "--data_service")
         self._timeout_seconds = timeout_seconds
-        stream_mode.refuse_unreadable(source.records)
-        shards = source.records.select_patches(source.splits).shards
-        shards = tuple(sorted(shards, key=lambda shard: shard.first_row))
-        super().__init__(source, records_folder.Selection(shards))
+        records = source.records
+        stream_mode.refuse_unreadable(records)
+        if not files.is_remote(records.path):
+            # Workers have working folders of their own.
+            path = os.path.abspath(records.path)
+            records = dataclasses.replace(records, path=path)
+        super().__init__(source, records.select_patches(source.splits))
+        self._manifest_path = os.path.join(records.path, manifest.MANIFEST_FILE)
         service_address.wait_for(self._address, timeout_seconds)
-        self.plan = (
-            f"stream, by the tf.data service at {self._address}; its order is"
-            " never the same twice"
-        )
-        self._first_row = np.array([shard.first_row for shard in shards])
-        self._is_compared = np.zeros(len(shards), np.bool_)
+        self.plan = f"stream, by the tf.data service at {self._address}"
 
     def _read_steps(self, steps: patch_order.Steps) -> tf.data.Dataset:
         size, parts = steps.batch_size, batch_format.TRAIN_PARTS
-        num_steps = max(0, steps.num_steps - steps.first_step)
-        blocks = self._read_epochs(steps, num_steps * size)
-        next_block = process_exit.counted(lambda: next(blocks))
-
-        def read_block(_: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            row, start = tf.numpy_function(next_block, [], [tf.int64, tf.uint8])
-            row.set_shape([None])
-            start.set_shape([None, stream_mode.START_BYTES])
-            return row, start
-
-        ds = tf.data.Dataset.counter().map(read_block)
-        ds = ds.rebatch(size, drop_remainder=True).take(num_steps)
+        blocks = (
+            block for _ in itertools.count() for block in self._read_epoch()
+        )
+        next_block = process_exit.counted(blocks.__next__)
+        types = tf.int64, tf.uint8
+        ds = tf.data.Dataset.counter()
+        ds = ds.map(lambda _: tuple(tf.numpy_function(next_block, [], types)))
+        ds = ds.rebatch(size, drop_remainder=True)
+        ds = ds.take(max(0, steps.num_steps - steps.first_step))
         return ds.map(
             lambda row, start: stream_mode.to_batch(row, start, size, parts)
         )
 
-    def _read_epochs(
-        self, steps: patch_order.Steps, num_wanted: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields blocks of rows and Examples, epoch after epoch."""
-        for epoch in itertools.count():
-            if num_wanted <= 0:
-                return
-            draw = np.random.default_rng((steps.seed, steps.first_step, epoch))
-            with contextlib.closing(self._read_epoch(draw)) as blocks:
-                for rows, starts in blocks:
-                    num_wanted -= len(rows)
-                    if num_wanted <= 0:
-                        # Nobody comes again after the last block.
-                        blocks.close()
-                    yield rows, starts
-
-    def _read_epoch(
-        self, draw: np.random.Generator
-    ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-        """Yields each patch at most once, until no more come."""
-        is_missing = np.ones(self.selection.shards[-1].end_row, np.bool_)
+    def _read_epoch(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields rows and starts of Examples, in blocks, until no more come."""
         num_missing, reason = self.num_patches, "a worker has fewer"
-        blocks = read_ahead.read_ahead(
-            lambda: self._distribute(draw), self._timeout_seconds
-        )
+        blocks = _read_ahead(self._distribute, self._timeout_seconds)
         try:
             for rows, starts in blocks:
-                self._compare_new_shards(rows, starts)
-                is_new = is_missing[rows]
-                is_missing[rows] = False
-                num_missing -= int(np.count_nonzero(is_new))
-                yield rows[is_new], starts[is_new]
-                if not num_missing:
+                num_missing -= len(rows)
+                yield rows, starts
+                if not num_missing:  # A dead worker keeps its jobs from ending.
                     return
-        except read_ahead.SilenceError:
-            reason = self._explain_silence(num_missing)
+        except queue.Empty:
+            service_address.wait_for(self._address, 1)
+            reason = f"a worker gave none for {self._timeout_seconds:g} s"
         except tf.errors.OpError as error:
-            message = faults.one_line(error.message, 400)
-            raise ServiceError(
+            message = faults.one_line(error.message, 1000)
+            raise ConnectionError(
                 f"tf.data service at {self._address}: {message}. Its workers"
                 " must find the records where this host does."
             ) from error
-        finally:
-            blocks.close()
-        if num_missing == self.num_patches:
-            path = self.selection.shards[0].path
-            raise ServiceError(
-                f"tf.data service at {self._address}: found no patch, expected"
-                f" {num_missing:,}. Check that {path} is the same file on every"
-                " host."
-            )
-        _logger.warning(
-            "tf.data service at %s: %s of %s patches did not come: %s. The"
-            " epoch ends without them.",
-            self._address, f"{num_missing:,}", f"{self.num_patches:,}", reason,
-        )  # fmt: skip
-
-    def _explain_silence(self, num_missing: int) -> str:
-        """Returns why an epoch has no end.
-
-        Raises:
-            ServiceError: the dispatcher is gone, or nothing came at all.
-        """
-        what = "its dispatcher does not answer"
-        if service_address.answers(self._address):
-            if num_missing < self.num_patches:
-                return "a worker has died"
-            what = (
-                "its dispatcher answers, but from the addresses that workers"
-                " gave (pcam data_service --worker_address) no worker sends"
-                " patches"
-            )
-        raise ServiceError(
-            f"tf.data service at {self._address}: {what}, for"
-            f" {self._timeout_seconds:g} s. Start its servers again (pcam"
-            " data_service); the same command then resumes the run."
+        loss = (
+            f"tf.data service at {self._address}: {num_missing:,} of"
+            f" {self.num_patches:,} patches did not come: {reason}."
         )
+        if num_missing == self.num_patches:
+            raise ConnectionError(
+                f"{loss} Check that workers run, and are reached by the address"
+                " that they gave (pcam data_service --worker_address)."
+            )
+        _logger.warning("%s The epoch ends without them.", loss)
 
-    def _distribute(self, draw: np.random.Generator) -> tf.data.Dataset:
-        """Returns rows and starts of Examples of an epoch, in blocks.
+    def _distribute(self) -> tf.data.Dataset:
+        """Returns the blocks of an epoch, as workers read them.
 
         All but the last stage is what workers do; they have no Python.
         """
-        shards = self.selection.shards
-        order = [shards[k] for k in draw.permutation(len(shards))]
-        paths = [
-            path if files.is_remote(path) else os.path.abspath(path)
-            for path in (shard.path for shard in order)
-        ]
-        numbers = [(shard.first_row, shard.num_records) for shard in order]
-        first_row, num_records = np.array(numbers, np.int64).T
-        ds = tf.data.Dataset.from_tensor_slices((paths, first_row, num_records))
-        num_open = min(stream_mode.NUM_OPEN_FILES, len(order))
+        content = tf.io.read_file(self._manifest_path)
+
+        def read_blocks(*shard: tf.Tensor) -> tf.data.Dataset:
+            # A worker knows a path, and may find other records there.
+            same = tf.io.read_file(self._manifest_path) == content
+            tf.debugging.Assert(same, [f"found another {self._manifest_path}"])
+            return stream_mode.read_blocks(*shard)
+
+        shards = list(self.selection.shards)
+        np.random.default_rng().shuffle(shards)  # They are dealt in order.
+        ds = stream_mode.list_shards(shards)
         ds = ds.interleave(
-            stream_mode.read_blocks,
-            cycle_length=num_open,
-            num_parallel_calls=num_open,
+            read_blocks,
+            cycle_length=stream_mode.NUM_OPEN_FILES,
+            num_parallel_calls=stream_mode.NUM_OPEN_FILES,
             deterministic=False,
         )
         ds = ds.unbatch()
-        ds = ds.shuffle(
-            stream_mode.count_shuffled(self), seed=int(draw.integers(1 << 31))
-        )
+        ds = ds.shuffle(stream_mode.count_shuffled(self))
         ds = ds.batch(stream_mode.BLOCK)
-        ds = ds.map(
-            lambda row, example: (row, stream_mode.decode_start(example))
-        )
+        ds = ds.map(stream_mode.decode_starts)
         ds = batch_format.limit_threads(ds.prefetch(1), 0)
         return ds.apply(
             _service.distribute(
@@ -216,31 +161,49 @@ class ServedPatches(stream_mode.StreamedPatches):
             )
         )
 
-    def _compare_new_shards(self, rows: np.ndarray, starts: np.ndarray) -> None:
-        """Holds the first record that comes of each shard against the file here.
 
-        A worker knows a path, and may find another file there.
+def _read_ahead(
+    make_dataset: Callable[[], tf.data.Dataset], timeout_seconds: float
+) -> Iterator[tuple]:
+    """Yields the elements of a dataset, which a thread reads, as NumPy arrays.
 
-        Raises:
-            ServiceError: the record is another one.
-        """
-        shard = np.searchsorted(self._first_row, rows, "right") - 1
-        new = np.flatnonzero(~self._is_compared[shard])
-        for index in new[np.unique(shard[new], return_index=True)[1]]:
-            self._is_compared[shard[index]] = True
-            here = self.selection.shards[shard[index]]
-            record = int(rows[index]) - here.first_row
-            try:
-                expected = here.read_record(record)[tfrecord.HEADER_BYTES :]
-            except OSError as error:
-                raise ServiceError(
-                    f"{here.path}: cannot be read here ({error}), expected the"
-                    " same records on every host. Copy them here again."
-                ) from error
-            if not expected.startswith(starts[index].tobytes()):
-                raise ServiceError(
-                    f"{here.path}: record {record} is not the one that a worker"
-                    " of the tf.data service finds at that path, expected the"
-                    " same records on every host. Copy them to the workers"
-                    " again."
-                )
+    If a worker of a tf.data service dies, the end of its job may never come
+    (TensorFlow 2.21), and nothing from outside ends TensorFlow's own waiting.
+
+    Args:
+        make_dataset: Makes it, in the thread: that may wait for a server too.
+        timeout_seconds: How long no element may come.
+
+    Raises:
+        queue.Empty: none came for so long, or the process ends.
+        tf.errors.OpError: it cannot be read.
+    """
+    elements: queue.Queue[Any] = queue.Queue(1)
+    # While Python ends, nobody may come back from TensorFlow to it.
+    start = process_exit.counted(lambda: make_dataset().as_numpy_iterator())
+    proceed = process_exit.counted(next)
+
+    def read() -> None:
+        try:
+            iterator, element = start(), True
+            while element is not None:
+                element = proceed(iterator, None)
+                elements.put(element)
+        except Exception as error:
+            elements.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while (element := _take(elements, timeout_seconds)) is not None:
+        if isinstance(element, Exception):
+            raise element
+        yield element
+
+
+def _take(elements: queue.Queue[Any], timeout_seconds: float) -> Any:
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            return elements.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            if time.monotonic() >= deadline or process_exit.is_ending():
+                raise

@@ -56,8 +56,8 @@ class StreamedPatches(patch_source.Patches):
     ) -> tf.data.Dataset:
         shard, record = self.selection.locate(first_batch * batch_size)
         # Shards before are not read, and records before only in one shard.
-        ds = self._shards().skip(shard).flat_map(read_blocks).unbatch()
-        ds = ds.skip(record)
+        ds = list_shards(self.selection.shards).skip(shard)
+        ds = ds.flat_map(read_blocks).unbatch().skip(record)
         ds = ds.batch(batch_size)
         if portion != batch_format.WHOLE:
             own = portion.indices(batch_size)
@@ -66,20 +66,11 @@ class StreamedPatches(patch_source.Patches):
         size = portion.size(batch_size)
         return self._parse(ds, size, batch_format.EVAL_PARTS)
 
-    def _shards(self) -> tf.data.Dataset:
-        shards = self.selection.shards
-        return tf.data.Dataset.from_tensor_slices(
-            (
-                [shard.path for shard in shards],
-                tf.constant([shard.first_row for shard in shards], tf.int64),
-            )
-        )
-
     def _read_shuffled(self, seed: int) -> tf.data.Dataset:
         """Returns (row, Example) for ever, in another order each epoch."""
         options = self.source.options
         num_files = len(self.selection.shards)
-        ds = self._shards()
+        ds = list_shards(self.selection.shards)
         if options.cache == "none":
             ds = ds.shuffle(num_files, seed=seed)
         num_open = min(NUM_OPEN_FILES, num_files)
@@ -104,7 +95,7 @@ class StreamedPatches(patch_source.Patches):
         num_calls = self.source.options.input_threads or _NUM_PARSING
         return ds.map(
             lambda row, example: to_batch(
-                row, decode_start(example), batch_size, parts
+                *decode_starts(row, example), batch_size, parts
             ),
             num_parallel_calls=num_calls,
         )
@@ -117,7 +108,7 @@ def to_batch(
 
     Args:
         row: int64 [n].
-        start: uint8 [n, START_BYTES], see `decode_start`.
+        start: uint8 [n, START_BYTES], see `decode_starts`.
         batch_size: Patches of a batch, n at least.
         parts: `batch_format.TRAIN_PARTS` or `EVAL_PARTS`.
     """
@@ -180,19 +171,26 @@ def count_shuffled(patches: patch_source.Patches) -> int:
     return max(1, min(wanted, patches.num_patches))
 
 
-def read_blocks(
-    path: tf.Tensor, first_row: tf.Tensor, num_records: tf.Tensor | None = None
+def list_shards(
+    shards: Sequence[records_folder.ShardFile],
 ) -> tf.data.Dataset:
-    """Returns rows and Examples of a shard, or of its first records, in blocks.
+    """Returns what `read_blocks` takes of each shard."""
+    paths = [shard.path for shard in shards]
+    first_rows = np.array([shard.first_row for shard in shards], np.int64)
+    return tf.data.Dataset.from_tensor_slices((paths, first_rows))
+
+
+def read_blocks(path: tf.Tensor, first_row: tf.Tensor) -> tf.data.Dataset:
+    """Returns rows and Examples of a shard in blocks.
 
     Stages that work in parallel pay for each element that they hand on.
     """
     ds = tf.data.TFRecordDataset(path, buffer_size=_READ_BYTES)
-    if num_records is not None:
-        ds = ds.take(num_records)
     return ds.enumerate(first_row).batch(BLOCK)
 
 
-def decode_start(example: tf.Tensor) -> tf.Tensor:
-    """Returns the bytes of Examples up to the label: uint8 [n, START_BYTES]."""
-    return tf.io.decode_raw(example, tf.uint8, fixed_length=START_BYTES)
+def decode_starts(
+    row: tf.Tensor, example: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns rows, and Examples up to the label: uint8 [n, START_BYTES]."""
+    return row, tf.io.decode_raw(example, tf.uint8, fixed_length=START_BYTES)
