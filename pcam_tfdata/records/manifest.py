@@ -30,7 +30,6 @@ FILES = (
 SIDECAR_COLUMNS = (
     "row", "split", "shard", "id", "label", "slide", "source_name", "x", "y",
 )  # fmt: skip
-_READ_BYTES = 1 << 20
 _TFDS_FEATURES = "tensorflow_datasets.core.features."
 
 
@@ -184,10 +183,8 @@ def parse(data: bytes, path: str) -> Manifest:
 
 def hash_file(path: str) -> str:
     """Returns the SHA-256 (hex) of a file."""
-    digest = hashlib.sha256()
     with files.open_file(path, "rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
+        digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
