@@ -57,10 +57,6 @@ class Source:
     splits: Sequence[str]
     options: InputOptions = InputOptions()
 
-    def count_patches(self) -> int:
-        """Returns how many patches the splits hold."""
-        return self.records.count_patches(self.splits)
-
     def count_labels(self) -> tuple[int, int]:
         """Returns how many patches have label 0, and how many label 1."""
         return self.records.count_labels(self.splits)

@@ -205,11 +205,10 @@ def test_scores_are_those_of_one_process(records_dir, folder, alone, together):
     source = patch_source.Source(
         records_folder.open_folder(records_dir), ["fold0"]
     )
-    (batch,) = (
-        input_choice.open_patches(source)
-        .eval_batches(batch_size=source.count_patches())
-        .as_numpy_iterator()
-    )
+    patches = input_choice.open_patches(source)
+    (batch,) = patches.eval_batches(
+        batch_size=patches.num_patches
+    ).as_numpy_iterator()
     logit = model.predict(batch["image"], verbose=0)[:, 0]
     best = two.loc[two.val_auc.idxmax()]
     assert best.val_auc == metrics.auc(batch["label"], np.float32(logit))

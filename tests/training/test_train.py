@@ -14,7 +14,6 @@ from conftest import make_clouds, open_patches
 from pcam_tfdata import choices
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import networks
-from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import checkpoint_files, run_folder
 from pcam_tfdata.system import nested_options
@@ -231,10 +230,8 @@ def test_best_model_takes_uint8_patches(records_dir, tmp_path):
     ],
 )
 def test_divergence_stops_the_run(records_dir, tmp_path, steps_per_epoch, told):
-    source = patch_source.Source(
-        records_folder.open_folder(records_dir), TRAIN_SPLITS
-    )
-    batch_size = source.count_patches() // steps_per_epoch
+    records = records_folder.open_folder(records_dir)
+    batch_size = records.count_patches(TRAIN_SPLITS) // steps_per_epoch
     options = options_for(
         records_dir,
         run_dir=str(tmp_path / "run"),
