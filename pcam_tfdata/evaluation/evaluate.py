@@ -204,10 +204,11 @@ def _check_output(options: EvaluateOptions) -> None:
     path = os.path.join(chosen, run_folder.SLIDES)
     if not os.path.isfile(path):
         return
-    header = csv_files.read_header(path)
-    if header != list(slides.COLUMNS):  # As that of --slide_csv.
+    with files.open_file(path, errors="replace") as file:
+        header = file.readline().rstrip("\n")
+    if header != ",".join(slides.COLUMNS):  # As that of --slide_csv.
         raise FileExistsError(
-            f"{path}: found columns {','.join(header)[:80]!r}, expected no file"
+            f"{path}: found columns {header[:80]!r}, expected no file"
             " or that of an earlier evaluation. Choose another --output_dir."
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas
 
-from pcam_tfdata.system import csv_files, faults
+from pcam_tfdata.system import faults, files
 
 _NO_TABLE = pandas.errors.ParserError, pandas.errors.EmptyDataError
 _START = "Error tokenizing data. C error: "  # Of a message that names the row.
@@ -53,8 +53,10 @@ def read(
 
 
 def _parse(path: str) -> pandas.DataFrame:
-    with csv_files.open_text(path) as file:
-        try:
+    if files.size(path) is None:
+        raise FileNotFoundError(f"{path}: not found, expected a CSV file.")
+    try:
+        with files.open_file(path, encoding="utf-8-sig") as file:
             rows = pandas.read_csv(
                 file,
                 header=None,
@@ -63,10 +65,28 @@ def _parse(path: str) -> pandas.DataFrame:
                 skip_blank_lines=False,
                 skipinitialspace=True,
             )
-        except _NO_TABLE as error:
-            reason = faults.one_line(error).removeprefix(_START)
-            raise ValueError(
-                f"{path}: found no table ({reason}), expected rows no longer"
-                " than the header, and quotes that are closed. Mend the file."
-            ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {_find_undecodable(path)}") from error
+    except _NO_TABLE as error:
+        reason = faults.one_line(error).removeprefix(_START)
+        raise ValueError(
+            f"{path}: found no table ({reason}), expected rows no longer"
+            " than the header, and quotes that are closed. Mend the file."
+        ) from error
     return rows.set_axis(rows.index + 1)
+
+
+def _find_undecodable(path: str) -> str:
+    start = 0
+    with files.open_file(path, "rb") as file:
+        data = file.read()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        start = error.start
+    line = len(data[: start + 1].splitlines())
+    return (
+        f"line {line:,}: found bytes that are no UTF-8 text"
+        f" ({data[start : start + 4]!r}), expected a CSV file. Save it again as"
+        " UTF-8."
+    )
