@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from multiprocessing import forkserver
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -21,7 +20,7 @@ from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.synthetic import kaggle_folder
-from pcam_tfdata.system import csv_files, nested_options, workers
+from pcam_tfdata.system import csv_files, nested_options
 
 # A suite started in the background ignores Ctrl-C, and so would its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -190,15 +189,6 @@ def _split_cpu_before_tensorflow_starts(request) -> None:
     """Devices cannot be split once TensorFlow has run an operation."""
     if any(map(_needs_tensorflow, request.session.items)):
         request.getfixturevalue("four_virtual_devices")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _start_server_of_workers() -> None:
-    """One for all tests of a process, that has imported what workers run."""
-    modules = ["pcam_tfdata.audit.scan", "pcam_tfdata.conversion.write_shard"]
-    forkserver.set_forkserver_preload(modules)
-    with workers.start_of_processes():
-        forkserver.ensure_running()
 
 
 def _needs_tensorflow(item: pytest.Item) -> bool:

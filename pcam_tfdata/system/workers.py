@@ -1,9 +1,8 @@
 """Processes that share a list of tasks, and count the patches they have done.
 
-A server forks them that has imported what they run, so that they start at once
-and inherit no thread and no TensorFlow; it runs without the program's `__main__`,
-so that a script needs no guard around it. They end when their parent does, however
-it ends.
+Processes start by spawning, so that they inherit no thread and no TensorFlow, and
+without the program's `__main__`, so that a script needs no guard around it.
+They end when their parent does, however it ends.
 """
 
 import concurrent.futures
@@ -75,9 +74,7 @@ class Workers:
         *,
         prepare_for: Callable[[Any], Any] | None = None,
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        if prepare_for:
-            context.set_forkserver_preload([prepare_for.__module__])
+        context = multiprocessing.get_context("spawn")
         self._others = multiprocessing.active_children()
         self._num_done = context.Value("q", 0)
         self._num_workers = num_workers or count_cores()
@@ -85,7 +82,7 @@ class Workers:
             self._num_workers,
             mp_context=context,
             initializer=_start_worker,
-            initargs=(self._num_done, dict(os.environ)),
+            initargs=(self._num_done,),
         )
         for _ in range(self._num_workers if prepare_for else 0):
             self._submit(callable, prepare_for)  # Imports what it unpickles.
@@ -187,11 +184,9 @@ def end_with_writer_of_stdin() -> None:
     threading.Thread(target=wait_and_end, daemon=True).start()
 
 
-def _start_worker(num_done: Any, environment: dict[str, str]) -> None:
+def _start_worker(num_done: Any) -> None:
     global _num_done
     _num_done = num_done
-    os.environ.clear()  # It has that of when the server started.
-    os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
