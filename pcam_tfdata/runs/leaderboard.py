@@ -70,7 +70,10 @@ def sort_rows(
 
 
 def format_text(frame: pandas.DataFrame, columns: Sequence[str]) -> str:
-    """Returns some columns as lines of text; a line for each note follows."""
+    """Returns some columns as lines of text.
+
+    A line for each note follows, unless notes are among the columns.
+    """
     cells = [
         [name, *(_format_cell(name, value) for value in frame[name])]
         for name in columns
@@ -83,7 +86,7 @@ def format_text(frame: pandas.DataFrame, columns: Sequence[str]) -> str:
     lines += [
         faults.escape(f"{name}: {note}.")
         for name, note in zip(frame[NAME], frame[NOTE], strict=True)
-        if note
+        if note and NOTE not in columns
     ]
     return "\n".join(lines) + "\n"
 
@@ -99,6 +102,6 @@ def _format_cell(column: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}" if column == reading.SPEED else f"{value:.4f}"
     text = faults.escape(str(value))
-    if column == NAME or len(text) <= _MOST_LETTERS:
+    if column in (NAME, NOTE) or len(text) <= _MOST_LETTERS:
         return text
     return text[: _MOST_LETTERS - 3] + "..."

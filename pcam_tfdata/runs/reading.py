@@ -162,7 +162,7 @@ def _summarize_starts(starts: list[dict[str, Any]]) -> dict[str, object]:
     return {
         "dataset": str(starts[0]["manifest_sha256"]),
         "commit": ",".join(filter(None, commits)),
-        "started_at": str(starts[0]["started_at"]),
+        "started_at": str(starts[0].get("started_at", "")),
         "starts": len(starts),
         "devices": ",".join(starts[-1].get("devices", ())),
         "resolved_precision": str(starts[-1].get("precision", "")),

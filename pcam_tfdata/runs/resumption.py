@@ -138,10 +138,11 @@ def _refuse_other_facts(run_dir: str, facts: Mapping[str, Any]) -> None:
     ):  # fmt: skip
         if first[name] != facts[name]:
             path = os.path.join(run_dir, run_folder.ENVIRONMENT)
+            advice = f"{remedy}, or pass" if first[name] else "Pass"
             raise ValueError(
-                f"{path}: found that the run began with {what} {first[name]},"
-                f" expected {facts[name]}. {remedy}, or pass --restart to begin"
-                " anew."
+                f"{path}: found that the run began with {what}"
+                f" {first[name] or 'not told'}, expected {facts[name]}."
+                f" {advice} --restart to begin anew."
             )
 
 

@@ -118,10 +118,11 @@ def settle_splits(
             f"found splits without labels, {', '.join(unlabeled)}, expected"
             " labelled ones in --train_splits and --validation_splits."
         )
-    if not all(records.count_labels(options.validation_splits)):
+    negative, positive = records.count_labels(options.validation_splits)
+    if not negative or not positive:
         raise ValueError(
-            "--validation_splits: found patches of one label alone, expected"
-            " both labels: the AUC needs them."
+            f"--validation_splits: found {negative} patches of label 0 and"
+            f" {positive} of label 1, expected both: the AUC needs them."
         )
     return dataclasses.replace(
         options,
