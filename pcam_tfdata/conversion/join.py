@@ -37,24 +37,32 @@ def join(
         overwrite: Replaces finished records there, drops unfinished ones.
 
     Raises:
-        FileExistsError: the output is there already.
+        FileExistsError: the output is there already, or a conversion to it is
+            not finished.
         FileNotFoundError, ValueError: a part is no records folder, or parts do
             not fit each other.
         RuntimeError: another process is at it.
         OSError: the disk is full, or the like. Nothing is left then.
     """
     paths = (*records_dirs, output_dir)
-    if len(paths) < 3 or any(map(files.is_remote, paths)):
+    if len(paths) < 3 or not all(paths) or any(map(files.is_remote, paths)):
         raise ValueError(
             f"--records_dirs: found {','.join(records_dirs)!r} for {output_dir},"
             " expected folders on a disk, two or more, with a comma between."
         )
     parts = [records_folder.open_folder(folder) for folder in records_dirs]
+    if len({part.manifest_sha256 for part in parts}) < len(parts):
+        raise ValueError(
+            f"--records_dirs: found the same records twice among"
+            f" {', '.join(records_dirs)}, expected each once."
+        )
     for shard in itertools.chain(*(part.list_shards() for part in parts)):
         shard.check()
     content = _merge(parts)
     output_dir = files.resolve(output_dir)
-    with workspace.open_folder(output_dir, overwrite=overwrite) as folder:
+    with workspace.open_folder(
+        output_dir, overwrite=overwrite, resumes=False
+    ) as folder:
         splits_of_slide = _write_shards(parts, content, folder)
         warnings = leaks.describe_slides(splits_of_slide)
         if warnings:
@@ -62,6 +70,12 @@ def join(
         content = describe_folder.write_files(folder, content, [])
         warnings += leaks.describe_copies(folder)
         publish.put_into_place(folder, output_dir, content)
+    warnings += [
+        f"patches were left out of {part.path}; {manifest.SKIPPED_FILE} there"
+        " lists them."
+        for part in parts
+        if files.is_file(os.path.join(part.path, manifest.SKIPPED_FILE))
+    ]
     for line in warnings:
         _logger.warning("Warning: %s", line)
     return content
@@ -137,7 +151,6 @@ def _write_shards(
         for shard in part.list_shards():
             name = next(shards[shard.split]).name
             path = os.path.join(folder, name)
-            files.remove(path)  # One may be there, of a job that was killed.
             try:
                 os.link(os.path.realpath(shard.path), path)
             except OSError:  # Another disk, one without links, and so on.

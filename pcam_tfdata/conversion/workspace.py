@@ -56,7 +56,9 @@ def take_records_of(output_dir: str, plan: str) -> str:
 
 
 @contextlib.contextmanager
-def open_folder(output_dir: str, *, overwrite: bool) -> Iterator[str]:
+def open_folder(
+    output_dir: str, *, overwrite: bool, resumes: bool = True
+) -> Iterator[str]:
     """Gives this process alone a folder to work in; yields that of records.
 
     It is removed at the end, and after an error if no shard is finished or the
@@ -66,6 +68,8 @@ def open_folder(output_dir: str, *, overwrite: bool) -> Iterator[str]:
         output_dir: Where the records will be.
         overwrite: Whether finished records may be there. Drops what an earlier
             job finished.
+        resumes: Whether this job goes on from what an earlier one finished.
+            Else it refuses to drop that.
 
     Raises:
         RuntimeError: another process works there.
@@ -84,7 +88,13 @@ def open_folder(output_dir: str, *, overwrite: bool) -> Iterator[str]:
     with locks.own_folder(folder, _OWN, content, what):
         # Again: another job may have finished before this one held the lock.
         _check_output(output_dir, overwrite)
-        if overwrite:
+        if _has_finished_shards(output_dir) and not (overwrite or resumes):
+            raise FileExistsError(
+                f"{folder}: found a job that is not finished, expected none."
+                " Finish it, pass --overwrite to drop it, or choose another"
+                " --output_dir."
+            )
+        if overwrite or not resumes:
             _remove_folders(output_dir)
         files.make_folder(locate(output_dir, _RECORDS))
         for path in _list_files(output_dir):
@@ -139,8 +149,8 @@ def _check_remote(output_dir: str) -> None:
         )
     if "/" not in rest or "?" in rest:  # Stores end a name at a question mark.
         raise ValueError(
-            f"{output_dir}: found a whole bucket or a question mark, expected a"
-            " folder in a bucket. Choose one as --output_dir."
+            f"--output_dir: found {output_dir}, expected a folder in a bucket"
+            " whose name has no question mark. Choose one."
         )
 
 

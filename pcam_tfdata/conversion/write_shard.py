@@ -182,7 +182,8 @@ def _read_blocks(
                 continue
             reason = (
                 f"{patches.images.locate(row)}: found pixels with SHA-1 {sha1},"
-                f" expected the id {expected}. Fetch the file again, or pass"
+                f" expected {expected}, its id or what was first read. Fetch"
+                " the file again and let nothing write there, or pass"
                 " --check_ids=never for ids that are no hashes."
             )
             bad.append(faults.Fault(name, reason, _MISMATCHES))

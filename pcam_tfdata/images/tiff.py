@@ -122,9 +122,9 @@ def decode(data: bytes, path: str) -> np.ndarray:
     except _UnfitError as error:
         size = schema.PATCH_SIZE
         raise ValueError(
-            f"{path}: found {error}, expected an RGB image of {size} x {size}"
-            " pixels, 8 bits a channel. Re-export the patch or pass"
-            " --on_bad_patch=skip."
+            f"{path}: found {error}, expected a TIFF, PNG, JPEG, BMP or WebP of"
+            f" {size} x {size} RGB pixels, 8 bits a channel. Re-export the patch"
+            " or pass --on_bad_patch=skip."
         ) from error
 
 

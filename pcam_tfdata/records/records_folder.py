@@ -255,20 +255,27 @@ class RecordsFolder:
         """Yields some columns of the sidecar in blocks, as text, by row.
 
         Raises:
-            FileNotFoundError, ValueError: the sidecar is not there, or not the
-                one that was written with these records.
+            FileNotFoundError, ValueError: the sidecar is not there, not the one
+                that was written with these records, or lacks a column.
         """
         import pandas
 
         with files.open_file(self._checked_sidecar_path, "rb") as file:
-            yield from pandas.read_csv(
-                file,
-                usecols=list(columns),
-                dtype=str,
-                na_filter=False,
-                lineterminator="\n",
-                chunksize=_BLOCK_ROWS,
-            )
+            try:
+                blocks = pandas.read_csv(
+                    file,
+                    usecols=list(columns),
+                    dtype=str,
+                    na_filter=False,
+                    lineterminator="\n",
+                    chunksize=_BLOCK_ROWS,
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.sidecar_path}: found other columns, expected"
+                    f" {', '.join(columns)}. Convert again with this version."
+                ) from error
+            yield from blocks
 
     @functools.cached_property
     def _checked_sidecar_path(self) -> str:

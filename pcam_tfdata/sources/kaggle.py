@@ -119,11 +119,13 @@ def _join(
     table: label_table.IdTable,
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Joins the rows of a table with the files of a folder, as split test."""
-    index = name_arrays.find(table.names, folder.names)
+    ids = name_arrays.normalize(folder.names)
+    bad_ids = name_arrays.normalize(folder.bad_names)
+    index = name_arrays.find(table.names, ids)
     has_file = index >= 0
-    is_missing = ~has_file & ~np.isin(table.names, folder.bad_names)
-    is_surplus = ~np.isin(np.arange(len(folder.names)), index)
-    is_surplus &= ~np.isin(folder.names, table.bad_names)
+    is_missing = ~has_file & ~np.isin(table.names, bad_ids)
+    is_surplus = ~np.isin(np.arange(len(ids)), index)
+    is_surplus &= ~np.isin(ids, table.bad_names)
     without_file = [
         faults.Fault(
             name,

@@ -31,8 +31,8 @@ class FolderListing:
 
     Attributes:
         images: The files, in order of their names.
-        names: S [num_files], names of the files without their suffix, as
-            `name_arrays.normalize` gives them, each once.
+        names: S [num_files], names of the files without their suffix, each
+            once. A name of 40 hex digits is in lower case.
         bad_names: S: names of what cannot be used, as those of `names`. A row
             of such a name is not a row without a file.
         faults: What is wrong with others, by file; second files last.
@@ -75,8 +75,8 @@ def list_files(folder: str, follow_symlinks: bool) -> FolderListing:
         # An entry of a disk has none.
         np.array([getattr(entry, "stamp", 0) for entry in good], np.uint64),
     )
-    names = _normalize([os.path.splitext(entry.name)[0] for entry in good])
-    bad_names = _normalize([fault.name for fault in bad])
+    names = _lower([os.path.splitext(entry.name)[0] for entry in good])
+    bad_names = _lower([fault.name for fault in bad])
     first = name_arrays.find_first(names)
     is_first = first == np.arange(len(first))
     for row in np.flatnonzero(~is_first).tolist():
@@ -112,5 +112,6 @@ def _find_problem(entry: Any, follow_symlinks: bool) -> str:
     return "entries that are no files"
 
 
-def _normalize(names: list[str]) -> np.ndarray:
-    return name_arrays.normalize(name_arrays.to_array(names))
+def _lower(names: list[str]) -> np.ndarray:
+    """Returns names as patches are called: hashes in lower case."""
+    return name_arrays.lower_hashes(name_arrays.to_array(names))

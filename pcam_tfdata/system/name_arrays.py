@@ -102,14 +102,24 @@ def is_plain(name: str) -> bool:
 def normalize(names: np.ndarray) -> np.ndarray:
     """Returns ids as they are compared, whoever wrote them.
 
-    The suffix of an image is no part of them. A SHA-1 is a number, which some
-    tools write in capitals: it is in lower case. Any other name keeps its case,
-    since files may differ by that alone.
+    The suffix of an image is no part of them, and hashes are in lower case.
 
     Args:
         names: bytes [num_names].
     """
     if (np.strings.find(names, b".") >= 0).any():
         names = np.array([_IMAGE_SUFFIX.sub(b"", name) for name in names])
+    return lower_hashes(names)
+
+
+def lower_hashes(names: np.ndarray) -> np.ndarray:
+    """Returns names, those lower-cased that are 40 hex digits.
+
+    A SHA-1 is a number, and some tools write it in capitals. Any other name
+    stays: files may differ by case alone.
+
+    Args:
+        names: bytes [num_names].
+    """
     lowered = np.strings.lower(names)
     return np.where(are_hashes(lowered), lowered, names)

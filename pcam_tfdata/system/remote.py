@@ -114,8 +114,13 @@ def open_whole(path: str, mode: str, **options: Any) -> Iterator[IO]:
     nowhere.
     """
     with tempfile.NamedTemporaryFile(mode, **options) as file:
-        yield file
-        file.flush()
+        try:
+            yield file
+            file.flush()
+        except OSError as error:  # A full disk names no file.
+            if error.errno and not error.filename:
+                error.filename = file.name
+            raise
         with reach(path) as (system, key):
             system.put_file(file.name, key)
 

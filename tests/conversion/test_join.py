@@ -1,6 +1,7 @@
 """Records folders that become one."""
 
 import collections
+import json
 import logging
 import os
 import pathlib
@@ -22,7 +23,7 @@ from conftest import (
 )
 from PIL import Image
 
-from pcam_tfdata.conversion import join
+from pcam_tfdata.conversion import join, journal
 from pcam_tfdata.records import manifest, records_folder, tfrecord, verify
 from pcam_tfdata.system import csv_files
 
@@ -233,6 +234,21 @@ def test_killed_join_begins_anew(parts, joined, tmp_path):
     assert verify.verify(str(tmp_path / "all")) == []
 
 
+def test_unfinished_conversion_is_kept(parts, tmp_path):
+    finished = leave(tmp_path / "all", f"shard{journal.ENDING}")
+    with pytest.raises(FileExistsError, match="that is not finished"):
+        join.join(parts, str(tmp_path / "all"))
+    assert finished.exists()
+    join.join(parts, str(tmp_path / "all"), overwrite=True)
+    assert os.listdir(tmp_path) == ["all"]
+
+
+def test_parts_whose_patches_were_left_out_are_told(parts, tmp_path, caplog):
+    join.join(parts, str(tmp_path / "all"))
+    assert f"patches were left out of {parts[1]}; skipped.csv" in caplog.text
+    assert f"left out of {parts[0]}" not in caplog.text
+
+
 @pytest.fixture
 def spoiled(other_records_dir, tmp_path) -> pathlib.Path:
     """A part that a test may spoil."""
@@ -255,6 +271,16 @@ def change_sidecar(part: pathlib.Path) -> None:
     path.write_text(path.read_text().replace("other_1", "other_2"))
 
 
+def lose_columns(part: pathlib.Path) -> None:
+    """As the version before wrote it."""
+    path = part / manifest.SIDECAR_FILE
+    rows = path.read_text().splitlines()
+    path.write_text("".join(f"{r.rsplit(',', 2)[0]}\n" for r in rows))
+    content = json.loads((part / manifest.MANIFEST_FILE).read_text())
+    content["file_sha256"][path.name] = manifest.hash_file(str(path))
+    (part / manifest.MANIFEST_FILE).write_text(json.dumps(content))
+
+
 def name_it_test(part: pathlib.Path) -> None:
     path = part / manifest.MANIFEST_FILE
     path.write_text(path.read_text().replace('"fold0"', '"test"'))
@@ -266,6 +292,7 @@ def name_it_test(part: pathlib.Path) -> None:
         (cut_shard, "tfrecord.*: found 166,721 bytes, expected 166,722"),
         (lose_shard, "tfrecord.*: not found, expected a shard of"),
         (change_sidecar, "its rows may not be those of the records"),
+        (lose_columns, "patches.csv: found other columns, expected id, label"),
         (name_it_test, "Split test: found it with labels in some parts"),
     ],
 )
@@ -284,6 +311,9 @@ def test_wrong_folders_end_in_a_line(parts, tmp_path, monkeypatch):
     shutil.copytree(first, tmp_path / "copy")
     for records_dirs, output_dir, told in (
         ([first], "all", "two or more, with a comma between"),
+        ([first, ""], "all", "two or more, with a comma between"),
+        ([first, f"{first}/"], "all", "expected each once"),
+        ([first, "copy"], "all", "found the same records twice"),
         ([first, "nowhere"], "all", "nowhere/manifest.json: not found"),
         ([first, "s3://bucket/part"], "all", "expected folders on a disk"),
         (parts, "s3://bucket/all", "expected folders on a disk"),

@@ -74,6 +74,14 @@ def test_second_file_of_a_name_is_a_fault(tmp_path):
     )
 
 
+def test_names_that_differ_by_a_second_suffix_are_two(tmp_path):
+    for name in ("z.png", "z.tif.png"):
+        (tmp_path / name).touch()
+    found = listed(tmp_path)
+    assert texts(found.names) == ["z", "z.tif"]
+    assert not reasons(found)
+
+
 def test_folders_are_faults(tmp_path):
     fill(tmp_path, "a.tif", "x/a.tif", "x/y.z/b", "x/.git/c", ".d/e")
     found = listed(tmp_path)
