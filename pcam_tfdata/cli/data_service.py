@@ -5,6 +5,7 @@ records at the same path. Train with --data_service=grpc://HOST:PORT of the
 dispatcher. Ctrl-C or SIGTERM ends a server.
 """
 
+import os
 import socket
 
 from absl import app, flags
@@ -12,14 +13,19 @@ from absl import app, flags
 from pcam_tfdata.cli import quiet
 from pcam_tfdata.data_service import service_address
 from pcam_tfdata.runs import outputs
+from pcam_tfdata.system import files, locks
 
 REQUIRED_FLAGS = ("role",)
-_REQUIRED_FLAG_OF_ROLE = {"dispatcher": "work_dir", "worker": "dispatcher"}
+# The first of each role is required.
+_FLAGS_OF_ROLE = {
+    "dispatcher": ("work_dir",),
+    "worker": ("dispatcher", "worker_address"),
+}
 
 flags.DEFINE_enum(
     "role",
     None,
-    tuple(_REQUIRED_FLAG_OF_ROLE),
+    tuple(_FLAGS_OF_ROLE),
     "The dispatcher says who reads what; workers read.",
 )
 flags.DEFINE_integer(
@@ -58,27 +64,66 @@ def run() -> None:
     """Serves until a signal comes."""
     # What is wrong is said before TensorFlow is imported, which takes longer.
     role, port = flags.FLAGS.role, flags.FLAGS.port
-    required = _REQUIRED_FLAG_OF_ROLE[role]
+    _check_role(role)
+    _check_port(port)
+    if role == "dispatcher":
+        _serve_dispatcher(port, flags.FLAGS.work_dir)
+    else:
+        _serve_worker(port, flags.FLAGS.worker_address)
+
+
+def _check_role(role: str) -> None:
+    """Refuses flags of the other role, and the lack of its own."""
+    for other, names in _FLAGS_OF_ROLE.items():
+        for name in names:
+            if other != role and flags.FLAGS[name].present:
+                raise app.UsageError(
+                    f"--{name}: found it with --role={role}, expected"
+                    f" --role={other}."
+                )
+    required = _FLAGS_OF_ROLE[role][0]
     if flags.FLAGS[required].value is None:
         raise app.UsageError(f"--role={role} needs --{required}.")
-    # gRPC would share a port on which somebody listens.
-    socket.create_server(("", port)).close()
+
+
+def _check_port(port: int) -> None:
+    """Refuses a port on which somebody listens: gRPC would share it."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise OSError(
+            f"--port={port}: cannot listen there ({reason}). Choose another"
+            " port, or 0 for any."
+        ) from error
+
+
+def _serve_dispatcher(port: int, work_dir: str) -> None:
+    if files.is_remote(work_dir):
+        raise ValueError(
+            f"--work_dir={work_dir}: found a URL, expected a folder on a disk."
+        )
+    outputs.check_new(work_dir, "--work_dir")
+    lock = os.path.join(work_dir, locks.LOCK)
+    advice = "Choose another --work_dir."
+    with locks.hold(lock, "runs a dispatcher there", advice):
+        with quiet.imports():
+            from pcam_tfdata.data_service import servers
+        servers.serve_dispatcher(port, work_dir)
+
+
+def _serve_worker(port: int, worker_address: str | None) -> None:
+    def parse(text: str) -> str:
+        flag = "--worker_address"
+        return service_address.parse(text, flag, service_address.ANY_PORT)
+
     seconds = flags.FLAGS.timeout_seconds
-    if role == "dispatcher":
-        outputs.check_new(flags.FLAGS.work_dir, "--work_dir")
-    else:
-        dispatcher = service_address.parse(
-            flags.FLAGS.dispatcher, "--dispatcher"
-        )
-        own_host = service_address.wait_for(dispatcher, seconds)
-        own_address = service_address.parse(
-            flags.FLAGS.worker_address or own_host,
-            "--worker_address",
-            service_address.ANY_PORT,
-        )
+    dispatcher = service_address.parse(flags.FLAGS.dispatcher, "--dispatcher")
+    if worker_address is not None:
+        parse(worker_address)
+    own_host = service_address.wait_for(dispatcher, seconds)
     with quiet.imports():
         from pcam_tfdata.data_service import servers
-    if role == "dispatcher":
-        servers.serve_dispatcher(port, flags.FLAGS.work_dir)
-    else:
-        servers.serve_worker(port, dispatcher, own_address, seconds)
+    servers.serve_worker(
+        port, dispatcher, parse(worker_address or own_host), seconds
+    )

@@ -7,6 +7,7 @@ dispatcher deals out one by one (TensorFlow's dynamic sharding): each patch come
 at most once, and what a worker held when it died is left out.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -78,7 +79,10 @@ class ServedPatches(stream_mode.StreamedPatches):
         super().__init__(source, records.select_patches(source.splits))
         self._manifest_path = os.path.join(records.path, manifest.MANIFEST_FILE)
         service_address.wait_for(self._address, timeout_seconds)
-        self.plan = f"stream, by the tf.data service at {self._address}"
+        self.plan = (
+            f"stream, by the tf.data service at {self._address}; its order is"
+            " never the same twice"
+        )
 
     def _read_steps(self, steps: patch_order.Steps) -> tf.data.Dataset:
         size, parts = steps.batch_size, batch_format.TRAIN_PARTS
@@ -98,16 +102,23 @@ class ServedPatches(stream_mode.StreamedPatches):
     def _read_epoch(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields rows and starts of Examples, in blocks, until no more come."""
         num_missing, reason = self.num_patches, "a worker has fewer"
+        advice = "Check that records are the same on every host."
         blocks = _read_ahead(self._distribute, self._timeout_seconds)
         try:
             for rows, starts in blocks:
                 num_missing -= len(rows)
                 yield rows, starts
-                if not num_missing:  # A dead worker keeps its jobs from ending.
+                if (
+                    num_missing <= 0
+                ):  # A dead worker keeps its jobs from ending.
                     return
         except queue.Empty:
-            service_address.wait_for(self._address, 1)
+            self._require_dispatcher()
             reason = f"a worker gave none for {self._timeout_seconds:g} s"
+            advice = (
+                "Check that workers run, and are reached by the address that"
+                " they gave (pcam data_service --worker_address)."
+            )
         except tf.errors.OpError as error:
             message = faults.one_line(error.message, 1000)
             raise ConnectionError(
@@ -119,11 +130,20 @@ class ServedPatches(stream_mode.StreamedPatches):
             f" {self.num_patches:,} patches did not come: {reason}."
         )
         if num_missing == self.num_patches:
-            raise ConnectionError(
-                f"{loss} Check that workers run, and are reached by the address"
-                " that they gave (pcam data_service --worker_address)."
-            )
+            raise ConnectionError(f"{loss} {advice}")
         _logger.warning("%s The epoch ends without them.", loss)
+
+    def _require_dispatcher(self) -> None:
+        """Raises `ConnectionError` if the dispatcher does not answer."""
+        try:
+            service_address.wait_for(self._address, 0)
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"tf.data service at {self._address}: its dispatcher does not"
+                f" answer, for {self._timeout_seconds:g} s. Start its servers"
+                " again (pcam data_service); the same command then resumes the"
+                " run."
+            ) from error
 
     def _distribute(self) -> tf.data.Dataset:
         """Returns the blocks of an epoch, as workers read them.
@@ -167,6 +187,8 @@ def _read_ahead(
 ) -> Iterator[tuple]:
     """Yields the elements of a dataset, which a thread reads, as NumPy arrays.
 
+    Closed, it reads no more.
+
     If a worker of a tf.data service dies, the end of its job may never come
     (TensorFlow 2.21), and nothing from outside ends TensorFlow's own waiting.
 
@@ -179,6 +201,7 @@ def _read_ahead(
         tf.errors.OpError: it cannot be read.
     """
     elements: queue.Queue[Any] = queue.Queue(1)
+    closed = threading.Event()
     # While Python ends, nobody may come back from TensorFlow to it.
     start = process_exit.counted(lambda: make_dataset().as_numpy_iterator())
     proceed = process_exit.counted(next)
@@ -186,17 +209,22 @@ def _read_ahead(
     def read() -> None:
         try:
             iterator, element = start(), True
-            while element is not None:
+            while element is not None and not closed.is_set():
                 element = proceed(iterator, None)
                 elements.put(element)
         except Exception as error:
             elements.put(error)
 
     threading.Thread(target=read, daemon=True).start()
-    while (element := _take(elements, timeout_seconds)) is not None:
-        if isinstance(element, Exception):
-            raise element
-        yield element
+    try:
+        while (element := _take(elements, timeout_seconds)) is not None:
+            if isinstance(element, Exception):
+                raise element
+            yield element
+    finally:
+        closed.set()
+        with contextlib.suppress(queue.Empty):  # The thread may wait for room.
+            elements.get_nowait()
 
 
 def _take(elements: queue.Queue[Any], timeout_seconds: float) -> Any:

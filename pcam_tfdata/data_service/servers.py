@@ -15,6 +15,9 @@ from pcam_tfdata.pipeline import buffer_pool
 from pcam_tfdata.system import faults, interruption
 
 _service: Any = tf.data.experimental.service
+# Trainers that are gone (TensorFlow notices after 5 minutes) leave jobs, which
+# keep a shuffle buffer on every worker.
+_JOB_CHECK_MS, _JOB_LEFT_MS = 10_000, 60_000
 _WATCH_SECONDS = 2.0
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +37,11 @@ def serve_dispatcher(port: int, work_dir: str) -> NoReturn:
         RuntimeError: it cannot go on from what is in the folder.
     """
     config = _service.DispatcherConfig(
-        port=port, work_dir=work_dir, fault_tolerant_mode=True
+        port=port,
+        work_dir=work_dir,
+        fault_tolerant_mode=True,
+        job_gc_check_interval_ms=_JOB_CHECK_MS,
+        job_gc_timeout_ms=_JOB_LEFT_MS,
     )
     try:
         server = _service.DispatchServer(config)

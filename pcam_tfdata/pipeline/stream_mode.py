@@ -176,16 +176,21 @@ def list_shards(
 ) -> tf.data.Dataset:
     """Returns what `read_blocks` takes of each shard."""
     paths = [shard.path for shard in shards]
-    first_rows = np.array([shard.first_row for shard in shards], np.int64)
-    return tf.data.Dataset.from_tensor_slices((paths, first_rows))
+    numbers = [(shard.first_row, shard.num_records) for shard in shards]
+    return tf.data.Dataset.from_tensor_slices(
+        (paths, *np.array(numbers, np.int64).T)
+    )
 
 
-def read_blocks(path: tf.Tensor, first_row: tf.Tensor) -> tf.data.Dataset:
-    """Returns rows and Examples of a shard in blocks.
+def read_blocks(
+    path: tf.Tensor, first_row: tf.Tensor, num_records: tf.Tensor
+) -> tf.data.Dataset:
+    """Returns rows and Examples of a shard in blocks, as many as it should have.
 
     Stages that work in parallel pay for each element that they hand on.
     """
     ds = tf.data.TFRecordDataset(path, buffer_size=_READ_BYTES)
+    ds = ds.take(num_records)
     return ds.enumerate(first_row).batch(BLOCK)
 
 

@@ -59,9 +59,8 @@ class Server:
 
     def wait_until_ready(self) -> str:
         """Returns its port."""
-        told = self.line() or ""
-        found = re.search(READY, told)
-        assert found, told
+        while not (found := re.search(READY, told := self.line() or "")):
+            assert "waiting for the dispatcher" in told
         return found.group(2)
 
     def kill(self) -> None:
@@ -229,7 +228,7 @@ def test_training_is_fed_by_a_service(records_dir, servers, tmp_path):
         f"--data_service={servers['address']}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    told = f"Input: stream, by the tf.data service at {servers['address']}."
+    told = f"Input: stream, by the tf.data service at {servers['address']}; its"
     assert told in result.stderr
     history = (run_dir / run_folder.HISTORY).read_text().splitlines()
     assert [line.split(",")[1] for line in history[1:]] == ["6", "12"]
@@ -337,15 +336,13 @@ def end_in_a_line(cases) -> None:
 @pytest.mark.long
 def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
     taken = servers["address"].rpartition(":")[-1]
-    (work_dir,) = (
-        flag.removeprefix("--work_dir=")
-        for flag in servers["dispatcher"]._flags
-        if "work_dir" in flag
+    work_dir = next(
+        flag for flag in servers["dispatcher"]._flags if "work_dir" in flag
     )
     file = tmp_path / "file"
     file.touch()
     torn = tmp_path / "torn"
-    shutil.copytree(work_dir, torn)
+    shutil.copytree(work_dir.removeprefix("--work_dir="), torn)
     journal = torn / "tf_data_dispatcher_journal" / "journal_0"
     os.truncate(journal, journal.stat().st_size - 7)
     nobody = f"127.0.0.1:{free_port()}"
@@ -359,23 +356,28 @@ def test_wrong_input_ends_in_a_line(records_dir, servers, tmp_path):
         (2, "--role is missing", *serve),
         (2, "needs --work_dir", *serve, "--role=dispatcher"),
         (2, "needs --dispatcher", *serve, "--role=worker"),
+        (2, "--work_dir: found it with", *serve, "--role=worker",
+         "--dispatcher=a:1", "--work_dir=x"),
         (1, "--dispatcher: found 'a'", *serve, "--role=worker",
          "--dispatcher=a"),
         (1, "--worker_address: found 'http://x'", *serve, "--role=worker",
-         f"--dispatcher={servers['address']}", "--worker_address=http://x"),
+         f"--dispatcher={nobody}", "--worker_address=http://x"),
+        (1, ".host:5050: found no dispatcher in 1 s (encoding with 'idna'",
+         *serve, "--role=worker", "--dispatcher=.host:5050"),
         (1, f"{nobody}: found no dispatcher", *serve, "--role=worker",
          f"--dispatcher={nobody}"),
         (1, "in 1 s (timed out), expected one", *serve, "--role=worker",
          f"--dispatcher=127.0.0.1:{other.getsockname()[1]}"),
-        (1, f"Address already in use (while attempting to bind on address ('',"
-         f" {taken}))", *serve, "--role=dispatcher", f"--port={taken}",
+        (1, f"--port={taken}: cannot listen there (Address already in use)",
+         *serve, "--role=dispatcher", f"--port={taken}",
          f"--work_dir={tmp_path / 'new'}"),
-        (1, f"--work_dir={file}/x: no dispatcher starts from what is there",
-         *serve, "--role=dispatcher", f"--work_dir={file}/x"),
-        (1, "--work_dir=s3://b/state: no dispatcher starts from what is there",
+        (1, f"{file}/x: Not a directory. Check the path", *serve,
+         "--role=dispatcher", f"--work_dir={file}/x"),
+        (1, "--work_dir=s3://b/state: found a URL, expected a folder on a disk",
          *serve, "--role=dispatcher", "--work_dir=s3://b/state"),
         (1, f"--work_dir={torn}: no dispatcher starts from what is there",
          *serve, "--role=dispatcher", f"--work_dir={torn}"),
+        (1, "runs a dispatcher there", *serve, "--role=dispatcher", work_dir),
         (1, f"{nobody}: found no dispatcher", *train,
          f"--data_service={nobody}"),
         (1, "--data_service: found it with --input=mmap", *train,
@@ -396,7 +398,7 @@ def test_epoch_goes_on_when_the_dispatcher_comes_back(
     hasty = open_served(records_dir, servers, timeout_seconds=2)
     servers["dispatcher"].kill()
     with (
-        pytest.raises(ConnectionError, match=": found no dispatcher in 1 s"),
+        pytest.raises(ConnectionError, match="does not answer, for 2 s"),
         patch_source.damage_named(hasty),
     ):
         next(batches_of(hasty, 1))
@@ -517,6 +519,21 @@ def test_worker_that_has_fewer_records_is_noticed(servers, elsewhere, caplog):
 
 
 @pytest.mark.long
+def test_records_beyond_the_manifest_are_not_read(servers, elsewhere, caplog):
+    path, (_, *places) = elsewhere
+    for place in places:
+        shard = place / "pcam-fold1.tfrecord-00001-of-00003"
+        shard.write_bytes(2 * shard.read_bytes())
+    rows = [
+        row
+        for batch in batches_of(open_served(path, servers), 1)
+        for row in batch["row"].tolist()
+    ]
+    assert len(set(rows[:NUM_TRAIN])) == NUM_TRAIN
+    assert "did not come" not in caplog.text
+
+
+@pytest.mark.long
 def test_servers_end_with_a_line(cluster):
     waiting = Server(
         "--role=worker", f"--dispatcher={cluster['address']}",
@@ -533,7 +550,8 @@ def test_servers_end_with_a_line(cluster):
         assert server.process.wait(timeout=DEADLINE) == code
         lines = list(iter(server.line, None))
         assert lines[-1] == f"pcam data_service: {told}"
-        assert len(lines) == 1
+        # A worker whose dispatcher was away before has said so.
+        assert all("waiting for the dispatcher" in line for line in lines[:-1])
     assert waiting.process.wait(timeout=DEADLINE) == 1
     assert time.monotonic() - start >= 3
     (told,) = iter(waiting.line, None)
