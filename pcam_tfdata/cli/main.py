@@ -151,6 +151,7 @@ def _list_commands() -> str:
 def _describe_flags(command: str, module: types.ModuleType) -> str:
     required = " ".join(f"--{name}=..." for name in module.REQUIRED_FLAGS)
     _, _, described = flags.FLAGS.module_help(module).partition(":\n")
+    described = described.replace("\n    (default: '')", "")
     return (
         f"usage: pcam {command} {required} [--flag=value ...]\n\n"
         f"{(module.__doc__ or '').strip()}\n\n{described}\n\n"

@@ -26,6 +26,9 @@ from pcam_tfdata.system import faults, interruption, progress
 _CALLS_AHEAD = 2
 # Keras' layers and operations that are an activation, in lower case.
 _ACTIVATIONS = {name.replace("_", "") for name in dir(keras.activations)}
+_PASSING = (
+    "activation", "cast", "dropout", "flatten", "identity", "reshape", "squeeze",
+)  # fmt: skip
 _RESULTS = ("row", "label", "logit")
 
 Fill = Callable[[batch_format.Batch], batch_format.Batch]
@@ -258,14 +261,21 @@ def _check_network(path: str, model: keras.Model) -> None:
 
 
 def _find_activation(model: keras.Model) -> str:
-    """Returns the name of the activation that a network ends in."""
+    """Returns the name of what a network's last values went through.
+
+    Layers that leave values as they are, are passed over.
+    """
     # A Sequential has layers alone; both are in the order of computation.
-    last = getattr(model, "operations", model.layers)[-1]
-    function = getattr(last, "activation", None)
-    if function is not None:
-        return getattr(function, "__name__", str(function))
-    name = type(last).__name__.lower()
-    return name if name in _ACTIVATIONS else "linear"
+    for operation in reversed(getattr(model, "operations", model.layers)):
+        if isinstance(operation, keras.Model):
+            return _find_activation(operation)
+        name = type(operation).__name__.lower()
+        function = getattr(operation, "activation", None)
+        if function not in (None, keras.activations.linear):
+            return getattr(function, "__name__", str(function))
+        if name not in _PASSING:
+            return name if name in _ACTIVATIONS else "linear"
+    return "linear"
 
 
 def _check_finite(logit: np.ndarray, description: str) -> None:

@@ -32,7 +32,7 @@ def predict_records(
             Beam refuses the flags, or fails.
     """
     beam_job.parse_options(beam_options)
-    configuration.check_output(options)
+    configuration.check_output(options, stays_in_parts=True)
     paths = ("run_dir", "records_dir", "output_csv")
     options = dataclasses.replace(
         options, **{p: os.path.abspath(getattr(options, p)) for p in paths}

@@ -5,6 +5,7 @@ import os
 
 from pcam_tfdata.models import inference
 from pcam_tfdata.runs import outputs
+from pcam_tfdata.system import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,14 @@ class PredictOptions:
         return f"{self.output_csv}.parts"
 
 
-def check_output(options: PredictOptions) -> None:
+def check_output(
+    options: PredictOptions, *, stays_in_parts: bool = False
+) -> None:
     """Refuses a path where the CSV cannot be written, or must not be.
+
+    Args:
+        options: What to predict.
+        stays_in_parts: Whether the parts outlive this process, beside the CSV.
 
     Raises:
         FileExistsError, FileNotFoundError, ValueError: it is such a path.
@@ -66,3 +73,9 @@ def check_output(options: PredictOptions) -> None:
     outputs.check_file(
         options.output_csv, "--output_csv", suffixes=outputs.CSV, inputs=inputs
     )
+    if stays_in_parts and files.is_stream(options.output_csv):
+        raise FileExistsError(
+            f"--output_csv={options.output_csv}: found no plain file, expected"
+            " one or none: the parts of a prediction lie beside it. Choose"
+            " another --output_csv."
+        )

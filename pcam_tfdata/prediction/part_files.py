@@ -26,6 +26,7 @@ _LOGIT = np.dtype("<f4")
 _RANGE = re.compile(r"(\d+):(\d+)")
 _MAX_RANGES = 8  # That an error names.
 _HASH_LETTERS = 16
+_PART = re.compile(rf".+\.[0-9a-f]{{{_HASH_LETTERS}}}{re.escape(_ENDING)}.*")
 
 Shards = Sequence[records_folder.ShardFile]
 
@@ -109,8 +110,7 @@ def open_folder(
     """Opens a folder of parts, or makes it, and locks it.
 
     It is removed at the end, and after an error if it has no part yet; one that
-    processes share stays, for whoever merges the parts. Other things that are
-    there stay too.
+    processes share stays, for whoever merges the parts.
 
     Args:
         folder: Where.
@@ -119,10 +119,13 @@ def open_folder(
         is_shared: Lets other processes work there that share it too.
 
     Raises:
-        FileExistsError: a file is there.
+        FileExistsError: the folder holds other things.
         RuntimeError: another process works there.
         ValueError: it holds parts of another job.
     """
+    files.refuse_others(
+        folder, _is_of_parts, "parts of a prediction", "--output_csv"
+    )
     digest = hashlib.sha256(json.dumps(job).encode()).hexdigest()
     parts = Parts(folder, f".{digest[:_HASH_LETTERS]}{_ENDING}")
     lock = os.path.join(folder, locks.LOCK)
@@ -200,6 +203,11 @@ def parse_range(text: str, num_shards: int) -> slice:
     )
 
 
+def _is_of_parts(name: str) -> bool:
+    """Returns whether a name is the lock's or a part's, also half written."""
+    return name == locks.LOCK or _PART.fullmatch(name) is not None
+
+
 def _list_parts(folder: str) -> list[str]:
     return [name for name in os.listdir(folder) if name.endswith(_ENDING)]
 
@@ -207,5 +215,5 @@ def _list_parts(folder: str) -> list[str]:
 def _remove_parts(folder: str) -> None:
     """Removes all but the lock: other processes may wait for it."""
     for name in os.listdir(folder):
-        if _ENDING in name:
+        if _PART.fullmatch(name):
             os.remove(os.path.join(folder, name))

@@ -47,7 +47,9 @@ def predict(options: configuration.PredictOptions) -> int:
             job. No CSV is written then.
         RuntimeError: another process writes this output.
     """
-    configuration.check_output(options)
+    configuration.check_output(
+        options, stays_in_parts=bool(options.shard_range)
+    )
     if options.input_dir:
         return _predict_folder(options)
     records = records_folder.open_folder(options.records_dir)
@@ -86,7 +88,7 @@ def merge(options: configuration.PredictOptions) -> int:
             another model or other records, or the sample does not fit them.
         RuntimeError: a process is writing parts.
     """
-    configuration.check_output(options)
+    configuration.check_output(options, stays_in_parts=True)
     records = records_folder.open_folder(options.records_dir)
     shards = records.select_patches([options.split]).shards
     job = describe_job(options, records)

@@ -65,7 +65,10 @@ def read_sample(path: str, names: Iterable[str]) -> pandas.Series:
     ids = csv_rows.read(path, id=("id",))["id"]
     known = pandas.Series(list(names), dtype=object)
     patches = _find(ids, known)
-    unknown = patches < 0
+    # NumPy drops NULs at the end of what is compared below.
+    unknown = (patches < 0) & ~ids.str.contains("\0", regex=False).to_numpy(
+        bool
+    )
     if unknown.any():
         patches[unknown] = _find(_normalize(ids[unknown]), _normalize(known))
     has_row = known.isin(known[patches[patches >= 0]])

@@ -34,6 +34,11 @@ def network(shape=SHAPE, dtype="uint8", units=1, activation=None, after=()):
     return keras.Model(image, x)
 
 
+def nested():
+    image = keras.Input(SHAPE, dtype="uint8")
+    return keras.Model(image, network(activation="sigmoid")(image))
+
+
 def wide():
     image = keras.Input((None, None, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(image)
@@ -52,9 +57,20 @@ def load(model, tmp_path):
     [
         (lambda: network(activation="sigmoid"), "ends in sigmoid"),
         (lambda: network(activation="relu"), "ends in relu"),
+        (nested, "ends in sigmoid"),
         (lambda: network(after=[keras.ops.sigmoid]), "ends in sigmoid"),
         (
             lambda: network(after=[keras.layers.Activation("sigmoid")]),
+            "ends in sigmoid",
+        ),
+        (
+            lambda: network(
+                activation="sigmoid",
+                after=[
+                    keras.layers.Activation("linear"),
+                    keras.layers.Reshape((1,)),
+                ],
+            ),
             "ends in sigmoid",
         ),
         (
@@ -68,7 +84,8 @@ def load(model, tmp_path):
         (lambda: network(dtype="float32"), r"takes float32\[None, 96, 96, 3\]"),
     ],
     ids=[
-        "sigmoid", "relu", "operation", "layer", "softmax", "size", "dtype",
+        "sigmoid", "relu", "nested", "operation", "layer", "behind others",
+        "softmax", "size", "dtype",
     ],
 )  # fmt: skip
 def test_network_that_gives_no_logit_is_refused(make, found, tmp_path):

@@ -171,11 +171,15 @@ def test_error_before_a_part_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_folder_of_other_things_is_left_alone(tmp_path, restart):
-    (tmp_path / "thesis.tex").write_text("x")
-    with part_files.open_folder(str(tmp_path), {}, restart=restart):
-        pass
-    assert os.listdir(tmp_path) == ["thesis.tex"]
+@pytest.mark.parametrize(
+    "name", ["thesis.tex", "weights.logits", "weights.logits.npy"]
+)
+def test_folder_of_other_things_is_left_alone(tmp_path, name, restart):
+    (tmp_path / name).write_text("x")
+    with pytest.raises(FileExistsError, match="other than parts"):
+        with part_files.open_folder(str(tmp_path), {}, restart=restart):
+            pass
+    assert os.listdir(tmp_path) == [name]
 
 
 def results_of(rows, batch_size):

@@ -395,6 +395,15 @@ def test_csv_goes_to_stdout_alone(records_dir, run_dir, undisturbed, tmp_path):
     assert f"/dev/stdout: {NUM_TEST} patches.\n" in result.stderr
 
 
+@pytest.mark.parametrize("flag", ["--shard_range=0:1", "--merge"])
+def test_parts_need_a_file_to_lie_beside(records_dir, run_dir, tmp_path, flag):
+    os.mkfifo(tmp_path / "submission.csv")
+    result = loaded.run(*job(records_dir, run_dir, tmp_path, flag))
+    assert result.returncode == 1
+    assert "found no plain file, expected one or none" in result.stderr
+    assert os.listdir(tmp_path) == ["submission.csv"]
+
+
 def test_sample_is_not_written_over(records_dir, run_dir, tmp_path):
     sample = tmp_path / "submission.csv"
     sample.write_text("id\n")

@@ -61,10 +61,11 @@ def test_sample_may_spell_ids_otherwise(tmp_path, ids):
     [
         ("c,0", r"1 not among the patches \(as c\)"),
         (",0", r"1 not among the patches \(as \)"),
+        ("a\0,0", r"1 not among the patches \(as a.x00\)"),
         ("a,0,x", "Expected 2 fields in line 4, saw 3"),
         ('"a,0', "found no table .EOF inside string starting at row 3"),
     ],
-    ids=["other", "none", "long", "quote"],
+    ids=["other", "none", "NUL", "long", "quote"],
 )
 def test_sample_that_is_no_table_of_the_patches_is_refused(
     tmp_path, line, found
