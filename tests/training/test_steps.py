@@ -443,19 +443,19 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     )
     rates = []
     for step, batch in enumerate(make_batches(12)):
-        rates.append(machine.learning_rate)
+        rates.append(machine.factors["learning_rate"])
         run(machine, ONE(), [batch], first=step)
     np.testing.assert_allclose(rates[:5], [0, 0.125, 0.25, 0.375, 0.5])
     cosine = 0.25 * (1 + np.cos(np.pi * np.arange(8) / 8))
     np.testing.assert_allclose(rates[4:], cosine, rtol=1e-5)
-    assert machine.learning_rate == pytest.approx(0, abs=1e-7)
+    assert machine.factors["learning_rate"] == pytest.approx(0, abs=1e-7)
 
 
 def test_warm_up_needs_no_schedule():
     machine = make(ONE(), linear, rate=0.5, more={"warmup_steps": 4})
     rates = []
     for step, batch in enumerate(make_batches(7)):
-        rates.append(machine.learning_rate)
+        rates.append(machine.factors["learning_rate"])
         run(machine, ONE(), [batch], first=step)
     np.testing.assert_allclose(rates, [0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
 
