@@ -124,8 +124,12 @@ def write_kaggle_tree(root: pathlib.Path) -> pathlib.Path:
 def convert_folder(
     input_dir: str | pathlib.Path, output_dir: str | pathlib.Path, **leaves
 ) -> manifest.Manifest:
-    """Converts Kaggle's folder, or another `source`."""
+    """Converts Kaggle's folder, or another `source`.
+
+    By one process, unless told: other tests run beside this one.
+    """
     values = {
+        "num_workers": 1,
         "source": "kaggle",
         "input_dir": str(input_dir),
         "output_dir": str(output_dir),

@@ -27,7 +27,7 @@ from pcam_tfdata.records import manifest, verify
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import csv_files
 
-NUM_PATCHES = 1200
+NUM_PATCHES = 600
 DEADLINE = 180
 
 
