@@ -189,9 +189,9 @@ def test_bundle_that_fails_twice_and_then_succeeds(
     monkeypatch.setenv(worker_tasks.FAILURES, str(tmp_path / "failures"))
     output_dir = tmp_path / "records"
     convert_folder(
-            str(tree), str(output_dir), shard_megabytes=0.6, runner="beam",
-            beam_options=RETRYING,
-)  # fmt: skip
+        tree, output_dir, shard_megabytes=0.6, runner="beam", num_workers=0,
+        beam_options=RETRYING,
+    )  # fmt: skip
     assert len((tmp_path / "failures").read_text().splitlines()) == 2
     assert hash_all(output_dir) == local
     names = tables.read_csv(str(output_dir / "patches.csv"), ("source_name",))
