@@ -9,13 +9,12 @@ at most once, and what a worker held when it died is left out.
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -86,20 +85,33 @@ class ServedPatches(stream_mode.StreamedPatches):
 
     def _read_steps(self, steps: patch_order.Steps) -> tf.data.Dataset:
         size, parts = steps.batch_size, batch_format.TRAIN_PARTS
-        blocks = (
-            block for _ in itertools.count() for block in self._read_epoch()
-        )
+        num_steps = max(0, steps.num_steps - steps.first_step)
+        blocks = self._read_epochs(num_steps * size)
         next_block = process_exit.counted(blocks.__next__)
         types = tf.int64, tf.uint8
         ds = tf.data.Dataset.counter()
         ds = ds.map(lambda _: tuple(tf.numpy_function(next_block, [], types)))
-        ds = ds.rebatch(size, drop_remainder=True)
-        ds = ds.take(max(0, steps.num_steps - steps.first_step))
+        ds = ds.rebatch(size, drop_remainder=True).take(num_steps)
         return ds.map(
             lambda row, start: stream_mode.to_batch(row, start, size, parts)
         )
 
-    def _read_epoch(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _read_epochs(
+        self, num_wanted: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields blocks, epoch after epoch, until so many patches have come."""
+        while num_wanted > 0:
+            blocks = self._read_epoch()
+            for rows, starts in blocks:
+                num_wanted -= len(rows)
+                if num_wanted <= 0:
+                    # TensorFlow keeps this, and comes no more.
+                    blocks.close()
+                yield rows, starts
+
+    def _read_epoch(
+        self,
+    ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
         """Yields rows and starts of Examples, in blocks, until no more come."""
         num_missing, reason = self.num_patches, "a worker has fewer"
         advice = "Check that records are the same on every host."
@@ -108,9 +120,8 @@ class ServedPatches(stream_mode.StreamedPatches):
             for rows, starts in blocks:
                 num_missing -= len(rows)
                 yield rows, starts
-                if (
-                    num_missing <= 0
-                ):  # A dead worker keeps its jobs from ending.
+                # A dead worker keeps its jobs from ending.
+                if num_missing <= 0:
                     return
         except queue.Empty:
             self._require_dispatcher()
@@ -125,6 +136,8 @@ class ServedPatches(stream_mode.StreamedPatches):
                 f"tf.data service at {self._address}: {message}. Its workers"
                 " must find the records where this host does."
             ) from error
+        finally:
+            blocks.close()
         loss = (
             f"tf.data service at {self._address}: {num_missing:,} of"
             f" {self.num_patches:,} patches did not come: {reason}."
@@ -184,7 +197,7 @@ class ServedPatches(stream_mode.StreamedPatches):
 
 def _read_ahead(
     make_dataset: Callable[[], tf.data.Dataset], timeout_seconds: float
-) -> Iterator[tuple]:
+) -> Generator[tuple, None, None]:
     """Yields the elements of a dataset, which a thread reads, as NumPy arrays.
 
     Closed, it reads no more.

@@ -534,6 +534,18 @@ def test_records_beyond_the_manifest_are_not_read(servers, elsewhere, caplog):
 
 
 @pytest.mark.long
+def test_reader_that_stops_within_an_epoch_ends(real_records_dir, servers):
+    before = set(threading.enumerate())
+    patches = open_served(real_records_dir, servers)
+    assert len(list(batches_of(patches, 1))) == NUM_TRAIN // 12
+    assert patches.num_patches > 10 * NUM_TRAIN
+    deadline = time.monotonic() + DEADLINE
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.long
 def test_servers_end_with_a_line(cluster):
     waiting = Server(
         "--role=worker", f"--dispatcher={cluster['address']}",
