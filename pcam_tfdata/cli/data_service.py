@@ -119,11 +119,9 @@ def _serve_worker(port: int, worker_address: str | None) -> None:
 
     seconds = flags.FLAGS.timeout_seconds
     dispatcher = service_address.parse(flags.FLAGS.dispatcher, "--dispatcher")
-    if worker_address is not None:
-        parse(worker_address)
+    address = worker_address and parse(worker_address)
     own_host = service_address.wait_for(dispatcher, seconds)
+    address = address or parse(own_host)
     with quiet.imports():
         from pcam_tfdata.data_service import servers
-    servers.serve_worker(
-        port, dispatcher, parse(worker_address or own_host), seconds
-    )
+    servers.serve_worker(port, dispatcher, address, seconds)

@@ -50,14 +50,7 @@ def join(
             f"--records_dirs: found {','.join(records_dirs)!r} for {output_dir},"
             " expected folders on a disk, two or more, with a comma between."
         )
-    parts = [records_folder.open_folder(folder) for folder in records_dirs]
-    if len({part.manifest_sha256 for part in parts}) < len(parts):
-        raise ValueError(
-            f"--records_dirs: found the same records twice among"
-            f" {', '.join(records_dirs)}, expected each once."
-        )
-    for shard in itertools.chain(*(part.list_shards() for part in parts)):
-        shard.check()
+    parts = _open_parts(records_dirs)
     content = _merge(parts)
     output_dir = files.resolve(output_dir)
     with workspace.open_folder(
@@ -79,6 +72,21 @@ def join(
     for line in warnings:
         _logger.warning("Warning: %s", line)
     return content
+
+
+def _open_parts(
+    records_dirs: Sequence[str],
+) -> list[records_folder.RecordsFolder]:
+    """Opens the parts; refuses one twice, or not as its manifest says."""
+    parts = [records_folder.open_folder(folder) for folder in records_dirs]
+    if len({part.manifest_sha256 for part in parts}) < len(parts):
+        raise ValueError(
+            f"--records_dirs: found the same records twice among"
+            f" {', '.join(records_dirs)}, expected each once."
+        )
+    for shard in itertools.chain(*(part.list_shards() for part in parts)):
+        shard.check()
+    return parts
 
 
 def _merge(parts: Sequence[records_folder.RecordsFolder]) -> manifest.Manifest:

@@ -88,20 +88,8 @@ def open_folder(
     with locks.own_folder(folder, _OWN, content, what):
         # Again: another job may have finished before this one held the lock.
         _check_output(output_dir, overwrite)
-        if _has_finished_shards(output_dir) and not (overwrite or resumes):
-            raise FileExistsError(
-                f"{folder}: found a job that is not finished, expected none."
-                " Finish it, pass --overwrite to drop it, or choose another"
-                " --output_dir."
-            )
-        if overwrite or not resumes:
-            _remove_folders(output_dir)
+        _clean(output_dir, overwrite, resumes)
         files.make_folder(locate(output_dir, _RECORDS))
-        for path in _list_files(output_dir):
-            if path.endswith(files.INCOMPLETE):  # Of a process that was killed.
-                files.remove(path)
-        if _has_finished_shards(output_dir):
-            _logger.info("%s: going on from what is finished there.", folder)
         try:
             yield locate(output_dir, _RECORDS)
         except BaseException as error:
@@ -113,6 +101,24 @@ def open_folder(
             raise
         files.remove(locate(output_dir, REPLACING))
         _remove_folders(output_dir)
+
+
+def _clean(output_dir: str, overwrite: bool, resumes: bool) -> None:
+    """Leaves of an earlier job what this one goes on from."""
+    has_finished, folder = _has_finished_shards(output_dir), locate(output_dir)
+    if overwrite or not (resumes or has_finished):
+        _remove_folders(output_dir)
+        return
+    if not resumes:
+        raise FileExistsError(
+            f"{folder}: found a job that is not finished, expected none. Finish"
+            " it, pass --overwrite to drop it, or choose another --output_dir."
+        )
+    for path in _list_files(output_dir):
+        if path.endswith(files.INCOMPLETE):  # Of a process that was killed.
+            files.remove(path)
+    if has_finished:
+        _logger.info("%s: going on from what is finished there.", folder)
 
 
 def _check_output(output_dir: str, overwrite: bool) -> None:

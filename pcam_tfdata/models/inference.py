@@ -24,7 +24,8 @@ from pcam_tfdata.system import faults, interruption, progress
 # Calls whose results nobody has asked for yet. A GPU computes them while Python
 # takes the results of the one before.
 _CALLS_AHEAD = 2
-# Keras' layers and operations that are an activation, in lower case.
+# Keras' layers and operations, in lower case: those that are an activation, and
+# those that leave values as they are.
 _ACTIVATIONS = {name.replace("_", "") for name in dir(keras.activations)}
 _PASSING = (
     "activation", "cast", "dropout", "flatten", "identity", "reshape", "squeeze",

@@ -66,9 +66,8 @@ def read_sample(path: str, names: Iterable[str]) -> pandas.Series:
     known = pandas.Series(list(names), dtype=object)
     patches = _find(ids, known)
     # NumPy drops NULs at the end of what is compared below.
-    unknown = (patches < 0) & ~ids.str.contains("\0", regex=False).to_numpy(
-        bool
-    )
+    has_nul = ids.str.contains("\0", regex=False).to_numpy(bool)
+    unknown = (patches < 0) & ~has_nul
     if unknown.any():
         patches[unknown] = _find(_normalize(ids[unknown]), _normalize(known))
     has_row = known.isin(known[patches[patches >= 0]])

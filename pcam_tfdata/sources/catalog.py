@@ -11,7 +11,12 @@ import importlib
 from pcam_tfdata.sources import listing
 from pcam_tfdata.system import faults
 
-_MODULES = {"folder": "class_folders"}  # Others are named as their kind.
+_MODULES = {
+    "kaggle": "kaggle",
+    "hdf5": "hdf5",
+    "folder": "class_folders",
+    "tfds": "tfds",
+}
 
 
 def list_patches(
@@ -24,6 +29,5 @@ def list_patches(
         ModuleNotFoundError: a package that it needs is not installed.
     """
     # Each imports what no other needs.
-    module = _MODULES.get(options.source, options.source)
-    name = f"{__package__}.{module}"
+    name = f"{__package__}.{_MODULES[options.source]}"
     return importlib.import_module(name).list_patches(options)

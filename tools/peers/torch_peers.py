@@ -113,5 +113,6 @@ def _write_beton(patches: patch_set.PatchSet) -> None:
         "label": fields.IntField(),
     }
     beton = writer.DatasetWriter(patches.path("beton"), columns, num_workers=1)
-    rows = zip(np.array(patches.images), patches.labels.tolist(), strict=True)
+    # Of a map no patch is read before its turn.
+    rows = zip(np.asarray(patches.images), patches.labels.tolist(), strict=True)
     beton.from_indexed_dataset([*rows])
