@@ -12,6 +12,8 @@ EXTRAS := dev
 BEAM := .venv-beam
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
+# Bytecode is kept, wherever this is set: tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-quick test-long test-beam peers clean
 

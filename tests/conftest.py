@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,22 +141,26 @@ def convert_folder(
     return convert.convert(options)
 
 
+@pytest.fixture(scope="session")
+def shared_tree(tmp_path_factory) -> pathlib.Path:
+    """A small folder in Kaggle's layout, from which `records_dir` is made."""
+    return write_kaggle_tree(tmp_path_factory.mktemp("shared") / "kaggle")
+
+
 @pytest.fixture
-def kaggle_tree(tmp_path) -> pathlib.Path:
-    """A small folder in Kaggle's layout that a test may spoil."""
-    return write_kaggle_tree(tmp_path / "kaggle")
+def kaggle_tree(shared_tree, tmp_path) -> pathlib.Path:
+    """A copy of `shared_tree` that a test may spoil."""
+    return shutil.copytree(shared_tree, tmp_path / "kaggle")
 
 
 @pytest.fixture(scope="session")
-def records_dir(tmp_path_factory) -> str:
+def records_dir(shared_tree, tmp_path_factory) -> str:
     """Records of the small folder: five folds of several shards, and test."""
-    root = tmp_path_factory.mktemp("records")
-    output_dir = str(root / "records")
-    tree = write_kaggle_tree(root / "kaggle")
+    output_dir = str(tmp_path_factory.mktemp("records") / "records")
     convert_folder(
-        tree,
+        shared_tree,
         output_dir,
-        slide_csv=str(tree / "slides.csv"),
+        slide_csv=str(shared_tree / "slides.csv"),
         shard_megabytes=0.2,  # 7 records.
     )
     return output_dir
@@ -189,10 +194,13 @@ def virtual_devices(four_virtual_devices) -> list[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _split_cpu_before_tensorflow_starts(request) -> None:
+def _start_tensorflow_first_or_never(request) -> Iterator[None]:
     """Devices cannot be split once TensorFlow has run an operation."""
-    if any(map(_needs_tensorflow, request.session.items)):
+    needs_it = any(map(_needs_tensorflow, request.session.items))
+    if needs_it:
         request.getfixturevalue("four_virtual_devices")
+    yield
+    assert needs_it or "tensorflow" not in sys.modules, "a mark is missing"
 
 
 def _needs_tensorflow(item: pytest.Item) -> bool:

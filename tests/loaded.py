@@ -197,6 +197,7 @@ def _import(with_tensorflow: bool) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # As the commands do.
     from pcam_tfdata.cli import main, quiet  # noqa: F401
     from pcam_tfdata.conversion import convert  # noqa: F401
+    from pcam_tfdata.sources import label_table  # noqa: F401
 
     if with_tensorflow:
         with quiet.imports():

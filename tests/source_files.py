@@ -1,10 +1,12 @@
-"""Official PCam files that tests write, and what comes out of a source."""
+"""Sources that tests write, and what comes out of a source."""
 
 import gzip
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
+import pytest
 
 from pcam_tfdata.records import records_folder, tfrecord
 
@@ -23,6 +25,39 @@ def pack(path: pathlib.Path) -> None:
     packed = pathlib.Path(f"{path}.gz")
     packed.write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
+
+
+def write_dataset(
+    data_dir: pathlib.Path,
+    name: str,
+    splits: Mapping[str, Sequence[Mapping[str, object]]],
+) -> pathlib.Path:
+    """Prepares a TensorFlow dataset; returns its folder.
+
+    Args:
+        data_dir: Where datasets are.
+        name: Its own.
+        splits: Examples of each, which have some of the features below.
+    """
+    tfds = pytest.importorskip("tensorflow_datasets")
+    shape = (96, 96, 3)
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=shape),
+        "pixels": tfds.features.Tensor(
+            shape=shape, dtype=np.uint8, encoding="bytes"
+        ),
+        "label": tfds.features.ClassLabel(num_classes=2),
+    }
+    names = {key for part in splits.values() for e in part for key in e}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.2.3",
+        data_dir=str(data_dir),
+        features=tfds.features.FeaturesDict({n: features[n] for n in names}),
+        split_datasets={n: enumerate(part) for n, part in splits.items()},
+    )
+    return data_dir / name / "1.2.3"
 
 
 def read_split(records_dir, name):

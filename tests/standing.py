@@ -9,10 +9,10 @@ import contextlib
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
+
+import loaded
 
 DEADLINE = 180
 
@@ -20,7 +20,7 @@ DEADLINE = 180
 @contextlib.contextmanager
 def conversion(
     arguments: Sequence[str], output_dir: object, num_shards: int
-) -> Iterator[subprocess.Popen]:
+) -> Iterator[loaded.Process]:
     """Yields a conversion that stands still; ends it if it is there yet.
 
     Its process group is its own. SIGCONT to that lets it go on to its end.
@@ -30,21 +30,18 @@ def conversion(
         output_dir: The one among them.
         num_shards: Finished at least; few more are.
     """
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            __file__,
-            str(output_dir),
-            str(num_shards),
-            *arguments,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+    call = f"stand({str(output_dir)!r}, {num_shards}, {list(arguments)!r})"
+    process = loaded.Process(
+        f"import standing; standing.{call}",
+        together=True,
+        with_tensorflow=False,
     )
     try:
-        _wait(process)
+        deadline = time.monotonic() + DEADLINE
+        while not process.stands_still():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         yield process
     finally:
         if process.poll() is None:
@@ -52,7 +49,7 @@ def conversion(
             process.communicate()
 
 
-def end(process: subprocess.Popen, number: int) -> str:
+def end(process: loaded.Process, number: int) -> str:
     """Sends a signal to all of a job that stands still; returns its output."""
     os.killpg(process.pid, number)
     if number not in (signal.SIGKILL, signal.SIGCONT):
@@ -60,19 +57,12 @@ def end(process: subprocess.Popen, number: int) -> str:
     return process.communicate(timeout=DEADLINE)[0]
 
 
-def _wait(process: subprocess.Popen) -> None:
-    kinds = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT
-    deadline = time.monotonic() + DEADLINE
-    while not os.waitid(os.P_PID, process.pid, kinds):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert process.poll() is None, process.communicate()
-
-
-def _stand(output_dir: str, num_shards: int) -> None:
-    """Has the progress bar stop the job, once."""
+def stand(output_dir: str, num_shards: int, arguments: Sequence[str]) -> None:
+    """Runs a command of which the progress bar stops the process group, once."""
+    from pcam_tfdata.cli import main
     from pcam_tfdata.system import progress
 
+    os.setsid()
     folder = pathlib.Path(f"{output_dir}.incomplete") / "records"
     advance_to = progress.Progress.advance_to
 
@@ -83,10 +73,4 @@ def _stand(output_dir: str, num_shards: int) -> None:
         advance_to(*given)
 
     progress.Progress.advance_to = stop_or_advance
-
-
-if __name__ == "__main__":
-    from pcam_tfdata.cli import main
-
-    _stand(sys.argv[1], int(sys.argv[2]))
-    main.run(sys.argv[3:])
+    main.run(arguments)

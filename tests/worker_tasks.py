@@ -7,6 +7,7 @@ from unittest import mock
 
 from pcam_tfdata.conversion import journal, write_shard
 from pcam_tfdata.images import tiff
+from pcam_tfdata.system import workers
 
 FAILURES = "PCAM_TEST_FAILURES"  # Variable of a file with a line for each.
 _write_shard = write_shard.write_shard  # Tests replace it where they are.
@@ -16,6 +17,12 @@ def find_process(number: int) -> int:
     """Returns the process that it runs in."""
     time.sleep(0.2)  # Time for the others to take the next one.
     return os.getpid()
+
+
+def double_and_count(number: int) -> int:
+    """Returns twice the number; it stands for one patch."""
+    workers.count_done(1)
+    return 2 * number
 
 
 def write_shard_at_last(task: write_shard.ShardTask) -> journal.ShardResult:

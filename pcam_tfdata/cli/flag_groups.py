@@ -45,7 +45,10 @@ def define_input() -> None:
 def define_num_workers() -> None:
     """Defines --num_workers of the command that calls this."""
     flags.DEFINE_integer(
-        "num_workers", 0, "Processes; 0 for one a core.", lower_bound=0
+        "num_workers",
+        0,
+        "Processes; 0 for one a core, 1 for this one alone.",
+        lower_bound=0,
     )
 
 

@@ -7,6 +7,8 @@ They end when their parent does, however it ends.
 
 import concurrent.futures
 import contextlib
+import contextvars
+import functools
 import itertools
 import multiprocessing
 import os
@@ -22,7 +24,9 @@ _POLL_SECONDS = 0.2
 _TASKS_AHEAD = 2  # For each worker: none waits for its next task.
 _ORIGINS = ("__spec__", "__file__")  # By which Python finds a script again.
 _main_lock = threading.Lock()
-_num_done = None  # In a worker: the counter that it shares with its parent.
+# What a task adds its patches to.
+_counter: contextvars.ContextVar[Callable[[int], None] | None]
+_counter = contextvars.ContextVar("_counter", default=None)
 
 
 def count_cores() -> int:
@@ -33,11 +37,9 @@ def count_cores() -> int:
 
 
 def count_done(num_patches: int) -> None:
-    """Adds to the progress of the job; without effect outside of a worker."""
-    if _num_done is None:
-        return
-    with _num_done.get_lock():
-        _num_done.value += num_patches
+    """Adds to the progress of the job; without effect outside of `Workers.map`."""
+    if count := _counter.get():
+        count(num_patches)
 
 
 def map_in_threads(
@@ -62,6 +64,9 @@ def map_in_threads(
 class Workers:
     """A pool of processes. A context manager.
 
+    A single worker is this process itself: none is started, and a debugger stops
+    in what it runs.
+
     Args:
         num_workers: How many; 0 for one a core.
         prepare_for: What they will run, to be imported while this process does
@@ -78,14 +83,17 @@ class Workers:
         self._others = multiprocessing.active_children()
         self._num_done = context.Value("q", 0)
         self._num_workers = num_workers or count_cores()
+        self._works_here = self._num_workers == 1
         self._pool = concurrent.futures.ProcessPoolExecutor(
             self._num_workers,
             mp_context=context,
             initializer=_start_worker,
             initargs=(self._num_done,),
         )
-        for _ in range(self._num_workers if prepare_for else 0):
-            self._submit(callable, prepare_for)  # Imports what it unpickles.
+        if prepare_for and not self._works_here:
+            for _ in range(self._num_workers):
+                # What it unpickles, a worker imports.
+                self._submit(callable, prepare_for)
 
     def __enter__(self) -> "Workers":
         return self
@@ -120,6 +128,8 @@ class Workers:
             RuntimeError: a worker was killed.
             Exception: whatever `function` raised first.
         """
+        if self._works_here:
+            return _map_here(function, tasks, num_patches, description)
         self._num_done.value = 0
         numbered = enumerate(tasks)
         running: dict[concurrent.futures.Future, int] = {}
@@ -150,6 +160,20 @@ class Workers:
     ) -> concurrent.futures.Future:
         with start_of_processes():  # Submitting is what starts workers.
             return self._pool.submit(function, task)
+
+
+def _map_here(
+    function: Callable[[Any], Any],
+    tasks: Iterable[Any],
+    num_patches: int,
+    description: str,
+) -> list[Any]:
+    with progress.Progress(num_patches, description) as bar:
+        token = _counter.set(lambda done: bar.advance_to(int(bar.n) + done))
+        try:
+            return list(map(function, tasks))
+        finally:
+            _counter.reset(token)
 
 
 @contextlib.contextmanager
@@ -185,9 +209,13 @@ def end_with_writer_of_stdin() -> None:
 
 
 def _start_worker(num_done: Any) -> None:
-    global _num_done
-    _num_done = num_done
+    _counter.set(functools.partial(_add_to, num_done))
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _add_to(num_done: Any, num_patches: int) -> None:
+    with num_done.get_lock():
+        num_done.value += num_patches
 
 
 def _end_with_parent() -> None:

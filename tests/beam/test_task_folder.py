@@ -125,7 +125,8 @@ def test_task_that_nobody_did_is_told(job, failure, told):
         task_folder.collect(job, 2)
 
 
-def test_job_that_another_one_stopped_is_told(tmp_path):
+def test_job_that_another_one_stopped_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_folder, "_LATE_SECONDS", 1)
     job = tmp_path / "job"
     job.mkdir()
     task_folder.write_tasks(str(job), double, [1, 2], {})

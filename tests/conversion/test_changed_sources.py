@@ -2,14 +2,13 @@
 
 import os
 import pathlib
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 import pytest
 from conftest import convert_folder
 from PIL import Image
-from source_files import pack, read_split, write_h5
+from source_files import pack, read_split, write_dataset, write_h5
 
 from pcam_tfdata import schema
 from pcam_tfdata.conversion import plan, publish, write_shard
@@ -49,33 +48,13 @@ def write_images(folder, patches, start) -> None:
         os.utime(path, (1e9, 1e9))
 
 
-def write_dataset(folder, patches, start) -> None:
-    pytest.importorskip("tensorflow_datasets")
-    rows = slice(start, start + NUM_PATCHES)
-    np.savez(f"{folder}.npz", image=patches.image[rows])
-    subprocess.run(
-        [sys.executable, "-c", BUILDER, f"{folder}.npz", str(folder)],
-        check=True,
-    )
-
-
-BUILDER = """
-import shutil, sys, numpy as np, tensorflow_datasets as tfds
-images = np.load(sys.argv[1])["image"]
-def examples():
-    for row, image in enumerate(images):
-        yield row, {"pixels": image, "label": row % 2}
-shutil.rmtree(sys.argv[2], ignore_errors=True)
-tfds.dataset_builders.store_as_tfds_dataset(
-    name="patches", version="1.2.3", data_dir=sys.argv[2] + "/all",
-    features=tfds.features.FeaturesDict({
-        "pixels": tfds.features.Tensor(
-            shape=(96, 96, 3), dtype=np.uint8, encoding="bytes"),
-        "label": tfds.features.ClassLabel(num_classes=2)}),
-    split_datasets={"train": examples()},
-)
-shutil.move(sys.argv[2] + "/all/patches/1.2.3", sys.argv[2] + "/1.2.3")
-"""
+def write_prepared(folder, patches, start) -> None:
+    """Writes a TensorFlow dataset, or another one in its place."""
+    images = patches.image[start : start + NUM_PATCHES]
+    examples = [{"pixels": i, "label": n % 2} for n, i in enumerate(images)]
+    shutil.rmtree(folder, ignore_errors=True)
+    written = write_dataset(folder, "all", {"train": examples})
+    written.rename(folder / "1.2.3")
 
 
 def run(kind, folder, output_dir) -> None:
@@ -113,7 +92,7 @@ def list_shards(folder) -> dict[str, tuple[str, int]]:
         ("hdf5", write_official),
         ("hdf5", write_packed),
         ("folder", write_images),
-        pytest.param("tfds", write_dataset, marks=pytest.mark.long),
+        pytest.param("tfds", write_prepared, marks=pytest.mark.tensorflow),
     ],
     ids=["hdf5", "packed hdf5", "folder", "tfds"],
 )

@@ -48,17 +48,18 @@ def tree(tmp_path_factory) -> pathlib.Path:
     return root
 
 
-def flags(tree, output_dir) -> list[str]:
+def flags(tree, output_dir, num_workers=1) -> list[str]:
     return [
         "convert_to_tfrecords", f"--input_dir={tree}",
         f"--output_dir={output_dir}", "--shard_megabytes=0.3",
-        "--num_workers=2",
+        f"--num_workers={num_workers}",
     ]  # fmt: skip
 
 
 def start(tree, output_dir, **options) -> subprocess.Popen:
+    arguments = flags(tree, output_dir, num_workers=2)
     return subprocess.Popen(
-        [sys.executable, "-m", "pcam_tfdata", *flags(tree, output_dir)],
+        [sys.executable, "-m", "pcam_tfdata", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -71,7 +72,7 @@ def timed(tree, tmp_path_factory) -> tuple[pathlib.Path, float]:
     """Records that were made without a disturbance, and how long it took."""
     output_dir = tmp_path_factory.mktemp("undisturbed") / "records"
     begin = time.monotonic()
-    result = run_pcam(*flags(tree, output_dir))
+    result = run_pcam(*flags(tree, output_dir, num_workers=2))
     assert result.returncode == 0, result.stderr
     return output_dir, time.monotonic() - begin
 
@@ -94,18 +95,34 @@ def list_finished(output_dir) -> dict[str, int]:
     }
 
 
-def standing_job(tree, output_dir, num_shards, *more):
+def standing_job(tree, output_dir, num_shards, *more, num_workers=1):
     """Returns a context: a job that stands still with so many shards or more."""
-    arguments = [*flags(tree, output_dir), *more]
+    arguments = [*flags(tree, output_dir, num_workers), *more]
     return standing.conversion(arguments, output_dir, num_shards)
 
 
-def kill_job(tree, output_dir, num_shards, *more) -> None:
-    """Has a job leave so many finished shards or more."""
-    with standing_job(tree, output_dir, num_shards, *more) as process:
+def kill_job(tree, output_dir, *more) -> None:
+    """Has a job leave finished shards."""
+    with standing_job(tree, output_dir, 3, *more) as process:
         standing.end(process, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert len(list_finished(output_dir)) >= num_shards
+    assert len(list_finished(output_dir)) >= 3
+
+
+@pytest.fixture(scope="module")
+def killed(tree, tmp_path_factory) -> pathlib.Path:
+    """What a killed job left beside its output."""
+    output_dir = tmp_path_factory.mktemp("killed") / "records"
+    kill_job(tree, output_dir)
+    return output_dir.with_suffix(".incomplete")
+
+
+@pytest.fixture
+def unfinished(killed, tmp_path) -> pathlib.Path:
+    """The output of a killed job; what it left may be spoilt."""
+    output_dir = tmp_path / "records"
+    shutil.copytree(killed, output_dir.with_suffix(".incomplete"))
+    return output_dir
 
 
 def finish(tree, output_dir, undisturbed) -> str:
@@ -139,40 +156,34 @@ def test_killed_jobs_end_as_an_undisturbed_one(
     assert verify.verify(str(undisturbed), num_workers=1) == []
 
 
-def test_finished_shards_are_kept(tree, tmp_path, undisturbed):
-    output_dir = tmp_path / "records"
-    kill_job(tree, output_dir, 5)
-    left = list_finished(output_dir)
+def test_finished_shards_are_kept(tree, unfinished, undisturbed):
+    left = list_finished(unfinished)
     assert "going on from what is finished" in finish(
-        tree, output_dir, undisturbed
+        tree, unfinished, undisturbed
     )
     for name, written in left.items():
-        shard = output_dir / name.removesuffix(".journal")
+        shard = unfinished / name.removesuffix(".journal")
         assert shard.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("part", ["", ".csv", ".journal"])
-def test_damaged_shards_are_written_again(tree, tmp_path, undisturbed, part):
-    output_dir = tmp_path / "records"
-    kill_job(tree, output_dir, 2)
-    name = min(list_finished(output_dir)).removesuffix(".journal")
-    path = pathlib.Path(f"{output_dir}.incomplete/records/{name}{part}")
+def test_damaged_shards_are_written_again(tree, unfinished, undisturbed, part):
+    name = min(list_finished(unfinished)).removesuffix(".journal")
+    path = pathlib.Path(f"{unfinished}.incomplete/records/{name}{part}")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    finish(tree, output_dir, undisturbed)
+    finish(tree, unfinished, undisturbed)
 
 
 def test_job_with_other_flags_keeps_nothing_wrong(tree, tmp_path, undisturbed):
     output_dir = tmp_path / "records"
-    kill_job(tree, output_dir, 3, "--seed=1")
+    kill_job(tree, output_dir, "--seed=1")
     finish(tree, output_dir, undisturbed)
 
 
-def test_overwrite_begins_anew(tree, tmp_path):
-    output_dir = tmp_path / "records"
-    kill_job(tree, output_dir, 1)
-    result = run_pcam(*flags(tree, output_dir), "--overwrite")
+def test_overwrite_begins_anew(tree, unfinished):
+    result = run_pcam(*flags(tree, unfinished), "--overwrite")
     assert result.returncode == 0
     assert "going on" not in result.stderr
 
@@ -191,7 +202,7 @@ def list_workers(process) -> list[int]:
 
 def test_killed_worker_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
     output_dir = tmp_path / "records"
-    with standing_job(tree, output_dir, 2) as process:
+    with standing_job(tree, output_dir, 2, num_workers=2) as process:
         os.kill(list_workers(process)[0], signal.SIGKILL)
         output = standing.end(process, signal.SIGCONT)
     assert process.returncode == 1, output
@@ -201,10 +212,15 @@ def test_killed_worker_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
     finish(tree, output_dir, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_job_goes_on(tree, tmp_path, undisturbed, number):
+@pytest.mark.parametrize(
+    ("num_workers", "number"),
+    [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)],
+)
+def test_interrupted_job_goes_on(
+    tree, tmp_path, undisturbed, num_workers, number
+):
     output_dir = tmp_path / "records"
-    with standing_job(tree, output_dir, 2) as process:
+    with standing_job(tree, output_dir, 2, num_workers=num_workers) as process:
         output = standing.end(process, number)
     assert process.returncode == 128 + number, output
     assert "Traceback" not in output
@@ -224,7 +240,7 @@ def test_second_job_on_one_output_is_refused(tree, tmp_path, undisturbed):
 
 def test_full_disk_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
     with small_disk(tmp_path / "disk", "10m") as disk:
-        result = run_pcam(*flags(tree, disk / "records"))
+        result = run_pcam(*flags(tree, disk / "records", num_workers=2))
         assert result.returncode == 1
         assert "No space left on device" in result.stderr
         assert "/records.incomplete/records/pcam-fold" in result.stderr

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import pytest
 import tables
-import tensorflow as tf
 from conftest import NUM_SLIDES, NUM_TEST, NUM_TRAIN, convert_folder
 from PIL import Image
 
@@ -19,14 +18,6 @@ from pcam_tfdata import schema
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest, records_folder, verify
 from pcam_tfdata.system import csv_files, faults
-from pcam_tfdata.training import configuration
-
-FEATURES = {
-    "id": tf.io.FixedLenFeature([], tf.string),
-    "image": tf.io.FixedLenFeature([], tf.string),
-    "label": tf.io.FixedLenFeature([], tf.int64),
-    "tumor_fraction": tf.io.FixedLenFeature([], tf.float32),
-}
 
 
 def run(tree, output_dir, **options) -> manifest.Manifest:
@@ -35,13 +26,21 @@ def run(tree, output_dir, **options) -> manifest.Manifest:
 
 
 def read_examples(records_dir) -> list[dict]:
+    import tensorflow as tf  # Here, because most tests do without.
+
+    features = {
+        "id": tf.io.FixedLenFeature([], tf.string),
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+        "tumor_fraction": tf.io.FixedLenFeature([], tf.float32),
+    }
     paths = [
         os.path.join(records_dir, shard.name)
         for split in records_folder.open_folder(str(records_dir)).content.splits
         for shard in split.shards
     ]
     ds = tf.data.TFRecordDataset(paths).batch(512)
-    ds = ds.map(lambda batch: tf.io.parse_example(batch, FEATURES)).unbatch()
+    ds = ds.map(lambda batch: tf.io.parse_example(batch, features)).unbatch()
     return list(ds.as_numpy_iterator())
 
 
@@ -57,6 +56,7 @@ def hash_folder(folder) -> dict[str, str]:
     }
 
 
+@pytest.mark.tensorflow
 def test_parse_example_reads_back_every_patch(records_dir):
     examples, rows = read_examples(records_dir), read_sidecar(records_dir)
     assert len(examples) == len(rows) == NUM_TRAIN + NUM_TEST
@@ -159,6 +159,7 @@ def test_seed_deals_other_folds(kaggle_tree, tmp_path):
     assert splits[0] != splits[1]
 
 
+@pytest.mark.tensorflow
 def test_manifest_has_exact_statistics(records_dir):
     examples = read_examples(records_dir)
     (test,) = records_folder.open_folder(records_dir).content.select(["test"])
@@ -321,18 +322,6 @@ def test_overwrite_replaces_a_finished_output(kaggle_tree, tmp_path):
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["kaggle", "records"]
     assert verify.verify(str(tmp_path / "records"), num_workers=1) == []
-
-
-def test_one_fold_alone_leaves_nothing_to_train_on(kaggle_tree, tmp_path):
-    run(kaggle_tree, tmp_path / "records", num_folds=1)
-    options = configuration.TrainOptions(
-        str(tmp_path / "records"), str(tmp_path / "run")
-    )
-    told = r"found no labelled split in .* beside fold0, which is validated"
-    with pytest.raises(ValueError, match=told):
-        configuration.settle_splits(
-            options, records_folder.open_folder(options.records_dir)
-        )
 
 
 def test_conversion_imports_no_tensorflow():

@@ -47,7 +47,7 @@ def test_closed_streams_cost_no_work(kaggle_tree, tmp_path, closed):
     result = run_in_shell(
         [
             "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
-            f"--output_dir={records_dir}", "--num_workers=1",
+            f"--output_dir={records_dir}", "--num_workers=2",
         ],
         closed,
     )  # fmt: skip
@@ -160,7 +160,7 @@ import sys
 from pcam_tfdata.conversion import convert
 from pcam_tfdata.sources import listing
 source = listing.SourceOptions("kaggle", {tree!r})
-convert.convert(convert.ConvertOptions(source, {records!r}, num_workers=1))
+convert.convert(convert.ConvertOptions(source, {records!r}, num_workers=2))
 print("__file__" in globals())
 """
 

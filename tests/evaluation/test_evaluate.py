@@ -41,11 +41,10 @@ def run_dir(trained, tmp_path) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def other_records_dir(records_dir, tmp_path_factory) -> str:
+def other_records_dir(shared_tree, tmp_path_factory) -> str:
     """The same patches, dealt in another way."""
-    source = pathlib.Path(records_dir).parent / "kaggle"
     output_dir = str(tmp_path_factory.mktemp("other") / "records")
-    convert_folder(str(source), output_dir, seed=9)
+    convert_folder(shared_tree, output_dir, seed=9)
     return output_dir
 
 

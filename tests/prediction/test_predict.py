@@ -470,7 +470,7 @@ def test_patch_that_records_hold_twice_gets_one_row(
     records_dir, run_dir, undisturbed, tmp_path, with_sample
 ):
     tree, again = f"{records_dir}/../kaggle", str(tmp_path / "again")
-    convert_folder(tree, again, seed=1, num_workers=1)
+    convert_folder(tree, again, seed=1)
     joined = str(tmp_path / "joined")
     join.join([records_dir, again], joined)
     more = []

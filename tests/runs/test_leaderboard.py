@@ -14,7 +14,6 @@ import pytest
 import tables
 from conftest import HALF_OF_FLOAT32, run_pcam
 
-from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import (
     environment_file,
@@ -143,7 +142,7 @@ def share_of_near_ties(run_dir: pathlib.Path) -> float:
         str(run_dir / run_folder.PREDICTIONS), ("label", "logit")
     )
     label, logit = np.array(rows, float).T
-    probability = metrics.to_probability(logit)
+    probability = 1 / (1 + np.exp(-logit))
     negative, positive = (probability[label == n] for n in (0, 1))
     distance = np.abs(negative[:, None] - positive)
     return float(np.mean(distance <= 2 * HALF_OF_FLOAT32))

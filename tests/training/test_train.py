@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_clouds, open_patches
+from conftest import convert_folder, make_clouds, open_patches
 
 from pcam_tfdata import choices
 from pcam_tfdata.distribution import replicas
@@ -259,6 +259,16 @@ def test_cut_checkpoint_is_passed_over(tmp_path, caplog):
     assert state == checkpoint_files.State(step=3)
     assert set(value) == {3.0}
     assert "step-000000004.npz: damaged" in caplog.text
+
+
+def test_one_fold_alone_leaves_nothing_to_train_on(kaggle_tree, tmp_path):
+    convert_folder(kaggle_tree, tmp_path / "records", num_folds=1)
+    options = options_for(str(tmp_path / "records"), run_dir="run")
+    told = r"found no labelled split in .* beside fold0, which is validated"
+    with pytest.raises(ValueError, match=told):
+        configuration.settle_splits(
+            options, records_folder.open_folder(options.records_dir)
+        )
 
 
 def test_each_flag_of_the_command_is_an_option_and_each_option_a_flag():

@@ -1,0 +1,65 @@
+"""Processes that share a list of tasks."""
+
+import os
+
+import pytest
+import worker_tasks
+
+from pcam_tfdata.system import progress, workers
+
+
+def run(num_workers, function, tasks, **options) -> list:
+    with workers.Workers(num_workers, **options) as pool:
+        return pool.map(
+            function, tasks, num_patches=len(tasks), description="test"
+        )
+
+
+@pytest.fixture
+def advances(monkeypatch) -> list[int]:
+    """How far the progress bars have come, each time that they are told."""
+    numbers: list[int] = []
+    advance_to = progress.Progress.advance_to
+
+    def note(bar, done) -> None:
+        advance_to(bar, done)
+        numbers.append(bar.n)
+
+    monkeypatch.setattr(progress.Progress, "advance_to", note)
+    return numbers
+
+
+def test_one_worker_is_the_process_itself():
+    found = run(1, worker_tasks.find_process, [0, 1])
+    assert found == [os.getpid()] * 2
+
+
+def test_more_workers_are_processes_of_their_own():
+    found = run(
+        2,
+        worker_tasks.find_process,
+        range(6),
+        prepare_for=worker_tasks.find_process,
+    )
+    assert len(set(found)) == 2
+    assert os.getpid() not in found
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_results_are_in_order_and_progress_is_counted(num_workers, advances):
+    tasks = [5, 1, 4, 0, 2]
+    found = run(num_workers, worker_tasks.double_and_count, tasks)
+    assert found == [10, 2, 8, 0, 4]
+    assert advances == sorted(advances)
+    assert advances[-1] == len(tasks)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_error_of_a_task_comes_to_the_caller(num_workers):
+    with pytest.raises(ValueError, match=r"invalid literal .* 'two'"):
+        run(num_workers, int, ["1", "two"])
+
+
+def test_counting_outside_of_a_job_does_nothing():
+    run(1, worker_tasks.double_and_count, [1])
+    workers.count_done(1)
