@@ -35,7 +35,7 @@ test-quick: $(INSTALLED)
 	  -m "not tensorflow and not long and not beam"
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "long and not beam"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "long and not beam"
 
 # Beam's requirements are not TensorFlow's newest: an environment of its own.
 test-beam:

@@ -1,1 +1,4 @@
-"""The command line: one module per command, flags in, one library call out."""
+"""The command line: one module per command.
+
+In: flags. Out: one call of the library, one line of what came of it, an exit code.
+"""

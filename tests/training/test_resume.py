@@ -186,12 +186,11 @@ def kill_five_times(records_dir, run_dir, flags) -> None:
     assert any(seen for _, seen in places), places  # In mid-epoch too.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "told"),
     [
-        pytest.param(
-            signal.SIGTERM, 143, "terminated.", marks=pytest.mark.long
-        ),
+        (signal.SIGTERM, 143, "terminated."),
         (signal.SIGINT, 130, "interrupted."),
     ],
     ids=["SIGTERM", "SIGINT"],
