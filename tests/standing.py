@@ -1,8 +1,8 @@
 """Conversions that stand still once they are so far.
 
 A test that looks how far a job is, and then sends it a signal, comes too late on
-a busy machine. This job counts its finished shards itself, whenever it is about
-to give its workers more, and stops its whole process group.
+a busy machine. This job counts its finished shards itself, whenever its progress
+is counted, and stops its whole process group.
 """
 
 import contextlib

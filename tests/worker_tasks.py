@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import time
 from unittest import mock
 
@@ -23,6 +24,12 @@ def double_and_count(number: int) -> int:
     """Returns twice the number; it stands for one patch."""
     workers.count_done(1)
     return 2 * number
+
+
+def interrupt_and_count(number: int) -> int:
+    """Has a signal come, and counts then; it stands for one patch."""
+    signal.raise_signal(signal.SIGINT)
+    return double_and_count(number)
 
 
 def write_shard_at_last(task: write_shard.ShardTask) -> journal.ShardResult:

@@ -30,7 +30,7 @@ def audit_folders(
     Args:
         records_dir: The records folder.
         other_records_dirs: Folders that it should have nothing in common with.
-        num_workers: Processes; 0 for one a core.
+        num_workers: Processes; 0 for one a core, 1 for this one alone.
 
     Raises:
         FileNotFoundError, ValueError: a folder is no sound records folder, or

@@ -1,7 +1,6 @@
 """Reads every patch of a records folder once, and some pairs again.
 
-Runs in workers, without TensorFlow. What goes back to the parent is half a
-kilobyte a patch.
+Runs in workers, without TensorFlow. What comes back of a patch is half a kilobyte.
 """
 
 import numpy as np

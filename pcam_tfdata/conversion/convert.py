@@ -47,7 +47,7 @@ class ConvertOptions:
         output_dir: The records folder to make.
         num_folds: Splits that the labelled patches are dealt into, where the
             source does not say which patch is in which split.
-        num_workers: Processes; 0 for one a core.
+        num_workers: Processes; 0 for one a core, 1 for this one alone.
         shard_megabytes: Largest size of a shard, in 1,000,000 bytes.
         seed: Another one deals other folds.
         check_ids: `auto`, `always` or `never`: whether an id must be the SHA-1

@@ -54,7 +54,7 @@ class Pixels:
 
 
 class Images(Protocol):
-    """The pixels of some patches. It is pickled, and read in a worker."""
+    """The pixels of some patches; pickled where another process reads them."""
 
     def __len__(self) -> int:
         """Returns how many patches there are."""

@@ -99,7 +99,7 @@ def write_kaggle_tree(
         num_train: Labelled patches, at least 1.
         num_test: Patches without a label, at least 0.
         seed: At least 0.
-        num_workers: Processes to work in; 0 means one for every core.
+        num_workers: Processes; 0 for one a core, 1 for this one alone.
 
     Raises:
         FileExistsError: `output_dir` is there and holds something.

@@ -23,6 +23,7 @@ from pcam_tfdata.system import interruption, progress
 _POLL_SECONDS = 0.2
 _TASKS_AHEAD = 2  # For each worker: none waits for its next task.
 _ORIGINS = ("__spec__", "__file__")  # By which Python finds a script again.
+_SPAWN = multiprocessing.get_context("spawn")
 _main_lock = threading.Lock()
 # What a task adds its patches to.
 _counter: contextvars.ContextVar[Callable[[int], None] | None]
@@ -65,10 +66,10 @@ class Workers:
     """A pool of processes. A context manager.
 
     A single worker is this process itself: none is started, and a debugger stops
-    in what it runs.
+    in what it runs. What kills it kills the job.
 
     Args:
-        num_workers: How many; 0 for one a core.
+        num_workers: How many; 0 for one a core, 1 for this process alone.
         prepare_for: What they will run, to be imported while this process does
             something else; if not given, they start with the first task.
     """
@@ -79,26 +80,33 @@ class Workers:
         *,
         prepare_for: Callable[[Any], Any] | None = None,
     ) -> None:
-        context = multiprocessing.get_context("spawn")
         self._others = multiprocessing.active_children()
-        self._num_done = context.Value("q", 0)
         self._num_workers = num_workers or count_cores()
         self._works_here = self._num_workers == 1
-        self._pool = concurrent.futures.ProcessPoolExecutor(
-            self._num_workers,
-            mp_context=context,
-            initializer=_start_worker,
-            initargs=(self._num_done,),
-        )
         if prepare_for and not self._works_here:
             for _ in range(self._num_workers):
                 # What it unpickles, a worker imports.
                 self._submit(callable, prepare_for)
 
+    @functools.cached_property
+    def _pool(self) -> concurrent.futures.ProcessPoolExecutor:
+        return concurrent.futures.ProcessPoolExecutor(
+            self._num_workers,
+            mp_context=_SPAWN,
+            initializer=_start_worker,
+            initargs=(self._num_done,),
+        )
+
+    @functools.cached_property
+    def _num_done(self) -> Any:
+        return _SPAWN.Value("q", 0)
+
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._works_here:
+            return
         if kind is not None:
             # A worker may be anywhere, starting included; waiting for it to
             # take its leave hung now and then.
@@ -119,7 +127,8 @@ class Workers:
         """Returns `function(task)` for each task, in order.
 
         Args:
-            function: Of a module, and so are its results: they are pickled.
+            function: Of a module, and so are its results: more workers than
+                one pickle them.
             tasks: Its arguments; taken one by one, a few ahead.
             num_patches: What `count_done` adds up to.
             description: Of the progress bar.
@@ -168,10 +177,23 @@ def _map_here(
     num_patches: int,
     description: str,
 ) -> list[Any]:
-    with progress.Progress(num_patches, description) as bar:
-        token = _counter.set(lambda done: bar.advance_to(int(bar.n) + done))
+    """Does what `Workers.map` does, in this process.
+
+    A signal waits until a task counts: what it raises in the midst of a library
+    may be lost there.
+    """
+    with (
+        interruption.SignalsDeferred() as signals,
+        progress.Progress(num_patches, description) as bar,
+    ):
+
+        def count(done: int) -> None:
+            bar.advance_to(int(bar.n) + done)
+            signals.check()
+
+        token = _counter.set(count)
         try:
-            return list(map(function, tasks))
+            return [function(task) for task in tasks]
         finally:
             _counter.reset(token)
 

@@ -1,6 +1,7 @@
 """Conversions that end before their time, and those that go on from them."""
 
 import errno
+import itertools
 import os
 import pathlib
 import random
@@ -214,7 +215,7 @@ def test_killed_worker_costs_one_line_and_no_shard(tree, tmp_path, undisturbed):
 
 @pytest.mark.parametrize(
     ("num_workers", "number"),
-    [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)],
+    itertools.product((1, 2), (signal.SIGINT, signal.SIGTERM)),
 )
 def test_interrupted_job_goes_on(
     tree, tmp_path, undisturbed, num_workers, number

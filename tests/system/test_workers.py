@@ -1,6 +1,8 @@
 """Processes that share a list of tasks."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import worker_tasks
@@ -58,6 +60,39 @@ def test_results_are_in_order_and_progress_is_counted(num_workers, advances):
 def test_error_of_a_task_comes_to_the_caller(num_workers):
     with pytest.raises(ValueError, match=r"invalid literal .* 'two'"):
         run(num_workers, int, ["1", "two"])
+
+
+def test_one_worker_starts_no_process_and_kills_none():
+    code = (
+        "import multiprocessing, time\n"
+        "from pcam_tfdata.system import workers\n"
+        "other = multiprocessing.get_context('fork').Process(\n"
+        "    target=time.sleep, args=(60,))\n"
+        "try:\n"
+        "    with workers.Workers(1, prepare_for=int) as pool:\n"
+        "        other.start()\n"
+        "        pool.map(int, ['one'], num_patches=1, description='test')\n"
+        "except ValueError:\n"
+        "    print(multiprocessing.active_children() == [other])\n"
+        "from multiprocessing import resource_tracker\n"
+        "print(resource_tracker._resource_tracker._pid)\n"
+        "other.kill()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert found.stdout.split() == ["True", "None"], found.stderr
+
+
+def test_result_of_one_worker_is_never_short():
+    with pytest.raises(StopIteration):
+        run(1, next, [iter([1]), iter([])])
+
+
+def test_signal_waits_for_a_task_to_count(advances):
+    with pytest.raises(KeyboardInterrupt):
+        run(1, worker_tasks.interrupt_and_count, [0, 1])
+    assert advances == [1]
 
 
 def test_counting_outside_of_a_job_does_nothing():

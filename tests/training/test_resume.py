@@ -186,35 +186,40 @@ def kill_five_times(records_dir, run_dir, flags) -> None:
     assert any(seen for _, seen in places), places  # In mid-epoch too.
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("number", "code", "told"),
-    [
-        (signal.SIGTERM, 143, "terminated."),
-        (signal.SIGINT, 130, "interrupted."),
-    ],
-    ids=["SIGTERM", "SIGINT"],
-)
-def test_signal_leaves_a_checkpoint(
-    records_dir, tmp_path, undisturbed, number, code, told
-):
-    run_dir = tmp_path / "run"
-    # None but at the ends of epochs; so the signal's own is seen.
-    flags = [*FLAGS, "--checkpoint_every_seconds=1000"]
-    with standing_after(9, records_dir, run_dir, flags, "process") as process:
+# None but at the ends of epochs; so the signal's own is seen.
+SELDOM = (*FLAGS, "--checkpoint_every_seconds=1000")
+
+
+def end_by_signal(records_dir, run_dir, number) -> str:
+    """Sends a signal in mid-epoch to a run that has begun; returns its output."""
+    with standing_after(9, records_dir, run_dir, SELDOM, "process") as process:
         wait_until(process.stands_still, process)
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         output, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == code, output
-    lines = output.splitlines()
-    assert lines[-1] == f"pcam train: {told}"
-    step = json.loads(str(last_arrays(run_dir)["state"]))["step"]
-    assert step == 10  # In mid-epoch.
-    assert lines[-2].startswith(
-        f"{signal.Signals(number).name}: there is a checkpoint after step {step};"
-    )
-    finish(records_dir, run_dir, *flags)
+    assert process.returncode == 128 + number, output
+    return output
+
+
+def test_ctrl_c_leaves_a_checkpoint_in_mid_epoch(records_dir, tmp_path):
+    output = end_by_signal(records_dir, tmp_path / "run", signal.SIGINT)
+    *_, first, last = output.splitlines()
+    assert last == "pcam train: interrupted."
+    assert first.startswith("SIGINT: there is a checkpoint after step 10;")
+    state = json.loads(str(last_arrays(tmp_path / "run")["state"]))
+    assert state["step"] == 10
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_that_was_signalled_ends_as_an_undisturbed_one(
+    records_dir, tmp_path, undisturbed, number
+):
+    run_dir = tmp_path / "run"
+    told = {signal.SIGTERM: "terminated.", signal.SIGINT: "interrupted."}
+    output = end_by_signal(records_dir, run_dir, number)
+    assert output.splitlines()[-1] == f"pcam train: {told[number]}"
+    finish(records_dir, run_dir, *SELDOM)
     check_same_end(undisturbed, run_dir)
 
 
