@@ -11,9 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
+import loaded
 import numpy as np
 import pytest
 from conftest import FOLDS, NUM_TRAIN, open_patches, run_pcam
@@ -28,27 +30,40 @@ NOBODY = "grpc://127.0.0.1:1"
 READY = r"^(Dispatcher|Worker) ready on port ([1-9]\d*),"
 
 
+SERVER = """
+import os
+from pcam_tfdata.cli import main
+
+os.dup2(os.open({pipe!r}, os.O_WRONLY), 2)
+os.chdir({folder!r})
+main.run({arguments!r})
+"""
+
+
 class Server:
     """A process of `pcam data_service`, and the lines that it writes.
 
     Its working folder is one of its own: what lies below /proc/self/cwd is there
-    what it would be on another host.
+    what it would be on another host. Its lines come through a named pipe.
     """
 
     def __init__(self, *flags: str, folder: pathlib.Path | None = None) -> None:
         self._flags = flags
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pcam_tfdata", "data_service", *flags],
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=folder,
+        own = pathlib.Path(tempfile.mkdtemp())
+        os.mkfifo(own / "lines")
+        program = SERVER.format(
+            folder=str(folder or "."),
+            pipe=str(own / "lines"),
+            arguments=["data_service", *flags],
         )
+        self.process = loaded.Process(program)
         self._lines = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._read, args=(own,), daemon=True).start()
 
-    def _read(self) -> None:
-        with self.process.stderr as lines:
+    def _read(self, own: pathlib.Path) -> None:
+        with open(own / "lines") as lines:  # Once the server has opened it.
+            shutil.rmtree(own)
             for line in lines:
                 self._lines.put(line.strip())
         self._lines.put(None)
@@ -316,15 +331,7 @@ def test_address_of_a_worker_may_have_no_port():
 
 def end_in_a_line(cases) -> None:
     """Runs commands at once; each ends with its exit code and what it tells."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "pcam_tfdata", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _, _, *arguments in cases
-    ]
+    started = [loaded.start(*arguments) for _, _, *arguments in cases]
     for process, (code, told, *_) in zip(started, cases, strict=True):
         output, errors = process.communicate(timeout=DEADLINE)
         assert process.returncode == code, errors
