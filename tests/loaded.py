@@ -19,8 +19,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
+from collections.abc import Callable
 from typing import IO
+
+DEADLINE = 180
 
 # Commands that import TensorFlow, or the libraries of plots.
 _HEAVY = {
@@ -115,6 +119,15 @@ def start(*arguments: object, together: bool = False) -> Process:
     program = f"from pcam_tfdata.cli import main; main.run({given!r})"
     is_light = "--help" in given or given[0] not in _HEAVY
     return Process(program, together=together, with_tensorflow=not is_light)
+
+
+def wait_until(condition: Callable[[], object], process: Process) -> None:
+    """Waits for a condition that a process brings about before it ends."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:

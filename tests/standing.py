@@ -9,7 +9,6 @@ import contextlib
 import os
 import pathlib
 import signal
-import time
 from collections.abc import Iterator, Sequence
 
 import loaded
@@ -37,11 +36,7 @@ def conversion(
         with_tensorflow=False,
     )
     try:
-        deadline = time.monotonic() + DEADLINE
-        while not process.stands_still():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        loaded.wait_until(process.stands_still, process)
         yield process
     finally:
         if process.poll() is None:

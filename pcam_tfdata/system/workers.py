@@ -25,9 +25,10 @@ _TASKS_AHEAD = 2  # For each worker: none waits for its next task.
 _ORIGINS = ("__spec__", "__file__")  # By which Python finds a script again.
 _SPAWN = multiprocessing.get_context("spawn")
 _main_lock = threading.Lock()
-# What a task adds its patches to.
-_counter: contextvars.ContextVar[Callable[[int], None] | None]
-_counter = contextvars.ContextVar("_counter", default=None)
+# What a task adds its patches to; None outside of a job.
+_counter = contextvars.ContextVar[Callable[[int], None] | None](
+    "_counter", default=None
+)
 
 
 def count_cores() -> int:

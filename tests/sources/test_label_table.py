@@ -355,8 +355,7 @@ def random_table(draw: random.Random) -> bytes:
 
     ends = draw.choice(LINE_ENDS)
     lines = [draw.choice(HEADERS)]
-    # Few rows more often: whole tables without a fault are among them.
-    lines += [line() for _ in range(draw.choice([1, 2, 4, 8, 12]))]
+    lines += [line() for _ in range(draw.randint(0, 12))]
     text = "".join(line + draw.choice(ends) for line in lines)
     data = draw.choice(["", "", "\ufeff"]).encode() + text.encode()
     if draw.random() < 0.5:
@@ -392,7 +391,7 @@ def test_any_table_reads_like_its_slow_twin():
 
 @pytest.mark.long
 def test_many_tables_read_like_their_slow_twins():
-    searches.hold(reads_like_its_twin, random_table, range(400, 20_000))
+    searches.hold(reads_like_its_twin, random_table, range(400, 20_400))
 
 
 READ_AND_MEASURE = """

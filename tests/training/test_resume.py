@@ -99,14 +99,6 @@ def list_checkpoints(run_dir) -> list[str]:
     return sorted(map(str, folder.glob("*.npz")))
 
 
-def wait_until(condition, process) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def last_arrays(run_dir) -> dict[str, np.ndarray]:
     with np.load(list_checkpoints(run_dir)[-1]) as arrays:
         return {name: arrays[name] for name in arrays.files}
@@ -173,7 +165,7 @@ def kill_five_times(records_dir, run_dir, flags) -> None:
     for _ in range(5):
         before = list_checkpoints(run_dir)
         with standing_after(13, records_dir, run_dir, flags) as process:
-            wait_until(
+            loaded.wait_until(
                 lambda before=before: list_checkpoints(run_dir) != before,
                 process,
             )
@@ -191,34 +183,37 @@ SELDOM = (*FLAGS, "--checkpoint_every_seconds=1000")
 
 
 def end_by_signal(records_dir, run_dir, number) -> str:
-    """Sends a signal in mid-epoch to a run that has begun; returns its output."""
+    """Sends a signal in mid-epoch; checks what is left; returns the last line."""
     with standing_after(9, records_dir, run_dir, SELDOM, "process") as process:
-        wait_until(process.stands_still, process)
+        loaded.wait_until(process.stands_still, process)
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 128 + number, output
-    return output
+    *_, told, last_line = output.splitlines()
+    name = signal.Signals(number).name
+    assert told.startswith(f"{name}: there is a checkpoint after step 10;")
+    assert json.loads(str(last_arrays(run_dir)["state"]))["step"] == 10
+    return last_line
 
 
 def test_ctrl_c_leaves_a_checkpoint_in_mid_epoch(records_dir, tmp_path):
-    output = end_by_signal(records_dir, tmp_path / "run", signal.SIGINT)
-    *_, first, last = output.splitlines()
-    assert last == "pcam train: interrupted."
-    assert first.startswith("SIGINT: there is a checkpoint after step 10;")
-    state = json.loads(str(last_arrays(tmp_path / "run")["state"]))
-    assert state["step"] == 10
+    told = end_by_signal(records_dir, tmp_path / "run", signal.SIGINT)
+    assert told == "pcam train: interrupted."
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGTERM, "terminated."), (signal.SIGINT, "interrupted.")],
+    ids=["SIGTERM", "SIGINT"],
+)
 def test_run_that_was_signalled_ends_as_an_undisturbed_one(
-    records_dir, tmp_path, undisturbed, number
+    records_dir, tmp_path, undisturbed, number, told
 ):
     run_dir = tmp_path / "run"
-    told = {signal.SIGTERM: "terminated.", signal.SIGINT: "interrupted."}
-    output = end_by_signal(records_dir, run_dir, number)
-    assert output.splitlines()[-1] == f"pcam train: {told[number]}"
+    last_line = end_by_signal(records_dir, run_dir, number)
+    assert last_line == f"pcam train: {told}"
     finish(records_dir, run_dir, *SELDOM)
     check_same_end(undisturbed, run_dir)
 
@@ -258,7 +253,7 @@ def test_cut_checkpoint_makes_the_run_go_on_from_the_one_before(
 ):
     run_dir = tmp_path / "run"
     with standing_after(30, records_dir, run_dir, FLAGS) as process:
-        wait_until(lambda: len(list_checkpoints(run_dir)) >= 3, process)
+        loaded.wait_until(lambda: len(list_checkpoints(run_dir)) >= 3, process)
     process.communicate()
     newest = list_checkpoints(run_dir)[-1]
     os.truncate(newest, os.path.getsize(newest) // 2)
@@ -273,7 +268,7 @@ def test_second_process_is_refused_while_the_first_trains(
 ):
     run_dir = tmp_path / "run"
     first = start_training(records_dir, run_dir, *FLAGS, "--epochs=1000")
-    wait_until(lambda: list_checkpoints(run_dir), first)
+    loaded.wait_until(lambda: list_checkpoints(run_dir), first)
     for more in ((), ("--restart",)):
         second = start_training(records_dir, run_dir, *FLAGS, *more)
         output, _ = second.communicate(timeout=DEADLINE)
