@@ -1,9 +1,10 @@
 """Names that options take. Here, so that reading flags needs no TensorFlow."""
 
-MODELS = ("seed_cnn", "small_cnn")
+MODELS = ("resnet_small", "seed_cnn", "small_cnn")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
-AUGMENTATIONS = ("none", "d4")
+AUGMENTATIONS = ("none", "d4", "stain", "strong")
+TTA = ("none", "d4")
 XLA = ("auto", "on", "off")
 ON_NAN = ("stop", "skip")
 INPUTS = ("auto", "mmap", "stream", "device")

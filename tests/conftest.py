@@ -32,8 +32,8 @@ FOLDS = tuple(f"fold{n}" for n in range(5))
 _SHARED_DATA = ROOT.parent / "shared" / "data"
 _PROGRESS = re.compile(r"^[\w ]+: [\d,]+ of [\d,]+ patches, .* left.*\n", re.M)
 _TENSORFLOW_ROOMS = {
-    *("pipeline", "data_service", "models", "training", "evaluation"),
-    *("prediction", "benchmark", "distributed", "end_to_end"),
+    *("augmentation", "pipeline", "data_service", "models", "training"),
+    *("evaluation", "prediction", "benchmark", "distributed", "end_to_end"),
 }
 NUM_TRAIN, NUM_TEST, NUM_SLIDES = 60, 7, 8
 # What a patch's probability may depend on the batch that it is in: half of the

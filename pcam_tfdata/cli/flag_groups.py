@@ -21,6 +21,13 @@ def define_inference() -> None:
         "Patches a pass, over all replicas; rounded up to share evenly.",
         lower_bound=1,
     )
+    flags.DEFINE_enum(
+        "tta",
+        "none",
+        choices.TTA,
+        "d4: the mean logit of each patch turned and flipped in all 8 ways, in 8"
+        " times the time.",
+    )
     define_input()
     define_devices()
 

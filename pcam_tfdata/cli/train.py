@@ -17,6 +17,24 @@ REQUIRED_FLAGS = ("records_dir", "run_dir")
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string("run_dir", None, "Folder of the run, to make or resume.")
 flags.DEFINE_enum("model", "seed_cnn", choices.MODELS, "Network.")
+flags.DEFINE_string(
+    "weights",
+    "none",
+    "What all layers but the last start with: none; imagenet; or a file, as"
+    " best.keras of another run of the network, or weights of Keras.",
+)
+flags.DEFINE_integer(
+    "freeze_epochs",
+    0,
+    "First epochs, in which only the last layer trains.",
+    lower_bound=0,
+)
+flags.DEFINE_float(
+    "backbone_learning_rate_factor",
+    1.0,
+    "Of the learning rate of all layers but the last.",
+    lower_bound=0,
+)
 flag_groups.define_devices(
     choices.TRAIN_STRATEGIES,
     "One device; a replica on each GPU; or on each GPU of several workers, which"
@@ -90,7 +108,9 @@ flags.DEFINE_enum(
     "augment",
     "none",
     choices.AUGMENTATIONS,
-    "d4: each patch turned and flipped in one of 8 ways.",
+    "d4: each patch turned and flipped in one of 8 ways; stain: also its stains,"
+    " contrast and brightness changed; strong: more of that, blurred, shifted by"
+    " up to 2 pixels, and a square cut out beside the centre.",
 )
 flags.DEFINE_list(
     "class_weights",

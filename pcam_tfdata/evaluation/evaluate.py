@@ -87,7 +87,7 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     strategy, patches = forward.open_records(records, options.splits)
     # First: a run that still trains may replace it.
     model_sha256 = manifest.hash_file(model_path)
-    predictor = inference.load(model_path, strategy, patches.fill)
+    predictor = inference.load(model_path, strategy, patches.fill, forward.tta)
     os.makedirs(options.output_dir, exist_ok=True)
     predictions = inference.join(
         predictor.stream_patches(patches, forward.batch_size, "evaluate")

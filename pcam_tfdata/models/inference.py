@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata import schema
+from pcam_tfdata.augmentation import square
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import (
     batch_format,
@@ -46,12 +47,15 @@ class InferenceOptions:
             what these can share evenly.
         input: Input mode of records, one of `choices.INPUTS`.
         input_threads: Threads of the input; 0 for as many as it can use.
+        tta: Test-time augmentation, one of `choices.TTA`: of which views of a
+            patch the logit is the mean.
         devices: What computes.
     """
 
     batch_size: int = 512
     input: str = "auto"
     input_threads: int = 0
+    tta: str = "none"
     devices: replicas.DeviceOptions = dataclasses.field(
         default_factory=replicas.DeviceOptions
     )
@@ -83,6 +87,7 @@ class Predictor:
         strategy: In whose scope the model was made.
         fill: Called on each replica's part of a batch, see
             `patch_source.Patches.fill`.
+        tta: As in `InferenceOptions`.
     """
 
     def __init__(
@@ -90,12 +95,18 @@ class Predictor:
         model: keras.Model,
         strategy: tf.distribute.Strategy,
         fill: Fill = batch_format.whole,
+        tta: str = "none",
     ) -> None:
         self._strategy = strategy
+        num_views = square.NUM_MOVES if tta == "d4" else 1
 
         def forward(batch: batch_format.Batch) -> batch_format.Batch:
             batch = fill(batch)
-            logit = model(batch["image"], training=False)[:, 0]
+            image = batch["image"]
+            if num_views > 1:
+                image = square.stack_d4(image)
+            logit = model(image, training=False)
+            logit = tf.reduce_mean(tf.reshape(logit, [num_views, -1]), axis=0)
             kept = {name: batch[name] for name in ("label", "row", "mask")}
             return kept | {"logit": logit}
 
@@ -212,6 +223,7 @@ def load(
     path: str,
     strategy: tf.distribute.Strategy,
     fill: Fill = batch_format.whole,
+    tta: str = "none",
 ) -> Predictor:
     """Returns a predictor of a `.keras` file; arguments as for `Predictor`.
 
@@ -230,7 +242,7 @@ def load(
             f" ({faults.one_line(error, 200)}). Train again."
         ) from error
     _check_network(path, model)
-    return Predictor(model, strategy, fill)
+    return Predictor(model, strategy, fill, tta)
 
 
 def _check_network(path: str, model: keras.Model) -> None:

@@ -2,9 +2,13 @@
 
 import keras
 
-from pcam_tfdata.models import seed_cnn, small_cnn
+from pcam_tfdata.models import resnet_small, seed_cnn, small_cnn
 
-_BUILDERS = {"seed_cnn": seed_cnn.build, "small_cnn": small_cnn.build}
+_BUILDERS = {
+    "resnet_small": resnet_small.build,
+    "seed_cnn": seed_cnn.build,
+    "small_cnn": small_cnn.build,
+}
 
 
 def build(name: str) -> keras.Model:

@@ -107,11 +107,14 @@ def describe_job(
         FileNotFoundError: there is no model.
     """
     model_path = run_folder.find_model(options.run_dir)
-    return {
+    job = {
         "model_sha256": manifest.hash_file(model_path),
         "manifest_sha256": records.manifest_sha256,
         "split": options.split,
     }
+    if options.forward.tta != "none":
+        job["tta"] = options.forward.tta
+    return job
 
 
 def _write_missing(
@@ -134,7 +137,9 @@ def _write_missing(
     if not missing:
         return
     model_path = run_folder.find_model(options.run_dir)
-    predictor = inference.load(model_path, strategy, patches.fill)
+    predictor = inference.load(
+        model_path, strategy, patches.fill, options.forward.tta
+    )
     for gap in missing:
         results = predictor.stream_patches(
             patches,
@@ -170,7 +175,9 @@ def _stream_logits(
 ) -> Iterator[np.ndarray]:
     """Yields the logits of all patches, batch by batch and in order."""
     model_path = run_folder.find_model(options.run_dir)
-    predictor = inference.load(model_path, strategy, patches.fill)
+    predictor = inference.load(
+        model_path, strategy, patches.fill, options.forward.tta
+    )
     for batch in predictor.stream_patches(
         patches, options.forward.batch_size, "predict"
     ):

@@ -20,6 +20,9 @@ class TrainOptions:
         records_dir: Records folder.
         run_dir: Folder of the run; an unfinished run there is resumed.
         model: Network, one of `choices.MODELS`.
+        weights: What its backbone starts with: `none`, random weights;
+            `imagenet`; or a file, see `pretrained.load`.
+        freeze_epochs: First epochs, in which only the last layer trains.
         devices: What computes.
         recipe: What a step does.
         epochs: Times that each patch is seen.
@@ -47,6 +50,8 @@ class TrainOptions:
     records_dir: str
     run_dir: str
     model: str = "seed_cnn"
+    weights: str = "none"
+    freeze_epochs: int = 0
     devices: replicas.DeviceOptions = dataclasses.field(
         default_factory=replicas.DeviceOptions
     )
@@ -157,6 +162,16 @@ def check(
         raise ValueError(
             f"--warmup_steps: found {options.optimizer.warmup_steps}, expected"
             f" fewer than the {num_steps} steps of the run."
+        )
+    if options.freeze_epochs >= options.epochs:
+        raise ValueError(
+            f"--freeze_epochs: found {options.freeze_epochs}, expected fewer than"
+            f" the {options.epochs} --epochs of the run."
+        )
+    if options.weights == "none" and options.freeze_epochs:
+        raise ValueError(
+            "--freeze_epochs: found it with --weights=none, expected weights that"
+            " are worth keeping. Pass --weights=imagenet or a file."
         )
     is_shared = options.devices.strategy == "multi_worker"
     if is_shared and options.data_service:

@@ -1,4 +1,4 @@
-"""Keras' optimizers, with schedule and moving average, from plain options."""
+"""Keras' optimizers, with a schedule, from plain options."""
 
 import dataclasses
 from typing import Any
@@ -28,8 +28,6 @@ class OptimizerOptions:
             `learning_rate`, before the schedule begins (Goyal et al. 2017).
         weight_decay: Share of a weight, times the learning rate, that a step
             takes away (Loshchilov & Hutter 2019); None for the optimizer's own.
-        ema_decay: Decay of the moving average of the weights, which is what is
-            validated and kept; 0 for none.
     """
 
     optimizer: str = "adam"
@@ -37,7 +35,6 @@ class OptimizerOptions:
     schedule: str = "constant"
     warmup_steps: int = 0
     weight_decay: float | None = None
-    ema_decay: float = 0.0
 
 
 def make_optimizer(
@@ -47,8 +44,6 @@ def make_optimizer(
     settings: dict[str, Any] = {}
     if options.weight_decay is not None:
         settings["weight_decay"] = options.weight_decay
-    if options.ema_decay:
-        settings |= {"use_ema": True, "ema_momentum": options.ema_decay}
     rate = _learning_rate(options, num_steps)
     optimizer = _KINDS[options.optimizer](rate, **settings)
     if optimizer.weight_decay is not None:

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pcam_tfdata.augmentation import recipes
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.pipeline import batch_format
-from pcam_tfdata.training import augment
+from pcam_tfdata.training import backbone, weight_average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Recipe:
         xla: One of `choices.XLA`: whether to compile the gradients with XLA;
             not done where batch normalization looks at several replicas.
         sync_batch_norm: Batch normalization looks at all replicas.
+        ema_decay: Decay of a moving average of the weights, which is what is
+            validated and kept; 0 for none.
+        backbone_learning_rate_factor: Of the learning rate of all layers but
+            the last one.
     """
 
     batch_size: int = 1024
@@ -43,6 +48,8 @@ class Recipe:
     gradient_accumulation_steps: int = 1
     xla: str = "auto"
     sync_batch_norm: bool = True
+    ema_decay: float = 0.0
+    backbone_learning_rate_factor: float = 1.0
 
 
 class Trainer:
@@ -56,6 +63,7 @@ class Trainer:
         class_weights: The factors that the recipe's class weights mean.
         fill: Called on each replica's part of a batch, see
             `patch_source.Patches.fill`.
+        num_frozen_steps: First steps, in which only the last layer trains.
 
     Attributes:
         recipe: As given.
@@ -65,8 +73,8 @@ class Trainer:
         model: The network.
         optimizer: Keras' optimizer; under mixed_float16 with a dynamic loss
             scale.
-        variables: What a checkpoint holds: weights, dropout seeds, optimizer.
-            The list is explicit because a Keras or tf.train checkpoint of a
+        variables: What a checkpoint holds: weights, dropout seeds, optimizer,
+            moving average. The list is explicit because a Keras or tf.train checkpoint of a
             model leaves out the state of Dropout's seed generators.
     """
 
@@ -80,6 +88,7 @@ class Trainer:
         fill: Callable[
             [batch_format.Batch], batch_format.Batch
         ] = batch_format.whole,
+        num_frozen_steps: int = 0,
     ) -> None:
         self._strategy = strategy
         self.recipe = recipe
@@ -96,12 +105,26 @@ class Trainer:
                     self.optimizer
                 )
             self.optimizer.build(self.model.trainable_variables)
+            self._average = None
+            if recipe.ema_decay:
+                self._average = weight_average.WeightAverage(
+                    self.model.trainable_variables, recipe.ema_decay
+                )
+        self._backbone = backbone.Backbone(
+            self.model,
+            self.optimizer,
+            num_frozen_steps,
+            recipe.backbone_learning_rate_factor,
+        )
+        self._statistics = self.model.non_trainable_weights
         is_synced = recipe.sync_batch_norm and replicas.sync_batch_norm(
             self.model, strategy
         )
         replicas.vary_dropout(self.model, strategy)
         self.model.optimizer = self.optimizer  # For callbacks.
         self.variables = [*self.model.variables, *self.optimizer.variables]
+        if self._average:
+            self.variables += self._average.variables
         self._gradients = self._gradients_of_part
         if self.compiles and not is_synced:  # XLA cannot look at all replicas.
             self._gradients = tf.function(self._gradients, jit_compile=True)
@@ -112,8 +135,8 @@ class Trainer:
     ) -> tuple[tf.Tensor, int, bool]:
         """Runs steps in one call of TensorFlow.
 
-        It ends early with a step whose loss or gradient is not finite. Such a
-        step changes no weight. With a loss scale a gradient counts only where
+        It ends early with the last step of a frozen backbone, and with a step
+        whose loss or gradient is not finite. Such a step changes no weight. With a loss scale a gradient counts only where
         the scale is below 1, for until then overflow is what lowers it.
 
         Args:
@@ -127,12 +150,21 @@ class Trainer:
             do not depend on how steps are parted into calls; the number of the
             step after the last one; and whether that one was finite.
         """
-        sums, step, is_finite = self._run_steps(
-            batches,
-            tf.constant(step, tf.int64),
-            tf.constant(num_steps, tf.int64),
-            sums,
+        num_frozen = self._backbone.num_frozen_steps - step
+        is_frozen = num_frozen > 0
+        if is_frozen:
+            num_steps = min(num_steps, num_frozen)
+        freezing = (
+            self._backbone.frozen if is_frozen else contextlib.nullcontext
         )
+        with freezing():
+            sums, step, is_finite = self._run_steps(
+                batches,
+                tf.constant(step, tf.int64),
+                tf.constant(num_steps, tf.int64),
+                sums,
+                is_frozen,
+            )
         return sums, int(step), bool(is_finite)
 
     @property
@@ -145,23 +177,15 @@ class Trainer:
 
     def restore(self, values: Sequence[np.ndarray]) -> None:
         """Takes the values that a checkpoint held of `variables`."""
-        _assign(self.variables, values)
+        weight_average.assign(self.variables, values)
         replicas.vary_dropout(self.model, self._strategy)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Lets the network have the moving average of its weights, if any."""
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if not inner.use_ema:
+        average = self._average
+        with average.applied() if average else contextlib.nullcontext():
             yield
-            return
-        weights = self.model.trainable_variables
-        saved = [np.array(weight.numpy()) for weight in weights]
-        self.optimizer.finalize_variable_values(weights)
-        try:
-            yield
-        finally:
-            _assign(weights, saved)
 
     def save_model(self, path: str) -> None:
         """Writes the network as a `.keras` file, without its optimizer."""
@@ -175,32 +199,37 @@ class Trainer:
         step: tf.Tensor,
         num_steps: tf.Tensor,
         sums: tf.Tensor,
+        is_frozen: bool,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         run = self._strategy.run
         end_step = step + num_steps
         is_finite = tf.constant(True)
-        statistics = self.model.non_trainable_weights
         while is_finite and step < end_step:
-            before = [tf.convert_to_tensor(v.value) for v in statistics]
+            before = [tf.convert_to_tensor(v.value) for v in self._statistics]
             gradients, part, finite = run(
-                self._compute, args=(next(batches), step)
+                self._compute, args=(next(batches), step, is_frozen)
             )
             # The same on all. Decided out here, because a replica may not
             # update variables under a condition.
             is_finite = self._strategy.experimental_local_results(finite)[0]
             if is_finite:
-                run(self._apply, args=(gradients,))
+                with self._backbone.slowed(is_frozen):
+                    run(self._apply, args=(gradients,))
+                if self._average:
+                    self._average.update()
                 sums += self._strategy.reduce(
                     tf.distribute.ReduceOp.SUM, part, axis=None
                 )
             else:  # Batch normalization has looked at the batch.
-                for variable, value in zip(statistics, before, strict=True):
+                for variable, value in zip(
+                    self._statistics, before, strict=True
+                ):
                     variable.assign(value)
             step += 1
         return sums, step, is_finite
 
     def _compute(
-        self, batch: batch_format.Batch, step: tf.Tensor
+        self, batch: batch_format.Batch, step: tf.Tensor, is_frozen: bool
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns the gradients of the whole batch, in a replica.
 
@@ -216,6 +245,7 @@ class Trainer:
             batch["label"],
             step,
             context.replica_id_in_sync_group * share,
+            is_frozen,
         )
         # Of one type, so that workers can send them as one.
         *gradients, loss = context.all_reduce(
@@ -235,7 +265,7 @@ class Trainer:
         if self.recipe.clip_norm:
             limit = self.optimizer.scale_loss(self.recipe.clip_norm)
             gradients, _ = tf.clip_by_global_norm(gradients, limit)
-        apply_sums(self.optimizer, gradients)
+        apply_sums(self.optimizer, self._backbone.complete(gradients))
 
     def _gradients_of_part(
         self,
@@ -243,16 +273,22 @@ class Trainer:
         label: tf.Tensor,
         step: tf.Tensor,
         first: tf.Tensor,
+        is_frozen: bool,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Returns the gradients and sums of a replica's share of a batch."""
-        if self.recipe.augment == "d4":
-            image = augment.random_d4(
-                image,
-                seed=self.recipe.seed,
-                step=step,
-                first=first,
-                batch_size=self.recipe.batch_size,
-            )
+        """Returns the gradients and sums of a replica's share of a batch.
+
+        That the backbone is frozen, the network knows by itself; as an argument
+        it makes TensorFlow trace the one and the other.
+        """
+        del is_frozen
+        image = recipes.augment(
+            image,
+            name=self.recipe.augment,
+            seed=self.recipe.seed,
+            step=step,
+            first=first,
+            batch_size=self.recipe.batch_size,
+        )
         num_parts = self.recipe.gradient_accumulation_steps
         if num_parts == 1:
             return self._differentiate(image, label)
@@ -294,10 +330,3 @@ def apply_sums(optimizer: keras.Optimizer, sums: Sequence[tf.Tensor]) -> None:
     """
     num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
     optimizer.apply([total / num_replicas for total in sums])
-
-
-def _assign(
-    variables: Sequence[keras.Variable], values: Sequence[object]
-) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(np.asarray(value))

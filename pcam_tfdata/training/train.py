@@ -174,6 +174,7 @@ def _make_trainer(
             options.recipe.class_weights, training.source.count_labels()
         ),
         training.fill,
+        options.last_step(options.freeze_epochs, training.num_patches),
     )
 
 

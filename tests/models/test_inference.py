@@ -1,6 +1,7 @@
 """A saved network is looked at before it predicts."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -108,3 +109,25 @@ def test_network_that_gives_no_logit_is_refused(make, found, tmp_path):
 )
 def test_network_that_gives_a_logit_is_loaded(make, tmp_path):
     load(make(), tmp_path)
+
+
+def test_logit_of_views_is_the_mean_over_turns_and_flips():
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (4, *SHAPE), np.uint8)
+    model = network()
+    batch = {"image": image, "label": np.zeros(4, np.int64),
+             "row": np.arange(4), "mask": np.arange(4) < 3}  # fmt: skip
+    strategy = tf.distribute.OneDeviceStrategy("/CPU:0")
+
+    def predict(tta):
+        batches = tf.data.Dataset.from_tensors(batch)
+        predictor = inference.Predictor(model, strategy, tta=tta)
+        return inference.join(predictor.stream(batches, 3, "test"))["logit"]
+
+    turned = [np.rot90(image, turn, (1, 2)) for turn in range(4)]
+    views = [view for x in turned for view in (x, x[:, ::-1])]
+    logits = [model(view, training=False).numpy()[:3, 0] for view in views]
+    found, plain = predict("d4"), predict("none")
+    np.testing.assert_allclose(found, np.mean(logits, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(plain, logits[0], rtol=1e-4)
+    assert np.abs(found - plain).min() > 1e-3

@@ -420,9 +420,7 @@ def test_class_weights_weigh_the_loss():
 def test_average_of_weights_is_that_of_its_definition(two):
     batches = make_batches(3)
     for distribution in (ONE(), two):
-        machine = make(
-            distribution, linear, more={"ema_decay": 0.75}, **FLOAT64
-        )
+        machine = make(distribution, linear, ema_decay=0.75, **FLOAT64)
         average = None
         for step, batch in enumerate(batches):
             run(machine, distribution, [batch], first=step)
