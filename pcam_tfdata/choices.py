@@ -1,6 +1,6 @@
 """Names that options take. Here, so that reading flags needs no TensorFlow."""
 
-MODELS = ("seed_cnn", "small_cnn")
+MODELS = ("seed_cnn", "small_cnn", "p4m_cnn")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("none", "d4")

@@ -2,9 +2,13 @@
 
 import keras
 
-from pcam_tfdata.models import seed_cnn, small_cnn
+from pcam_tfdata.models import p4m_cnn, seed_cnn, small_cnn
 
-_BUILDERS = {"seed_cnn": seed_cnn.build, "small_cnn": small_cnn.build}
+_BUILDERS = {
+    "seed_cnn": seed_cnn.build,
+    "small_cnn": small_cnn.build,
+    "p4m_cnn": p4m_cnn.build,
+}
 
 
 def build(name: str) -> keras.Model:
