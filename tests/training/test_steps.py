@@ -9,7 +9,7 @@ import steep
 import tensorflow as tf
 
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.models import networks
+from pcam_tfdata.models import group_conv, networks
 from pcam_tfdata.synthetic import kaggle_folder
 from pcam_tfdata.training import optimizers, steps
 
@@ -94,6 +94,17 @@ def deep() -> keras.Model:
     x = keras.layers.Conv2D(4, 3)(x)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.ReLU()(x)
+    return keras.Model(image, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+
+
+def symmetric() -> keras.Model:
+    """A small network of the group p4m."""
+    image = keras.Input((6, 6, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = group_conv.LiftingConv2D(2, 2, strides=2)(x)
+    x = group_conv.GroupBatchNormalization()(x)
+    x = group_conv.GroupConv2D(2, 3)(keras.layers.ReLU()(x))
+    x = group_conv.InvariantPooling2D()(x)
     return keras.Model(image, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
 
 
@@ -213,11 +224,18 @@ def check_replicas_train_as_one(distributions, build, batches, **recipe):
     assert largest_difference(start, found[0][1:]) > 1e5 * SAME
 
 
-@pytest.mark.parametrize(("name", "rate"), [("sgd", 0.1), ("adam", 0.001)])
-def test_replicas_train_a_normalized_network_as_one(several, name, rate):
+@pytest.mark.parametrize(
+    ("build", "name", "rate"),
+    [
+        (deep, "sgd", 0.1),
+        (deep, "adam", 0.001),
+        (symmetric, "adam", 0.001),
+    ],
+)
+def test_replicas_train_a_normalized_network_as_one(several, build, name, rate):
     check_replicas_train_as_one(
         (ONE(), several),
-        deep,
+        build,
         make_batches(20),
         name=name,
         rate=rate,
@@ -234,6 +252,7 @@ def test_replicas_train_a_normalized_network_as_one(several, name, rate):
         ("small_cnn", 20, "sgd", 0.1),
         ("small_cnn", 20, "adam", 0.001),
         ("seed_cnn", 2, "adam", 0.001),
+        ("p4m_cnn", 5, "adam", 0.001),
         pytest.param("seed_cnn", 20, "sgd", 0.1, marks=pytest.mark.long),
         pytest.param("seed_cnn", 20, "adam", 0.001, marks=pytest.mark.long),
     ],
