@@ -1,6 +1,11 @@
 """Names that options take. Here, so that reading flags needs no TensorFlow."""
 
-MODELS = ("seed_cnn", "small_cnn")
+MODELS = (
+    "seed_cnn", "small_cnn",
+    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
+    "mobilenet_v3_small", "efficientnet_v2_b0", "densenet121", "convnext_tiny",
+    "resnet50_v2",
+)  # fmt: skip
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("none", "d4")

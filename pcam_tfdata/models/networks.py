@@ -1,10 +1,29 @@
 """Networks: uint8 patches in, a float32 logit out."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 
-from pcam_tfdata.models import seed_cnn, small_cnn
+from pcam_tfdata.models import (
+    applications,
+    efficientnet_lite,
+    seed_cnn,
+    small_cnn,
+)
 
-_BUILDERS = {"seed_cnn": seed_cnn.build, "small_cnn": small_cnn.build}
+_BUILDERS: dict[str, Callable[[], keras.Model]] = {
+    "seed_cnn": seed_cnn.build,
+    "small_cnn": small_cnn.build,
+    **{
+        name: functools.partial(efficientnet_lite.build, name)
+        for name in efficientnet_lite.VARIANTS
+    },
+    **{
+        name: functools.partial(applications.build, name)
+        for name in applications.APPLICATIONS
+    },
+}
 
 
 def build(name: str) -> keras.Model:
