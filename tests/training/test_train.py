@@ -25,6 +25,8 @@ from pcam_tfdata.training import (
     train,
 )
 
+# Networks that take a second or more to build.
+LARGE = choices.MODELS[choices.MODELS.index("efficientnet_lite0") + 1 :]
 TRAIN_SPLITS = ("fold1", "fold2", "fold3", "fold4")
 
 
@@ -131,7 +133,13 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
     assert scaled == (precision == "mixed_float16")
 
 
-@pytest.mark.parametrize("model", choices.MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("seed_cnn", "small_cnn", "efficientnet_lite0"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in LARGE),
+    ],
+)
 @pytest.mark.parametrize(
     ("precision", "dtype"),
     [

@@ -1,0 +1,146 @@
+"""Weights of a backbone that were trained before, on other images."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+
+import h5py
+import keras
+import numpy as np
+
+from pcam_tfdata.distribution import replicas
+from pcam_tfdata.models import applications, classifier_head, efficientnet_lite
+from pcam_tfdata.system import faults
+
+NONE = "none"
+IMAGENET = "imagenet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Facts of the weights that a network started with.
+
+    Attributes:
+        source: The package and its version, or the name of the file.
+        license: Of the weights; "" if unknown.
+        sha256: Of the file, in hex.
+        num_tensors: How many of the network's tensors they are.
+    """
+
+    source: str
+    license: str
+    sha256: str
+    num_tensors: int
+
+
+def load(model: keras.Model, name: str, weights: str) -> Weights | None:
+    """Assigns weights to the backbone of a network: all but its last layer.
+
+    The network stays as it was unless there is a tensor for each of the
+    backbone's. In the scope of a strategy, all replicas get them.
+
+    Args:
+        model: From `networks.build`, in any policy.
+        name: Its name, one of `choices.MODELS`.
+        weights: `none`; `imagenet`; or a file: `best.keras` of another run of
+            this network, its backbone's weights in Keras' `.h5` (a network of
+            `keras.applications`), or torch's `.pth` (EfficientNet-Lite).
+
+    Returns:
+        Where they are from; None if there are none.
+
+    Raises:
+        ValueError: there are no such weights of this network, or the file is
+            damaged or of another network.
+        FileNotFoundError: there is no such file.
+        RuntimeError: the package of the weights is not installed.
+        ConnectionError: the weights cannot be downloaded.
+    """
+    if weights == NONE:
+        return None
+    path, source, terms = _find(name, weights)
+    variables = _list_backbone(model)
+    # What is built to read a file draws seeds, too.
+    with replicas.keras_settings(keras.config.dtype_policy().name, seed=0):
+        tensors = _read(path, name, variables)
+    fit = [
+        tensor.shape == tuple(variable.shape)
+        for tensor, variable in zip(tensors, variables, strict=False)
+    ]
+    if not all(fit) or len(tensors) != len(variables):
+        found = f"{len(tensors)} tensors, {sum(fit)} of them of the right shape"
+        raise _refuse(path, name, found, len(variables))
+    for variable, tensor in zip(variables, tensors, strict=True):
+        variable.assign(tensor)
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Weights(source, terms, sha256, len(tensors))
+
+
+def _find(name: str, weights: str) -> tuple[str, str, str]:
+    """Returns the file of weights, and their source and license."""
+    if weights != IMAGENET:
+        if not os.path.isfile(weights):
+            raise FileNotFoundError(
+                f"--weights={weights}: found no such file, expected one, or"
+                f" {IMAGENET} or {NONE}."
+            )
+        return weights, os.path.basename(weights), ""
+    if name in efficientnet_lite.VARIANTS:
+        path, package = efficientnet_lite.find_imagenet(name)
+        return path, package, efficientnet_lite.LICENSE
+    if name in applications.APPLICATIONS:
+        path = applications.fetch_imagenet(name)
+        return path, f"keras.applications, {os.path.basename(path)}", ""
+    raise ValueError(
+        f"--weights={IMAGENET}: found --model={name}, of which there are none."
+        f" Pass --weights={NONE}, or the best.keras of another run."
+    )
+
+
+def _read(
+    path: str, name: str, variables: Sequence[keras.Variable]
+) -> list[np.ndarray]:
+    """Returns the tensors of a file, in the order of the variables."""
+    if path.endswith(".pth"):
+        tensors = efficientnet_lite.read_weights(path)
+        return [tensors[v.path] for v in variables if v.path in tensors]
+    try:
+        if path.endswith(".h5") and name in applications.APPLICATIONS:
+            backbone = applications.build_backbone(name, path)
+        else:
+            backbone = keras.models.load_model(path, compile=False)
+        return [np.asarray(v) for v in _list_backbone(backbone)]
+    except Exception as error:  # Keras raises anything on other files.
+        what = "a network"
+        if path.endswith(".h5"):
+            what = f"{_count_tensors(path)} tensors"
+        reason = faults.one_line(error, 200)
+        found = f"{what} that Keras does not load ({reason})"
+        raise _refuse(path, name, found, len(variables)) from error
+
+
+def _list_backbone(model: keras.Model) -> list[keras.Variable]:
+    return [
+        variable
+        for layer in model.layers
+        if layer.name != classifier_head.LOGIT
+        for variable in layer.weights
+    ]
+
+
+def _count_tensors(path: str) -> int:
+    """Returns how many there are in an HDF5 file; 0 if it is damaged."""
+    kinds: list[type] = []
+    with contextlib.suppress(OSError), h5py.File(path) as file:
+        file.visititems(lambda _, item: kinds.append(type(item)))
+    return kinds.count(h5py.Dataset)
+
+
+def _refuse(path: str, name: str, found: str, num_expected: int) -> ValueError:
+    return ValueError(
+        f"{path}: found {found}, expected the {num_expected} of the backbone of"
+        f" {name}. Choose the weights of such a network, or another --model."
+    )
