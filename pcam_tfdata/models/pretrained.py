@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import applications, classifier_head, efficientnet_lite
+from pcam_tfdata.records import manifest
 from pcam_tfdata.system import faults
 
 NONE = "none"
@@ -20,40 +20,38 @@ IMAGENET = "imagenet"
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Facts of the weights that a network started with.
+    """Weights of a backbone, in a file that is there.
 
     Attributes:
+        path: The file.
         source: The package and its version, or the name of the file.
         license: Of the weights; "" if unknown.
         sha256: Of the file, in hex.
-        num_tensors: How many of the network's tensors they are.
     """
 
+    path: str
     source: str
     license: str
     sha256: str
-    num_tensors: int
+
+    def list_facts(self) -> dict[str, str]:
+        """Returns what they are, wherever they lie."""
+        facts = dataclasses.asdict(self)
+        del facts["path"]
+        return facts
 
 
-def load(model: keras.Model, name: str, weights: str) -> Weights | None:
-    """Assigns weights to the backbone of a network: all but its last layer.
-
-    The network stays as it was unless there is a tensor for each of the
-    backbone's. In the scope of a strategy, all replicas get them.
+def find(name: str, weights: str) -> Weights | None:
+    """Returns weights of a network; None if there are to be none.
 
     Args:
-        model: From `networks.build`, in any policy.
-        name: Its name, one of `choices.MODELS`.
+        name: Of the network, one of `choices.MODELS`.
         weights: `none`; `imagenet`; or a file: `best.keras` of another run of
             this network, its backbone's weights in Keras' `.h5` (a network of
             `keras.applications`), or torch's `.pth` (EfficientNet-Lite).
 
-    Returns:
-        Where they are from; None if there are none.
-
     Raises:
-        ValueError: there are no such weights of this network, or the file is
-            damaged or of another network.
+        ValueError: there are none of this network.
         FileNotFoundError: there is no such file.
         RuntimeError: the package of the weights is not installed.
         ConnectionError: the weights cannot be downloaded.
@@ -61,6 +59,23 @@ def load(model: keras.Model, name: str, weights: str) -> Weights | None:
     if weights == NONE:
         return None
     path, source, terms = _find(name, weights)
+    return Weights(path, source, terms, manifest.hash_file(path))
+
+
+def load(model: keras.Model, weights: Weights) -> None:
+    """Assigns weights to the backbone of a network: all but its last layer.
+
+    The network stays as it was unless there is a tensor for each of the
+    backbone's. In the scope of a strategy, all replicas get them.
+
+    Args:
+        model: From `networks.build`, in any policy.
+        weights: Of the network of its name.
+
+    Raises:
+        ValueError: the file is damaged or of another network.
+    """
+    path, name = weights.path, model.name
     variables = _list_backbone(model)
     # What is built to read a file draws seeds, too.
     with replicas.keras_settings(keras.config.dtype_policy().name, seed=0):
@@ -74,9 +89,6 @@ def load(model: keras.Model, name: str, weights: str) -> Weights | None:
         raise _refuse(path, name, found, len(variables))
     for variable, tensor in zip(variables, tensors, strict=True):
         variable.assign(tensor)
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Weights(source, terms, sha256, len(tensors))
 
 
 def _find(name: str, weights: str) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from pcam_tfdata.data_service import served
 from pcam_tfdata.distribution import replicas, tf_config, worker_group
 from pcam_tfdata.evaluation import dead_network
-from pcam_tfdata.models import networks
+from pcam_tfdata.models import networks, pretrained
 from pcam_tfdata.pipeline import input_choice, patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import (
@@ -83,12 +83,15 @@ def train(
         configuration.check(options, records, strategy.num_replicas_in_sync)
         # First, so that damaged shards are refused before anything is made.
         training, validation = _open_patches(options, records, strategy)
-        facts = {  # The same when a run is resumed, beside flags.
+        facts: dict[str, Any] = {  # The same when a run is resumed.
             "precision": replicas.resolve_precision(options.recipe.precision),
             "input": training.input,
             "order": training.order,
             "manifest_sha256": records.manifest_sha256,
         }
+        weights = pretrained.find(options.model, options.weights)
+        if weights:
+            facts["weights"] = weights.list_facts()
         group.wait()  # Nothing is written until all have come so far.
         if job.is_chief:  # The others write nothing.
             stack.enter_context(resumption.lock_run(options.run_dir))
@@ -102,6 +105,8 @@ def train(
         with interruption.SignalsDeferred():
             trainer = _make_trainer(options, training, strategy)
             state = checkpoints.restore(options.run_dir, trainer, group)
+            if weights and not state.step:
+                pretrained.load(trainer.model, weights)
         run = prepared_run.PreparedRun(
             options, group, trainer, training, validation, state
         )
