@@ -3,7 +3,7 @@
 Of the group p4m: moves of the plane by whole pixels, and the 8 symmetries of
 the square. Cohen & Welling 2016, "Group equivariant convolutional networks";
 on patches of lymph nodes Veeling et al. 2018, "Rotation equivariant CNNs for
-digital pathology". Channels are last, for any backend of Keras:
+digital pathology". Channels are last:
 
     x = LiftingConv2D(8, 6, strides=2)(image)
     x = GroupBatchNormalization()(x)
@@ -19,7 +19,7 @@ applied in this order: 1 transposes, 2 flips up and down, 4 flips left and right
 If an image is moved by `g`, all its maps are moved by `g`, and what was at
 element `h` is then at element `PRODUCTS[g, h]`. This holds, but for rounding,
 for layers that look at single places or do the same at each of them
-(activations, dropout, sums, 2 x 2 pooling of even sizes), for the layers here
+(activations, sums, 2 x 2 pooling of even sizes), for the layers here
 on maps that are square, and not for what has weights for each channel, such as
 stock normalization.
 

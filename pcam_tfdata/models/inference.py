@@ -13,7 +13,7 @@ import tensorflow as tf
 from pcam_tfdata import schema
 from pcam_tfdata.augmentation import square
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.models import group_conv  # noqa: F401 - Keras knows its layers.
+from pcam_tfdata.models import group_conv  # noqa: F401, registers its layers.
 from pcam_tfdata.pipeline import (
     batch_format,
     image_files,
