@@ -16,7 +16,7 @@ def build() -> keras.Model:
     A residual network with normalization before each convolution (He et al.
     2016), whose convolutions are of the group p4m (Veeling et al. 2018). Tissue
     has no up and no left: the logit is the same for all 8 moves of
-    `training.augment`, but for rounding, so that it learns from each patch what
+    `augmentation.square`, but for rounding, so that it learns from each patch what
     a plain network learns from 8.
 
     The outer ring of the last map is left out, because the label is about the
