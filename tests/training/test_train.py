@@ -13,7 +13,7 @@ from conftest import convert_folder, make_clouds, open_patches
 
 from pcam_tfdata import choices
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.models import networks
+from pcam_tfdata.models import applications, efficientnet_lite, networks
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import checkpoint_files, run_folder
 from pcam_tfdata.system import nested_options
@@ -26,7 +26,7 @@ from pcam_tfdata.training import (
 )
 
 # Networks that take a second or more to build.
-LARGE = choices.MODELS[choices.MODELS.index("efficientnet_lite0") + 1 :]
+LARGE = {*efficientnet_lite.VARIANTS, *applications.APPLICATIONS}
 TRAIN_SPLITS = ("fold1", "fold2", "fold3", "fold4")
 
 
@@ -136,8 +136,8 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
 @pytest.mark.parametrize(
     "model",
     [
-        *("seed_cnn", "small_cnn", "efficientnet_lite0"),
-        *(pytest.param(name, marks=pytest.mark.long) for name in LARGE),
+        pytest.param(name, marks=pytest.mark.long) if name in LARGE else name
+        for name in choices.MODELS
     ],
 )
 @pytest.mark.parametrize(
