@@ -46,12 +46,14 @@ class InferenceOptions:
             what these can share evenly.
         input: Input mode of records, one of `choices.INPUTS`.
         input_threads: Threads of the input; 0 for as many as it can use.
+        tta: How each patch is viewed, one of `choices.TTA`.
         devices: What computes.
     """
 
     batch_size: int = 512
     input: str = "auto"
     input_threads: int = 0
+    tta: str = "none"
     devices: replicas.DeviceOptions = dataclasses.field(
         default_factory=replicas.DeviceOptions
     )
