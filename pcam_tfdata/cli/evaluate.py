@@ -1,9 +1,10 @@
 """Scores the best model of a run, exactly.
 
-Writes metrics.json, metrics.txt, predictions.csv, roc.png and confusion.png;
-slides.csv, the scores of each slide, where slides are known. The run's folder
-has those of its validation splits; its folder evaluations/SPLITS those of
-others, and with @ and their hash those of other records.
+Writes metrics.json, metrics.txt, predictions.csv, roc.png, confusion.png and
+reliability.png; slides.csv, the scores of each slide, where slides are known. The
+run's folder has those of its validation splits, and calibration.json, the
+temperature that pcam predict divides logits by; its folder evaluations/SPLITS those
+of others, and with @ and their hash those of other records.
 """
 
 from absl import flags
@@ -17,12 +18,8 @@ flags.DEFINE_string("run_dir", None, "Folder of the run.")
 flags.DEFINE_list(
     "splits", [], "Labelled splits. Default: the run's validation splits."
 )
-flags.DEFINE_float(
-    "threshold",
-    0.5,
-    "A probability at or above it predicts 1.",
-    lower_bound=0,
-    upper_bound=1,
+flag_groups.define_threshold(
+    0.5, "A calibrated probability at or above it predicts 1."
 )
 flag_groups.define_inference()
 flags.DEFINE_string(

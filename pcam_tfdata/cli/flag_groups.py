@@ -1,7 +1,7 @@
 """From flags to the options of a library call."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from absl import flags
 
@@ -46,6 +46,34 @@ def define_input() -> None:
         0,
         "Threads that prepare batches. 0: as many as they can use.",
         lower_bound=0,
+    )
+
+
+class _ThresholdParser(flags.ArgumentParser):
+    """Reads what `thresholds.parse` does."""
+
+    def parse(self, argument: Any) -> Any:
+        if not isinstance(argument, str):  # The default.
+            return argument
+        from pcam_tfdata.evaluation import thresholds  # Slow to import.
+
+        return thresholds.parse(argument)
+
+
+def define_threshold(default: float | None, meaning: str) -> None:
+    """Defines --threshold of the command that calls this.
+
+    Args:
+        default: A probability, or None.
+        meaning: What it does, a sentence.
+    """
+    flags.DEFINE(
+        _ThresholdParser(),
+        "threshold",
+        default,
+        f"{meaning} sensitivity:0.95 or specificity:0.9 takes the one that"
+        " reaches it on the run's validation splits, which pcam evaluate must"
+        " have scored.",
     )
 
 

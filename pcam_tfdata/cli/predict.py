@@ -26,12 +26,14 @@ flags.DEFINE_string(
 flag_groups.define_checks("skip leaves them out. With --input_dir.")
 flags.DEFINE_string("split", "test", "Split of the records or of the folder.")
 flag_groups.define_inference()
-flags.DEFINE_float(
-    "threshold",
-    None,
-    "Write 1 for a probability at or above it, else 0.",
-    lower_bound=0,
-    upper_bound=1,
+flag_groups.define_threshold(
+    None, "Write 1 for a probability at or above it, else 0."
+)
+flags.DEFINE_bool(
+    "calibrated",
+    True,
+    "Divide logits by the temperature that the run's validation splits gave: the"
+    " order of patches stays.",
 )
 flags.DEFINE_bool(
     "allow_equal_probabilities",

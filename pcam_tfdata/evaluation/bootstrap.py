@@ -9,6 +9,7 @@ A resample is not copied: it is how often each patch was drawn, and the scores
 are those of patches that have weights, sorted once for all resamples.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy as np
 from pcam_tfdata.evaluation import metrics
 
 LEVEL = 0.95
+# What the difference of two networks is taken of.
+COMPARED = ("auc", "nll")
 SLIDES = "slides"
 PATCHES = "patches"
 
@@ -62,27 +65,61 @@ def compute_intervals(
         num_resamples: How many to draw; 0 for no intervals.
         seed: What is drawn: the same arguments give the same intervals.
     """
-    unit = np.arange(len(label))
-    if slide is not None:
-        _, unit = np.unique(slide, return_inverse=True)
-    num_units = int(unit.max()) + 1
-    if num_units < 2:
-        num_resamples = 0
+    unit = number_units(len(label), slide)
     weighted = WeightedScores(label, logit, threshold)
-    rng = np.random.default_rng(seed)
-    scores = np.empty((num_resamples, len(metrics.NAMES)))
-    for resample in range(num_resamples):
-        drawn = rng.integers(num_units, size=num_units)
-        weight = np.bincount(drawn, minlength=num_units)[unit]
-        scores[resample] = weighted.score(weight)
+    scores = _stack(
+        map(weighted.score, _draw_weights(unit, num_resamples, seed))
+    )
     ranges = map(_range, scores.T)
     return {
-        "num_slides": None if slide is None else num_units,
+        "num_slides": None if slide is None else int(unit.max()) + 1,
         "intervals": dict(zip(metrics.NAMES, ranges, strict=True)),
         "resampled": PATCHES if slide is None else SLIDES,
-        "num_resamples": num_resamples,
+        "num_resamples": len(scores),
         "num_one_class_resamples": int(np.isnan(scores).any(axis=1).sum()),
     }
+
+
+def compute_difference_intervals(
+    label: np.ndarray,
+    logits: tuple[np.ndarray, np.ndarray],
+    slide: np.ndarray | None = None,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float] | None]:
+    """Returns 95% intervals of the second network's scores less the first's.
+
+    Both are scored on the same resamples, so what makes patches hard for both
+    leaves the difference. Intervals are as `compute_intervals` has them.
+
+    Args:
+        label: int [num_patches], 0 or 1.
+        logits: Of each network, float [num_patches], finite.
+        slide: Slide of each patch, to draw whole slides; None: draw patches.
+        num_resamples: How many to draw; 0 for no intervals.
+        seed: What is drawn.
+
+    Returns:
+        By the names of `COMPARED`, in their order.
+    """
+    first, second = (WeightedScores(label, logit, 0.5) for logit in logits)
+    unit = number_units(len(label), slide)
+    differences = _stack(
+        second.score(weight) - first.score(weight)
+        for weight in _draw_weights(unit, num_resamples, seed)
+    )
+    return {
+        name: _range(differences[:, metrics.NAMES.index(name)])
+        for name in COMPARED
+    }
+
+
+def number_units(num_patches: int, slide: np.ndarray | None) -> np.ndarray:
+    """Returns the number of each patch's slide, or its own, from 0: int64."""
+    if slide is None:
+        return np.arange(num_patches)
+    return np.unique(slide, return_inverse=True)[1]
 
 
 class WeightedScores:
@@ -158,6 +195,22 @@ class WeightedScores:
             np.sum(new_true * precision) / num_true,
             (true[reached - 1] if reached else 0) / num_true,
         )
+
+
+def _draw_weights(
+    unit: np.ndarray, num_resamples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Yields how often each patch is in a resample; none of fewer than 2 units."""
+    num_units = int(unit.max()) + 1
+    rng = np.random.default_rng(seed)
+    for _ in range(num_resamples if num_units > 1 else 0):
+        drawn = rng.integers(num_units, size=num_units)
+        yield np.bincount(drawn, minlength=num_units)[unit]
+
+
+def _stack(scores: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the scores of resamples: float64 [num_resamples, 7]."""
+    return np.array(list(scores)).reshape(-1, len(metrics.NAMES))
 
 
 def _range(values: np.ndarray) -> tuple[float, float] | None:

@@ -11,17 +11,21 @@ import numpy as np
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import (
     bootstrap,
+    calibration,
     dead_network,
     metrics,
     plots,
     score_page,
     slides,
+    thresholds,
 )
 from pcam_tfdata.models import inference
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import (
+    calibration_file,
     environment_file,
     outputs,
+    predictions_file,
     reading,
     run_folder,
 )
@@ -38,7 +42,8 @@ class EvaluateOptions:
         records_dir: Records folder.
         run_dir: Folder of a run; its best model is scored.
         splits: Labelled splits; none for the run's validation splits.
-        threshold: A probability at or above it predicts 1.
+        threshold: A calibrated probability at or above it predicts 1; or what
+            it has to reach on the run's validation splits.
         forward: How the network runs.
         output_dir: Where the files go; empty for `run_dir`, where the run's
             validation splits of its own records are scored, and else for a
@@ -49,7 +54,7 @@ class EvaluateOptions:
     records_dir: str
     run_dir: str
     splits: Sequence[str] = ()
-    threshold: float = 0.5
+    threshold: float | thresholds.Wanted = 0.5
     forward: inference.InferenceOptions = dataclasses.field(
         default_factory=inference.InferenceOptions
     )
@@ -61,8 +66,10 @@ class EvaluateOptions:
 def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     """Scores a run's best model on every patch of some splits, each once.
 
-    Writes `predictions.csv` (row, label, logit), `metrics.json`, the same as
-    text, pictures, and, where the slide of every patch is known, `slides.csv`.
+    Writes `predictions.csv` (row, label, logit, and the slide where that of every
+    patch is known), `metrics.json`, the same as text, pictures, and, where slides
+    are known, `slides.csv`. Of the run's own validation also the temperature, in
+    the run's folder.
 
     Raises:
         FileNotFoundError, ValueError: model, records or splits are not there.
@@ -76,46 +83,100 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     starts = environment_file.read_starts(options.run_dir)
     trained_on = starts[0]["manifest_sha256"] if starts else None
     is_own = records.manifest_sha256 == trained_on
-    options = _settle(options, records, flags, is_own)
+    options, is_validation = _settle(options, records, flags, is_own)
     warnings = _list_warnings(options.splits, flags, run, is_own)
     for warning in warnings:
         _logger.warning("Warning: %s", warning)
     _check_output(options)
     # Before the network runs: it may take an hour.
     slide_of_row = records.read_sidecar(["slide"])["slide"].to_numpy(str)
-    forward = options.forward
-    strategy, patches = forward.open_records(records, options.splits)
-    # First: a run that still trains may replace it.
-    model_sha256 = manifest.hash_file(model_path)
-    predictor = inference.load(model_path, strategy, patches.fill, forward.tta)
-    os.makedirs(options.output_dir, exist_ok=True)
-    predictions = inference.join(
-        predictor.stream_patches(patches, forward.batch_size, "evaluate")
-    )
+    # First: a run that still trains may replace the model.
+    facts: score_page.Facts = {
+        "splits": list(options.splits),
+        "model_sha256": manifest.hash_file(model_path),
+        "manifest_sha256": records.manifest_sha256,
+    }
+    temperature = validation = None
+    if not is_validation:
+        temperature, validation = _read_validation(
+            options, facts["model_sha256"]
+        )
+    predictions = _run_network(options, records, model_path)
     label, logit = predictions["label"], predictions["logit"]
     known = slide_of_row[predictions["row"]]
     slide = None if (known == "").any() else known
     if death := _find_death(label, logit, is_learning=not run.is_best_dead):
         _logger.warning("Warning: %s", death)
         warnings.append(death)
+    calibrated = None
+    if is_validation:
+        fitted, calibrated = calibration.calibrate(label, logit, slide, **facts)
+        temperature = fitted.temperature
+        if files.resolve(options.output_dir) == files.resolve(options.run_dir):
+            calibration_file.write(options.run_dir, options.forward.tta, fitted)
+    elif temperature:
+        calibrated = logit.astype(np.float64) / temperature
+    threshold, own_threshold = thresholds.settle(
+        options.threshold,
+        *(validation or (label, logit)),
+        temperature or 1.0,
+    )
     evaluation: score_page.Evaluation = {
         "model": flags.get("model", "network"),
-        "splits": list(options.splits),
+        "tta": options.forward.tta,
         "records_dir": options.records_dir,
-        "model_sha256": model_sha256,
-        "manifest_sha256": records.manifest_sha256,
+        **facts,
         "warnings": warnings,
-        **metrics.score(label, logit, options.threshold),
+        "temperature": temperature,
+        **calibration.score(label, calibrated),
+        **metrics.score(label, logit, own_threshold),
         **bootstrap.compute_intervals(
             label,
             logit,
-            options.threshold,
+            own_threshold,
             slide,
             num_resamples=options.num_resamples,
         ),
     }
-    _write(options.output_dir, evaluation, predictions, slide)
+    evaluation["threshold"] = threshold
+    if slide is not None:
+        predictions[predictions_file.SLIDE] = slide
+    _write(options, evaluation, predictions, calibrated, own_threshold)
     return evaluation
+
+
+def _run_network(
+    options: EvaluateOptions,
+    records: records_folder.RecordsFolder,
+    model_path: str,
+) -> inference.Logits:
+    """Returns the logits of all patches; makes the folder of the output."""
+    strategy, patches = options.forward.open_records(records, options.splits)
+    predictor = inference.load(
+        model_path, strategy, patches.fill, options.forward.tta
+    )
+    os.makedirs(options.output_dir, exist_ok=True)
+    batches = predictor.stream_patches(
+        patches, options.forward.batch_size, "evaluate"
+    )
+    return inference.join(batches)
+
+
+def _read_validation(
+    options: EvaluateOptions, model_sha256: str
+) -> tuple[float | None, tuple[np.ndarray, np.ndarray] | None]:
+    """Returns what the run's validation splits gave, for the scores of others.
+
+    The temperature, if there is one; labels and logits, if a threshold is to be
+    chosen on them.
+    """
+    tta = options.forward.tta
+    kept = calibration_file.read(options.run_dir, tta, model_sha256)
+    validation = None
+    if isinstance(options.threshold, thresholds.Wanted):
+        read = predictions_file.read(options.run_dir, tta)
+        validation = read.label, read.logit
+    return kept.temperature if kept else None, validation
 
 
 def _settle(
@@ -123,8 +184,11 @@ def _settle(
     records: records_folder.RecordsFolder,
     flags: Mapping[str, str],
     is_own: bool,
-) -> EvaluateOptions:
-    """Returns options with `splits` and `output_dir` filled in."""
+) -> tuple[EvaluateOptions, bool]:
+    """Returns options with `splits` and `output_dir` filled in.
+
+    And whether these are the run's own validation splits and records.
+    """
     run_dir, output_dir = options.run_dir, options.output_dir
     own_splits = flags.get("validation_splits", "").split(",")
     splits = [name for name in options.splits or own_splits if name]
@@ -141,7 +205,8 @@ def _settle(
             f"--splits: found {', '.join(unlabeled)}, without labels, expected"
             " labelled splits."
         )
-    if is_own and set(splits) == set(own_splits):
+    is_validation = is_own and set(splits) == set(own_splits)
+    if is_validation:
         output_dir = output_dir or run_dir
     elif not output_dir:
         name = "+".join(sorted(splits))
@@ -154,9 +219,10 @@ def _settle(
             " scores of its own validation splits and records, expected another."
             " Leave --output_dir out, or choose another."
         )
-    return dataclasses.replace(
+    options = dataclasses.replace(
         options, splits=tuple(splits), output_dir=output_dir
     )
+    return options, is_validation
 
 
 def _list_warnings(
@@ -234,17 +300,28 @@ def _find_death(
 
 
 def _write(
-    output_dir: str,
+    options: EvaluateOptions,
     evaluation: score_page.Evaluation,
     predictions: inference.Logits,
-    slide: np.ndarray | None,
+    calibrated: np.ndarray | None,
+    threshold: float,
 ) -> None:
-    path_of = functools.partial(os.path.join, output_dir)
+    """Writes all files.
+
+    Args:
+        options: Where to, a folder that is there.
+        evaluation: The scores.
+        predictions: Columns of the predictions.
+        calibrated: Calibrated logits, float64; None without a temperature.
+        threshold: Of the logits' own probabilities.
+    """
+    path_of = functools.partial(os.path.join, options.output_dir)
     label, logit = predictions["label"], predictions["logit"]
-    columns = ("row", "label", "logit")
-    rows = zip(*(predictions[name].tolist() for name in columns), strict=True)
+    rows = zip(
+        *(column.tolist() for column in predictions.values()), strict=True
+    )
     predictions_csv = path_of(run_folder.PREDICTIONS)
-    csv_files.write_csv(predictions_csv, columns, rows)
+    csv_files.write_csv(predictions_csv, tuple(predictions), rows)
     # So that nobody takes the predictions of another evaluation for these.
     sha256 = manifest.hash_file(predictions_csv)
     files.write_json(
@@ -260,8 +337,11 @@ def _write(
     if evaluation["auc"] is not None:
         plots.plot_roc(label, logit, path_of(run_folder.ROC_PLOT))
     plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
-    if slide is not None:
-        table = slides.score_slides(
-            slide, label, logit, evaluation["threshold"]
-        )
+    logits = {"as it is": logit}
+    if calibrated is not None:
+        logits["calibrated"] = calibrated
+    plots.plot_reliability(label, logits, path_of(run_folder.RELIABILITY_PLOT))
+    if predictions_file.SLIDE in predictions:
+        slide = predictions[predictions_file.SLIDE]
+        table = slides.score_slides(slide, label, logit, threshold)
         csv_files.write_csv(path_of(run_folder.SLIDES), slides.COLUMNS, table)

@@ -34,13 +34,13 @@ class Scores(TypedDict):
     classification_report: dict[str, Any]
 
 
-def to_probability(logit: np.ndarray) -> np.ndarray:
+def to_probability(logit: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Returns the probability of label 1 as float64, same shape.
 
     In float64, so that large logits keep their order: in float32 all above 17
-    are 1.
+    are 1. The temperature divides the logits.
     """
-    logit = np.asarray(logit, np.float64)
+    logit = np.asarray(logit, np.float64) / temperature
     return np.exp(-np.logaddexp(0, -logit))
 
 

@@ -2,10 +2,11 @@
 
 import textwrap
 from collections.abc import Iterator
+from typing import TypedDict
 
-from pcam_tfdata.evaluation import bootstrap, metrics
+from pcam_tfdata.evaluation import bootstrap, calibration, metrics
 
-_TITLES = {
+TITLES = {
     "auc": "AUC",
     "average_precision": "average precision",
     "sensitivity_at_95_specificity": "sensitivity at 95% specificity",
@@ -14,23 +15,39 @@ _TITLES = {
     "brier": "Brier score",
     "ece": f"ECE ({metrics.NUM_BINS} bins)",
 }
+_CALIBRATED_TITLES = {
+    "nll_calibrated": "NLL, calibrated",
+    "ece_calibrated": "ECE, calibrated",
+}
 _LINE_WIDTH, _TITLE_WIDTH = 80, 32
 _FEW_SLIDES = 30  # Cameron & Miller 2015: few are less than 20 to 50.
 _CLASS_COLUMNS = ("precision", "recall", "f1-score", "support")
 
 
-class Evaluation(metrics.Scores, bootstrap.Intervals):
-    """What came of an evaluation, as `metrics.json` has it.
+class Facts(TypedDict):
+    """What was scored: splits, and hashes of the network's file and manifest."""
 
-    The hashes are of the network's file and the records' manifest. A warning
-    says why the scores may say little.
-    """
-
-    model: str
     splits: list[str]
-    records_dir: str
     model_sha256: str
     manifest_sha256: str
+
+
+class Evaluation(
+    metrics.Scores, bootstrap.Intervals, calibration.Scores, Facts
+):
+    """What came of an evaluation, as `metrics.json` has it.
+
+    A warning says why the scores may say little. `tta` is how patches were viewed.
+
+    `threshold` is one of calibrated probabilities; `temperature`, which divides
+    logits to calibrate them, and the scores of these are None where it is not
+    known, and all probabilities are as they come then.
+    """
+
+    temperature: float | None
+    model: str
+    tta: str
+    records_dir: str
     warnings: list[str]
 
 
@@ -58,7 +75,7 @@ def _subject(scores: Evaluation) -> list[str]:
     return [
         f"{scores['model']} on {', '.join(scores['splits'])}:"
         f" {scores['num_patches']:,} patches{slides}, threshold"
-        f" {scores['threshold']}",
+        f" {scores['threshold']:.6g}",
         f"Network {scores['model_sha256'][:8]}, records"
         f" {scores['manifest_sha256'][:8]} of {scores['records_dir']}",
     ]
@@ -73,7 +90,11 @@ def _table(scores: Evaluation) -> list[str]:
         interval = scores["intervals"][name]
         shown = "not defined" if value is None else f"{value:.4f}"
         beside = " [{:.4f}, {:.4f}]".format(*interval) if interval else ""
-        lines.append(f"{_TITLES[name]:<{_TITLE_WIDTH}}{shown:>12}{beside}")
+        lines.append(f"{TITLES[name]:<{_TITLE_WIDTH}}{shown:>12}{beside}")
+    for name, title in _CALIBRATED_TITLES.items():
+        value = scores[name]  # type: ignore[literal-required]
+        if value is not None:
+            lines.append(f"{title:<{_TITLE_WIDTH}}{value:>12.4f}")
     return lines
 
 
@@ -83,6 +104,12 @@ def _notes(scores: Evaluation) -> Iterator[str]:
         yield (
             "Slides are unknown, so scores and intervals are optimistic: patches"
             " of one slide are alike, and others of it may have been trained on."
+        )
+    if scores["temperature"] is not None:
+        yield (
+            "Calibrated: logits divided by a temperature that was fitted on"
+            " other patches. That of the run, which pcam predict takes, is"
+            f" {scores['temperature']:.4f}."
         )
     if scores["num_resamples"]:
         yield from _interval_notes(scores)

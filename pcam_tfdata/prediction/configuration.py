@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from pcam_tfdata.evaluation import thresholds
 from pcam_tfdata.models import inference
 from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import files
@@ -20,7 +21,9 @@ class PredictOptions:
         split: Name of a split of the records; of a folder, `test` or `train`.
         forward: How the network runs.
         threshold: None for probabilities; else labels 0 and 1, where a
-            probability at or above it gives 1.
+            probability at or above it gives 1, or what it has to reach on the
+            run's validation splits.
+        calibrated: Divides logits by the run's temperature, if it has one.
         allow_equal_probabilities: No line warns where all are equal.
         sample_submission: A CSV whose ids, in order, the output must have.
         restart: Drops the parts that a killed job left.
@@ -40,7 +43,8 @@ class PredictOptions:
     forward: inference.InferenceOptions = dataclasses.field(
         default_factory=inference.InferenceOptions
     )
-    threshold: float | None = None
+    threshold: float | thresholds.Wanted | None = None
+    calibrated: bool = True
     allow_equal_probabilities: bool = False
     sample_submission: str = ""
     restart: bool = False

@@ -18,6 +18,7 @@ from pcam_tfdata.pipeline import image_files, patch_source
 from pcam_tfdata.prediction import (
     configuration,
     part_files,
+    scale,
     submission,
     usable_files,
 )
@@ -65,14 +66,16 @@ def predict(options: configuration.PredictOptions) -> int:
         return sum(shard.num_records for shard in shards[chosen])
     # First: the network may run for an hour.
     rows = submission.list_rows(options, records)
+    run_scale = scale.read_scale(options)
     if files.is_stream(options.output_csv):  # Nothing can lie beside it.
         logits = _stream_logits(options, strategy, patches)
-        return submission.write(options, rows, logits)
+        return submission.write(options, run_scale, rows, logits)
     with part_files.open_folder(
         options.parts_dir, job, restart=options.restart
     ) as parts:
         _write_missing(options, strategy, patches, slice(None), parts)
-        return submission.write(options, rows, map(parts.read, shards))
+        logits = map(parts.read, shards)
+        return submission.write(options, run_scale, rows, logits)
 
 
 def merge(options: configuration.PredictOptions) -> int:
@@ -95,7 +98,9 @@ def merge(options: configuration.PredictOptions) -> int:
     with part_files.open_folder(options.parts_dir, job) as parts:
         parts.require(shards)
         rows = submission.list_rows(options, records)
-        return submission.write(options, rows, map(parts.read, shards))
+        run_scale = scale.read_scale(options)
+        logits = map(parts.read, shards)
+        return submission.write(options, run_scale, rows, logits)
 
 
 def describe_job(
@@ -154,6 +159,7 @@ def _write_missing(
 
 def _predict_folder(options: configuration.PredictOptions) -> int:
     run_folder.find_model(options.run_dir)  # Before all files are read.
+    run_scale = scale.read_scale(options)
     strategy = replicas.make_strategy(options.forward.devices)
     usable = usable_files.list_usable(options)
     rows = pandas.Series(name_arrays.to_text(usable.names), dtype=object)
@@ -165,7 +171,7 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
         if patches.faults:  # A file has changed since it was checked.
             raise faults.BadInputError(patches.faults)
         logits.append(logit)
-    return submission.write(options, rows, logits)
+    return submission.write(options, run_scale, rows, logits)
 
 
 def _stream_logits(

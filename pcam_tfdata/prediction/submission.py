@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 
 from pcam_tfdata.evaluation import dead_network, metrics
-from pcam_tfdata.prediction import configuration
+from pcam_tfdata.prediction import configuration, scale
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.sources import csv_rows
 from pcam_tfdata.system import csv_files, faults, name_arrays
@@ -90,6 +90,7 @@ def read_sample(path: str, names: Iterable[str]) -> pandas.Series:
 
 def write(
     options: configuration.PredictOptions,
+    run_scale: scale.Scale,
     rows: pandas.Series,
     logits: Iterable[np.ndarray],
 ) -> int:
@@ -99,14 +100,16 @@ def write(
     labels.
 
     Args:
-        options: Where to, and what labels are.
+        options: Where to.
+        run_scale: What labels are.
         rows: Which rows, as this module has them.
         logits: float32, all patches' in parts.
     """
     logit = np.concatenate(list(logits))[rows.index]
-    label = probability = metrics.to_probability(logit)
-    if options.threshold is not None:
-        label = (probability >= options.threshold).astype(int)
+    probability = metrics.to_probability(logit, run_scale.temperature)
+    label = probability
+    if run_scale.threshold is not None:
+        label = (probability >= run_scale.threshold).astype(int)
     table = pandas.DataFrame({"id": rows, "label": label})
     csv_files.write_frame(options.output_csv, table)
     if len(logit) < 2 or options.allow_equal_probabilities:

@@ -11,6 +11,7 @@ BEST_MODEL = "best.keras"
 INCOMPLETE_MODEL = "incomplete.keras"
 INPUT_CACHE = "input_cache"
 BAD_BATCH = "bad_batch.npz"
+CALIBRATION = "calibration.json"
 CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
 EVALUATIONS = "evaluations"
@@ -26,10 +27,12 @@ PREDICTIONS = "predictions.csv"
 SLIDES = "slides.csv"
 ROC_PLOT = "roc.png"
 CONFUSION_PLOT = "confusion.png"
+RELIABILITY_PLOT = "reliability.png"
 _MADE = (
-    BAD_BATCH, BEST_MODEL, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT,
+    BAD_BATCH, BEST_MODEL, CALIBRATION, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT,
     EVALUATIONS, HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
-    METRICS_TEXT, PREDICTIONS, ROC_PLOT, SLIDES, TENSORBOARD, TIMING,
+    METRICS_TEXT, PREDICTIONS, RELIABILITY_PLOT, ROC_PLOT, SLIDES, TENSORBOARD,
+    TIMING,
 )  # fmt: skip
 # A process that was killed leaves what it was writing.
 OWNED = (*_MADE, *(f"{name}{files.INCOMPLETE}" for name in (*_MADE, FLAGS)))

@@ -143,8 +143,7 @@ class _Loop:
             scores = self._validator.score(label, logit)
             events.on_test_end(scores)
             scores = self._logs() | {f"val_{k}": v for k, v in scores.items()}
-            loss = scores["loss"]
-            self._note(scores, self._validator.find_death(label, logit, loss))
+            self._note(label, logit, scores)
         validated = time.monotonic()
         events.on_epoch_end(state.epoch - 1, scores)
         self._agree()
@@ -264,9 +263,12 @@ class _Loop:
         self._signals.check()
         return self._validator.gather(own)
 
-    def _note(self, scores: dict[str, float], death: str | None) -> None:
+    def _note(
+        self, label: np.ndarray, logit: np.ndarray, scores: dict[str, float]
+    ) -> None:
         """Notes the scores of an epoch, and keeps the model if it is the best."""
         state, trainer = self._state, self._trainer
+        death = self._validator.find_death(label, logit, scores["loss"])
         epoch = state.epoch + 1
         row = {"epoch": epoch, "step": state.step, **trainer.factors}
         texts = [f"{name} {value:.4f}" for name, value in scores.items()]
@@ -282,6 +284,9 @@ class _Loop:
             state.best_auc, state.best_epoch = scores["val_auc"], epoch
             if self._is_chief:
                 self._save_model()
+                # Of this very file: a kill in between leaves it uncalibrated
+                # until the run goes on, which repeats the epoch.
+                self._validator.calibrate(label, logit)
         dead = {run_folder.IS_DEAD: int(death is not None)}
         state.history.append(row | scores | dead)
         state.epoch = epoch

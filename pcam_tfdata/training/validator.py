@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from pcam_tfdata.evaluation import dead_network, metrics
+from pcam_tfdata import choices
+from pcam_tfdata.evaluation import calibration, dead_network, metrics
 from pcam_tfdata.models import inference
+from pcam_tfdata.records import manifest
+from pcam_tfdata.runs import calibration_file, run_folder
 from pcam_tfdata.training import prepared_run
 
 
@@ -62,6 +65,22 @@ class Validator:
             "auc": metrics.auc(label, logit),
         }
         return self._run.group.broadcast(scores)
+
+    def calibrate(self, label: np.ndarray, logit: np.ndarray) -> None:
+        """Writes the temperature of the run's best model, whose logits these are.
+
+        Slides are not looked up: folds are of patches here.
+        """
+        run_dir = self._run.options.run_dir
+        records = self._run.validation.source.records
+        fitted, _ = calibration.calibrate(
+            label,
+            logit,
+            splits=list(self._run.options.validation_splits),
+            model_sha256=manifest.hash_file(run_folder.find_model(run_dir)),
+            manifest_sha256=records.manifest_sha256,
+        )
+        calibration_file.write(run_dir, choices.TTA[0], fitted)
 
     def find_death(
         self, label: np.ndarray, logit: np.ndarray, train_loss: float

@@ -623,8 +623,8 @@ def test_training_in_a_folder_of_other_things_is_refused(records_dir, tmp_path):
 
 def test_run_keeps_its_record(run_dir):
     assert {
-        "best.keras", "checkpoints", "environment.json", "flags.txt",
-        "history.csv", "history.png", "timing.csv",
+        "best.keras", "calibration.json", "checkpoints", "environment.json",
+        "flags.txt", "history.csv", "history.png", "timing.csv",
     } <= set(os.listdir(run_dir))  # fmt: skip
     header = (run_dir / "history.csv").read_text().splitlines()[0].split(",")
     assert header == [
@@ -673,7 +673,7 @@ def test_evaluate_writes_scores_and_pictures(records_dir, run_dir, tmp_path):
     )
     assert sorted(os.listdir(tmp_path)) == [
         "confusion.png", "metrics.json", "metrics.txt", "predictions.csv",
-        "roc.png", "slides.csv",
+        "reliability.png", "roc.png", "slides.csv",
     ]  # fmt: skip
     assert result.stdout == (tmp_path / "metrics.txt").read_text()
     scores = json.loads((tmp_path / "metrics.json").read_text())

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 from conftest import convert_folder
 
-from pcam_tfdata.evaluation import evaluate
+from pcam_tfdata.evaluation import (
+    calibration,
+    evaluate,
+    metrics,
+    thresholds,
+)
 from pcam_tfdata.records import manifest, records_folder
-from pcam_tfdata.runs import reading, run_folder
+from pcam_tfdata.runs import predictions_file, reading, run_folder
 from pcam_tfdata.system import nested_options
 from pcam_tfdata.training import configuration, steps, train
 
@@ -245,3 +250,73 @@ def test_run_that_goes_on_is_told_from_one_that_stopped_early(
     progress = reading.read_run(str(tmp_path / "run"), "").columns
     assert (progress["state"], progress["epoch"]) == ("finished", 3)
     assert score(records_dir, tmp_path / "run")["warnings"] == []
+
+
+def read_calibration(run_dir) -> dict[str, object]:
+    path = run_dir / run_folder.CALIBRATION
+    return json.loads(path.read_text())["none"]
+
+
+def test_temperature_is_that_of_the_last_look_at_validation(
+    records_dir, run_dir, tmp_path
+):
+    of_training = read_calibration(run_dir)
+    model = run_folder.find_model(str(run_dir))
+    assert of_training["model_sha256"] == manifest.hash_file(model)
+    assert of_training["splits"] == ["fold0"]
+    found = score(records_dir, run_dir, output_dir=str(tmp_path / "scores"))
+    assert read_calibration(run_dir) == of_training
+    assert found["temperature"] == pytest.approx(
+        of_training["temperature"], rel=0.01
+    )
+    found = score(records_dir, run_dir)
+    kept = read_calibration(run_dir)
+    for name in ("temperature", "nll_calibrated", "ece_calibrated", "nll"):
+        assert kept[name] == found[name] == read(run_dir)[name], name
+    predictions = predictions_file.read(str(run_dir))
+    assert len(set(predictions.slide)) == found["num_slides"]
+    cross_fitted = calibration.cross_fit(
+        predictions.label, predictions.logit, predictions.slide
+    )
+    assert kept["nll_calibrated"] == pytest.approx(
+        metrics.nll(predictions.label, cross_fitted)
+    )
+
+
+def test_other_splits_take_the_kept_temperature(records_dir, run_dir):
+    temperature = read_calibration(run_dir)["temperature"]
+    found = score(records_dir, run_dir, splits=("fold1",))
+    folder = run_dir / run_folder.EVALUATIONS / "fold1"
+    label, logit = np.loadtxt(
+        folder / run_folder.PREDICTIONS, delimiter=",", skiprows=1,
+        usecols=(1, 2), unpack=True,
+    )  # fmt: skip
+    assert found["temperature"] == temperature
+    assert found["nll_calibrated"] == pytest.approx(
+        metrics.nll(label, logit / temperature)
+    )
+    assert read_calibration(run_dir)["splits"] == ["fold0"]
+    assert (folder / run_folder.RELIABILITY_PLOT).is_file()
+    change_network(run_dir)
+    found = score(records_dir, run_dir, splits=("fold1",))
+    assert found["temperature"] is found["nll_calibrated"] is None
+
+
+def test_threshold_of_a_rate_is_that_of_own_validation(records_dir, run_dir):
+    wanted = thresholds.Wanted("sensitivity", 0.8)
+    (run_dir / run_folder.METRICS_JSON).unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match="Run pcam evaluate on the run"):
+        score(records_dir, run_dir, splits=("fold1",), threshold=wanted)
+    own = score(records_dir, run_dir, threshold=wanted)
+    label, logit = predictions_file.read(str(run_dir))[2:4]
+    probability = metrics.to_probability(logit, own["temperature"])
+    assert own["threshold"] == thresholds.choose(wanted, label, probability)
+    (_, missed), (_, right) = zip(*own["confusion_matrix"], strict=True)
+    assert right == np.ceil(0.8 * (right + missed))
+    other = score(records_dir, run_dir, splits=("fold1",), threshold=wanted)
+    assert other["threshold"] == own["threshold"]
+    command = ["evaluate", f"--records_dir={records_dir}"]
+    command += [f"--run_dir={run_dir}", "--threshold=sensitivity:2"]
+    result = loaded.run(*command)
+    assert result.returncode == 2
+    assert "found 'sensitivity:2', expected a probability," in result.stderr

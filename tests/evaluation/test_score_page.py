@@ -5,10 +5,17 @@ import re
 import numpy as np
 import pytest
 
-from pcam_tfdata.evaluation import bootstrap, metrics, score_page
+from pcam_tfdata.evaluation import (
+    bootstrap,
+    calibration,
+    metrics,
+    score_page,
+)
 
 
-def page(label, slide=None, num_resamples=100, logit=None) -> str:
+def page(
+    label, slide=None, num_resamples=100, logit=None, temperature=None
+) -> str:
     """The page of made-up predictions, on one line."""
     label = np.asarray(label)
     if logit is None:
@@ -16,6 +23,7 @@ def page(label, slide=None, num_resamples=100, logit=None) -> str:
     found = bootstrap.compute_intervals(
         label, logit, 0.5, slide, num_resamples=num_resamples
     )
+    calibrated = temperature and logit / temperature
     text = score_page.format_scores(
         metrics.score(label, logit)
         | {
@@ -25,6 +33,8 @@ def page(label, slide=None, num_resamples=100, logit=None) -> str:
             "model_sha256": "0" * 64,
             "manifest_sha256": "1" * 64,
             "warnings": [],
+            "temperature": temperature,
+            **calibration.score(label, calibrated),
             **found,
         }
     )
@@ -91,3 +101,12 @@ def test_ece_below_its_interval_is_explained():
     assert "The ECE is below its interval" in calibrated
     wrong = page(BALANCED, logit=4.0 - 8 * BALANCED)
     assert "The ECE is below its interval" not in wrong
+
+
+def test_calibrated_scores_are_told_with_their_temperature():
+    logit = 4.0 * BALANCED - 1
+    text = page(BALANCED, logit=logit, temperature=2.5)
+    likelihood = np.logaddexp(0, np.where(BALANCED, -logit, logit) / 2.5)
+    assert f"NLL, calibrated {likelihood.mean():.4f} ECE, calibrated 0." in text
+    assert "which pcam predict takes, is 2.5000." in text
+    assert "alibrated" not in page(BALANCED)

@@ -1,6 +1,7 @@
 """Prediction: each patch once whatever the replicas, and a killed job goes on."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -215,6 +216,25 @@ def test_other_ways_of_going_on_give_the_same(
     )  # fmt: skip
     lines = undisturbed.decode().split()
     assert found.decode().split() == [lines[0], *lines[:0:-1]]
+
+
+def test_parts_are_of_logits_before_the_temperature(
+    records_dir, run_dir, killed_copy, undisturbed
+):
+    num_parts = len(list_parts(killed_copy))
+    found, told = predict(records_dir, run_dir, killed_copy, "--nocalibrated")
+    assert f"{num_parts} of {num_shards(records_dir)} shards were" in told
+    kept = json.loads((run_dir / "calibration.json").read_text())["none"]
+    assert abs(np.log(kept["temperature"])) > 0.01
+
+    def logits(csv):
+        rows = [line.split(",") for line in csv.decode().split()[1:]]
+        probability = np.array([float(label) for _, label in rows])
+        return np.log(probability / (1 - probability))
+
+    np.testing.assert_allclose(
+        logits(found), logits(undisturbed) * kept["temperature"], rtol=1e-9
+    )
 
 
 def test_terminated_job_leaves_its_parts(records_dir, run_dir, tmp_path):

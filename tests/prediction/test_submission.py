@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import tables
 
-from pcam_tfdata.prediction import configuration, submission
+from pcam_tfdata.prediction import configuration, scale, submission
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import csv_files
 
@@ -27,9 +27,12 @@ def test_sample_finds_names_of_any_kind(tmp_path):
     assert rows.index.tolist() == order
     output = tmp_path / "out.csv"
     logit = np.array([-1, 0, 1, 2, 3], np.float32)
-    options = configuration.PredictOptions("run", str(output), threshold=0.6)
-    assert submission.write(options, rows, [logit[:2], logit[2:]]) == 5
-    labels = [0, 0, 1, 1, 1]
+    options = configuration.PredictOptions("run", str(output))
+    # Without the temperature the probability of 1 would be 0.73, not 0.59.
+    run_scale = scale.Scale(temperature=2.75, threshold=0.6)
+    parts = [logit[:2], logit[2:]]
+    assert submission.write(options, run_scale, rows, parts) == 5
+    labels = [0, 0, 0, 1, 1]
     assert tables.read_csv(str(output), ("id", "label")) == [
         (names[place], str(labels[place])) for place in order
     ]

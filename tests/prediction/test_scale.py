@@ -1,0 +1,78 @@
+"""Temperature and threshold of a prediction, from the files of the run."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+import scored_runs
+
+from pcam_tfdata.evaluation import calibration, metrics, thresholds
+from pcam_tfdata.models import inference
+from pcam_tfdata.prediction import configuration, scale
+from pcam_tfdata.runs import calibration_file, predictions_file, run_folder
+
+LABEL = np.arange(60) % 2
+LOGIT = (3 * np.random.default_rng(0).normal(size=60) + LABEL).astype("f4")
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run that was scored, with its temperature."""
+    run_dir = scored_runs.write(tmp_path / "run", LABEL, LOGIT)
+    facts = predictions_file.read(str(run_dir)).facts
+    names = ("splits", "model_sha256", "manifest_sha256")
+    found, _ = calibration.calibrate(
+        LABEL, LOGIT, **{name: facts[name] for name in names}
+    )
+    calibration_file.write(str(run_dir), "none", found)
+    return run_dir
+
+
+def read(run_dir, **changes) -> scale.Scale:
+    options = configuration.PredictOptions(str(run_dir), "out.csv", **changes)
+    return scale.read_scale(options)
+
+
+def test_temperature_is_that_of_the_run(run_dir):
+    expected = calibration.fit_temperature(LABEL, LOGIT)
+    assert expected > 1.5
+    assert read(run_dir) == (expected, None)
+    assert read(run_dir, threshold=0.3) == (expected, 0.3)
+    assert read(run_dir, calibrated=False, threshold=0.3) == (1, 0.3)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_threshold_is_chosen_on_the_scale_of_the_output(run_dir, calibrated):
+    wanted = thresholds.Wanted("sensitivity", 0.9)
+    found = read(run_dir, calibrated=calibrated, threshold=wanted)
+    assert (found.temperature == 1) == (not calibrated)
+    probability = metrics.to_probability(LOGIT, found.temperature)
+    assert found.threshold == thresholds.choose(wanted, LABEL, probability)
+    is_positive = probability >= found.threshold
+    assert is_positive[LABEL == 1].sum() == 27  # Of 30.
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_one_line_tells_that_probabilities_are_not_calibrated(
+    run_dir, caplog, is_there
+):
+    caplog.set_level(logging.INFO, "pcam_tfdata")
+    if is_there:
+        (run_dir / run_folder.BEST_MODEL).write_text("another network")
+    else:
+        (run_dir / run_folder.CALIBRATION).unlink()
+    assert read(run_dir) == (1, None)
+    (line,) = caplog.messages
+    assert line.startswith(str(run_dir / run_folder.CALIBRATION))
+    assert "probabilities are not calibrated" in line
+    assert read(run_dir, calibrated=False) == (1, None)
+    assert caplog.messages == [line]
+
+
+def test_a_temperature_of_other_views_is_not_taken(run_dir):
+    views = dataclasses.replace(inference.InferenceOptions(), tta="d4")
+    assert read(run_dir, forward=views).temperature == 1
+    with pytest.raises(ValueError, match="of --tta=none, expected --tta=d4"):
+        wanted = thresholds.Wanted("specificity", 0.9)
+        read(run_dir, forward=views, threshold=wanted)
