@@ -93,7 +93,7 @@ def root_mean_square(values: np.ndarray) -> float:
 def test_features_and_logits_are_the_originals(name, precision, tolerance):
     with replicas.keras_settings(precision):
         model = networks.build(name)
-        pretrained.load(model, name, "imagenet")
+        pretrained.load(model, pretrained.find(name, "imagenet"))
         features = pool(model)
     path, _ = efficientnet_lite.find_imagenet(name)
     tensors = efficientnet_lite.read_weights(path)
