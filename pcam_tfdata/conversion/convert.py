@@ -146,8 +146,9 @@ def _fill_and_publish(
         _logger.warning("Warning: %s", line)
     if any(s.patches.is_dealt and s.patches.slides is None for s in splits):
         _logger.warning(
-            "Warning: no --slide_csv, so folds are by patch: a slide may be on"
-            " both sides, and validation will be optimistic."
+            "Warning: slides are unknown%s, so folds are by patch: a slide may"
+            " be on both sides, and validation will be optimistic.",
+            " (no --slide_csv)" if options.input.source == "kaggle" else "",
         )
     publish.put_into_place(records_dir, options.output_dir, written)
     return written

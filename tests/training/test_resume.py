@@ -314,6 +314,41 @@ def test_run_that_auto_once_streamed_is_told_how_to_go_on(
     assert found.epoch == 2
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        "resnet_small",
+        pytest.param("p4m_cnn", marks=pytest.mark.long),
+        pytest.param("efficientnet_lite0", marks=pytest.mark.long),
+    ],
+)
+def test_fine_tuning_that_was_stopped_ends_as_if_it_was_not(
+    records_dir, tmp_path, model
+):
+    weights = str(tmp_path / "weights.keras")
+    networks.build(model).save(weights)
+    recipe = {
+        "weights": weights, "freeze_epochs": 1, "ema_decay": 0.9,
+        "backbone_learning_rate_factor": 0.5, "augment": "strong",
+        "optimizer": "adamw", "schedule": "cosine", "steps_per_loop": 1,
+    }  # fmt: skip
+    whole, stopped = (
+        options_for(records_dir, tmp_path / name, model=model, **recipe)
+        for name in "ab"
+    )
+    train.train(whole)
+    for step in (4, 8):  # While the backbone is frozen, and after.
+        with pytest.raises(KeyboardInterrupt):
+            train.train(stopped, [StopAfter(step)])
+    train.train(stopped)
+    check_same_end(tmp_path / "a", tmp_path / "b")
+    start, end = (
+        keras.models.load_model(path)
+        for path in (weights, run_folder.find_model(whole.run_dir))
+    )
+    assert (start.layers[2].kernel != end.layers[2].kernel).numpy().any()
+
+
 @pytest.fixture(scope="module")
 def stopped_once(records_dir, tmp_path_factory):
     """A run that was interrupted in its second epoch."""

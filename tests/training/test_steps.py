@@ -252,7 +252,9 @@ def test_replicas_train_a_normalized_network_as_one(several, build, name, rate):
         ("small_cnn", 20, "sgd", 0.1),
         ("small_cnn", 20, "adam", 0.001),
         ("seed_cnn", 2, "adam", 0.001),
+        ("resnet_small", 5, "adam", 0.001),
         ("p4m_cnn", 5, "adam", 0.001),
+        ("efficientnet_lite0", 2, "adam", 0.001),
         pytest.param("seed_cnn", 20, "sgd", 0.1, marks=pytest.mark.long),
         pytest.param("seed_cnn", 20, "adam", 0.001, marks=pytest.mark.long),
     ],
@@ -270,7 +272,7 @@ def test_replicas_train_a_network_as_one(
         rate=rate,
         batch_size=8,
         clip_norm=0.5,
-        augment="d4",
+        augment="strong",
         # Batch normalization of a part is not that of the batch.
         gradient_accumulation_steps=1 if normalizes(build()) else 2,
     )
