@@ -33,6 +33,7 @@ COMMANDS = {
     "cross_validate": "Train and score on each fold in turn.",
     "evaluate": "Score a trained network exactly.",
     "predict": "Write a submission CSV.",
+    "ensemble": "Make one run of several.",
     "compare": "Tell whether one run is better than another.",
     "runs": "Show what was tried, and how it scored.",
     "benchmark": "Time conversion, input, training or prediction.",

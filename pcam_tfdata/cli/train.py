@@ -92,6 +92,13 @@ flags.DEFINE_float(
     upper_bound=1 - 1e-9,
 )
 flags.DEFINE_float(
+    "label_smoothing",
+    0.0,
+    "Labels 0 and 1 count as half of this and 1 less half of this in the loss.",
+    lower_bound=0,
+    upper_bound=0.5,
+)
+flags.DEFINE_float(
     "clip_norm",
     0.0,
     "Largest norm of the gradient over all weights. 0: any.",

@@ -229,13 +229,24 @@ def load(
     """Returns a predictor of a `.keras` file; arguments as for `Predictor`.
 
     Raises:
+        ValueError: see `load_network`.
+    """
+    with strategy.scope():
+        model = load_network(path)
+    return Predictor(model, strategy, fill, tta)
+
+
+def load_network(path: str) -> keras.Model:
+    """Returns the network of a `.keras` file.
+
+    Raises:
         ValueError: the file is damaged, or its network does not take such
             patches or gives no logit.
     """
     try:
         # Layers that are loaded draw seeds, too.
         settings = replicas.keras_settings(seed=0)
-        with interruption.SignalsDeferred(), settings, strategy.scope():
+        with interruption.SignalsDeferred(), settings:
             model = keras.models.load_model(path)
     except Exception as error:  # Keras raises anything on bad bytes.
         raise ValueError(
@@ -243,7 +254,7 @@ def load(
             f" ({faults.one_line(error, 200)}). Train again."
         ) from error
     _check_network(path, model)
-    return Predictor(model, strategy, fill, tta)
+    return model
 
 
 def _check_network(path: str, model: keras.Model) -> None:

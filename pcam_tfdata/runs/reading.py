@@ -229,6 +229,8 @@ def _describe_state(run: Run, run_dir: str) -> str:
     if any(note.startswith(run_folder.HISTORY) for note in run.notes):
         return "unknown"
     epoch, epochs = run.columns.get("epoch", 0), run.flags.get("epochs", "?")
+    if run.flags.get("model") == "ensemble":
+        return "finished"
     if not epoch and "dataset" not in run.columns:
         return "not begun"
     is_last = epochs.isdecimal() and epoch >= int(epochs)

@@ -26,6 +26,8 @@ class Recipe:
         augment: One of `choices.AUGMENTATIONS`.
         class_weights: Factors of the loss of labels 0 and 1; or `balanced`, so
             that both count as much; none for 1 and 1.
+        label_smoothing: In the loss, half of this share of each patch has the
+            other label (Szegedy et al. 2016).
         clip_norm: The gradients of a step, taken together, are scaled down to
             this norm; 0 leaves them.
         gradient_accumulation_steps: Parts in which each replica works off its
@@ -44,6 +46,7 @@ class Recipe:
     precision: str = "auto"
     augment: str = "none"
     class_weights: Sequence[str] = ()
+    label_smoothing: float = 0.0
     clip_norm: float = 0.0
     gradient_accumulation_steps: int = 1
     xla: str = "auto"
@@ -311,7 +314,9 @@ class Trainer:
         with tf.GradientTape() as tape:
             logit = self.model(image, training=True)[:, 0]
             logit = tf.cast(logit, dtype)
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(label, logit)
+            smoothing = self.recipe.label_smoothing
+            target = label * (1 - smoothing) + smoothing / 2
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(target, logit)
             loss_sum = tf.reduce_sum(losses * weight)
             mean = loss_sum / self.recipe.batch_size
             scaled = self.optimizer.scale_loss(mean)

@@ -438,6 +438,18 @@ def test_class_weights_weigh_the_loss():
     assert losses[3] == pytest.approx(3 * losses[2])
 
 
+def test_smoothed_labels_are_partly_the_other_class():
+    (batch,) = make_batches(1)
+    losses = []
+    for label, smoothing in ((0, 0.0), (1, 0.0), (0, 0.2), (1, 0.2)):
+        some = batch | {"label": np.full(BATCH_SIZE, label)}
+        machine = make(ONE(), linear, label_smoothing=smoothing, **FLOAT64)
+        losses += run(machine, ONE(), [some])[0].tolist()
+    negative, positive, *smoothed = losses
+    assert smoothed[0] == pytest.approx(0.9 * negative + 0.1 * positive)
+    assert smoothed[1] == pytest.approx(0.1 * negative + 0.9 * positive)
+
+
 def test_average_of_weights_is_that_of_its_definition(two):
     batches = make_batches(3)
     for distribution in (ONE(), two):

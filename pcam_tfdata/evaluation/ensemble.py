@@ -1,0 +1,122 @@
+"""Several runs as one, whose network gives the mean of their logits."""
+
+import glob
+import os
+from collections.abc import Sequence
+
+import keras
+
+from pcam_tfdata import schema
+from pcam_tfdata.distribution import replicas
+from pcam_tfdata.models import classifier_head, inference
+from pcam_tfdata.records import manifest
+from pcam_tfdata.runs import (
+    calibration_file,
+    environment_file,
+    outputs,
+    run_folder,
+)
+
+MODEL = "ensemble"
+
+
+@replicas.keras_settings()
+def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
+    """Makes the folder of a run whose network is the mean of other networks.
+
+    Their logits are divided by their temperatures, where these are known, so
+    that a network that is too sure of itself counts for no more. The run is
+    scored and predicts as any other, without its members. It was trained on what
+    any of them was, and is validated on what all are.
+
+    Args:
+        run_dirs: Folders of runs, or of cross-validations.
+        output_dir: Folder to make.
+
+    Returns:
+        The folders of its members.
+
+    Raises:
+        FileNotFoundError, ValueError: a run has no network, there is only one,
+            or they were trained on different records.
+        FileExistsError: the folder is there.
+    """
+    outputs.check_new(output_dir, "--output_dir")
+    if os.path.exists(output_dir):
+        raise FileExistsError(
+            f"--output_dir={output_dir}: found it, expected a folder to make."
+            " Choose another."
+        )
+    members = [folder for run_dir in run_dirs for folder in _expand(run_dir)]
+    paths = list(map(run_folder.find_model, members))
+    trained_on = {_find_records(member) for member in members}
+    if len(members) < 2 or len(trained_on) > 1:
+        raise ValueError(
+            f"--run_dir={','.join(run_dirs)}: found {len(members)} runs, on"
+            f" {len(trained_on)} sets of records, expected two runs or more, on"
+            " one set."
+        )
+    temperatures = list(map(_find_temperature, members, paths))
+    model = _average(paths, temperatures)
+    facts = {
+        "manifest_sha256": trained_on.pop(),
+        "members": [manifest.hash_file(path) for path in paths],
+        "temperatures": temperatures,
+    }
+    os.makedirs(output_dir)
+    environment_file.add_start(output_dir, facts)
+    run_folder.write_flags(output_dir, _join_flags(members))
+    model.save(os.path.join(output_dir, run_folder.BEST_MODEL))
+    return members
+
+
+def _expand(run_dir: str) -> list[str]:
+    """Returns a run, or those of the folds of a cross-validation."""
+    pattern = os.path.join(glob.escape(run_dir), "*", run_folder.BEST_MODEL)
+    inner = sorted(map(os.path.dirname, glob.glob(pattern)))
+    is_run = os.path.isfile(os.path.join(run_dir, run_folder.BEST_MODEL))
+    return inner if inner and not is_run else [run_dir]
+
+
+def _find_records(run_dir: str) -> str | None:
+    """Returns the hash of the manifest that a run was trained on."""
+    starts = environment_file.read_starts(run_dir)
+    return starts[0]["manifest_sha256"] if starts else None
+
+
+def _find_temperature(run_dir: str, path: str) -> float:
+    """Returns the temperature of a run's network; 1 where it is not known."""
+    kept = calibration_file.read(run_dir, "none", manifest.hash_file(path))
+    return kept.temperature if kept else 1.0
+
+
+def _average(
+    paths: Sequence[str], temperatures: Sequence[float]
+) -> keras.Model:
+    """Returns a network that runs saved ones beside each other."""
+    image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8", name="image")
+    logits = []
+    for number, (path, divisor) in enumerate(
+        zip(paths, temperatures, strict=True)
+    ):
+        member = inference.load_network(path)
+        member.name = f"member{number}"  # Those of one model share a name.
+        logits.append(keras.layers.Rescaling(1 / divisor)(member(image)))
+    mean = keras.layers.Average(name=classifier_head.LOGIT)(logits)
+    return keras.Model(image, mean, name=MODEL)
+
+
+def _join_flags(run_dirs: Sequence[str]) -> dict[str, object]:
+    """Returns the flags that tell what the ensemble was trained and scored on."""
+    flags = list(map(run_folder.read_flags, run_dirs))
+
+    def list_splits(name: str) -> list[set[str]]:
+        return [set(f.get(name, "").split(",")) - {""} for f in flags]
+
+    seen = set().union(*list_splits("train_splits"))
+    common = set.intersection(*list_splits("validation_splits")) - seen
+    return {
+        "model": MODEL,
+        "train_splits": sorted(seen),
+        "validation_splits": sorted(common),
+    }
