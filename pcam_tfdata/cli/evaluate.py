@@ -7,8 +7,9 @@ temperature that pcam predict divides logits by; its folder evaluations/SPLITS t
 of others, and with @ and their hash those of other records.
 """
 
-from absl import flags
+from absl import app, flags
 
+from pcam_tfdata import choices
 from pcam_tfdata.cli import flag_groups, quiet
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
@@ -27,6 +28,12 @@ flags.DEFINE_string(
     None,
     "Where the files go. Default: the run's folder, or one in it: see above.",
 )
+flags.DEFINE_list(
+    "stress",
+    [],
+    f"Also score patches that are changed more and more: {', '.join(choices.STRESSES)}."
+    " Writes stress.csv and stress.png.",
+)
 flags.DEFINE_integer(
     "num_resamples",
     1000,
@@ -38,6 +45,11 @@ flags.DEFINE_integer(
 
 def run() -> None:
     """Writes the scores and prints them."""
+    if unknown := set(flags.FLAGS.stress) - set(choices.STRESSES):
+        raise app.UsageError(
+            f"--stress: found {', '.join(sorted(unknown))}, expected some of"
+            f" {', '.join(choices.STRESSES)}."
+        )
     with quiet.imports():
         from pcam_tfdata.evaluation import evaluate, score_page
     options = flag_groups.from_flags(evaluate.EvaluateOptions)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from pcam_tfdata.evaluation import (
     plots,
     score_page,
     slides,
+    stress,
     thresholds,
 )
 from pcam_tfdata.models import inference
@@ -49,6 +50,7 @@ class EvaluateOptions:
             validation splits of its own records are scored, and else for a
             folder of these splits in its `evaluations`.
         num_resamples: Bootstrap resamples behind the intervals; 0 for none.
+        stress: Changes of patches to score under too, of `choices.STRESSES`.
     """
 
     records_dir: str
@@ -60,6 +62,7 @@ class EvaluateOptions:
     )
     output_dir: str = ""
     num_resamples: int = 1000
+    stress: Sequence[str] = ()
 
 
 @replicas.keras_settings()
@@ -67,8 +70,8 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     """Scores a run's best model on every patch of some splits, each once.
 
     Writes `predictions.csv` (row, label, logit, and the slide where that of every
-    patch is known), `metrics.json`, the same as text, pictures, and, where slides
-    are known, `slides.csv`. Of the run's own validation also the temperature, in
+    patch is known), `metrics.json`, the same as text, pictures, where slides are
+    known `slides.csv`, and under stress `stress.csv`. Of the run's own validation also the temperature, in
     the run's folder.
 
     Raises:
@@ -101,7 +104,9 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         temperature, validation = _read_validation(
             options, facts["model_sha256"]
         )
-    predictions = _run_network(options, records, model_path)
+    predict, fill = _open_network(options, records, model_path)
+    os.makedirs(options.output_dir, exist_ok=True)
+    predictions = predict(fill)
     label, logit = predictions["label"], predictions["logit"]
     known = slide_of_row[predictions["row"]]
     slide = None if (known == "").any() else known
@@ -142,24 +147,38 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     if slide is not None:
         predictions[predictions_file.SLIDE] = slide
     _write(options, evaluation, predictions, calibrated, own_threshold)
+    path_of = functools.partial(os.path.join, options.output_dir)
+    files.remove(path_of(run_folder.STRESS))
+    files.remove(path_of(run_folder.STRESS_PLOT))
+    if options.stress:
+        # That of patches as they are: of no shift.
+        unchanged = ("none", 0.0, evaluation["auc"], evaluation["nll"])
+        rows = [unchanged, *stress.score_shifts(options.stress, predict, fill)]
+        csv_files.write_csv(path_of(run_folder.STRESS), stress.COLUMNS, rows)
+        plots.plot_stress(rows, path_of(run_folder.STRESS_PLOT))
     return evaluation
 
 
-def _run_network(
+def _open_network(
     options: EvaluateOptions,
     records: records_folder.RecordsFolder,
     model_path: str,
-) -> inference.Logits:
-    """Returns the logits of all patches; makes the folder of the output."""
+) -> tuple[Callable[[inference.Fill], inference.Logits], inference.Fill]:
+    """Returns what gives the logits of all patches, and how a batch is filled."""
     strategy, patches = options.forward.open_records(records, options.splits)
-    predictor = inference.load(
-        model_path, strategy, patches.fill, options.forward.tta
-    )
-    os.makedirs(options.output_dir, exist_ok=True)
-    batches = predictor.stream_patches(
-        patches, options.forward.batch_size, "evaluate"
-    )
-    return inference.join(batches)
+    with strategy.scope():
+        model = inference.load_network(model_path)
+
+    def predict(fill: inference.Fill) -> inference.Logits:
+        predictor = inference.Predictor(
+            model, strategy, fill, options.forward.tta
+        )
+        batches = predictor.stream_patches(
+            patches, options.forward.batch_size, "evaluate"
+        )
+        return inference.join(batches)
+
+    return predict, patches.fill
 
 
 def _read_validation(

@@ -1,6 +1,6 @@
 """Pictures of runs and records: curves, grids, matrices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas
@@ -141,6 +141,33 @@ def plot_reliability(
     curves.legend(frameon=False, loc="upper left")
     counts.set(xlabel="Predicted probability", ylabel="Patches")
     counts.yaxis.set_major_formatter("{x:,.0f}")
+    _save(drawing, path)
+
+
+def plot_stress(
+    rows: Sequence[tuple[str, float, float | None, float]], path: str
+) -> None:
+    """Draws the AUC by the strength of each shift, as PNG.
+
+    Args:
+        rows: Shift, strength, AUC and NLL; first those of unchanged patches.
+        path: Where to.
+    """
+    table = pandas.DataFrame(rows, columns=["shift", "strength", "auc", "nll"])
+    unchanged, shifted = table["auc"][0], table[1:]
+    names = shifted["shift"].unique()
+    size = (1 + 2.6 * len(names), 3.2)
+    drawing = figure.Figure(figsize=size, layout="constrained")
+    grid = drawing.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(grid, names, strict=True):
+        part = shifted[shifted["shift"] == name]
+        axes.plot(
+            part["strength"], part["auc"], color=_VALIDATION_COLOR, marker="."
+        )
+        axes.axhline(unchanged, color=_TRAIN_COLOR, linestyle=":")
+        axes.set(title=name, xlabel="Strength")
+        axes.grid(alpha=0.3)
+    grid[0].set(ylabel="AUC (dotted: unchanged)")
     _save(drawing, path)
 
 

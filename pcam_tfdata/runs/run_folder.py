@@ -25,14 +25,16 @@ METRICS_JSON = "metrics.json"
 METRICS_TEXT = "metrics.txt"
 PREDICTIONS = "predictions.csv"
 SLIDES = "slides.csv"
+STRESS = "stress.csv"
+STRESS_PLOT = "stress.png"
 ROC_PLOT = "roc.png"
 CONFUSION_PLOT = "confusion.png"
 RELIABILITY_PLOT = "reliability.png"
 _MADE = (
     BAD_BATCH, BEST_MODEL, CALIBRATION, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT,
     EVALUATIONS, HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
-    METRICS_TEXT, PREDICTIONS, RELIABILITY_PLOT, ROC_PLOT, SLIDES, TENSORBOARD,
-    TIMING,
+    METRICS_TEXT, PREDICTIONS, RELIABILITY_PLOT, ROC_PLOT, SLIDES, STRESS,
+    STRESS_PLOT, TENSORBOARD, TIMING,
 )  # fmt: skip
 # A process that was killed leaves what it was writing.
 OWNED = (*_MADE, *(f"{name}{files.INCOMPLETE}" for name in (*_MADE, FLAGS)))

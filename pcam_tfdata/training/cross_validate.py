@@ -4,6 +4,7 @@ Each run is a process of its own, `pcam train` and then `pcam evaluate`: what on
 leaves in TensorFlow does not reach the next, and what is trained is kept.
 """
 
+import functools
 import logging
 import os
 import signal
@@ -14,13 +15,18 @@ from typing import Any
 
 import pandas as pd
 
-from pcam_tfdata.evaluation import metrics
+from pcam_tfdata import schema
+from pcam_tfdata.evaluation import metrics, plots
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs, run_folder
 from pcam_tfdata.system import csv_files, files, interruption
 
 OUT_OF_FOLD = "out_of_fold.csv"
+SUSPECTS = "suspects.csv"
+SUSPECTS_PLOT = "suspects.png"
 SUMMARY = "cross_validation.json"
+_NUM_SUSPECTS = 60  # Ten rows of the picture.
+_COLUMNS = ["row", "id", "fold", "label", "probability"]
 # `pcam` in a process that ends when this one does, by SIGKILL too: it would go on
 # to hold the GPU and the lock.
 _PROGRAM = (
@@ -43,8 +49,9 @@ def cross_validate(
     """Trains on all folds but one, and scores that one, for each in turn.
 
     Writes `cross_validation.json` and `out_of_fold.csv`, in which each patch has
-    the probability that the network which did not see it gives. The same command
-    again trains what is missing.
+    the probability that the network which did not see it gives; and the patches
+    whose labels these contradict most, as `suspects.csv` and a picture: errors of
+    the network, or of the label. The same command again trains what is missing.
 
     Args:
         records_dir: Records folder.
@@ -72,8 +79,9 @@ def cross_validate(
         flags = [f"--train_splits={others}", *train_flags]
         fold_dir = os.path.join(run_dir, fold)
         tables.append(_run_fold(records_dir, fold_dir, fold, flags))
-    table = pd.concat(tables)
-    _write_out_of_fold(os.path.join(run_dir, OUT_OF_FOLD), records, table)
+    table = _name_rows(records, pd.concat(tables))
+    csv_files.write_frame(os.path.join(run_dir, OUT_OF_FOLD), table[_COLUMNS])
+    _write_suspects(run_dir, records, table)
     summary = _summarize(table)
     files.write_json(os.path.join(run_dir, SUMMARY), summary)
     return summary
@@ -161,13 +169,28 @@ def _summarize(table: pd.DataFrame) -> Summary:
     }
 
 
-def _write_out_of_fold(
-    path: str, records: records_folder.RecordsFolder, table: pd.DataFrame
-) -> None:
+def _name_rows(
+    records: records_folder.RecordsFolder, table: pd.DataFrame
+) -> pd.DataFrame:
+    """Returns predictions in the order of rows, with ids and probabilities."""
     names = records.read_sidecar(["source_name"])["source_name"].to_numpy()
-    table = table.sort_values("row").assign(
+    return table.sort_values("row", ignore_index=True).assign(
         id=lambda t: names[t.row],
         probability=lambda t: metrics.to_probability(t.logit.to_numpy()),
     )
-    columns = ["row", "id", "fold", "label", "probability"]
-    csv_files.write_frame(path, table[columns])
+
+
+def _write_suspects(
+    run_dir: str, records: records_folder.RecordsFolder, table: pd.DataFrame
+) -> None:
+    """Writes the patches that contradict their labels, the gravest first."""
+    against = table.logit.where(table.label == schema.NEGATIVE, -table.logit)
+    order = against.sort_values(ascending=False, kind="stable").index
+    suspects = table.loc[order[:_NUM_SUSPECTS]]
+    path_of = functools.partial(os.path.join, run_dir)
+    csv_files.write_frame(path_of(SUSPECTS), suspects[_COLUMNS])
+    everything = records_folder.Selection(tuple(records.list_shards()))
+    images = everything.read_images(suspects.row.to_numpy())
+    plots.plot_patches(
+        images, suspects.label.to_numpy(), path_of(SUSPECTS_PLOT)
+    )

@@ -320,3 +320,23 @@ def test_threshold_of_a_rate_is_that_of_own_validation(records_dir, run_dir):
     result = loaded.run(*command)
     assert result.returncode == 2
     assert "found 'sensitivity:2', expected a probability," in result.stderr
+
+
+def test_stress_is_told_beside_the_scores_of_patches_as_they_are(
+    records_dir, run_dir
+):
+    found = score(records_dir, run_dir, stress=("brightness", "jpeg"))
+    first, *rows = (run_dir / run_folder.STRESS).read_text().splitlines()
+    assert first == "shift,strength,auc,nll"
+    shifts = [row.split(",")[0] for row in rows]
+    assert shifts == ["none", *["brightness"] * 4, *["jpeg"] * 4]
+    assert rows[0] == f"none,0.0,{found['auc']},{found['nll']}"
+    assert len(set(rows)) == 9
+    assert (run_dir / run_folder.STRESS_PLOT).is_file()
+    score(records_dir, run_dir)  # Of another evaluation they would be.
+    assert not (run_dir / run_folder.STRESS).exists()
+    command = ["evaluate", f"--records_dir={records_dir}"]
+    command += [f"--run_dir={run_dir}", "--stress=stain,fog"]
+    result = loaded.run(*command)
+    assert result.returncode == 2
+    assert "--stress: found fog, expected some of stain," in result.stderr

@@ -11,10 +11,13 @@ import sys
 import time
 
 import loaded
+import numpy as np
+import pandas
 import pytest
 import tables
 from conftest import NUM_TRAIN, run_pcam
 
+from pcam_tfdata import schema
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import run_folder
@@ -200,3 +203,27 @@ def test_bad_flags_are_told(records_dir, tmp_path, flags, code, told):
     assert result.returncode == code, result.stderr
     assert told in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+def test_suspects_contradict_their_labels_most(records_dir, tmp_path):
+    records = records_folder.open_folder(records_dir)
+    sidecar = records.read_sidecar(["split", "label", "id"])
+    row = np.flatnonzero(sidecar["split"].isin(FOLDS))
+    label = sidecar["label"].to_numpy(int)[row]
+    logit = np.random.default_rng(0).standard_normal(len(row))
+    order = np.random.default_rng(1).permutation(len(row))
+    table = pandas.DataFrame(
+        {"row": row, "label": label, "logit": logit, "fold": "fold0"}
+    ).iloc[order]
+    named = cross_validate._name_rows(records, table)
+    cross_validate._write_suspects(str(tmp_path), records, named)
+    found = pandas.read_csv(tmp_path / cross_validate.SUSPECTS)
+    doubt = np.where(label == 1, -logit, logit)
+    assert found["row"].tolist() == row[np.argsort(-doubt)].tolist()[:60]
+    everything = records_folder.Selection(tuple(records.list_shards()))
+    for image, number in zip(
+        everything.read_images(found["row"].to_numpy()), found["row"],
+        strict=True,
+    ):  # fmt: skip
+        assert schema.hash_pixels(image) == sidecar["id"][number]
+    assert (tmp_path / cross_validate.SUSPECTS_PLOT).stat().st_size > 10_000

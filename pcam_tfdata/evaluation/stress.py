@@ -1,0 +1,96 @@
+"""How the scores of a network fall as patches are changed more and more."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import tensorflow as tf
+
+from pcam_tfdata import schema
+from pcam_tfdata.augmentation import color
+from pcam_tfdata.evaluation import metrics
+from pcam_tfdata.models import inference
+from pcam_tfdata.pipeline import batch_format
+
+COLUMNS = ("shift", "strength", "auc", "nll")
+_Change = Callable[[tf.Tensor, float], tf.Tensor]
+
+
+def _change_stain(image: tf.Tensor, strength: float) -> tf.Tensor:
+    """Returns patches with more hematoxylin and less eosin by that share."""
+    factor = tf.constant([1 + strength, 1 - strength, 1.0])
+    return _change_color(image, factor=factor)
+
+
+def _change_brightness(image: tf.Tensor, strength: float) -> tf.Tensor:
+    """Returns patches whose levels are higher by that share of their range."""
+    return _change_color(image, brightness=strength)
+
+
+def _change_color(
+    image: tf.Tensor,
+    factor: tf.Tensor | float = 1.0,
+    brightness: float = 0.0,
+) -> tf.Tensor:
+    num_patches = tf.shape(image)[0]
+    return color.change_color(
+        image,
+        tf.ones([num_patches, 3]) * factor,
+        tf.zeros([num_patches, 3]),
+        tf.ones([num_patches]),
+        tf.fill([num_patches], brightness),
+    )
+
+
+def _blur(image: tf.Tensor, strength: float) -> tf.Tensor:
+    """Returns patches blurred by that variance, in square pixels."""
+    for _ in range(round(2 * strength)):
+        image = color.blur(image, tf.fill([tf.shape(image)[0]], 0.25))
+    return image
+
+
+def _compress(image: tf.Tensor, strength: float) -> tf.Tensor:
+    """Returns patches as JPEG of that quality has them."""
+
+    def compress(patch: tf.Tensor) -> tf.Tensor:
+        jpeg = tf.io.encode_jpeg(patch, quality=int(strength))
+        return tf.ensure_shape(tf.io.decode_jpeg(jpeg), schema.IMAGE_SHAPE)
+
+    return tf.map_fn(compress, image, fn_output_signature=tf.uint8)
+
+
+# In the order of `choices.STRESSES`.
+_SHIFTS: dict[str, tuple[_Change, Sequence[float]]] = {
+    "stain": (_change_stain, (-0.4, -0.2, 0.2, 0.4)),
+    "brightness": (_change_brightness, (-0.2, -0.1, 0.1, 0.2)),
+    "blur": (_blur, (0.5, 1.0, 2.0, 4.0)),
+    "jpeg": (_compress, (90.0, 70.0, 50.0, 30.0)),
+}
+
+
+def score_shifts(
+    names: Sequence[str],
+    predict: Callable[[inference.Fill], inference.Logits],
+    fill: inference.Fill,
+) -> Iterator[tuple[str, float, float | None, float]]:
+    """Yields a row of `COLUMNS` for each strength of each shift.
+
+    Args:
+        names: Of shifts, among `choices.STRESSES`.
+        predict: Returns all logits of a network that sees filled batches.
+        fill: Fills a batch with patches as they are.
+    """
+    for name in names:
+        change, strengths = _SHIFTS[name]
+        for strength in strengths:
+
+            def fill_changed(
+                batch: batch_format.Batch,
+                change: _Change = change,
+                strength: float = strength,
+            ) -> batch_format.Batch:
+                batch = fill(batch)
+                return batch | {"image": change(batch["image"], strength)}
+
+            found = predict(fill_changed)
+            label, logit = found["label"], found["logit"]
+            auc, nll = metrics.auc(label, logit), metrics.nll(label, logit)
+            yield name, strength, auc, nll

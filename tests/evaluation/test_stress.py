@@ -1,0 +1,61 @@
+"""Scores of patches that are changed more and more."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pcam_tfdata import choices
+from pcam_tfdata.evaluation import stress
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Smooth pink patches: JPEG of noise would be another noise."""
+    draw = np.random.default_rng(0)
+    coarse = draw.integers(90, 200, (4, 12, 12, 3))
+    return np.repeat(np.repeat(coarse, 8, 1), 8, 2).astype(np.uint8)
+
+
+def changed(images, name) -> list[np.ndarray]:
+    """Patches at each strength of a shift, as a network gets them."""
+    seen = []
+
+    def predict(fill):
+        batch = tf.function(fill)({"image": tf.constant(images)})
+        assert batch["image"].dtype == tf.uint8
+        assert batch["image"].shape == images.shape
+        seen.append(batch["image"].numpy().astype(float))
+        return {"label": np.array([0, 1, 0, 1]), "logit": np.arange(4.0)}
+
+    rows = list(stress.score_shifts([name], predict, lambda batch: batch))
+    assert [row[0] for row in rows] == [name] * len(seen)
+    assert [row[2] for row in rows] == [0.75] * len(seen)
+    return seen
+
+
+def test_every_choice_is_a_shift():
+    assert tuple(stress._SHIFTS) == choices.STRESSES
+
+
+def test_brighter_is_brighter(images):
+    means = [x.mean() for x in changed(images, "brightness")]
+    shifts = np.array(means) - images.mean()
+    np.testing.assert_allclose(shifts / 255, [-0.2, -0.1, 0.1, 0.2], atol=0.01)
+
+
+def test_more_hematoxylin_takes_red_and_less_eosin_gives_green(images):
+    found = [x.mean((0, 1, 2)) for x in changed(images, "stain")]
+    red, green, _ = np.transpose([x - found[0] for x in found])
+    assert (np.diff(red) < 0).all()
+    assert (np.diff(green) > 0).all()
+
+
+def test_blur_smooths_more_and_more(images):
+    edges = [np.abs(np.diff(x, axis=1)).max() for x in changed(images, "blur")]
+    assert np.abs(np.diff(images.astype(float), axis=1)).max() > edges[0]
+    assert (np.diff(edges) < 0).all()
+
+
+def test_jpeg_loses_more_and_more(images):
+    errors = [((x - images) ** 2).mean() for x in changed(images, "jpeg")]
+    assert 0 < errors[0] < errors[-1] < 400
