@@ -105,7 +105,7 @@ def _check_same(
 ) -> None:
     """Refuses predictions of other patches than the first ones."""
     text = f"--run_dir={','.join(run_dirs)}: found predictions of"
-    remedy = "Compare runs of the same --records_dir and --validation_splits."
+    remedy = "Compare runs on the same records and validation splits."
     records, others = (p.facts["manifest_sha256"][:8] for p in (first, second))
     if records != others:
         raise ValueError(

@@ -15,32 +15,31 @@ class Scale(NamedTuple):
     """How logits become probabilities, and these labels.
 
     Attributes:
-        temperature: What divides logits first.
+        temperature: What divides logits first; None where it is not wanted or
+            not known.
         threshold: None for probabilities; else a probability at or above it
             gives 1.
     """
 
-    temperature: float = 1.0
+    temperature: float | None = None
     threshold: float | None = None
 
 
 def read_scale(options: configuration.PredictOptions) -> Scale:
     """Returns the scale of a run's best model, from the run's files.
 
-    A line says so where a temperature is wanted and not known.
-
     Raises:
         FileNotFoundError, ValueError: a threshold has to be chosen, and there
             are no predictions of validation patches by this model; or a file is
             damaged.
     """
-    temperature, threshold = 1.0, options.threshold
+    temperature, threshold = None, options.threshold
     tta = options.forward.tta
     if options.calibrated:
         path = run_folder.find_model(options.run_dir)
         sha256 = manifest.hash_file(path)
         kept = calibration_file.read(options.run_dir, tta, sha256)
-        temperature = kept.temperature if kept else 1.0
+        temperature = kept.temperature if kept else None
     if isinstance(threshold, thresholds.Wanted):
         validation = predictions_file.read(options.run_dir, tta)
         wanted, threshold = (
@@ -48,7 +47,7 @@ def read_scale(options: configuration.PredictOptions) -> Scale:
             thresholds.choose(
                 threshold,
                 validation.label,
-                metrics.to_probability(validation.logit, temperature),
+                metrics.to_probability(validation.logit, temperature or 1.0),
             ),
         )
         _logger.info(

@@ -106,7 +106,15 @@ def write(
         logits: float32, all patches' in parts.
     """
     logit = np.concatenate(list(logits))[rows.index]
-    probability = metrics.to_probability(logit, run_scale.temperature)
+    if options.calibrated and run_scale.temperature is None:
+        _logger.info(
+            "%s: probabilities are not calibrated: the run has no temperature"
+            " for --tta=%s. Run pcam evaluate --tta=%s on the run's validation"
+            " splits.",
+            options.output_csv, options.forward.tta, options.forward.tta,
+        )  # fmt: skip
+    divisor = run_scale.temperature or 1.0
+    probability = metrics.to_probability(logit, divisor)
     label = probability
     if run_scale.threshold is not None:
         label = (probability >= run_scale.threshold).astype(int)

@@ -7,13 +7,10 @@ views is less sure than that of one.
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import files
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +59,7 @@ def write(run_dir: str, tta: str, calibration: Calibration) -> None:
 
 
 def read(run_dir: str, tta: str, model_sha256: str) -> Calibration | None:
-    """Returns the temperature of a network and a way to view patches.
-
-    None, and a line says so, where the run has no such one.
+    """Returns the temperature of a network and a way to view patches, if any.
 
     Raises:
         ValueError: the file is damaged.
@@ -73,13 +68,6 @@ def read(run_dir: str, tta: str, model_sha256: str) -> Calibration | None:
     calibration = _read(path).get(tta)
     if calibration and calibration.model_sha256 == model_sha256:
         return calibration
-    found = "that of another network" if calibration else "none"
-    _logger.info(
-        "%s: found %s, expected the temperature of %s with --tta=%s:"
-        " probabilities are not calibrated. Run pcam evaluate on the run's"
-        " validation splits.",
-        path, found, run_folder.BEST_MODEL, tta,
-    )  # fmt: skip
     return None
 
 

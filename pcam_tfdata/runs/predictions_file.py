@@ -75,8 +75,9 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
         )
     if tta not in (None, viewed):
         raise ValueError(
-            f"{path}: found predictions of --tta={viewed}, expected --tta={tta}."
-            f" {remedy}"
+            f"{path}: found predictions with test-time augmentation {viewed},"
+            f" expected {tta}. Run pcam evaluate --tta={tta} on the run's"
+            " validation splits."
         )
     table = pandas.read_csv(
         path, float_precision="round_trip", na_filter=False, dtype={SLIDE: str}

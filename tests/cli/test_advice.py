@@ -38,6 +38,8 @@ UNSAID = re.compile(
             rf"benchmark {OTHER_ROOMS}\..*",
             # Of several workers, a service, or the cache of training alone.
             r"\w+ distribution\.\w+\..* --worker_wait_seconds",
+            # It trains networks as they come.
+            r"benchmark models\..* --weights",
             # Patches that are read once are neither shuffled nor cached.
             r"\w+ pipeline\.input_choice\..* --(shuffle_megabytes|cache)",
             # Only who may skip patches says how many would be left.
@@ -191,11 +193,11 @@ def list_flags(command: str) -> set[str]:
         if not name and other in main.COMMANDS:
             adopted |= list_flags(other)
     return adopted | {
-        call.args[0].value
+        next(a.value for a in call.args if isinstance(a, ast.Constant))
         for part in parts
         for call in ast.walk(part)
         if isinstance(call, ast.Call)
-        and getattr(call.func, "attr", "").startswith("DEFINE_")
+        and getattr(call.func, "attr", "").startswith("DEFINE")
     }
 
 

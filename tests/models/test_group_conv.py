@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pcam_tfdata.augmentation import square
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import group_conv, networks
-from pcam_tfdata.training import augment
 
-MOVES = np.arange(augment.NUM_MOVES)
+MOVES = np.arange(square.NUM_MOVES)
 # Sums of a few thousand products of numbers about 1, in another order: rounding
 # is 1e-13 at most. A weight in a wrong place shows in the first digit.
 FLOAT64 = {"rtol": 0, "atol": 1e-11}
@@ -26,7 +26,7 @@ def draw(*shape, seed=0) -> np.ndarray:
 
 def move_images(image, move) -> np.ndarray:
     moves = tf.fill([len(image)], move)
-    return augment.apply_d4(tf.constant(image), moves).numpy()
+    return square.apply_d4(tf.constant(image), moves).numpy()
 
 
 def move_maps(maps, move) -> np.ndarray:
@@ -89,8 +89,8 @@ def convolve_slowly(maps, kernel, strides) -> np.ndarray:
 def test_products_are_those_of_the_moves():
     g, h = np.repeat(MOVES, 8), np.tile(MOVES, 8)
     images = np.tile(draw(1, 3, 3, 1), (64, 1, 1, 1))
-    one_by_one = augment.apply_d4(augment.apply_d4(images, h), g)
-    at_once = augment.apply_d4(images, group_conv.PRODUCTS[g, h])
+    one_by_one = square.apply_d4(square.apply_d4(images, h), g)
+    at_once = square.apply_d4(images, group_conv.PRODUCTS[g, h])
     np.testing.assert_array_equal(one_by_one, at_once)
 
 

@@ -4,12 +4,13 @@ import dataclasses
 import logging
 
 import numpy as np
+import pandas
 import pytest
 import scored_runs
 
 from pcam_tfdata.evaluation import calibration, metrics, thresholds
 from pcam_tfdata.models import inference
-from pcam_tfdata.prediction import configuration, scale
+from pcam_tfdata.prediction import configuration, scale, submission
 from pcam_tfdata.runs import calibration_file, predictions_file, run_folder
 
 LABEL = np.arange(60) % 2
@@ -39,15 +40,15 @@ def test_temperature_is_that_of_the_run(run_dir):
     assert expected > 1.5
     assert read(run_dir) == (expected, None)
     assert read(run_dir, threshold=0.3) == (expected, 0.3)
-    assert read(run_dir, calibrated=False, threshold=0.3) == (1, 0.3)
+    assert read(run_dir, calibrated=False, threshold=0.3) == (None, 0.3)
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_threshold_is_chosen_on_the_scale_of_the_output(run_dir, calibrated):
     wanted = thresholds.Wanted("sensitivity", 0.9)
     found = read(run_dir, calibrated=calibrated, threshold=wanted)
-    assert (found.temperature == 1) == (not calibrated)
-    probability = metrics.to_probability(LOGIT, found.temperature)
+    assert (found.temperature is None) == (not calibrated)
+    probability = metrics.to_probability(LOGIT, found.temperature or 1)
     assert found.threshold == thresholds.choose(wanted, LABEL, probability)
     is_positive = probability >= found.threshold
     assert is_positive[LABEL == 1].sum() == 27  # Of 30.
@@ -55,24 +56,29 @@ def test_threshold_is_chosen_on_the_scale_of_the_output(run_dir, calibrated):
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_one_line_tells_that_probabilities_are_not_calibrated(
-    run_dir, caplog, is_there
+    run_dir, tmp_path, caplog, is_there
 ):
     caplog.set_level(logging.INFO, "pcam_tfdata")
     if is_there:
         (run_dir / run_folder.BEST_MODEL).write_text("another network")
     else:
         (run_dir / run_folder.CALIBRATION).unlink()
-    assert read(run_dir) == (1, None)
+    output_csv = str(tmp_path / "out.csv")
+    for calibrated in (True, False):
+        options = configuration.PredictOptions(
+            str(run_dir), output_csv, calibrated=calibrated
+        )
+        found = scale.read_scale(options)
+        assert found == (None, None)
+        rows = pandas.Series(["a", "b"])
+        submission.write(options, found, rows, [LOGIT[:2]])
     (line,) = caplog.messages
-    assert line.startswith(str(run_dir / run_folder.CALIBRATION))
-    assert "probabilities are not calibrated" in line
-    assert read(run_dir, calibrated=False) == (1, None)
-    assert caplog.messages == [line]
+    assert line.startswith(f"{output_csv}: probabilities are not calibrated")
 
 
 def test_a_temperature_of_other_views_is_not_taken(run_dir):
     views = dataclasses.replace(inference.InferenceOptions(), tta="d4")
-    assert read(run_dir, forward=views).temperature == 1
-    with pytest.raises(ValueError, match="of --tta=none, expected --tta=d4"):
+    assert read(run_dir, forward=views).temperature is None
+    with pytest.raises(ValueError, match="augmentation none, expected d4"):
         wanted = thresholds.Wanted("specificity", 0.9)
         read(run_dir, forward=views, threshold=wanted)

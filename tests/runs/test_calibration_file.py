@@ -1,7 +1,6 @@
 """A temperature is that of a network and of a way to view patches."""
 
 import dataclasses
-import logging
 
 import pytest
 
@@ -20,27 +19,19 @@ ONE = calibration_file.Calibration(
 )
 
 
-def test_temperatures_of_a_network_stay_beside_each_other(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "pcam_tfdata")
+def test_temperatures_of_a_network_stay_beside_each_other(tmp_path):
     run_dir = str(tmp_path)
     views = dataclasses.replace(ONE, temperature=0.8)
     calibration_file.write(run_dir, "none", ONE)
     calibration_file.write(run_dir, "d4", views)
     assert calibration_file.read(run_dir, "none", "a") == ONE
     assert calibration_file.read(run_dir, "d4", "a") == views
-    assert not caplog.messages
     # Another network leaves none of those of the one before.
     calibration_file.write(
         run_dir, "none", dataclasses.replace(ONE, model_sha256="b")
     )
     assert calibration_file.read(run_dir, "none", "a") is None
     assert calibration_file.read(run_dir, "d4", "a") is None
-    of_other, none = caplog.messages
-    assert "found that of another network, expected the temp" in of_other
-    assert (
-        "found none, expected the temperature of best.keras with --tta=d4"
-        in (none)
-    )
 
 
 @pytest.mark.parametrize(
