@@ -56,6 +56,7 @@ def compare(
     return {
         "run_dirs": list(run_dirs),
         "model_sha256": [p.facts["model_sha256"] for p in (first, second)],
+        "tta": [p.facts["tta"] for p in (first, second)],
         "splits": first.facts["splits"],
         "manifest_sha256": first.facts["manifest_sha256"],
         "num_patches": len(first.label),
@@ -73,9 +74,14 @@ def format_comparison(found: Comparison) -> str:
     )
     lines = [
         *(
-            f"{name}: {run_dir}, network {sha256[:8]}"
-            for name, run_dir, sha256 in zip(
-                "ab", found["run_dirs"], found["model_sha256"], strict=True
+            f"{name}: {run_dir}, network {sha256[:8]}, test-time augmentation"
+            f" {tta}"
+            for name, run_dir, sha256, tta in zip(
+                "ab",
+                found["run_dirs"],
+                found["model_sha256"],
+                found["tta"],
+                strict=True,
             )
         ),
         f"{', '.join(found['splits'])}: {found['num_patches']:,} patches, records"

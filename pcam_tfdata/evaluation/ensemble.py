@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 from collections.abc import Sequence
 
 import keras
@@ -16,6 +17,7 @@ from pcam_tfdata.runs import (
     outputs,
     run_folder,
 )
+from pcam_tfdata.system import files
 
 MODEL = "ensemble"
 
@@ -38,7 +40,7 @@ def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
 
     Raises:
         FileNotFoundError, ValueError: a run has no network, there is only one,
-            or they were trained on different records.
+            it is named twice, or they were trained on different records.
         FileExistsError: the folder is there.
     """
     outputs.check_new(output_dir, "--output_dir")
@@ -56,26 +58,35 @@ def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
             f" {len(trained_on)} sets of records, expected two runs or more, on"
             " one set."
         )
-    temperatures = list(map(_find_temperature, members, paths))
+    hashes = list(map(manifest.hash_file, paths))
+    if len(set(hashes)) < len(hashes):
+        raise ValueError(
+            f"--run_dir={','.join(run_dirs)}: found the same network twice,"
+            " expected each once."
+        )
+    temperatures = list(map(_find_temperature, members, hashes))
     model = _average(paths, temperatures)
     facts = {
         "manifest_sha256": trained_on.pop(),
-        "members": [manifest.hash_file(path) for path in paths],
+        "members": hashes,
         "temperatures": temperatures,
     }
-    os.makedirs(output_dir)
-    environment_file.add_start(output_dir, facts)
-    run_folder.write_flags(output_dir, _join_flags(members))
-    model.save(os.path.join(output_dir, run_folder.BEST_MODEL))
+    unfinished = f"{output_dir}{files.INCOMPLETE}"
+    shutil.rmtree(unfinished, ignore_errors=True)  # Of a job that was killed.
+    os.makedirs(unfinished)
+    environment_file.add_start(unfinished, facts)
+    run_folder.write_flags(unfinished, _join_flags(members))
+    model.save(os.path.join(unfinished, run_folder.BEST_MODEL))
+    os.rename(unfinished, output_dir)
     return members
 
 
 def _expand(run_dir: str) -> list[str]:
     """Returns a run, or those of the folds of a cross-validation."""
+    if not os.path.isfile(os.path.join(run_dir, run_folder.CROSS_VALIDATION)):
+        return [run_dir]
     pattern = os.path.join(glob.escape(run_dir), "*", run_folder.BEST_MODEL)
-    inner = sorted(map(os.path.dirname, glob.glob(pattern)))
-    is_run = os.path.isfile(os.path.join(run_dir, run_folder.BEST_MODEL))
-    return inner if inner and not is_run else [run_dir]
+    return sorted(map(os.path.dirname, glob.glob(pattern)))
 
 
 def _find_records(run_dir: str) -> str | None:
@@ -84,9 +95,9 @@ def _find_records(run_dir: str) -> str | None:
     return starts[0]["manifest_sha256"] if starts else None
 
 
-def _find_temperature(run_dir: str, path: str) -> float:
+def _find_temperature(run_dir: str, model_sha256: str) -> float:
     """Returns the temperature of a run's network; 1 where it is not known."""
-    kept = calibration_file.read(run_dir, "none", manifest.hash_file(path))
+    kept = calibration_file.read(run_dir, "none", model_sha256)
     return kept.temperature if kept else 1.0
 
 

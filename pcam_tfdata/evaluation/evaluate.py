@@ -119,7 +119,7 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         temperature = fitted.temperature
         if files.resolve(options.output_dir) == files.resolve(options.run_dir):
             calibration_file.write(options.run_dir, options.forward.tta, fitted)
-    elif temperature:
+    elif temperature and not _shares_splits(options, flags):
         calibrated = logit.astype(np.float64) / temperature
     threshold, own_threshold = thresholds.settle(
         options.threshold,
@@ -242,6 +242,12 @@ def _settle(
         options, splits=tuple(splits), output_dir=output_dir
     )
     return options, is_validation
+
+
+def _shares_splits(options: EvaluateOptions, flags: Mapping[str, str]) -> bool:
+    """Whether the temperature was fitted on some of what is scored."""
+    own_splits = flags.get("validation_splits", "").split(",")
+    return bool(set(options.splits) & set(own_splits))
 
 
 def _list_warnings(

@@ -105,7 +105,7 @@ def _notes(scores: Evaluation) -> Iterator[str]:
             "Slides are unknown, so scores and intervals are optimistic: patches"
             " of one slide are alike, and others of it may have been trained on."
         )
-    if scores["temperature"] is not None:
+    if scores["nll_calibrated"] is not None:
         yield (
             "Calibrated: logits divided by a temperature that was fitted on"
             " other patches. That of the run, which pcam predict takes, is"

@@ -45,7 +45,7 @@ class InferenceOptions:
 
     Attributes:
         batch_size: Patches of a forward pass, over all replicas; rounded up to
-            what these can share evenly.
+            what these can share evenly. With several views an eighth of them.
         input: Input mode of records, one of `choices.INPUTS`.
         input_threads: Threads of the input; 0 for as many as it can use.
         tta: Test-time augmentation, one of `choices.TTA`: of which views of a
@@ -99,7 +99,7 @@ class Predictor:
         tta: str = "none",
     ) -> None:
         self._strategy = strategy
-        num_views = square.NUM_MOVES if tta == "d4" else 1
+        self._num_views = num_views = square.NUM_MOVES if tta == "d4" else 1
 
         def forward(batch: batch_format.Batch) -> batch_format.Batch:
             batch = fill(batch)
@@ -183,7 +183,7 @@ class Predictor:
             FloatingPointError: a logit is not finite.
         """
         batch_size = batch_format.fit_batch_size(
-            batch_size,
+            -(-batch_size // self._num_views),  # For memory.
             patches.num_patches,
             self._strategy.num_replicas_in_sync,
         )

@@ -89,7 +89,7 @@ class Parts:
         if not all(name.endswith(self.ending) for name in names):
             raise ValueError(
                 f"{self.folder}: found parts of another prediction, by another"
-                " model, of other records or of another split. Give the same"
+                " model, of other views, records or another split. Give the same"
                 " flags to go on with it, or another --output_csv; or remove"
                 " this folder to begin anew."
             )

@@ -46,6 +46,10 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
     model_sha256 = manifest.hash_file(run_folder.find_model(run_dir))
     path = os.path.join(run_dir, run_folder.PREDICTIONS)
     remedy = "Run pcam evaluate on the run's validation splits."
+    if tta:
+        remedy = (
+            f"Run pcam evaluate --tta={tta} on the run's validation splits."
+        )
     try:
         json_path = os.path.join(run_dir, run_folder.METRICS_JSON)
         with open(json_path, encoding="utf-8") as file:
@@ -76,8 +80,7 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
     if tta not in (None, viewed):
         raise ValueError(
             f"{path}: found predictions with test-time augmentation {viewed},"
-            f" expected {tta}. Run pcam evaluate --tta={tta} on the run's"
-            " validation splits."
+            f" expected {tta}. {remedy}"
         )
     table = pandas.read_csv(
         path, float_precision="round_trip", na_filter=False, dtype={SLIDE: str}

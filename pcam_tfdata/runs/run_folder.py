@@ -17,6 +17,7 @@ ENVIRONMENT = "environment.json"
 EVALUATIONS = "evaluations"
 FLAGS = "flags.txt"
 HISTORY = "history.csv"
+CROSS_VALIDATION = "cross_validation.json"  # Beside the runs of its folds.
 IS_DEAD = "is_dead"  # In the history: 1 for an epoch that a dead network ends.
 HISTORY_PLOT = "history.png"
 TIMING = "timing.csv"

@@ -65,6 +65,7 @@ class Backbone:
         Args:
             gradients: Of `model.trainable_weights`.
         """
+        # Replicas have to agree on all weights, and so does the optimizer.
         given = iter(gradients)
         return [
             next(given) if weight.trainable else tf.zeros_like(weight.value)

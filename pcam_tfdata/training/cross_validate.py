@@ -24,7 +24,6 @@ from pcam_tfdata.system import csv_files, files, interruption
 OUT_OF_FOLD = "out_of_fold.csv"
 SUSPECTS = "suspects.csv"
 SUSPECTS_PLOT = "suspects.png"
-SUMMARY = "cross_validation.json"
 _NUM_SUSPECTS = 60  # Ten rows of the picture.
 _COLUMNS = ["row", "id", "fold", "label", "probability"]
 # `pcam` in a process that ends when this one does, by SIGKILL too: it would go on
@@ -83,7 +82,9 @@ def cross_validate(
     csv_files.write_frame(os.path.join(run_dir, OUT_OF_FOLD), table[_COLUMNS])
     _write_suspects(run_dir, records, table)
     summary = _summarize(table)
-    files.write_json(os.path.join(run_dir, SUMMARY), summary)
+    files.write_json(
+        os.path.join(run_dir, run_folder.CROSS_VALIDATION), summary
+    )
     return summary
 
 

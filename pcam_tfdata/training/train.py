@@ -83,15 +83,19 @@ def train(
         configuration.check(options, records, strategy.num_replicas_in_sync)
         # First, so that damaged shards are refused before anything is made.
         training, validation = _open_patches(options, records, strategy)
-        facts: dict[str, Any] = {  # The same when a run is resumed.
+        facts: dict[
+            str, Any
+        ] = {  # The same when a run is resumed, beside flags.
             "precision": replicas.resolve_precision(options.recipe.precision),
             "input": training.input,
             "order": training.order,
             "manifest_sha256": records.manifest_sha256,
         }
-        weights = pretrained.find(options.model, options.weights)
-        if weights:
-            facts["weights"] = weights.list_facts()
+        weights = None
+        if options.restart or not checkpoint_files.list_checkpoints(
+            options.run_dir
+        ):
+            weights = pretrained.find(options.model, options.weights)
         group.wait()  # Nothing is written until all have come so far.
         if job.is_chief:  # The others write nothing.
             stack.enter_context(resumption.lock_run(options.run_dir))
@@ -106,12 +110,39 @@ def train(
             trainer = _make_trainer(options, training, strategy)
             state = checkpoints.restore(options.run_dir, trainer, group)
             if weights and not state.step:
+                _check_weights(options, weights, group)
                 pretrained.load(trainer.model, weights)
+                facts["weights"] = weights.list_facts()
         run = prepared_run.PreparedRun(
             options, group, trainer, training, validation, state
         )
         _go_on(run, callbacks, facts)
     return state
+
+
+def _check_weights(
+    options: configuration.TrainOptions,
+    weights: pretrained.Weights,
+    group: worker_group.WorkerGroup,
+) -> None:
+    """Refuses another file than the chief's.
+
+    Warns of a backbone that was trained on what this run validates on.
+    """
+    expected = group.broadcast(weights.sha256)
+    if weights.sha256 != expected:
+        raise ValueError(
+            f"--weights={options.weights}: found SHA-256 {weights.sha256} on"
+            f" this worker, expected the chief's {expected}. Copy its file."
+        )
+    flags = run_folder.read_flags(os.path.dirname(weights.path))
+    seen = flags.get("train_splits", "").split(",")
+    if both := sorted(set(seen) & set(options.validation_splits)):
+        _logger.warning(
+            "Warning: --weights=%s: that network was trained on %s, which this"
+            " run validates on: its scores may say nothing of new patches.",
+            options.weights, ", ".join(both),
+        )  # fmt: skip
 
 
 def _open_patches(

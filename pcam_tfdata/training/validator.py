@@ -87,7 +87,10 @@ class Validator:
     ) -> str | None:
         """Returns why the network is dead; None where it is not."""
         run = self._run
-        labels = run.training.source.count_labels(), run.trainer.class_weights
+        smoothing = run.options.recipe.label_smoothing
+        counts = np.array(run.training.source.count_labels())
+        counts = counts * (1 - smoothing) + counts.sum() * smoothing / 2
+        labels = tuple(counts.tolist()), run.trainer.class_weights
         is_learning = dead_network.is_learning(
             train_loss,
             [row["loss"] for row in run.state.history],

@@ -69,6 +69,8 @@ def test_a_network_of_unknown_temperature_counts_as_it_is(runs):
 
 def test_folds_of_a_cross_validation_leave_nothing_to_validate(tmp_path):
     names = ("fold0", "fold1", "fold2")
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / run_folder.CROSS_VALIDATION).write_text("{}")
     for seed, name in enumerate(names):
         others = [other for other in names if other != name]
         splits = {"train_splits": others, "validation_splits": [name]}
@@ -90,6 +92,10 @@ def test_runs_on_other_records_are_refused(runs):
         ensemble.make_run(run_dirs, str(folder / "c"))
     with pytest.raises(ValueError, match="found 1 runs"):
         ensemble.make_run(run_dirs[:1], str(folder / "c"))
+    with pytest.raises(ValueError, match="the same network twice"):
+        ensemble.make_run(run_dirs[:1] * 2, str(folder / "c"))
+    with pytest.raises(FileNotFoundError, match=r"best\.keras: not found"):
+        ensemble.make_run([str(folder)], str(folder / "c"))
     with pytest.raises(FileExistsError, match="a folder to make"):
         ensemble.make_run(run_dirs, str(folder / "b"))
     assert not (folder / "c").exists()

@@ -302,10 +302,33 @@ def test_other_splits_take_the_kept_temperature(records_dir, run_dir):
     assert found["temperature"] is found["nll_calibrated"] is None
 
 
+def test_a_part_of_what_calibrated_a_network_is_not_scored_calibrated(
+    records_dir, tmp_path
+):
+    run_dir = tmp_path / "run"
+    train.train(
+        configuration.TrainOptions(
+            records_dir,
+            str(run_dir),
+            "small_cnn",
+            recipe=steps.Recipe(16),
+            epochs=1,
+            validation_splits=("fold0", "fold1"),
+        )
+    )
+    found = score(records_dir, run_dir, splits=("fold0",))
+    assert found["temperature"] == read_calibration(run_dir)["temperature"]
+    assert found["nll_calibrated"] is found["ece_calibrated"] is None
+    folder = run_dir / run_folder.EVALUATIONS / "fold0"
+    assert "alibrated" not in (folder / run_folder.METRICS_TEXT).read_text()
+
+
 def test_threshold_of_a_rate_is_that_of_own_validation(records_dir, run_dir):
     wanted = thresholds.Wanted("sensitivity", 0.8)
     (run_dir / run_folder.METRICS_JSON).unlink(missing_ok=True)
-    with pytest.raises(FileNotFoundError, match="Run pcam evaluate on the run"):
+    with pytest.raises(
+        FileNotFoundError, match="Run pcam evaluate --tta=none on"
+    ):
         score(records_dir, run_dir, splits=("fold1",), threshold=wanted)
     own = score(records_dir, run_dir, threshold=wanted)
     label, logit = predictions_file.read(str(run_dir))[2:4]

@@ -78,7 +78,7 @@ def test_no_network_saw_its_own_fold(done):
 @pytest.mark.long
 def test_mean_and_spread_are_those_of_the_folds(done):
     run_dir, result = done
-    found = read_json(run_dir / cross_validate.SUMMARY)
+    found = read_json(run_dir / run_folder.CROSS_VALIDATION)
     scores = [
         read_json(run_dir / fold / run_folder.METRICS_JSON)["auc"]
         for fold in FOLDS
@@ -115,7 +115,7 @@ def test_scores_of_patches_trained_on_are_not_counted(
     records_dir, done, copied
 ):
     """Whatever was evaluated in between, and wherever its files were put."""
-    expected = read_json(copied / cross_validate.SUMMARY)
+    expected = read_json(copied / run_folder.CROSS_VALIDATION)
     probabilities = (copied / cross_validate.OUT_OF_FOLD).read_bytes()
     run_dir = copied / "fold0"
     result = loaded.run(
@@ -129,7 +129,7 @@ def test_scores_of_patches_trained_on_are_not_counted(
     again = run_pcam(*command(records_dir, copied))
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-8:] == done[1].stdout.splitlines()[-8:]
-    assert read_json(copied / cross_validate.SUMMARY) == expected
+    assert read_json(copied / run_folder.CROSS_VALIDATION) == expected
     assert (copied / cross_validate.OUT_OF_FOLD).read_bytes() == probabilities
 
 

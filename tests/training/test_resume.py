@@ -342,6 +342,9 @@ def test_fine_tuning_that_was_stopped_ends_as_if_it_was_not(
             train.train(stopped, [StopAfter(step)])
     train.train(stopped)
     check_same_end(tmp_path / "a", tmp_path / "b")
+    os.rename(weights, f"{weights}.gone")  # Whoever goes on needs it no more.
+    assert train.train(stopped).epoch == 2
+    os.rename(f"{weights}.gone", weights)
     start, end = (
         keras.models.load_model(path)
         for path in (weights, run_folder.find_model(whole.run_dir))

@@ -133,6 +133,24 @@ def test_mixed_precision_keeps_float32_weights_and_logits(
     assert scaled == (precision == "mixed_float16")
 
 
+def test_weights_that_have_seen_the_validation_are_told(
+    records_dir, tmp_path, caplog
+):
+    options = functools.partial(options_for, records_dir, epochs=1)
+    train.train(options(run_dir=str(tmp_path / "a")))
+    weights = str(tmp_path / "a" / "best.keras")
+    for name, splits in (("b", ("fold1",)), ("c", ("fold0",))):
+        caplog.clear()
+        run_dir = str(tmp_path / name)
+        train.train(
+            options(run_dir=run_dir, weights=weights, validation_splits=splits)
+        )
+        told = [m for m in caplog.messages if "that network was trained" in m]
+        assert len(told) == (name == "b"), told
+        text = (tmp_path / name / "environment.json").read_text()
+        assert '"source": "best.keras"' in text
+
+
 @pytest.mark.parametrize(
     "model",
     [
