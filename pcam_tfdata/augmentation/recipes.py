@@ -1,6 +1,6 @@
 """Named recipes of augmentation: what is drawn for a patch of a step."""
 
-import dataclasses
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -8,35 +8,23 @@ from pcam_tfdata import schema
 from pcam_tfdata.augmentation import color, square
 
 
-@dataclasses.dataclass(frozen=True)
-class Strength:
-    """How far a recipe changes patches, evenly up to these bounds.
+class _Strength(NamedTuple):
+    """How far a recipe changes patches, evenly up to these bounds."""
 
-    Attributes:
-        stain_factor: Amounts of each stain are multiplied by 1 +- this.
-        stain_shift: Amounts of each stain are shifted by +- this, in natural
-            units of optical density.
-        contrast: Distances from the middle level are multiplied by 1 +- this.
-        brightness: Levels are shifted by +- this share of their range.
-        blur: What a pixel gives to each neighbor on an axis.
-        shift: Pixels up, down, left and right. The label is about the centre,
-            so it is true of what was shifted in or out of it only nearly.
-        cutout: Size in pixels of a square, which lies outside of the centre.
-    """
-
-    stain_factor: float
-    stain_shift: float
-    contrast: float
-    brightness: float
-    blur: float = 0.0
+    stain_factor: float  # 1 +- this multiplies the amount of each stain.
+    stain_shift: float  # +- this is added to it, in units of optical density.
+    contrast: float  # 1 +- this multiplies distances from the middle level.
+    brightness: float  # +- this share of the range is added to levels.
+    blur: float = 0.0  # A pixel gives up to this to each neighbor on an axis.
+    # Pixels up, down, left and right: few, for the label is about the centre.
     shift: int = 0
-    cutout: int = 0
+    cutout: int = 0  # Pixels of a square's side, outside of the centre.
 
 
 # Each also moves the patch by one of the symmetries of the square, as `d4`.
 _STRENGTHS = {
-    "stain": Strength(0.15, 0.05, 0.1, 0.05),
-    "strong": Strength(0.3, 0.1, 0.2, 0.1, blur=0.2, shift=2, cutout=24),
+    "stain": _Strength(0.15, 0.05, 0.1, 0.05),
+    "strong": _Strength(0.3, 0.1, 0.2, 0.1, blur=0.2, shift=2, cutout=24),
 }
 
 
@@ -86,7 +74,7 @@ def augment(
 
 
 def _change(
-    image: tf.Tensor, drawn: tf.Tensor, strength: Strength
+    image: tf.Tensor, drawn: tf.Tensor, strength: _Strength
 ) -> tf.Tensor:
     """Returns patches changed as numbers in [0, 1) of each, [n, 16], say."""
     sign = 2 * drawn - 1

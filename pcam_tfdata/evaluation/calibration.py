@@ -1,13 +1,12 @@
 """Calibration by a temperature, which divides logits (Guo et al. 2017). No I/O."""
 
 import math
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from scipy import optimize, special
 
 from pcam_tfdata.evaluation import bootstrap, metrics
-from pcam_tfdata.runs import calibration_file
 
 # Guo et al. found 0.9 to 3.5; what is far from it tells more of few patches, or
 # of a dead network, than of calibration.
@@ -79,33 +78,6 @@ def cross_fit(
         own = fold == number
         calibrated[own] /= fit_temperature(label[~own], logit[~own])
     return calibrated
-
-
-def calibrate(
-    label: np.ndarray,
-    logit: np.ndarray,
-    slide: np.ndarray | None = None,
-    **facts: Any,
-) -> tuple[calibration_file.Calibration, np.ndarray]:
-    """Returns the temperature of validation patches, and `cross_fit`'s logits.
-
-    Args:
-        label: int [num_patches], 0 or 1.
-        logit: float [num_patches], finite.
-        slide: Slide of each patch; None where unknown.
-        facts: `splits` and hashes for `calibration_file.Calibration`.
-    """
-    calibrated = cross_fit(label, logit, slide)
-    fitted = calibration_file.Calibration(
-        temperature=fit_temperature(label, logit),
-        num_patches=len(label),
-        nll=metrics.nll(label, logit),
-        ece=metrics.ece(label, metrics.to_probability(logit)),
-        nll_calibrated=metrics.nll(label, calibrated),
-        ece_calibrated=metrics.ece(label, metrics.to_probability(calibrated)),
-        **facts,
-    )
-    return fitted, calibrated
 
 
 def score(label: np.ndarray, calibrated: np.ndarray | None) -> Scores:

@@ -71,8 +71,8 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
 
     Writes `predictions.csv` (row, label, logit, and the slide where that of every
     patch is known), `metrics.json`, the same as text, pictures, where slides are
-    known `slides.csv`, and under stress `stress.csv`. Of the run's own validation also the temperature, in
-    the run's folder.
+    known `slides.csv`, and under stress `stress.csv`. The temperature of the
+    run's own validation goes to the run's folder.
 
     Raises:
         FileNotFoundError, ValueError: model, records or splits are not there.
@@ -99,11 +99,10 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         "model_sha256": manifest.hash_file(model_path),
         "manifest_sha256": records.manifest_sha256,
     }
-    temperature = validation = None
-    if not is_validation:
-        temperature, validation = _read_validation(
-            options, facts["model_sha256"]
-        )
+    # Of other splits; a threshold may have to be chosen on validation.
+    temperature, validation = _read_validation(
+        options, facts["model_sha256"], is_validation
+    )
     predict, fill = _open_network(options, records, model_path)
     os.makedirs(options.output_dir, exist_ok=True)
     predictions = predict(fill)
@@ -115,10 +114,16 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         warnings.append(death)
     calibrated = None
     if is_validation:
-        fitted, calibrated = calibration.calibrate(label, logit, slide, **facts)
-        temperature = fitted.temperature
+        calibrated = calibration.cross_fit(label, logit, slide)
+        temperature = calibration.fit_temperature(label, logit)
         if files.resolve(options.output_dir) == files.resolve(options.run_dir):
-            calibration_file.write(options.run_dir, options.forward.tta, fitted)
+            calibration_file.write(
+                options.run_dir,
+                options.forward.tta,
+                calibration_file.Calibration(
+                    temperature, facts["splits"], facts["model_sha256"]
+                ),
+            )
     elif temperature and not _shares_splits(options, flags):
         calibrated = logit.astype(np.float64) / temperature
     threshold, own_threshold = thresholds.settle(
@@ -182,13 +187,15 @@ def _open_network(
 
 
 def _read_validation(
-    options: EvaluateOptions, model_sha256: str
+    options: EvaluateOptions, model_sha256: str, is_validation: bool
 ) -> tuple[float | None, tuple[np.ndarray, np.ndarray] | None]:
     """Returns what the run's validation splits gave, for the scores of others.
 
     The temperature, if there is one; labels and logits, if a threshold is to be
-    chosen on them.
+    chosen on them. Neither where it is these splits that are scored.
     """
+    if is_validation:
+        return None, None
     tta = options.forward.tta
     kept = calibration_file.read(options.run_dir, tta, model_sha256)
     validation = None

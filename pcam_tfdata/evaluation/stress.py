@@ -1,5 +1,6 @@
 """How the scores of a network fall as patches are changed more and more."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
@@ -14,30 +15,23 @@ COLUMNS = ("shift", "strength", "auc", "nll")
 _Change = Callable[[tf.Tensor, float], tf.Tensor]
 
 
-def _change_stain(image: tf.Tensor, strength: float) -> tf.Tensor:
-    """Returns patches with more hematoxylin and less eosin by that share."""
-    factor = tf.constant([1 + strength, 1 - strength, 1.0])
-    return _change_color(image, factor=factor)
-
-
-def _change_brightness(image: tf.Tensor, strength: float) -> tf.Tensor:
-    """Returns patches whose levels are higher by that share of their range."""
-    return _change_color(image, brightness=strength)
-
-
 def _change_color(
-    image: tf.Tensor,
-    factor: tf.Tensor | float = 1.0,
-    brightness: float = 0.0,
+    image: tf.Tensor, strength: float, stain: float, brightness: float
 ) -> tf.Tensor:
-    num_patches = tf.shape(image)[0]
-    return color.change_color(
-        image,
-        tf.ones([num_patches, 3]) * factor,
-        tf.zeros([num_patches, 3]),
-        tf.ones([num_patches]),
-        tf.fill([num_patches], brightness),
-    )
+    """Returns patches whose stains or levels are changed.
+
+    Args:
+        image: uint8 [num_patches, 96, 96, 3].
+        strength: Of the change.
+        stain: Times the strength, a share of hematoxylin that is added, and of
+            eosin that is taken away.
+        brightness: Times the strength, a share of the range of levels.
+    """
+    ones = tf.ones([tf.shape(image)[0]])
+    share = stain * strength
+    factor = ones[:, None] * tf.constant([1 + share, 1 - share, 1.0])
+    light = ones * brightness * strength
+    return color.change_color(image, factor, 0 * factor, ones, light)
 
 
 def _blur(image: tf.Tensor, strength: float) -> tf.Tensor:
@@ -59,8 +53,14 @@ def _compress(image: tf.Tensor, strength: float) -> tf.Tensor:
 
 # In the order of `choices.STRESSES`.
 _SHIFTS: dict[str, tuple[_Change, Sequence[float]]] = {
-    "stain": (_change_stain, (-0.4, -0.2, 0.2, 0.4)),
-    "brightness": (_change_brightness, (-0.2, -0.1, 0.1, 0.2)),
+    "stain": (
+        functools.partial(_change_color, stain=1, brightness=0),
+        (-0.4, -0.2, 0.2, 0.4),
+    ),
+    "brightness": (
+        functools.partial(_change_color, stain=0, brightness=1),
+        (-0.2, -0.1, 0.1, 0.2),
+    ),
     "blur": (_blur, (0.5, 1.0, 2.0, 4.0)),
     "jpeg": (_compress, (90.0, 70.0, 50.0, 30.0)),
 }
@@ -78,19 +78,21 @@ def score_shifts(
         predict: Returns all logits of a network that sees filled batches.
         fill: Fills a batch with patches as they are.
     """
+
+    def fill_changed(
+        batch: batch_format.Batch, change: _Change, strength: float
+    ) -> batch_format.Batch:
+        batch = fill(batch)
+        return batch | {"image": change(batch["image"], strength)}
+
     for name in names:
         change, strengths = _SHIFTS[name]
         for strength in strengths:
-
-            def fill_changed(
-                batch: batch_format.Batch,
-                change: _Change = change,
-                strength: float = strength,
-            ) -> batch_format.Batch:
-                batch = fill(batch)
-                return batch | {"image": change(batch["image"], strength)}
-
-            found = predict(fill_changed)
+            found = predict(
+                functools.partial(
+                    fill_changed, change=change, strength=strength
+                )
+            )
             label, logit = found["label"], found["logit"]
             auc, nll = metrics.auc(label, logit), metrics.nll(label, logit)
             yield name, strength, auc, nll

@@ -1,8 +1,8 @@
 """A few networks of `keras.applications`, for patches as they are."""
 
-import dataclasses
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 
@@ -17,20 +17,11 @@ _DROPOUT = 0.2
 _MAX_MOMENTUM = 0.99
 
 
-@dataclasses.dataclass(frozen=True)
-class _Application:
-    """One of `keras.applications`.
-
-    Attributes:
-        make: Keras' function.
-        file: Keras' ImageNet weights of the backbone, below `_URL`.
-        scale: Pixels are multiplied by it before they enter; None where the
-            network of Keras itself takes pixels.
-        offset: Added to these.
-    """
-
+class _Application(NamedTuple):
     make: Callable[..., keras.Model]
-    file: str
+    file: str  # ImageNet weights of the backbone, below `_URL`.
+    # What pixels are multiplied by and what is added; None where the network of
+    # Keras takes pixels.
     scale: float | list[float] | None = None
     offset: float | list[float] = 0.0
 

@@ -5,7 +5,6 @@ squeeze-and-excite, and a first and a last part that no factor changes
 (github.com/tensorflow/tpu, models/official/efficientnet/lite).
 """
 
-import dataclasses
 import importlib.metadata
 import math
 import re
@@ -40,43 +39,35 @@ _OF_NORMALIZATION = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Variant:
-    """Factors of filters and blocks, and the share that dropout leaves out."""
-
-    width: float
-    depth: float
-    dropout: float
-
-
+# Factors of filters and of blocks, and the share that dropout leaves out.
 VARIANTS = {
-    "efficientnet_lite0": _Variant(1.0, 1.0, 0.2),
-    "efficientnet_lite1": _Variant(1.0, 1.1, 0.2),
-    "efficientnet_lite2": _Variant(1.1, 1.2, 0.3),
+    "efficientnet_lite0": (1.0, 1.0, 0.2),
+    "efficientnet_lite1": (1.0, 1.1, 0.2),
+    "efficientnet_lite2": (1.1, 1.2, 0.3),
 }
 
 
 def build(name: str) -> keras.Model:
     """Returns one of `VARIANTS`; see `networks.build`."""
-    variant = VARIANTS[name]
+    width, depth, dropout = VARIANTS[name]
     image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128)(image)
-    x = _relu6(_convolve(x, "conv_stem", "bn0", _STEM, 3, 2))
+    x = _convolve(x, "conv_stem", "bn0", _STEM, 3, 2)
     num_blocks = 0
     for stage, (repeats, size, stride, expansion, filters) in enumerate(
         _STAGES
     ):
         if 0 < stage < len(_STAGES) - 1:
-            repeats = math.ceil(repeats * variant.depth)
-        filters = _round_filters(filters * variant.width)
+            repeats = math.ceil(repeats * depth)
+        filters = _round_filters(filters * width)
         for repeat in range(repeats):
             block = f"block{num_blocks}_"
             x = _add_block(
                 x, block, filters, size, 1 if repeat else stride, expansion
             )
             num_blocks += 1
-    x = _relu6(_convolve(x, "conv_head", "bn1", _HEAD))
-    logit = classifier_head.add_logit(x, dropout=variant.dropout)
+    x = _convolve(x, "conv_head", "bn1", _HEAD)
+    logit = classifier_head.add_logit(x, dropout=dropout)
     return keras.Model(image, logit, name=name)
 
 
@@ -148,10 +139,10 @@ def _add_block(
     if expansion != 1:
         expanded = channels * expansion
         x = _convolve(x, f"{name}expand_conv", f"{name}bn0", expanded)
-        x = _relu6(x)
     x = _convolve(x, f"{name}depthwise_conv", f"{name}bn1", None, size, stride)
-    x = _relu6(x)
-    x = _convolve(x, f"{name}project_conv", f"{name}bn2", filters)
+    x = _convolve(
+        x, f"{name}project_conv", f"{name}bn2", filters, is_rectified=False
+    )
     if stride == 1 and channels == filters:
         x = keras.layers.Add()([x, inputs])
     return x
@@ -164,6 +155,8 @@ def _convolve(
     filters: int | None,
     size: int = 1,
     stride: int = 1,
+    *,
+    is_rectified: bool = True,
 ) -> keras.KerasTensor:
     """Returns a normalized convolution; a depthwise one has no filters.
 
@@ -182,10 +175,7 @@ def _convolve(
         layer = keras.layers.Conv2D(
             filters, size, stride, kernel_initializer=initializer, **options
         )
-    return keras.layers.BatchNormalization(
+    x = keras.layers.BatchNormalization(
         momentum=_MOMENTUM, epsilon=_EPSILON, name=norm
     )(layer(x))
-
-
-def _relu6(x: keras.KerasTensor) -> keras.KerasTensor:
-    return keras.layers.ReLU(max_value=6)(x)
+    return keras.layers.ReLU(max_value=6)(x) if is_rectified else x

@@ -7,11 +7,10 @@ the storages. For each key follow its number of values, int64, and the values
 """
 
 import collections
-import dataclasses
 import io
 import pickle
 import pickletools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,15 +25,13 @@ _DTYPES = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     key: str
     dtype: np.dtype
     num_values: int
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """A tensor without values; the fields are torch's, in its order."""
 
     storage: _Storage

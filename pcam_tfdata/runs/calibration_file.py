@@ -19,26 +19,13 @@ class Calibration:
 
     Attributes:
         temperature: A logit divided by it is calibrated; above 0.
-        num_patches: How many it was fitted on.
-        splits: Their splits.
+        splits: Splits of the patches.
         model_sha256: Of the network's file.
-        manifest_sha256: Of the manifest of their records.
-        nll: Mean negative log likelihood of the logits as they are, in nats.
-        nll_calibrated: That of logits divided by temperatures which were fitted
-            on other patches.
-        ece: Expected calibration error of the logits as they are.
-        ece_calibrated: That of the logits of `nll_calibrated`.
     """
 
     temperature: float
-    num_patches: int
     splits: list[str]
     model_sha256: str
-    manifest_sha256: str
-    nll: float
-    nll_calibrated: float
-    ece: float
-    ece_calibrated: float
 
 
 def write(run_dir: str, tta: str, calibration: Calibration) -> None:

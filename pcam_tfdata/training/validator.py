@@ -67,18 +67,12 @@ class Validator:
         return self._run.group.broadcast(scores)
 
     def calibrate(self, label: np.ndarray, logit: np.ndarray) -> None:
-        """Writes the temperature of the run's best model, whose logits these are.
-
-        Slides are not looked up: folds are of patches here.
-        """
+        """Writes the temperature of the run's best model, whose logits these are."""
         run_dir = self._run.options.run_dir
-        records = self._run.validation.source.records
-        fitted, _ = calibration.calibrate(
-            label,
-            logit,
-            splits=list(self._run.options.validation_splits),
-            model_sha256=manifest.hash_file(run_folder.find_model(run_dir)),
-            manifest_sha256=records.manifest_sha256,
+        fitted = calibration_file.Calibration(
+            calibration.fit_temperature(label, logit),
+            list(self._run.options.validation_splits),
+            manifest.hash_file(run_folder.find_model(run_dir)),
         )
         calibration_file.write(run_dir, choices.TTA[0], fitted)
 

@@ -28,7 +28,7 @@ def write_run(run_dir, seed, divisor, **flags):
     run_folder.write_flags(str(run_dir), {"model": "tiny"} | splits | flags)
     environment_file.add_start(str(run_dir), {"manifest_sha256": "1" * 64})
     kept = calibration_file.Calibration(
-        divisor, 9, ["fold0"], manifest.hash_file(path), "1" * 64, 0, 0, 0, 0
+        divisor, ["fold0"], manifest.hash_file(path)
     )
     calibration_file.write(str(run_dir), "none", kept)
     return model

@@ -271,14 +271,15 @@ def test_temperature_is_that_of_the_last_look_at_validation(
     )
     found = score(records_dir, run_dir)
     kept = read_calibration(run_dir)
+    assert kept["temperature"] == found["temperature"]
     for name in ("temperature", "nll_calibrated", "ece_calibrated", "nll"):
-        assert kept[name] == found[name] == read(run_dir)[name], name
+        assert found[name] == read(run_dir)[name], name
     predictions = predictions_file.read(str(run_dir))
     assert len(set(predictions.slide)) == found["num_slides"]
     cross_fitted = calibration.cross_fit(
         predictions.label, predictions.logit, predictions.slide
     )
-    assert kept["nll_calibrated"] == pytest.approx(
+    assert found["nll_calibrated"] == pytest.approx(
         metrics.nll(predictions.label, cross_fitted)
     )
 

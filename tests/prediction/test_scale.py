@@ -22,9 +22,10 @@ def run_dir(tmp_path):
     """A run that was scored, with its temperature."""
     run_dir = scored_runs.write(tmp_path / "run", LABEL, LOGIT)
     facts = predictions_file.read(str(run_dir)).facts
-    names = ("splits", "model_sha256", "manifest_sha256")
-    found, _ = calibration.calibrate(
-        LABEL, LOGIT, **{name: facts[name] for name in names}
+    found = calibration_file.Calibration(
+        calibration.fit_temperature(LABEL, LOGIT),
+        facts["splits"],
+        facts["model_sha256"],
     )
     calibration_file.write(str(run_dir), "none", found)
     return run_dir
