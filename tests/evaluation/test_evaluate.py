@@ -304,17 +304,12 @@ def test_other_splits_take_the_kept_temperature(records_dir, run_dir):
 
 
 def test_a_part_of_what_calibrated_a_network_is_not_scored_calibrated(
-    records_dir, tmp_path
+    records_dir, run_dir
 ):
-    run_dir = tmp_path / "run"
-    train.train(
-        configuration.TrainOptions(
-            records_dir,
-            str(run_dir),
-            "small_cnn",
-            recipe=steps.Recipe(16),
-            epochs=1,
-            validation_splits=("fold0", "fold1"),
+    flags = run_dir / run_folder.FLAGS
+    flags.write_text(
+        flags.read_text().replace(
+            "--validation_splits=fold0", "--validation_splits=fold0,fold1"
         )
     )
     found = score(records_dir, run_dir, splits=("fold0",))
@@ -349,13 +344,13 @@ def test_threshold_of_a_rate_is_that_of_own_validation(records_dir, run_dir):
 def test_stress_is_told_beside_the_scores_of_patches_as_they_are(
     records_dir, run_dir
 ):
-    found = score(records_dir, run_dir, stress=("brightness", "jpeg"))
+    found = score(records_dir, run_dir, stress=("brightness",))
     first, *rows = (run_dir / run_folder.STRESS).read_text().splitlines()
     assert first == "shift,strength,auc,nll"
     shifts = [row.split(",")[0] for row in rows]
-    assert shifts == ["none", *["brightness"] * 4, *["jpeg"] * 4]
+    assert shifts == ["none", *["brightness"] * 4]
     assert rows[0] == f"none,0.0,{found['auc']},{found['nll']}"
-    assert len(set(rows)) == 9
+    assert len(set(rows)) == 5
     assert (run_dir / run_folder.STRESS_PLOT).is_file()
     score(records_dir, run_dir)  # Of another evaluation they would be.
     assert not (run_dir / run_folder.STRESS).exists()

@@ -137,8 +137,11 @@ def test_weights_that_have_seen_the_validation_are_told(
     records_dir, tmp_path, caplog
 ):
     options = functools.partial(options_for, records_dir, epochs=1)
-    train.train(options(run_dir=str(tmp_path / "a")))
+    (tmp_path / "a").mkdir()
     weights = str(tmp_path / "a" / "best.keras")
+    networks.build("small_cnn").save(weights)
+    splits = {"train_splits": "fold1,fold2", "validation_splits": "fold0"}
+    run_folder.write_flags(str(tmp_path / "a"), {"model": "small_cnn"} | splits)
     for name, splits in (("b", ("fold1",)), ("c", ("fold0",))):
         caplog.clear()
         run_dir = str(tmp_path / name)
