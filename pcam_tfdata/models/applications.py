@@ -83,14 +83,14 @@ def build_backbone(name: str, weights: str | None = None) -> keras.Model:
 def fetch_imagenet(name: str) -> str:
     """Returns the path of Keras' ImageNet weights of a backbone.
 
-    They are downloaded, unless they are in the folder `models` of Keras'
-    (KERAS_HOME of the environment, or ~/.keras).
+    They are downloaded, unless they are in ~/.keras/models. KERAS_HOME may be
+    set to no folder, so that Keras takes no settings of the user.
 
     Raises:
         ConnectionError: they cannot be downloaded.
     """
     url = f"{_URL}/{APPLICATIONS[name].file}"
-    home = os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras"))
+    home = os.path.expanduser("~/.keras")
     try:
         return keras.utils.get_file(
             origin=url, cache_subdir=_FOLDER, cache_dir=home

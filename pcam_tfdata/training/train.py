@@ -83,19 +83,18 @@ def train(
         configuration.check(options, records, strategy.num_replicas_in_sync)
         # First, so that damaged shards are refused before anything is made.
         training, validation = _open_patches(options, records, strategy)
-        facts: dict[
-            str, Any
-        ] = {  # The same when a run is resumed, beside flags.
+        # The same when a run is resumed, beside flags.
+        facts: dict[str, Any] = {
             "precision": replicas.resolve_precision(options.recipe.precision),
             "input": training.input,
             "order": training.order,
             "manifest_sha256": records.manifest_sha256,
         }
-        weights = None
-        if options.restart or not checkpoint_files.list_checkpoints(
-            options.run_dir
-        ):
-            weights = pretrained.find(options.model, options.weights)
+        weights = _find_weights(options, group)
+        with interruption.SignalsDeferred():
+            trainer = _make_trainer(options, training, strategy)
+            if weights:
+                pretrained.load(trainer.model, weights)
         group.wait()  # Nothing is written until all have come so far.
         if job.is_chief:  # The others write nothing.
             stack.enter_context(resumption.lock_run(options.run_dir))
@@ -107,12 +106,9 @@ def train(
                 defaults=configuration.TrainOptions("", "").list_flags(),
             )
         with interruption.SignalsDeferred():
-            trainer = _make_trainer(options, training, strategy)
             state = checkpoints.restore(options.run_dir, trainer, group)
-            if weights and not state.step:
-                _check_weights(options, weights, group)
-                pretrained.load(trainer.model, weights)
-                facts["weights"] = weights.list_facts()
+        if weights:
+            facts["weights"] = weights.list_facts()
         run = prepared_run.PreparedRun(
             options, group, trainer, training, validation, state
         )
@@ -120,16 +116,24 @@ def train(
     return state
 
 
-def _check_weights(
-    options: configuration.TrainOptions,
-    weights: pretrained.Weights,
-    group: worker_group.WorkerGroup,
-) -> None:
-    """Refuses another file than the chief's.
+def _find_weights(
+    options: configuration.TrainOptions, group: worker_group.WorkerGroup
+) -> pretrained.Weights | None:
+    """Returns what the backbone of a new run starts with, if with anything.
 
-    Warns of a backbone that was trained on what this run validates on.
+    A run that goes on needs it no more. Warns of a network that was trained on
+    what this run validates on.
     """
-    expected = group.broadcast(weights.sha256)
+    if options.weights == pretrained.NONE:
+        return None
+    weights = None
+    if options.restart or not checkpoint_files.list_checkpoints(
+        options.run_dir
+    ):
+        weights = pretrained.find(options.model, options.weights)
+    expected = group.broadcast(weights and weights.sha256)
+    if not weights or not expected:  # Other workers may not see the run.
+        return None
     if weights.sha256 != expected:
         raise ValueError(
             f"--weights={options.weights}: found SHA-256 {weights.sha256} on"
@@ -143,6 +147,7 @@ def _check_weights(
             " run validates on: its scores may say nothing of new patches.",
             options.weights, ", ".join(both),
         )  # fmt: skip
+    return weights
 
 
 def _open_patches(

@@ -5,6 +5,7 @@ import os
 import shutil
 import urllib.request
 
+import conftest
 import h5py
 import keras
 import numpy as np
@@ -218,9 +219,10 @@ def test_file_in_keras_folder_is_taken(
     mobilenet, published, tmp_path, monkeypatch
 ):
     path, tensors = published
-    (tmp_path / "models").mkdir()
-    shutil.copy(path, tmp_path / "models")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    folder = tmp_path / ".keras" / "models"
+    folder.mkdir(parents=True)
+    shutil.copy(path, folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
     weights = load(randomize(mobilenet), MOBILENET, "imagenet")
     assert_equal(backbone(mobilenet), tensors)
     assert weights.source == f"keras.applications, {PUBLISHED}"
@@ -236,10 +238,10 @@ def no_network(monkeypatch) -> None:
 def test_failed_download_says_which_file_goes_where(
     mobilenet, tmp_path, monkeypatch, no_network
 ):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     told = (
         f"could not fetch https://.*/{PUBLISHED} .*refused.*. Put the file into"
-        f" {tmp_path}/models, or pass --weights=FILE.$"
+        f" {tmp_path}/.keras/models, or pass --weights=FILE.$"
     )
     with pytest.raises(ConnectionError, match=told) as error:
         load(mobilenet, MOBILENET, "imagenet")
@@ -251,7 +253,7 @@ def test_failed_download_says_which_file_goes_where(
 def test_files_are_those_that_keras_fetches(
     name, tmp_path, monkeypatch, no_network
 ):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     application = applications.APPLICATIONS[name]
     with pytest.raises(ConnectionError) as ours:
         applications.fetch_imagenet(name)
@@ -262,3 +264,18 @@ def test_files_are_those_that_keras_fetches(
     url = str(theirs.value).split()[4].rstrip(":")
     assert url in str(ours.value)
     assert url.endswith(application.file)
+
+
+def test_a_command_says_where_to_put_a_file_and_leaves_no_folder(
+    records_dir, tmp_path, no_network
+):
+    run_dir = tmp_path / "run"
+    result = conftest.run_pcam(
+        "train", f"--records_dir={records_dir}", f"--run_dir={run_dir}",
+        f"--model={MOBILENET}", "--weights=imagenet", "--batch_size=16",
+        env=os.environ | {"HOME": str(tmp_path), "KERAS_HOME": "/odd"},
+    )  # fmt: skip
+    assert result.returncode == 1
+    (told,) = result.stderr.splitlines()
+    assert f"Put the file into {tmp_path}/.keras/models" in told
+    assert not run_dir.exists()
