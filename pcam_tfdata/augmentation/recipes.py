@@ -92,7 +92,7 @@ def _change(
     if strength.blur:
         image = color.blur(image, strength.blur * drawn[:, 10])
     if strength.cutout:
-        image = _cut_out_beside(image, drawn[:, 11:], strength.cutout)
+        image = _cut_out_beside(image, drawn[:, 11:15], strength.cutout)
     return image
 
 

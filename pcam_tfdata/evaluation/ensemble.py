@@ -19,8 +19,6 @@ from pcam_tfdata.runs import (
 )
 from pcam_tfdata.system import files
 
-MODEL = "ensemble"
-
 
 @replicas.keras_settings()
 def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
@@ -51,7 +49,7 @@ def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
         )
     members = [folder for run_dir in run_dirs for folder in _expand(run_dir)]
     paths = list(map(run_folder.find_model, members))
-    trained_on = {_find_records(member) for member in members}
+    trained_on = set(map(environment_file.find_records, members))
     if len(members) < 2 or len(trained_on) > 1:
         raise ValueError(
             f"--run_dir={','.join(run_dirs)}: found {len(members)} runs, on"
@@ -89,12 +87,6 @@ def _expand(run_dir: str) -> list[str]:
     return sorted(map(os.path.dirname, glob.glob(pattern)))
 
 
-def _find_records(run_dir: str) -> str | None:
-    """Returns the hash of the manifest that a run was trained on."""
-    starts = environment_file.read_starts(run_dir)
-    return starts[0]["manifest_sha256"] if starts else None
-
-
 def _find_temperature(run_dir: str, model_sha256: str) -> float:
     """Returns the temperature of a run's network; 1 where it is not known."""
     kept = calibration_file.read(run_dir, "none", model_sha256)
@@ -114,20 +106,20 @@ def _average(
         member.name = f"member{number}"  # Those of one model share a name.
         logits.append(keras.layers.Rescaling(1 / divisor)(member(image)))
     mean = keras.layers.Average(name=classifier_head.LOGIT)(logits)
-    return keras.Model(image, mean, name=MODEL)
+    return keras.Model(image, mean, name=run_folder.ENSEMBLE)
 
 
 def _join_flags(run_dirs: Sequence[str]) -> dict[str, object]:
     """Returns the flags that tell what the ensemble was trained and scored on."""
     flags = list(map(run_folder.read_flags, run_dirs))
-
-    def list_splits(name: str) -> list[set[str]]:
-        return [set(f.get(name, "").split(",")) - {""} for f in flags]
-
-    seen = set().union(*list_splits("train_splits"))
-    common = set.intersection(*list_splits("validation_splits")) - seen
+    seen, validated = (
+        [set(run_folder.list_splits(f, name)) for f in flags]
+        for name in ("train_splits", "validation_splits")
+    )
+    trained = set().union(*seen)
+    common = set.intersection(*validated) - trained
     return {
-        "model": MODEL,
-        "train_splits": sorted(seen),
+        "model": run_folder.ENSEMBLE,
+        "train_splits": sorted(trained),
         "validation_splits": sorted(common),
     }

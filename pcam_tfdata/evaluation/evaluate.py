@@ -32,6 +32,13 @@ from pcam_tfdata.runs import (
 )
 from pcam_tfdata.system import csv_files, files
 
+# Files that not every evaluation writes.
+_OPTIONAL = (
+    run_folder.ROC_PLOT,
+    run_folder.SLIDES,
+    run_folder.STRESS,
+    run_folder.STRESS_PLOT,
+)
 _logger = logging.getLogger(__name__)
 
 
@@ -83,10 +90,11 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     run = reading.read_training(options.run_dir)
     # Read once more: a damaged file is an error here, and not a note.
     flags = run_folder.read_flags(options.run_dir)
-    starts = environment_file.read_starts(options.run_dir)
-    trained_on = starts[0]["manifest_sha256"] if starts else None
+    trained_on = environment_file.find_records(options.run_dir)
     is_own = records.manifest_sha256 == trained_on
-    options, is_validation = _settle(options, records, flags, is_own)
+    own_splits = run_folder.list_splits(flags, "validation_splits")
+    options = _settle(options, records, own_splits, is_own)
+    is_validation = is_own and set(options.splits) == set(own_splits)
     warnings = _list_warnings(options.splits, flags, run, is_own)
     for warning in warnings:
         _logger.warning("Warning: %s", warning)
@@ -115,16 +123,9 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     calibrated = None
     if is_validation:
         calibrated = calibration.cross_fit(label, logit, slide)
-        temperature = calibration.fit_temperature(label, logit)
-        if files.resolve(options.output_dir) == files.resolve(options.run_dir):
-            calibration_file.write(
-                options.run_dir,
-                options.forward.tta,
-                calibration_file.Calibration(
-                    temperature, facts["splits"], facts["model_sha256"]
-                ),
-            )
-    elif temperature and not _shares_splits(options, flags):
+        temperature = _fit_temperature(options, facts, label, logit)
+    elif temperature and set(own_splits).isdisjoint(options.splits):
+        # Else it was fitted on some of what is scored.
         calibrated = logit.astype(np.float64) / temperature
     threshold, own_threshold = thresholds.settle(
         options.threshold,
@@ -152,15 +153,11 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     if slide is not None:
         predictions[predictions_file.SLIDE] = slide
     _write(options, evaluation, predictions, calibrated, own_threshold)
-    path_of = functools.partial(os.path.join, options.output_dir)
-    files.remove(path_of(run_folder.STRESS))
-    files.remove(path_of(run_folder.STRESS_PLOT))
     if options.stress:
         # That of patches as they are: of no shift.
         unchanged = ("none", 0.0, evaluation["auc"], evaluation["nll"])
-        rows = [unchanged, *stress.score_shifts(options.stress, predict, fill)]
-        csv_files.write_csv(path_of(run_folder.STRESS), stress.COLUMNS, rows)
-        plots.plot_stress(rows, path_of(run_folder.STRESS_PLOT))
+        shifted = stress.score_shifts(options.stress, predict, fill)
+        _write_stress(options.output_dir, [unchanged, *shifted])
     return evaluation
 
 
@@ -186,6 +183,25 @@ def _open_network(
     return predict, patches.fill
 
 
+def _fit_temperature(
+    options: EvaluateOptions,
+    facts: score_page.Facts,
+    label: np.ndarray,
+    logit: np.ndarray,
+) -> float:
+    """Returns the temperature of the run's own validation.
+
+    It is kept in the run's folder where the scores go there.
+    """
+    temperature = calibration.fit_temperature(label, logit)
+    if files.resolve(options.output_dir) == files.resolve(options.run_dir):
+        fitted = calibration_file.Calibration(
+            temperature, facts["splits"], facts["model_sha256"]
+        )
+        calibration_file.write(options.run_dir, options.forward.tta, fitted)
+    return temperature
+
+
 def _read_validation(
     options: EvaluateOptions, model_sha256: str, is_validation: bool
 ) -> tuple[float | None, tuple[np.ndarray, np.ndarray] | None]:
@@ -208,15 +224,11 @@ def _read_validation(
 def _settle(
     options: EvaluateOptions,
     records: records_folder.RecordsFolder,
-    flags: Mapping[str, str],
+    own_splits: Sequence[str],
     is_own: bool,
-) -> tuple[EvaluateOptions, bool]:
-    """Returns options with `splits` and `output_dir` filled in.
-
-    And whether these are the run's own validation splits and records.
-    """
+) -> EvaluateOptions:
+    """Returns options with `splits` and `output_dir` filled in."""
     run_dir, output_dir = options.run_dir, options.output_dir
-    own_splits = flags.get("validation_splits", "").split(",")
     splits = [name for name in options.splits or own_splits if name]
     if not splits:
         raise ValueError(
@@ -231,8 +243,7 @@ def _settle(
             f"--splits: found {', '.join(unlabeled)}, without labels, expected"
             " labelled splits."
         )
-    is_validation = is_own and set(splits) == set(own_splits)
-    if is_validation:
+    if is_own and set(splits) == set(own_splits):
         output_dir = output_dir or run_dir
     elif not output_dir:
         name = "+".join(sorted(splits))
@@ -245,16 +256,9 @@ def _settle(
             " scores of its own validation splits and records, expected another."
             " Leave --output_dir out, or choose another."
         )
-    options = dataclasses.replace(
+    return dataclasses.replace(
         options, splits=tuple(splits), output_dir=output_dir
     )
-    return options, is_validation
-
-
-def _shares_splits(options: EvaluateOptions, flags: Mapping[str, str]) -> bool:
-    """Whether the temperature was fitted on some of what is scored."""
-    own_splits = flags.get("validation_splits", "").split(",")
-    return bool(set(options.splits) & set(own_splits))
 
 
 def _list_warnings(
@@ -275,7 +279,7 @@ def _list_warnings(
         warnings.append(
             f"{trained}, so any split may hold patches that it was trained on."
         )
-    train_splits = flags.get("train_splits", "").split(",")
+    train_splits = run_folder.list_splits(flags, "train_splits")
     if seen := sorted(set(splits) & set(train_splits)):
         warnings.append(
             f"the network was trained on {', '.join(seen)}: these scores say"
@@ -364,8 +368,8 @@ def _write(
         path_of(run_folder.METRICS_TEXT), score_page.format_scores(evaluation)
     )
     # These may be of an earlier evaluation.
-    files.remove(path_of(run_folder.ROC_PLOT))
-    files.remove(path_of(run_folder.SLIDES))
+    for name in _OPTIONAL:
+        files.remove(path_of(name))
     if evaluation["auc"] is not None:
         plots.plot_roc(label, logit, path_of(run_folder.ROC_PLOT))
     plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
@@ -377,3 +381,12 @@ def _write(
         slide = predictions[predictions_file.SLIDE]
         table = slides.score_slides(slide, label, logit, threshold)
         csv_files.write_csv(path_of(run_folder.SLIDES), slides.COLUMNS, table)
+
+
+def _write_stress(
+    output_dir: str, rows: Sequence[tuple[str, float, float | None, float]]
+) -> None:
+    """Writes scores under stress, first those of patches as they are."""
+    path_of = functools.partial(os.path.join, output_dir)
+    csv_files.write_csv(path_of(run_folder.STRESS), stress.COLUMNS, rows)
+    plots.plot_stress(rows, path_of(run_folder.STRESS_PLOT))

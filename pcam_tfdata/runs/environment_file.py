@@ -54,6 +54,16 @@ def read_starts(run_dir: str) -> list[dict[str, Any]]:
         ) from error
 
 
+def find_records(run_dir: str) -> str | None:
+    """Returns the hash of the manifest that a run was trained on, if known.
+
+    Raises:
+        ValueError: see `read_starts`.
+    """
+    starts = read_starts(run_dir)
+    return starts[0]["manifest_sha256"] if starts else None
+
+
 def _find_commit() -> str | None:
     """Returns the commit of the code where it runs from a checkout."""
     folder = pathlib.Path(pcam_tfdata.__file__).parent

@@ -193,7 +193,7 @@ def _add_evaluation(
 def _mark(model_sha256: str | None, run: Run, scores: dict[str, Any]) -> str:
     """Returns what is wrong with scores, in a few words; none if nothing is."""
     scored, dataset = scores.get("model_sha256"), run.columns.get("dataset")
-    train_splits = run.flags.get("train_splits", "").split(",")
+    train_splits = run_folder.list_splits(run.flags, "train_splits")
     marks = {
         "unverified": None in (model_sha256, scored, dataset),
         _STALE: None not in (model_sha256, scored) and model_sha256 != scored,
@@ -229,7 +229,7 @@ def _describe_state(run: Run, run_dir: str) -> str:
     if any(note.startswith(run_folder.HISTORY) for note in run.notes):
         return "unknown"
     epoch, epochs = run.columns.get("epoch", 0), run.flags.get("epochs", "?")
-    if run.flags.get("model") == "ensemble":
+    if run.flags.get("model") == run_folder.ENSEMBLE:
         return "finished"
     if not epoch and "dataset" not in run.columns:
         return "not begun"

@@ -14,6 +14,7 @@ BAD_BATCH = "bad_batch.npz"
 CALIBRATION = "calibration.json"
 CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
+ENSEMBLE = "ensemble"  # The --model of a run that is made of others.
 EVALUATIONS = "evaluations"
 FLAGS = "flags.txt"
 HISTORY = "history.csv"
@@ -104,6 +105,11 @@ def read_flags(run_dir: str) -> dict[str, str]:
             " Train again."
         )
     return flags
+
+
+def list_splits(flags: Mapping[str, str], name: str) -> list[str]:
+    """Returns the splits that a flag of a run names, as `train_splits`."""
+    return [split for split in flags.get(name, "").split(",") if split]
 
 
 def make_input_cache(run_dir: str) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -97,14 +97,7 @@ def train(
                 pretrained.load(trainer.model, weights)
         group.wait()  # Nothing is written until all have come so far.
         if job.is_chief:  # The others write nothing.
-            stack.enter_context(resumption.lock_run(options.run_dir))
-            resumption.open_run(
-                options.run_dir,
-                options.list_flags(),
-                facts,
-                restart=options.restart,
-                defaults=configuration.TrainOptions("", "").list_flags(),
-            )
+            stack.enter_context(_open_run(options, facts))
         with interruption.SignalsDeferred():
             state = checkpoints.restore(options.run_dir, trainer, group)
         if weights:
@@ -114,6 +107,22 @@ def train(
         )
         _go_on(run, callbacks, facts)
     return state
+
+
+@contextlib.contextmanager
+def _open_run(
+    options: configuration.TrainOptions, facts: Mapping[str, Any]
+) -> Iterator[None]:
+    """Holds the folder of a run: a new one, or one that goes on."""
+    with resumption.lock_run(options.run_dir):
+        resumption.open_run(
+            options.run_dir,
+            options.list_flags(),
+            facts,
+            restart=options.restart,
+            defaults=configuration.TrainOptions("", "").list_flags(),
+        )
+        yield
 
 
 def _find_weights(
@@ -140,7 +149,7 @@ def _find_weights(
             f" this worker, expected the chief's {expected}. Copy its file."
         )
     flags = run_folder.read_flags(os.path.dirname(weights.path))
-    seen = flags.get("train_splits", "").split(",")
+    seen = run_folder.list_splits(flags, "train_splits")
     if both := sorted(set(seen) & set(options.validation_splits)):
         _logger.warning(
             "Warning: --weights=%s: that network was trained on %s, which this"

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from pcam_tfdata import choices
 from pcam_tfdata.evaluation import calibration, dead_network, metrics
 from pcam_tfdata.models import inference
 from pcam_tfdata.records import manifest
@@ -74,7 +73,7 @@ class Validator:
             list(self._run.options.validation_splits),
             manifest.hash_file(run_folder.find_model(run_dir)),
         )
-        calibration_file.write(run_dir, choices.TTA[0], fitted)
+        calibration_file.write(run_dir, "none", fitted)
 
     def find_death(
         self, label: np.ndarray, logit: np.ndarray, train_loss: float

@@ -34,9 +34,9 @@ class WeightAverage:
     def update(self) -> None:
         """Takes the weights in; called outside of replicas, in a graph."""
         is_first = tf.equal(self._num_updates.value, 0)
+        decay = tf.where(is_first, 0.0, self._decay)
+        decay = tf.cast(decay, self._weights[0].dtype)
         for weight, average in zip(self._weights, self._average, strict=True):
-            decay = tf.where(is_first, 0.0, self._decay)
-            decay = tf.cast(decay, weight.dtype)
             old = tf.convert_to_tensor(average.value)
             new = tf.convert_to_tensor(weight.value)
             average.assign(decay * old + (1 - decay) * new)
