@@ -8,30 +8,23 @@ over slides where they are known. An interval that excludes 0 is a difference.
 from absl import app, flags
 
 from pcam_tfdata.cli import quiet
-from pcam_tfdata.runs import outputs
-from pcam_tfdata.system import files
 
 REQUIRED_FLAGS = ("run_dir",)
 
 flags.DEFINE_list("run_dir", None, "Folders of two runs: a,b.")
-flags.DEFINE_string("output_json", None, "File to write, whole or not at all.")
 flags.DEFINE_integer(
     "num_resamples", 1000, "Bootstrap resamples.", lower_bound=1
 )
 
 
 def run() -> None:
-    """Prints the comparison, and writes it where --output_json says."""
-    run_dirs, path = flags.FLAGS.run_dir, flags.FLAGS.output_json
+    """Prints the comparison."""
+    run_dirs = flags.FLAGS.run_dir
     if len(run_dirs) != 2:
         raise app.UsageError(
             f"--run_dir: found {len(run_dirs)} folders, expected two: a,b."
         )
-    if path:
-        outputs.check_file(path, "--output_json", suffixes=outputs.JSON)
     with quiet.imports():
         from pcam_tfdata.evaluation import compare
     found = compare.compare(*run_dirs, num_resamples=flags.FLAGS.num_resamples)
-    if path:
-        files.write_json(path, found)
     print(compare.format_comparison(found), end="")

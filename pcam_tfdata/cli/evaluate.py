@@ -1,10 +1,10 @@
 """Scores the best model of a run, exactly.
 
-Writes metrics.json, metrics.txt, predictions.csv, roc.png, confusion.png and
-reliability.png; slides.csv, the scores of each slide, where slides are known. The
-run's folder has those of its validation splits, and calibration.json, the
-temperature that pcam predict divides logits by; its folder evaluations/SPLITS those
-of others, and with @ and their hash those of other records.
+Writes metrics.json, metrics.txt, predictions.csv, roc.png and confusion.png;
+slides.csv, the scores of each slide, where slides are known. The run's folder has
+those of its validation splits, and calibration.json, the temperature that pcam
+predict divides logits by; its folder evaluations/SPLITS those of others, and with @
+and their hash those of other records.
 """
 
 from absl import app, flags

@@ -9,7 +9,7 @@ A resample is not copied: it is how often each patch was drawn, and the scores
 are those of patches that have weights, sorted once for all resamples.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -67,9 +67,7 @@ def compute_intervals(
     """
     unit = number_units(len(label), slide)
     weighted = WeightedScores(label, logit, threshold)
-    scores = _stack(
-        map(weighted.score, _draw_weights(unit, num_resamples, seed))
-    )
+    scores = _resample([weighted], unit, num_resamples, seed)[:, 0]
     ranges = map(_range, scores.T)
     return {
         "num_slides": None if slide is None else int(unit.max()) + 1,
@@ -103,12 +101,10 @@ def compute_difference_intervals(
     Returns:
         By the names of `COMPARED`, in their order.
     """
-    first, second = (WeightedScores(label, logit, 0.5) for logit in logits)
+    weighted = [WeightedScores(label, logit, 0.5) for logit in logits]
     unit = number_units(len(label), slide)
-    differences = _stack(
-        second.score(weight) - first.score(weight)
-        for weight in _draw_weights(unit, num_resamples, seed)
-    )
+    scores = _resample(weighted, unit, num_resamples, seed)
+    differences = scores[:, 1] - scores[:, 0]
     return {
         name: _range(differences[:, metrics.NAMES.index(name)])
         for name in COMPARED
@@ -197,20 +193,26 @@ class WeightedScores:
         )
 
 
-def _draw_weights(
-    unit: np.ndarray, num_resamples: int, seed: int
-) -> Iterator[np.ndarray]:
-    """Yields how often each patch is in a resample; none of fewer than 2 units."""
+def _resample(
+    weighted: Sequence[WeightedScores],
+    unit: np.ndarray,
+    num_resamples: int,
+    seed: int,
+) -> np.ndarray:
+    """Returns the scores of resamples: float64 [num_resamples, num_networks, 7].
+
+    There are no resamples of fewer than 2 units.
+    """
     num_units = int(unit.max()) + 1
+    if num_units < 2:
+        num_resamples = 0
+    scores = np.empty((num_resamples, len(weighted), len(metrics.NAMES)))
     rng = np.random.default_rng(seed)
-    for _ in range(num_resamples if num_units > 1 else 0):
+    for number in range(num_resamples):
         drawn = rng.integers(num_units, size=num_units)
-        yield np.bincount(drawn, minlength=num_units)[unit]
-
-
-def _stack(scores: Iterable[np.ndarray]) -> np.ndarray:
-    """Returns the scores of resamples: float64 [num_resamples, 7]."""
-    return np.array(list(scores)).reshape(-1, len(metrics.NAMES))
+        weight = np.bincount(drawn, minlength=num_units)[unit]
+        scores[number] = [network.score(weight) for network in weighted]
+    return scores
 
 
 def _range(values: np.ndarray) -> tuple[float, float] | None:

@@ -89,8 +89,7 @@ def _expand(run_dir: str) -> list[str]:
 
 def _find_temperature(run_dir: str, model_sha256: str) -> float:
     """Returns the temperature of a run's network; 1 where it is not known."""
-    kept = calibration_file.read(run_dir, "none", model_sha256)
-    return kept.temperature if kept else 1.0
+    return calibration_file.read(run_dir, "none", model_sha256) or 1.0
 
 
 def _average(

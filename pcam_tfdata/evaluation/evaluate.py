@@ -14,6 +14,7 @@ from pcam_tfdata.evaluation import (
     calibration,
     dead_network,
     metrics,
+    operating_point,
     plots,
     score_page,
     slides,
@@ -108,9 +109,11 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         "manifest_sha256": records.manifest_sha256,
     }
     # Of other splits; a threshold may have to be chosen on validation.
-    temperature, validation = _read_validation(
-        options, facts["model_sha256"], is_validation
-    )
+    point = operating_point.OperatingPoint()
+    if not is_validation:
+        point = operating_point.read(
+            options.run_dir, options.forward.tta, options.threshold
+        )
     predict, fill = _open_network(options, records, model_path)
     os.makedirs(options.output_dir, exist_ok=True)
     predictions = predict(fill)
@@ -123,36 +126,36 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     calibrated = None
     if is_validation:
         calibrated = calibration.cross_fit(label, logit, slide)
-        temperature = _fit_temperature(options, facts, label, logit)
-    elif temperature and set(own_splits).isdisjoint(options.splits):
+        point = _find_point(options, facts["model_sha256"], label, logit)
+    elif point.temperature and set(own_splits).isdisjoint(options.splits):
         # Else it was fitted on some of what is scored.
-        calibrated = logit.astype(np.float64) / temperature
-    threshold, own_threshold = thresholds.settle(
-        options.threshold,
-        *(validation or (label, logit)),
-        temperature or 1.0,
-    )
+        calibrated = logit.astype(np.float64) / point.temperature
+    assert point.threshold is not None
     evaluation: score_page.Evaluation = {
         "model": flags.get("model", "network"),
         "tta": options.forward.tta,
         "records_dir": options.records_dir,
         **facts,
         "warnings": warnings,
-        "temperature": temperature,
+        "temperature": point.temperature,
         **calibration.score(label, calibrated),
-        **metrics.score(label, logit, own_threshold),
+        **metrics.score(label, logit, point.threshold),
         **bootstrap.compute_intervals(
             label,
             logit,
-            own_threshold,
+            point.threshold,
             slide,
             num_resamples=options.num_resamples,
         ),
     }
-    evaluation["threshold"] = threshold
+    evaluation["threshold"] = thresholds.rescale(
+        point.threshold, 1 / (point.temperature or 1.0)
+    )
+    if not isinstance(options.threshold, thresholds.Wanted):
+        evaluation["threshold"] = options.threshold  # Not even rounded.
     if slide is not None:
         predictions[predictions_file.SLIDE] = slide
-    _write(options, evaluation, predictions, calibrated, own_threshold)
+    _write(options, evaluation, predictions, point.threshold)
     if options.stress:
         # That of patches as they are: of no shift.
         unchanged = ("none", 0.0, evaluation["auc"], evaluation["nll"])
@@ -183,42 +186,27 @@ def _open_network(
     return predict, patches.fill
 
 
-def _fit_temperature(
+def _find_point(
     options: EvaluateOptions,
-    facts: score_page.Facts,
+    model_sha256: str,
     label: np.ndarray,
     logit: np.ndarray,
-) -> float:
-    """Returns the temperature of the run's own validation.
+) -> operating_point.OperatingPoint:
+    """Returns the operating point of the run's own validation.
 
-    It is kept in the run's folder where the scores go there.
+    Its temperature is kept in the run's folder where the scores go there.
     """
     temperature = calibration.fit_temperature(label, logit)
     if files.resolve(options.output_dir) == files.resolve(options.run_dir):
-        fitted = calibration_file.Calibration(
-            temperature, facts["splits"], facts["model_sha256"]
+        calibration_file.write(
+            options.run_dir, options.forward.tta, model_sha256, temperature
         )
-        calibration_file.write(options.run_dir, options.forward.tta, fitted)
-    return temperature
-
-
-def _read_validation(
-    options: EvaluateOptions, model_sha256: str, is_validation: bool
-) -> tuple[float | None, tuple[np.ndarray, np.ndarray] | None]:
-    """Returns what the run's validation splits gave, for the scores of others.
-
-    The temperature, if there is one; labels and logits, if a threshold is to be
-    chosen on them. Neither where it is these splits that are scored.
-    """
-    if is_validation:
-        return None, None
-    tta = options.forward.tta
-    kept = calibration_file.read(options.run_dir, tta, model_sha256)
-    validation = None
-    if isinstance(options.threshold, thresholds.Wanted):
-        read = predictions_file.read(options.run_dir, tta)
-        validation = read.label, read.logit
-    return kept.temperature if kept else None, validation
+    threshold = options.threshold
+    if isinstance(threshold, thresholds.Wanted):
+        threshold = thresholds.choose(threshold, label, logit)
+    else:
+        threshold = thresholds.rescale(threshold, temperature)
+    return operating_point.OperatingPoint(temperature, threshold)
 
 
 def _settle(
@@ -339,7 +327,6 @@ def _write(
     options: EvaluateOptions,
     evaluation: score_page.Evaluation,
     predictions: inference.Logits,
-    calibrated: np.ndarray | None,
     threshold: float,
 ) -> None:
     """Writes all files.
@@ -348,7 +335,6 @@ def _write(
         options: Where to, a folder that is there.
         evaluation: The scores.
         predictions: Columns of the predictions.
-        calibrated: Calibrated logits, float64; None without a temperature.
         threshold: Of the logits' own probabilities.
     """
     path_of = functools.partial(os.path.join, options.output_dir)
@@ -373,10 +359,6 @@ def _write(
     if evaluation["auc"] is not None:
         plots.plot_roc(label, logit, path_of(run_folder.ROC_PLOT))
     plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
-    logits = {"as it is": logit}
-    if calibrated is not None:
-        logits["calibrated"] = calibrated
-    plots.plot_reliability(label, logits, path_of(run_folder.RELIABILITY_PLOT))
     if predictions_file.SLIDE in predictions:
         slide = predictions[predictions_file.SLIDE]
         table = slides.score_slides(slide, label, logit, threshold)

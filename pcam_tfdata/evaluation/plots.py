@@ -1,11 +1,10 @@
 """Pictures of runs and records: curves, grids, matrices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas
 from matplotlib import figure, patches, ticker
-from sklearn import calibration
 from sklearn import metrics as sklearn_metrics
 
 from pcam_tfdata import schema
@@ -108,39 +107,6 @@ def plot_roc(label: np.ndarray, logit: np.ndarray, path: str) -> None:
     axes.set(xlabel="False positive rate", ylabel="True positive rate")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
-    _save(drawing, path)
-
-
-def plot_reliability(
-    label: np.ndarray, logits: Mapping[str, np.ndarray], path: str
-) -> None:
-    """Draws the share of label 1 by predicted probability, as PNG.
-
-    Args:
-        label: int [num_patches], 0 or 1.
-        logits: By name, float [num_patches]: a curve, through the means of the
-            bins of the ECE that have patches, and a histogram.
-        path: Where to.
-    """
-    drawing = figure.Figure(figsize=(4.4, 5.2), layout="constrained")
-    curves, counts = drawing.subplots(2, sharex=True, height_ratios=[4, 1])
-    edges = np.linspace(0, 1, metrics.NUM_BINS + 1)
-    curves.plot([0, 1], [0, 1], color=_TRAIN_COLOR, linestyle=":")
-    for (name, logit), color in zip(
-        logits.items(), _CLASS_COLORS, strict=False
-    ):
-        probability = metrics.to_probability(logit)
-        share, mean = calibration.calibration_curve(
-            label, probability, n_bins=metrics.NUM_BINS
-        )
-        text = f"{name}, ECE {metrics.ece(label, probability):.4f}"
-        curves.plot(mean, share, marker=".", color=color, label=text)
-        counts.hist(probability, edges, histtype="step", color=color)
-    curves.set(title="Reliability", ylabel="Share of tumor patches")
-    curves.grid(alpha=0.3)
-    curves.legend(frameon=False, loc="upper left")
-    counts.set(xlabel="Predicted probability", ylabel="Patches")
-    counts.yaxis.set_major_formatter("{x:,.0f}")
     _save(drawing, path)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
-from pcam_tfdata import schema
 from pcam_tfdata.augmentation import color
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.models import inference
@@ -43,12 +42,9 @@ def _blur(image: tf.Tensor, strength: float) -> tf.Tensor:
 
 def _compress(image: tf.Tensor, strength: float) -> tf.Tensor:
     """Returns patches as JPEG of that quality has them."""
-
-    def compress(patch: tf.Tensor) -> tf.Tensor:
-        jpeg = tf.io.encode_jpeg(patch, quality=int(strength))
-        return tf.ensure_shape(tf.io.decode_jpeg(jpeg), schema.IMAGE_SHAPE)
-
-    return tf.map_fn(compress, image, fn_output_signature=tf.uint8)
+    return tf.map_fn(
+        lambda patch: tf.image.adjust_jpeg_quality(patch, int(strength)), image
+    )
 
 
 # In the order of `choices.STRESSES`.

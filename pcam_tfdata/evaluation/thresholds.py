@@ -46,8 +46,8 @@ def parse(text: str) -> float | Wanted:
     )
 
 
-def choose(wanted: Wanted, label: np.ndarray, probability: np.ndarray) -> float:
-    """Returns the threshold at or above which patches are predicted 1.
+def choose(wanted: Wanted, label: np.ndarray, logit: np.ndarray) -> float:
+    """Returns the probability at or above which patches are predicted 1.
 
     The largest one that reaches a sensitivity, the smallest that reaches a
     specificity; equal probabilities are on one side of it.
@@ -55,14 +55,14 @@ def choose(wanted: Wanted, label: np.ndarray, probability: np.ndarray) -> float:
     Args:
         wanted: What to reach.
         label: int [num_patches], 0 or 1.
-        probability: float64 [num_patches].
+        logit: float [num_patches].
 
     Raises:
         ValueError: no patch has the label whose rate is wanted.
     """
     by_sensitivity = wanted.name == "sensitivity"
     own = schema.POSITIVE if by_sensitivity else schema.NEGATIVE
-    ordered = np.sort(probability[label == own])
+    ordered = np.sort(metrics.to_probability(logit)[label == own])
     if not len(ordered):
         raise ValueError(
             f"--threshold={wanted.name}:{wanted.rate:g}: found no validation"
@@ -76,27 +76,8 @@ def choose(wanted: Wanted, label: np.ndarray, probability: np.ndarray) -> float:
     return float(np.nextafter(ordered[num_right - 1], np.inf))
 
 
-def settle(
-    threshold: float | Wanted,
-    label: np.ndarray,
-    logit: np.ndarray,
-    temperature: float,
-) -> tuple[float, float]:
-    """Returns a threshold of calibrated probabilities, and of those before.
-
-    Args:
-        threshold: Of calibrated probabilities, or what it has to reach.
-        label: int [num_patches], of validation patches, 0 or 1.
-        logit: float [num_patches].
-        temperature: What divides logits to calibrate them.
-    """
-    if isinstance(threshold, Wanted):
-        calibrated, before = (
-            choose(threshold, label, metrics.to_probability(logit, divisor))
-            for divisor in (temperature, 1.0)
-        )
-        return calibrated, before
-    if temperature == 1:
-        return threshold, threshold
-    scaled = special.logit(threshold) * temperature
-    return threshold, float(special.expit(scaled))
+def rescale(probability: float, factor: float) -> float:
+    """Returns the probability whose logit is so many times that of another."""
+    if factor == 1:  # Not even rounded.
+        return probability
+    return float(special.expit(special.logit(probability) * factor))

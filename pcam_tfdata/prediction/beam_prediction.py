@@ -5,7 +5,7 @@ import itertools
 import os
 
 from pcam_tfdata.beam import beam_job
-from pcam_tfdata.prediction import configuration, predict, scale, submission
+from pcam_tfdata.prediction import configuration, predict, submission
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import versions
 
@@ -42,7 +42,7 @@ def predict_records(
     # What is not there, or does not fit, is told at once.
     predict.describe_job(options, records)
     submission.list_rows(options, records)
-    scale.read_scale(options)
+    options.read_point()
     ends = [*range(0, len(shards), _SHARDS_PER_TASK), len(shards)]
     spans = [f"{start}:{end}" for start, end in itertools.pairwise(ends)]
     beam_job.map_tasks(

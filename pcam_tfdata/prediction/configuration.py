@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from pcam_tfdata.evaluation import thresholds
+from pcam_tfdata.evaluation import operating_point, thresholds
 from pcam_tfdata.models import inference
 from pcam_tfdata.runs import outputs
 from pcam_tfdata.system import files
@@ -57,6 +57,15 @@ class PredictOptions:
     def parts_dir(self) -> str:
         """The folder of the parts."""
         return f"{self.output_csv}.parts"
+
+    def read_point(self) -> operating_point.OperatingPoint:
+        """Returns what the run says of its logits."""
+        return operating_point.read(
+            self.run_dir,
+            self.forward.tta,
+            self.threshold,
+            is_calibrated=self.calibrated,
+        )
 
 
 def check_output(

@@ -18,7 +18,6 @@ from pcam_tfdata.pipeline import image_files, patch_source
 from pcam_tfdata.prediction import (
     configuration,
     part_files,
-    scale,
     submission,
     usable_files,
 )
@@ -66,16 +65,16 @@ def predict(options: configuration.PredictOptions) -> int:
         return sum(shard.num_records for shard in shards[chosen])
     # First: the network may run for an hour.
     rows = submission.list_rows(options, records)
-    run_scale = scale.read_scale(options)
+    point = options.read_point()
     if files.is_stream(options.output_csv):  # Nothing can lie beside it.
         logits = _stream_logits(options, strategy, patches)
-        return submission.write(options, run_scale, rows, logits)
+        return submission.write(options, point, rows, logits)
     with part_files.open_folder(
         options.parts_dir, job, restart=options.restart
     ) as parts:
         _write_missing(options, strategy, patches, slice(None), parts)
         logits = map(parts.read, shards)
-        return submission.write(options, run_scale, rows, logits)
+        return submission.write(options, point, rows, logits)
 
 
 def merge(options: configuration.PredictOptions) -> int:
@@ -98,9 +97,9 @@ def merge(options: configuration.PredictOptions) -> int:
     with part_files.open_folder(options.parts_dir, job) as parts:
         parts.require(shards)
         rows = submission.list_rows(options, records)
-        run_scale = scale.read_scale(options)
+        point = options.read_point()
         logits = map(parts.read, shards)
-        return submission.write(options, run_scale, rows, logits)
+        return submission.write(options, point, rows, logits)
 
 
 def describe_job(
@@ -159,7 +158,7 @@ def _write_missing(
 
 def _predict_folder(options: configuration.PredictOptions) -> int:
     run_folder.find_model(options.run_dir)  # Before all files are read.
-    run_scale = scale.read_scale(options)
+    point = options.read_point()
     strategy = replicas.make_strategy(options.forward.devices)
     usable = usable_files.list_usable(options)
     rows = pandas.Series(name_arrays.to_text(usable.names), dtype=object)
@@ -171,7 +170,7 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
         if patches.faults:  # A file has changed since it was checked.
             raise faults.BadInputError(patches.faults)
         logits.append(logit)
-    return submission.write(options, run_scale, rows, logits)
+    return submission.write(options, point, rows, logits)
 
 
 def _stream_logits(

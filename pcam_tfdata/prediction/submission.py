@@ -10,8 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas
 
-from pcam_tfdata.evaluation import dead_network, metrics
-from pcam_tfdata.prediction import configuration, scale
+from pcam_tfdata.evaluation import dead_network, metrics, operating_point
+from pcam_tfdata.prediction import configuration
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.sources import csv_rows
 from pcam_tfdata.system import csv_files, faults, name_arrays
@@ -90,7 +90,7 @@ def read_sample(path: str, names: Iterable[str]) -> pandas.Series:
 
 def write(
     options: configuration.PredictOptions,
-    run_scale: scale.Scale,
+    point: operating_point.OperatingPoint,
     rows: pandas.Series,
     logits: Iterable[np.ndarray],
 ) -> int:
@@ -101,23 +101,22 @@ def write(
 
     Args:
         options: Where to.
-        run_scale: What labels are.
+        point: What labels are.
         rows: Which rows, as this module has them.
         logits: float32, all patches' in parts.
     """
     logit = np.concatenate(list(logits))[rows.index]
-    if options.calibrated and run_scale.temperature is None:
+    if options.calibrated and point.temperature is None:
         _logger.info(
             "%s: probabilities are not calibrated: the run has no temperature"
             " for --tta=%s. Run pcam evaluate --tta=%s on the run's validation"
             " splits.",
             options.output_csv, options.forward.tta, options.forward.tta,
         )  # fmt: skip
-    divisor = run_scale.temperature or 1.0
-    probability = metrics.to_probability(logit, divisor)
+    probability = metrics.to_probability(logit, point.temperature or 1.0)
     label = probability
-    if run_scale.threshold is not None:
-        label = (probability >= run_scale.threshold).astype(int)
+    if point.threshold is not None:
+        label = (metrics.to_probability(logit) >= point.threshold).astype(int)
     table = pandas.DataFrame({"id": rows, "label": label})
     csv_files.write_frame(options.output_csv, table)
     if len(logit) < 2 or options.allow_equal_probabilities:

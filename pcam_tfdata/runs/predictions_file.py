@@ -45,18 +45,18 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
     """
     model_sha256 = manifest.hash_file(run_folder.find_model(run_dir))
     path = os.path.join(run_dir, run_folder.PREDICTIONS)
-    remedy = "Run pcam evaluate on the run's validation splits."
-    if tta:
-        remedy = (
-            f"Run pcam evaluate --tta={tta} on the run's validation splits."
-        )
+    views = f" --tta={tta}" if tta else ""
+    remedy = f"Run pcam evaluate{views} on the run's validation splits."
     try:
         json_path = os.path.join(run_dir, run_folder.METRICS_JSON)
         with open(json_path, encoding="utf-8") as file:
             facts = json.load(file)
         sha256 = manifest.hash_file(path)
-        scored, written = facts["model_sha256"], facts["predictions_sha256"]
-        viewed = facts["tta"]
+        checks = (
+            ("an earlier network", facts["model_sha256"], model_sha256),
+            ("another evaluation", facts["predictions_sha256"], sha256),
+            ("test-time augmentation", facts["tta"], tta or facts["tta"]),
+        )
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error.filename}: not found, expected predictions of validation"
@@ -67,21 +67,12 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
             f"{json_path}: found no scores ({type(error).__name__}: {error}),"
             f" expected the JSON that pcam evaluate writes. {remedy}"
         ) from error
-    if scored != model_sha256:
-        raise ValueError(
-            f"{path}: found predictions of an earlier network, expected those of"
-            f" {run_folder.BEST_MODEL}. {remedy}"
-        )
-    if written != sha256:
-        raise ValueError(
-            f"{path}: found SHA-256 {sha256}, expected {written}, that of"
-            f" {run_folder.METRICS_JSON}. {remedy}"
-        )
-    if tta not in (None, viewed):
-        raise ValueError(
-            f"{path}: found predictions with test-time augmentation {viewed},"
-            f" expected {tta}. {remedy}"
-        )
+    for other, found, expected in checks:
+        if found != expected:
+            raise ValueError(
+                f"{path}: found predictions of {other}, {found}, expected"
+                f" {expected}. {remedy}"
+            )
     table = pandas.read_csv(
         path, float_precision="round_trip", na_filter=False, dtype={SLIDE: str}
     ).sort_values("row")

@@ -68,12 +68,9 @@ class Validator:
     def calibrate(self, label: np.ndarray, logit: np.ndarray) -> None:
         """Writes the temperature of the run's best model, whose logits these are."""
         run_dir = self._run.options.run_dir
-        fitted = calibration_file.Calibration(
-            calibration.fit_temperature(label, logit),
-            list(self._run.options.validation_splits),
-            manifest.hash_file(run_folder.find_model(run_dir)),
-        )
-        calibration_file.write(run_dir, "none", fitted)
+        sha256 = manifest.hash_file(run_folder.find_model(run_dir))
+        temperature = calibration.fit_temperature(label, logit)
+        calibration_file.write(run_dir, "none", sha256, temperature)
 
     def find_death(
         self, label: np.ndarray, logit: np.ndarray, train_loss: float

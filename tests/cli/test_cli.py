@@ -673,7 +673,7 @@ def test_evaluate_writes_scores_and_pictures(records_dir, run_dir, tmp_path):
     )
     assert sorted(os.listdir(tmp_path)) == [
         "confusion.png", "metrics.json", "metrics.txt", "predictions.csv",
-        "reliability.png", "roc.png", "slides.csv",
+        "roc.png", "slides.csv",
     ]  # fmt: skip
     assert result.stdout == (tmp_path / "metrics.txt").read_text()
     scores = json.loads((tmp_path / "metrics.json").read_text())

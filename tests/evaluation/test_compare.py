@@ -1,6 +1,5 @@
 """The difference of two runs, and runs that cannot be compared."""
 
-import json
 import subprocess
 import sys
 
@@ -92,16 +91,15 @@ def test_runs_are_compared_by_what_evaluation_wrote(tmp_path):
     a = scored_runs.write(tmp_path / "a", label, first, slide)
     b = scored_runs.write(tmp_path / "b", label, second - 8, slide)
     found = compare.compare(str(a), str(b), num_resamples=100)
-    assert found["num_slides"] == 20
-    row = found["scores"]["nll"]
-    assert row["difference"] == row["second"] - row["first"]
-    assert row["second"] == metrics.nll(label, second - 8)
+    nll = [metrics.nll(label, logit) for logit in (first, second - 8)]
+    assert found.scores["nll"] == nll
     expected = intervals(label, first, second - 8, slide, num_resamples=100)
-    assert row["interval"] == expected["nll"]
-    assert row["excludes_0"]
+    assert found.intervals == expected
     page = compare.format_comparison(found)
     assert "resamples of whole slides, of 20\n" in page
-    assert page.splitlines()[-1].endswith("] excludes 0")
+    last = page.splitlines()[-1]
+    assert f"{nll[1] - nll[0]:+.4f}  [{expected['nll'][0]:+.4f}, " in last
+    assert last.endswith("] excludes 0")
     assert all(len(line) <= 80 for line in page.splitlines()[2:])
     same = compare.compare(str(a), str(a), num_resamples=20)
     assert "includes 0" in compare.format_comparison(same).splitlines()[-1]
@@ -110,18 +108,22 @@ def test_runs_are_compared_by_what_evaluation_wrote(tmp_path):
 def test_one_class_has_no_difference_of_aucs(tmp_path):
     run_dir = scored_runs.write(tmp_path / "a", [1, 1, 1], [0.5, 1, 2])
     found = compare.compare(str(run_dir), str(run_dir), num_resamples=9)
-    assert found["scores"]["auc"]["difference"] is None
+    assert found.scores["auc"] == [None, None]
     assert "AUC         not defined" in compare.format_comparison(found)
 
 
 @pytest.mark.parametrize(
     ("facts", "label", "told"),
     [
-        ({"manifest_sha256": "2" * 64}, [0, 1, 1], "records 11111111 and 222"),
+        (
+            {"manifest_sha256": "2" * 64},
+            [0, 1, 1],
+            "of records 11111111 and 22222222, exp",
+        ),
         (
             {"splits": ["fold1"]},
             [0, 1, 1, 0],
-            "of fold0 and fold1, expected the",
+            "of fold0 and fold1 of records 1",
         ),
         ({}, [1, 1, 1], "expected the same patches"),
     ],
@@ -152,9 +154,10 @@ def test_command_compares_without_tensorflow(tmp_path):
             cwd=tmp_path, capture_output=True, text=True,
         )  # fmt: skip
 
-    result = run("--run_dir=a,b", "--num_resamples=40", "--output_json=c.json")
+    result = run("--run_dir=a,b", "--num_resamples=40")
     assert result.returncode == 0, result.stderr
-    found = json.loads((tmp_path / "c.json").read_text())
+    a, b = (str(tmp_path / name) for name in "ab")
+    found = compare.compare(a, b, num_resamples=40)._replace(run_dirs="ab")
     assert result.stdout == compare.format_comparison(found)
     (tmp_path / "b" / "best.keras").write_text("trained on")
     result = run("--run_dir=a,b")

@@ -12,8 +12,8 @@ import pytest
 import tables
 from conftest import convert_folder, run_pcam
 
-from pcam_tfdata.evaluation import dead_network, metrics
-from pcam_tfdata.prediction import configuration, scale, submission
+from pcam_tfdata.evaluation import dead_network, metrics, operating_point
+from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
 
@@ -325,9 +325,8 @@ def test_probabilities_are_equal_as_the_csv_has_them(
     rows = pandas.Series(range(len(logit)), dtype=str)
     path = str(tmp_path / "s.csv")
     options = configuration.PredictOptions("run", path)
-    submission.write(
-        options, scale.Scale(), rows, [np.array(logit, np.float32)]
-    )
+    point = operating_point.OperatingPoint()
+    submission.write(options, point, rows, [np.array(logit, np.float32)])
     assert ("probabilities equal" in caplog.text) == is_told
     assert len(tables.read_csv(path, ("id",))) == len(logit)
 

@@ -27,10 +27,8 @@ def write_run(run_dir, seed, divisor, **flags):
     splits = {"train_splits": ["fold1"], "validation_splits": ["fold0"]}
     run_folder.write_flags(str(run_dir), {"model": "tiny"} | splits | flags)
     environment_file.add_start(str(run_dir), {"manifest_sha256": "1" * 64})
-    kept = calibration_file.Calibration(
-        divisor, ["fold0"], manifest.hash_file(path)
-    )
-    calibration_file.write(str(run_dir), "none", kept)
+    sha256 = manifest.hash_file(path)
+    calibration_file.write(str(run_dir), "none", sha256, divisor)
     return model
 
 

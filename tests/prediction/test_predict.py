@@ -224,8 +224,9 @@ def test_parts_are_of_logits_before_the_temperature(
     num_parts = len(list_parts(killed_copy))
     found, told = predict(records_dir, run_dir, killed_copy, "--nocalibrated")
     assert f"{num_parts} of {num_shards(records_dir)} shards were" in told
-    kept = json.loads((run_dir / "calibration.json").read_text())["none"]
-    assert abs(np.log(kept["temperature"])) > 0.01
+    kept = json.loads((run_dir / "calibration.json").read_text())
+    temperature = kept["temperatures"]["none"]
+    assert abs(np.log(temperature)) > 0.01
 
     def logits(csv):
         rows = [line.split(",") for line in csv.decode().split()[1:]]
@@ -233,7 +234,7 @@ def test_parts_are_of_logits_before_the_temperature(
         return np.log(probability / (1 - probability))
 
     np.testing.assert_allclose(
-        logits(found), logits(undisturbed) * kept["temperature"], rtol=1e-9
+        logits(found), logits(undisturbed) * temperature, rtol=1e-9
     )
 
 

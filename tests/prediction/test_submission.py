@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import tables
 
-from pcam_tfdata.prediction import configuration, scale, submission
+from pcam_tfdata.evaluation import operating_point
+from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import csv_files
 
@@ -28,10 +29,10 @@ def test_sample_finds_names_of_any_kind(tmp_path):
     output = tmp_path / "out.csv"
     logit = np.array([-1, 0, 1, 2, 3], np.float32)
     options = configuration.PredictOptions("run", str(output))
-    # Without the temperature the probability of 1 would be 0.73, not 0.59.
-    run_scale = scale.Scale(temperature=2.75, threshold=0.6)
+    # Of the probabilities before the temperature, 0.5 for the second.
+    point = operating_point.OperatingPoint(temperature=2.75, threshold=0.75)
     parts = [logit[:2], logit[2:]]
-    assert submission.write(options, run_scale, rows, parts) == 5
+    assert submission.write(options, point, rows, parts) == 5
     labels = [0, 0, 0, 1, 1]
     assert tables.read_csv(str(output), ("id", "label")) == [
         (names[place], str(labels[place])) for place in order

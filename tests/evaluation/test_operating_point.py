@@ -1,4 +1,4 @@
-"""Temperature and threshold of a prediction, from the files of the run."""
+"""Temperature and threshold of a run, from the files of the run."""
 
 import dataclasses
 import logging
@@ -8,9 +8,14 @@ import pandas
 import pytest
 import scored_runs
 
-from pcam_tfdata.evaluation import calibration, metrics, thresholds
+from pcam_tfdata.evaluation import (
+    calibration,
+    metrics,
+    operating_point,
+    thresholds,
+)
 from pcam_tfdata.models import inference
-from pcam_tfdata.prediction import configuration, scale, submission
+from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.runs import calibration_file, predictions_file, run_folder
 
 LABEL = np.arange(60) % 2
@@ -22,36 +27,33 @@ def run_dir(tmp_path):
     """A run that was scored, with its temperature."""
     run_dir = scored_runs.write(tmp_path / "run", LABEL, LOGIT)
     facts = predictions_file.read(str(run_dir)).facts
-    found = calibration_file.Calibration(
-        calibration.fit_temperature(LABEL, LOGIT),
-        facts["splits"],
-        facts["model_sha256"],
+    temperature = calibration.fit_temperature(LABEL, LOGIT)
+    calibration_file.write(
+        str(run_dir), "none", facts["model_sha256"], temperature
     )
-    calibration_file.write(str(run_dir), "none", found)
     return run_dir
 
 
-def read(run_dir, **changes) -> scale.Scale:
+def read(run_dir, **changes) -> operating_point.OperatingPoint:
     options = configuration.PredictOptions(str(run_dir), "out.csv", **changes)
-    return scale.read_scale(options)
+    return options.read_point()
 
 
 def test_temperature_is_that_of_the_run(run_dir):
     expected = calibration.fit_temperature(LABEL, LOGIT)
     assert expected > 1.5
     assert read(run_dir) == (expected, None)
-    assert read(run_dir, threshold=0.3) == (expected, 0.3)
+    before = thresholds.rescale(0.3, expected)
+    assert read(run_dir, threshold=0.3) == (expected, before)
     assert read(run_dir, calibrated=False, threshold=0.3) == (None, 0.3)
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_threshold_is_chosen_on_the_scale_of_the_output(run_dir, calibrated):
+def test_threshold_of_a_rate_is_chosen_on_validation(run_dir, calibrated):
     wanted = thresholds.Wanted("sensitivity", 0.9)
     found = read(run_dir, calibrated=calibrated, threshold=wanted)
     assert (found.temperature is None) == (not calibrated)
-    probability = metrics.to_probability(LOGIT, found.temperature or 1)
-    assert found.threshold == thresholds.choose(wanted, LABEL, probability)
-    is_positive = probability >= found.threshold
+    is_positive = metrics.to_probability(LOGIT) >= found.threshold
     assert is_positive[LABEL == 1].sum() == 27  # Of 30.
 
 
@@ -69,7 +71,7 @@ def test_one_line_tells_that_probabilities_are_not_calibrated(
         options = configuration.PredictOptions(
             str(run_dir), output_csv, calibrated=calibrated
         )
-        found = scale.read_scale(options)
+        found = options.read_point()
         assert found == (None, None)
         rows = pandas.Series(["a", "b"])
         submission.write(options, found, rows, [LOGIT[:2]])
@@ -80,6 +82,6 @@ def test_one_line_tells_that_probabilities_are_not_calibrated(
 def test_a_temperature_of_other_views_is_not_taken(run_dir):
     views = dataclasses.replace(inference.InferenceOptions(), tta="d4")
     assert read(run_dir, forward=views).temperature is None
-    with pytest.raises(ValueError, match="augmentation none, expected d4"):
+    with pytest.raises(ValueError, match="augmentation, none, expected d4"):
         wanted = thresholds.Wanted("specificity", 0.9)
         read(run_dir, forward=views, threshold=wanted)
