@@ -6,6 +6,7 @@ MODELS = (
     "mobilenet_v3_small", "efficientnet_v2_b0", "densenet121", "convnext_tiny",
     "resnet50_v2",
 )  # fmt: skip
+HEADS = ("label", "fraction", "noisy_or")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("none", "d4", "stain", "strong")

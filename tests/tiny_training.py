@@ -53,11 +53,11 @@ def prepare(notes: str) -> None:
             recipe = dataclasses.replace(recipe, precision="float64")
             super().__init__(distribution, network, optimizer, recipe, *given)
 
-        def _differentiate(self, image, label):
+        def _differentiate(self, image, *targets):
             with tf.control_dependencies(
                 [tf.numpy_function(note, [image], [])]
             ):
-                return super()._differentiate(tf.identity(image), label)
+                return super()._differentiate(tf.identity(image), *targets)
 
         def run_steps(self, batches, step, num_steps, sums):
             if str(step) == os.environ.get("TINY_PAUSE"):
@@ -66,7 +66,7 @@ def prepare(notes: str) -> None:
             losses.write(f"{float(found[0][0] - sums[0])!r}\n")
             return found
 
-    def build(name: str) -> keras.Model:
+    def build(name: str, head: str) -> keras.Model:
         image = keras.Input((96, 96, 3), dtype="uint8")
         x = keras.layers.Rescaling(1 / 255)(image)
         x = keras.layers.Conv2D(4, 8, strides=8, activation="relu")(x)

@@ -13,7 +13,6 @@ from pcam_tfdata.system import workers
 _PIECE_PATCHES = 4096  # A task: 110 MB of a shard.
 _BLOCK_PATCHES = 32  # Their densities stay in a core's cache.
 _PIECE_PAIRS = 64
-_FRACTION_BYTES = 4
 
 
 def read_patches(
@@ -56,9 +55,7 @@ def scan_piece(
         block = np.ascontiguousarray(images[start : start + _BLOCK_PATCHES])
         measured[start : start + len(block)] = patch_statistics.measure(block)
         workers.count_done(len(block))
-    offset = shard.layout.tumor_fraction_offset
-    fractions = records[:, offset : offset + _FRACTION_BYTES]
-    return np.ascontiguousarray(fractions).view("<f4").ravel(), measured
+    return tfrecord.read_tumor_fractions(records, shard.layout), measured
 
 
 def align(

@@ -36,6 +36,12 @@ flags.DEFINE_bool(
     " order of patches stays.",
 )
 flags.DEFINE_bool(
+    "with_fraction",
+    False,
+    "Add a column: the share of tumor in the centre, of a network trained with"
+    " --head=fraction or noisy_or.",
+)
+flags.DEFINE_bool(
     "allow_equal_probabilities",
     False,
     "Do not warn where all probabilities are equal, as a network that learned"
@@ -68,9 +74,10 @@ _OF_WHOLE_JOBS = ("input_dir", "restart")
 # Flags that make no sense beside a flag.
 _EXCLUDED = {
     "records_dir": ("follow_symlinks", "check_ids", "on_bad_patch"),
+    "with_fraction": ("shard_range", "merge"),
     "shard_range": ("threshold", "sample_submission", "merge", *_OF_WHOLE_JOBS),
     "merge": _OF_WHOLE_JOBS,
-    "runner": ("shard_range", "merge", *_OF_WHOLE_JOBS),
+    "runner": ("shard_range", "merge", "with_fraction", *_OF_WHOLE_JOBS),
 }
 
 

@@ -17,6 +17,13 @@ REQUIRED_FLAGS = ("records_dir", "run_dir")
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string("run_dir", None, "Folder of the run, to make or resume.")
 flags.DEFINE_enum("model", "seed_cnn", choices.MODELS, "Network.")
+flags.DEFINE_enum(
+    "head",
+    "label",
+    choices.HEADS,
+    "fraction: learns the share of the centre that is tumor beside the label,"
+    " where records have it; noisy_or: estimates it without.",
+)
 flags.DEFINE_string(
     "weights",
     "none",

@@ -103,7 +103,8 @@ def _average(
     ):
         member = inference.load_network(path)
         member.name = f"member{number}"  # Those of one model share a name.
-        logits.append(keras.layers.Rescaling(1 / divisor)(member(image)))
+        logit, *_ = keras.tree.flatten(member(image))
+        logits.append(keras.layers.Rescaling(1 / divisor)(logit))
     mean = keras.layers.Average(name=classifier_head.LOGIT)(logits)
     return keras.Model(image, mean, name=run_folder.ENSEMBLE)
 

@@ -21,7 +21,7 @@ from pcam_tfdata.evaluation import (
     stress,
     thresholds,
 )
-from pcam_tfdata.models import inference
+from pcam_tfdata.models import classifier_head, inference
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import (
     calibration_file,
@@ -139,6 +139,9 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
         "warnings": warnings,
         "temperature": point.temperature,
         **calibration.score(label, calibrated),
+        **metrics.score_fractions(
+            *_pair_fractions(records, options.splits, predictions)
+        ),
         **metrics.score(label, logit, point.threshold),
         **bootstrap.compute_intervals(
             label,
@@ -321,6 +324,19 @@ def _find_death(
         is_learning=is_learning,
     )
     return reason and f"found a dead network: {reason}. {dead_network.REMEDY}"
+
+
+def _pair_fractions(
+    records: records_folder.RecordsFolder,
+    splits: Sequence[str],
+    predictions: inference.Logits,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns known tumor fractions, and what the network says of them."""
+    if classifier_head.FRACTION not in predictions:
+        return np.empty(0), np.empty(0)
+    known = records.read_tumor_fractions(splits)[predictions["row"]]
+    is_known = ~np.isnan(known)
+    return known[is_known], predictions[classifier_head.FRACTION][is_known]
 
 
 def _write(

@@ -34,6 +34,13 @@ class Scores(TypedDict):
     classification_report: dict[str, Any]
 
 
+class FractionScores(TypedDict):
+    """Scores of what a network says of the share of tumor in the centre."""
+
+    fraction_mae: float | None
+    fraction_correlation: float | None
+
+
 def to_probability(logit: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Returns the probability of label 1 as float64, same shape.
 
@@ -87,6 +94,23 @@ def score(
             zero_division=0,
         ),
     }
+
+
+def score_fractions(known: np.ndarray, estimated: np.ndarray) -> FractionScores:
+    """Returns the mean absolute error of tumor fractions, and the correlation.
+
+    None where there are none; no correlation (Pearson's) where all are equal.
+
+    Args:
+        known: Float [num_patches], in [0, 1].
+        estimated: The same.
+    """
+    error = correlation = None
+    if len(known):
+        error = float(np.mean(np.abs(known - estimated)))
+    if len(known) and np.ptp(known) and np.ptp(estimated):
+        correlation = float(np.corrcoef(known, estimated)[0, 1])
+    return {"fraction_mae": error, "fraction_correlation": correlation}
 
 
 def auc(label: np.ndarray, logit: np.ndarray) -> float | None:

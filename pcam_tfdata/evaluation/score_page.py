@@ -15,9 +15,12 @@ TITLES = {
     "brier": "Brier score",
     "ece": f"ECE ({metrics.NUM_BINS} bins)",
 }
-_CALIBRATED_TITLES = {
+# Of what not every network and not every evaluation has.
+_OPTIONAL_TITLES = {
     "nll_calibrated": "NLL, calibrated",
     "ece_calibrated": "ECE, calibrated",
+    "fraction_mae": "tumor fraction, mean error",
+    "fraction_correlation": "tumor fraction, correlation",
 }
 _LINE_WIDTH, _TITLE_WIDTH = 80, 32
 _FEW_SLIDES = 30  # Cameron & Miller 2015: few are less than 20 to 50.
@@ -33,7 +36,11 @@ class Facts(TypedDict):
 
 
 class Evaluation(
-    metrics.Scores, bootstrap.Intervals, calibration.Scores, Facts
+    metrics.Scores,
+    metrics.FractionScores,
+    bootstrap.Intervals,
+    calibration.Scores,
+    Facts,
 ):
     """What came of an evaluation, as `metrics.json` has it.
 
@@ -91,7 +98,7 @@ def _table(scores: Evaluation) -> list[str]:
         shown = "not defined" if value is None else f"{value:.4f}"
         beside = " [{:.4f}, {:.4f}]".format(*interval) if interval else ""
         lines.append(f"{TITLES[name]:<{_TITLE_WIDTH}}{shown:>12}{beside}")
-    for name, title in _CALIBRATED_TITLES.items():
+    for name, title in _OPTIONAL_TITLES.items():
         value = scores[name]  # type: ignore[literal-required]
         if value is not None:
             lines.append(f"{title:<{_TITLE_WIDTH}}{value:>12.4f}")

@@ -54,14 +54,16 @@ APPLICATIONS = {
 }
 
 
-def build(name: str) -> keras.Model:
+def build(name: str, head: str) -> keras.Model:
     """Returns one of `APPLICATIONS`; see `networks.build`."""
     backbone = build_backbone(name)
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, _MAX_MOMENTUM)
-    logit = classifier_head.add_logit(backbone.output, dropout=_DROPOUT)
-    return keras.Model(backbone.inputs[0], logit, name=name)
+    outputs = classifier_head.add_outputs(
+        backbone.output, head, dropout=_DROPOUT
+    )
+    return keras.Model(backbone.inputs[0], outputs, name=name)
 
 
 def build_backbone(name: str, weights: str | None = None) -> keras.Model:

@@ -1,24 +1,36 @@
-"""The end of a network: a map of features to a logit."""
+"""The end of a network: a map of features to a logit, and to a tumor fraction."""
 
 import keras
 
-LOGIT = "logit"  # Name of the last layer, which training may train first.
+LOGIT = "logit"
+FRACTION = "fraction"
+LAYERS = (LOGIT, FRACTION)  # Those that training may train first.
 
 
-def add_logit(
-    features: keras.KerasTensor, *, dropout: float
-) -> keras.KerasTensor:
-    """Returns the logit of a map of features, float [B, 1].
+def add_outputs(
+    features: keras.KerasTensor, head: str, *, dropout: float
+) -> keras.KerasTensor | list[keras.KerasTensor]:
+    """Returns the logit of a map of features, and a tumor fraction if wanted.
 
     Features are pooled by their mean and by their maximum over the map: the
     label is 1 if a single spot of the centre is tumor, which a mean dilutes.
-    The layer of the logit is called `logit`; it computes in the type of the
-    weights, float32 under mixed precision.
+    All that is computed from pooled features is in the type of the weights,
+    float32 under mixed precision.
 
     Args:
-        features: [B, height, width, channels].
+        features: [B, height, width, channels]; its centre is the patch's.
+        head: One of `choices.HEADS`.
         dropout: Share of pooled features that a step leaves out.
+
+    Returns:
+        The logit of label 1, [B, 1]; of other heads than `label` a list of it
+        and of the share of the centre that is tumor, [B, 1] in [0, 1].
+
+    Raises:
+        ValueError: the map has no places that cover the centre.
     """
+    if head == "noisy_or":
+        return _add_noisy_or(features, dropout)
     x = keras.layers.Concatenate()(
         [
             keras.layers.GlobalAveragePooling2D()(features),
@@ -27,4 +39,40 @@ def add_logit(
     )
     x = keras.layers.Dropout(dropout)(x)
     dtype = keras.config.dtype_policy().variable_dtype
-    return keras.layers.Dense(1, dtype=dtype, name=LOGIT)(x)
+    logit = keras.layers.Dense(1, dtype=dtype, name=LOGIT)(x)
+    if head == "label":
+        return logit
+    fraction = keras.layers.Dense(1, "sigmoid", dtype=dtype, name=FRACTION)(x)
+    return [logit, fraction]
+
+
+def _add_noisy_or(
+    features: keras.KerasTensor, dropout: float
+) -> list[keras.KerasTensor]:
+    """Returns both outputs, from a probability of tumor at each central place.
+
+    The label is 1 unless no place has tumor (Pearl 1988; as pooling of a map,
+    Kraus et al. 2016). No mask is needed: the mean probability of the 2 x 2
+    places, each 16 pixels wide, estimates the share.
+    """
+    side = features.shape[1]
+    if side % 2 or side < 4:
+        raise ValueError(
+            f"--head=noisy_or: found a last map of {side} x {side} places,"
+            " expected one whose 2 x 2 cover the centre. Choose"
+            " --model=resnet_small or p4m_cnn."
+        )
+    x = keras.layers.Cropping2D(side // 2 - 1)(features)
+    x = keras.layers.Dropout(dropout)(x)
+    x = keras.layers.Conv2D(
+        1, 1, dtype=keras.config.dtype_policy().variable_dtype, name=LOGIT,
+        # As many labels 1 as 0 at first.
+        bias_initializer=keras.initializers.Constant(-1.66),
+    )(x)  # fmt: skip
+    x = keras.layers.Flatten()(x)
+    # -log of the probability that no place has tumor; exp(-69) is far from 0.
+    clear = keras.ops.sum(keras.ops.softplus(x), axis=-1, keepdims=True)
+    clear = keras.ops.maximum(clear, 1e-30)
+    logit = clear + keras.ops.log(-keras.ops.expm1(-clear))
+    fraction = keras.ops.mean(keras.ops.sigmoid(x), axis=-1, keepdims=True)
+    return [logit, keras.layers.Identity(name=FRACTION)(fraction)]

@@ -47,7 +47,7 @@ VARIANTS = {
 }
 
 
-def build(name: str) -> keras.Model:
+def build(name: str, head: str) -> keras.Model:
     """Returns one of `VARIANTS`; see `networks.build`."""
     width, depth, dropout = VARIANTS[name]
     image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8", name="image")
@@ -67,8 +67,8 @@ def build(name: str) -> keras.Model:
             )
             num_blocks += 1
     x = _convolve(x, "conv_head", "bn1", _HEAD)
-    logit = classifier_head.add_logit(x, dropout=dropout)
-    return keras.Model(image, logit, name=name)
+    outputs = classifier_head.add_outputs(x, head, dropout=dropout)
+    return keras.Model(image, outputs, name=name)
 
 
 def find_imagenet(name: str) -> tuple[str, str]:

@@ -13,7 +13,10 @@ import tensorflow as tf
 from pcam_tfdata import schema
 from pcam_tfdata.augmentation import square
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.models import group_conv  # noqa: F401, registers its layers.
+from pcam_tfdata.models import (
+    classifier_head,
+    group_conv,  # noqa: F401, registers its layers.
+)
 from pcam_tfdata.pipeline import (
     batch_format,
     image_files,
@@ -32,7 +35,8 @@ _ACTIVATIONS = {name.replace("_", "") for name in dir(keras.activations)}
 _PASSING = (
     "activation", "cast", "dropout", "flatten", "identity", "reshape", "squeeze",
 )  # fmt: skip
-_RESULTS = ("row", "label", "logit")
+# In the order of the columns of predictions.csv.
+_RESULTS = ("row", "label", *classifier_head.LAYERS)
 
 Fill = Callable[[batch_format.Batch], batch_format.Batch]
 Logits = dict[str, np.ndarray]
@@ -89,6 +93,9 @@ class Predictor:
         fill: Called on each replica's part of a batch, see
             `patch_source.Patches.fill`.
         tta: As in `InferenceOptions`.
+
+    Attributes:
+        has_fraction: Whether the network gives a tumor fraction, too.
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class Predictor:
         tta: str = "none",
     ) -> None:
         self._strategy = strategy
+        self.has_fraction = len(model.outputs) > 1
         self._num_views = num_views = square.NUM_MOVES if tta == "d4" else 1
 
         def forward(batch: batch_format.Batch) -> batch_format.Batch:
@@ -106,10 +114,13 @@ class Predictor:
             image = batch["image"]
             if num_views > 1:
                 image = square.stack_d4(image)
-            logit = model(image, training=False)
-            logit = tf.reduce_mean(tf.reshape(logit, [num_views, -1]), axis=0)
+            outputs = keras.tree.flatten(model(image, training=False))
+            means = (
+                tf.reduce_mean(tf.reshape(output, [num_views, -1]), axis=0)
+                for output in outputs
+            )
             kept = {name: batch[name] for name in ("label", "row", "mask")}
-            return kept | {"logit": logit}
+            return kept | dict(zip(classifier_head.LAYERS, means, strict=False))
 
         self._step = tf.function(
             lambda batch: strategy.run(forward, args=(batch,)),
@@ -125,6 +136,7 @@ class Predictor:
     ) -> Iterator[Logits]:
         """Yields `row`, `label` (int64) and `logit` (float32) of each batch.
 
+        Of a network that gives it, also `fraction` (float32).
         Without the padding, and in order, whatever the number of replicas. A
         signal waits until a batch has been computed.
 
@@ -208,15 +220,16 @@ class Predictor:
             name: np.concatenate([np.asarray(p) for p in local_results(parts)])
             for name, parts in outputs.items()
         }
-        return {name: whole[name][whole["mask"]] for name in _RESULTS}
+        mask = whole["mask"]
+        return {name: whole[name][mask] for name in _RESULTS if name in whole}
 
 
 def join(batches: Iterable[Logits]) -> Logits:
-    """Returns `row`, `label` and `logit` of all batches of a stream."""
+    """Returns the results of all batches of a stream."""
     streamed = list(batches)
     return {
         name: np.concatenate([batch[name] for batch in streamed])
-        for name in _RESULTS
+        for name in streamed[0]
     }
 
 
@@ -259,6 +272,8 @@ def load_network(path: str) -> keras.Model:
 
 def _check_network(path: str, model: keras.Model) -> None:
     """Refuses a network that does not take patches, or gives no logit."""
+    if model.output_names[1:] == [classifier_head.FRACTION]:
+        model = keras.Model(model.inputs, model.outputs[0])
     for verb, tensors, dtype, shape in (
         ("takes", model.inputs, "uint8", (None, *schema.IMAGE_SHAPE)),
         ("gives", model.outputs, "float", (None, 1)),

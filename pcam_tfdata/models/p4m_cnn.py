@@ -10,7 +10,7 @@ _STAGES = ((8,), (16, 16), (32,))  # Blocks at 24, 12 and 6 places a side.
 _DROPOUT = 0.3
 
 
-def build() -> keras.Model:
+def build(head: str) -> keras.Model:
     """Returns the network; see `networks.build`.
 
     A residual network with normalization before each convolution (He et al.
@@ -34,8 +34,8 @@ def build() -> keras.Model:
     x = keras.layers.Concatenate()(
         [group_conv.InvariantPooling2D(mode)(x) for mode in ("max", "mean")]
     )
-    logit = classifier_head.add_logit(x, dropout=_DROPOUT)
-    return keras.Model(image, logit, name="p4m_cnn")
+    outputs = classifier_head.add_outputs(x, head, dropout=_DROPOUT)
+    return keras.Model(image, outputs, name="p4m_cnn")
 
 
 def _add_block(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:

@@ -138,7 +138,7 @@ def _list_backbone(model: keras.Model) -> list[keras.Variable]:
     return [
         variable
         for layer in model.layers
-        if layer.name != classifier_head.LOGIT
+        if layer.name not in classifier_head.LAYERS
         for variable in layer.weights
     ]
 

@@ -16,7 +16,7 @@ _convolve = functools.partial(
 )  # fmt: skip
 
 
-def build() -> keras.Model:
+def build(head: str) -> keras.Model:
     """Returns the network; see `networks.build`.
 
     Blocks are pre-activated (He et al. 2016, "Identity Mappings in Deep
@@ -32,8 +32,8 @@ def build() -> keras.Model:
     for width in _WIDTHS:
         x = _add_block(x, width)
     x = keras.layers.Cropping2D(1)(_normalize(x))
-    logit = classifier_head.add_logit(x, dropout=_DROPOUT)
-    return keras.Model(image, logit, name="resnet_small")
+    outputs = classifier_head.add_outputs(x, head, dropout=_DROPOUT)
+    return keras.Model(image, outputs, name="resnet_small")
 
 
 def _add_block(x: keras.KerasTensor, width: int) -> keras.KerasTensor:

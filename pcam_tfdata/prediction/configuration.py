@@ -24,6 +24,8 @@ class PredictOptions:
             probability at or above it gives 1, or what it has to reach on the
             run's validation splits.
         calibrated: Divides logits by the run's temperature, if it has one.
+        with_fraction: Adds a column `fraction`, the share of tumor in the centre
+            that the network estimates. No parts are kept then.
         allow_equal_probabilities: No line warns where all are equal.
         sample_submission: A CSV whose ids, in order, the output must have.
         restart: Drops the parts that a killed job left.
@@ -45,6 +47,7 @@ class PredictOptions:
     )
     threshold: float | thresholds.Wanted | None = None
     calibrated: bool = True
+    with_fraction: bool = False
     allow_equal_probabilities: bool = False
     sample_submission: str = ""
     restart: bool = False

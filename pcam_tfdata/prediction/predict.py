@@ -8,12 +8,12 @@ with the shards that are missing.
 import logging
 from collections.abc import Iterator
 
-import numpy as np
 import pandas
 import tensorflow as tf
 
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.models import inference
+from pcam_tfdata.evaluation import operating_point
+from pcam_tfdata.models import classifier_head, inference
 from pcam_tfdata.pipeline import image_files, patch_source
 from pcam_tfdata.prediction import (
     configuration,
@@ -66,9 +66,10 @@ def predict(options: configuration.PredictOptions) -> int:
     # First: the network may run for an hour.
     rows = submission.list_rows(options, records)
     point = options.read_point()
-    if files.is_stream(options.output_csv):  # Nothing can lie beside it.
-        logits = _stream_logits(options, strategy, patches)
-        return submission.write(options, point, rows, logits)
+    # Nothing can lie beside a pipe, and parts have no fractions.
+    if files.is_stream(options.output_csv) or options.with_fraction:
+        found = inference.join(_stream(options, strategy, patches))
+        return _write(options, point, rows, found)
     with part_files.open_folder(
         options.parts_dir, job, restart=options.restart
     ) as parts:
@@ -165,25 +166,43 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
     if options.sample_submission:
         rows = submission.read_sample(options.sample_submission, rows)
     patches = image_files.ImageFiles(listing.list_paths(usable.images))
-    logits = []
-    for logit in _stream_logits(options, strategy, patches):
+    batches = []
+    for batch in _stream(options, strategy, patches):
         if patches.faults:  # A file has changed since it was checked.
             raise faults.BadInputError(patches.faults)
-        logits.append(logit)
-    return submission.write(options, point, rows, logits)
+        batches.append(batch)
+    return _write(options, point, rows, inference.join(batches))
 
 
-def _stream_logits(
+def _write(
+    options: configuration.PredictOptions,
+    point: operating_point.OperatingPoint,
+    rows: pandas.Series,
+    found: inference.Logits,
+) -> int:
+    """Writes the CSV of what a stream gave of all patches."""
+    fraction = None
+    if options.with_fraction:
+        fraction = found[classifier_head.FRACTION]
+    return submission.write(options, point, rows, [found["logit"]], fraction)
+
+
+def _stream(
     options: configuration.PredictOptions,
     strategy: tf.distribute.Strategy,
     patches: patch_source.Patches | image_files.ImageFiles,
-) -> Iterator[np.ndarray]:
-    """Yields the logits of all patches, batch by batch and in order."""
+) -> Iterator[inference.Logits]:
+    """Yields the results of all patches, batch by batch and in order."""
     model_path = run_folder.find_model(options.run_dir)
     predictor = inference.load(
         model_path, strategy, patches.fill, options.forward.tta
     )
-    for batch in predictor.stream_patches(
+    if options.with_fraction and not predictor.has_fraction:
+        raise ValueError(
+            f"--with_fraction: found {model_path}, which gives no tumor fraction,"
+            " expected a network that was trained with --head=fraction or"
+            " noisy_or. Leave it out."
+        )
+    return predictor.stream_patches(
         patches, options.forward.batch_size, "predict"
-    ):
-        yield batch["logit"]
+    )

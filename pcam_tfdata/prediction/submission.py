@@ -93,6 +93,7 @@ def write(
     point: operating_point.OperatingPoint,
     rows: pandas.Series,
     logits: Iterable[np.ndarray],
+    fraction: np.ndarray | None = None,
 ) -> int:
     """Writes a CSV of `id,label`, whole or not at all; returns its rows' number.
 
@@ -104,6 +105,7 @@ def write(
         point: What labels are.
         rows: Which rows, as this module has them.
         logits: float32, all patches' in parts.
+        fraction: Shares of tumor, all patches', for a column; None for none.
     """
     logit = np.concatenate(list(logits))[rows.index]
     if options.calibrated and point.temperature is None:
@@ -118,6 +120,8 @@ def write(
     if point.threshold is not None:
         label = (metrics.to_probability(logit) >= point.threshold).astype(int)
     table = pandas.DataFrame({"id": rows, "label": label})
+    if fraction is not None:
+        table["fraction"] = fraction[rows.index]
     csv_files.write_frame(options.output_csv, table)
     if len(logit) < 2 or options.allow_equal_probabilities:
         return len(table)

@@ -239,6 +239,22 @@ class RecordsFolder:
         negative = sum(count.get("0", 0) for count in counts)
         return negative, sum(count.get("1", 0) for count in counts)
 
+    def read_tumor_fractions(self, splits: Sequence[str]) -> np.ndarray:
+        """Returns the share of tumor in the centre by row: float32.
+
+        NaN where it is not known, and in other splits.
+
+        Raises:
+            FileNotFoundError, ValueError: as in `ShardFile.map`.
+        """
+        fractions = np.full(self.num_patches, np.nan, np.float32)
+        for shard in self.list_shards(splits):
+            rows = slice(shard.first_row, shard.end_row)
+            fractions[rows] = tfrecord.read_tumor_fractions(
+                shard.map(), shard.layout
+            )
+        return fractions
+
     def read_sidecar(self, columns: Sequence[str]) -> "pandas.DataFrame":
         """Returns some columns of the sidecar, as text; row k is record k.
 

@@ -111,6 +111,13 @@ def view_images(records: np.ndarray, layout: Layout) -> np.ndarray:
     return pixels.reshape(-1, *schema.IMAGE_SHAPE)  # A view, too.
 
 
+def read_tumor_fractions(records: np.ndarray, layout: Layout) -> np.ndarray:
+    """Returns those of mapped records: float32 [num_records], NaN: not known."""
+    start = layout.tumor_fraction_offset
+    values = np.ascontiguousarray(records[:, start : start + 4])
+    return values.view("<f4").ravel()
+
+
 def find_frame_fault(record: bytes | np.ndarray, layout: Layout) -> str | None:
     """Returns what is wrong with the framing of a record, or None.
 

@@ -33,7 +33,7 @@ class Backbone:
         self._layers = [
             layer
             for layer in model.layers
-            if layer.name != classifier_head.LOGIT
+            if layer.name not in classifier_head.LAYERS
         ]
         self._weights = [
             weight

@@ -20,9 +20,10 @@ class TrainOptions:
         records_dir: Records folder.
         run_dir: Folder of the run; an unfinished run there is resumed.
         model: Network, one of `choices.MODELS`.
+        head: How it ends, one of `choices.HEADS`.
         weights: What its backbone starts with: `none`, random weights;
             `imagenet`; or a file, see `pretrained.load`.
-        freeze_epochs: First epochs, in which only the last layer trains.
+        freeze_epochs: First epochs, in which only the head trains.
         devices: What computes.
         recipe: What a step does.
         epochs: Times that each patch is seen.
@@ -50,6 +51,7 @@ class TrainOptions:
     records_dir: str
     run_dir: str
     model: str = "seed_cnn"
+    head: str = "label"
     weights: str = "none"
     freeze_epochs: int = 0
     devices: replicas.DeviceOptions = dataclasses.field(

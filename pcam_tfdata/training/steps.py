@@ -67,6 +67,8 @@ class Trainer:
         fill: Called on each replica's part of a batch, see
             `patch_source.Patches.fill`.
         num_frozen_steps: First steps, in which only the last layer trains.
+        fractions: Shares of tumor that the network learns too: float32, by row,
+            NaN where not known; None for none.
 
     Attributes:
         recipe: As given.
@@ -92,8 +94,10 @@ class Trainer:
             [batch_format.Batch], batch_format.Batch
         ] = batch_format.whole,
         num_frozen_steps: int = 0,
+        fractions: np.ndarray | None = None,
     ) -> None:
         self._strategy = strategy
+        self._fractions = fractions
         self.recipe = recipe
         self.class_weights = class_weights
         self._fill = fill
@@ -246,6 +250,7 @@ class Trainer:
         gradients, part = self._gradients(
             batch["image"],
             batch["label"],
+            batch["row"],
             step,
             context.replica_id_in_sync_group * share,
             is_frozen,
@@ -274,6 +279,7 @@ class Trainer:
         self,
         image: tf.Tensor,
         label: tf.Tensor,
+        row: tf.Tensor,
         step: tf.Tensor,
         first: tf.Tensor,
         is_frozen: bool,
@@ -294,10 +300,11 @@ class Trainer:
         )
         num_parts = self.recipe.gradient_accumulation_steps
         if num_parts == 1:
-            return self._differentiate(image, label)
+            return self._differentiate(image, label, row)
         # Unrolled: batch normalization cannot look at all replicas in a loop.
         parts = zip(
-            tf.split(image, num_parts), tf.split(label, num_parts), strict=True
+            *(tf.split(part, num_parts) for part in (image, label, row)),
+            strict=True,
         )
         gradients, sums = zip(
             *(self._differentiate(*part) for part in parts), strict=True
@@ -305,26 +312,42 @@ class Trainer:
         return list(map(sum, zip(*gradients, strict=True))), sum(sums)
 
     def _differentiate(
-        self, image: tf.Tensor, label: tf.Tensor
+        self, image: tf.Tensor, label: tf.Tensor, row: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns gradients, of the loss scale's size, and sums."""
         dtype = self.model.variable_dtype
         weight = tf.gather(tf.constant(self.class_weights, dtype), label)
         label = tf.cast(label, dtype)
         with tf.GradientTape() as tape:
-            logit = self.model(image, training=True)[:, 0]
-            logit = tf.cast(logit, dtype)
+            logit, *shares = keras.tree.flatten(
+                self.model(image, training=True)
+            )
+            logit = tf.cast(logit[:, 0], dtype)
             smoothing = self.recipe.label_smoothing
             target = label * (1 - smoothing) + smoothing / 2
             losses = tf.nn.sigmoid_cross_entropy_with_logits(target, logit)
             loss_sum = tf.reduce_sum(losses * weight)
-            mean = loss_sum / self.recipe.batch_size
+            total = loss_sum + self._share_loss(row, shares)
+            mean = total / self.recipe.batch_size
             scaled = self.optimizer.scale_loss(mean)
         gradients = tape.gradient(scaled, self.model.trainable_variables)
         right = tf.math.count_nonzero((logit > 0) == (label > 0.5))
         values = (loss_sum, right, tf.size(logit))
         sums = tf.stack([tf.cast(value, tf.float64) for value in values])
         return gradients, sums
+
+    def _share_loss(
+        self, row: tf.Tensor, shares: Sequence[tf.Tensor]
+    ) -> tf.Tensor | float:
+        """Returns the sum of cross entropies of the known shares of tumor."""
+        if self._fractions is None:
+            return 0.0
+        (share,) = shares
+        target = tf.gather(tf.constant(self._fractions, share.dtype), row)
+        is_known = tf.math.is_finite(target)
+        target = tf.where(is_known, target, 0)
+        losses = keras.ops.binary_crossentropy(target, share[:, 0])
+        return tf.reduce_sum(tf.where(is_known, losses, 0))
 
 
 def apply_sums(optimizer: keras.Optimizer, sums: Sequence[tf.Tensor]) -> None:

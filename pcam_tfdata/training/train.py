@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pcam_tfdata.data_service import served
@@ -215,7 +216,7 @@ def _make_trainer(
     num_steps = options.last_step(options.epochs, training.num_patches)
     return steps.Trainer(
         strategy,
-        functools.partial(networks.build, options.model),
+        functools.partial(networks.build, options.model, options.head),
         functools.partial(
             optimizers.make_optimizer, options.optimizer, num_steps
         ),
@@ -225,7 +226,24 @@ def _make_trainer(
         ),
         training.fill,
         options.last_step(options.freeze_epochs, training.num_patches),
+        _read_fractions(options, training.source.records),
     )
+
+
+def _read_fractions(
+    options: configuration.TrainOptions, records: records_folder.RecordsFolder
+) -> np.ndarray | None:
+    """Returns the shares of tumor to learn, by row; None for none."""
+    if options.head != "fraction":
+        return None
+    fractions = records.read_tumor_fractions(options.train_splits)
+    if np.isnan(fractions).all():
+        raise ValueError(
+            f"--head=fraction: found no patch in {records.path} whose tumor"
+            " fraction is known, expected records of masks. Pass"
+            " --head=noisy_or."
+        )
+    return fractions
 
 
 def _go_on(

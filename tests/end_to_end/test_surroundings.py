@@ -142,9 +142,9 @@ def test_signal_waits_until_the_network_is_made(
 ):
     build, made = networks.build, []
 
-    def build_interrupted(name):
+    def build_interrupted(*choice):
         signal.raise_signal(signal.SIGINT)
-        made.append(build(name))
+        made.append(build(*choice))
         return made[0]
 
     monkeypatch.setattr(networks, "build", build_interrupted)

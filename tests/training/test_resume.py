@@ -647,7 +647,7 @@ def test_gradients_that_overflow_for_ever_end_the_run(
     records_dir, tmp_path, monkeypatch, on_nan, told
 ):
     monkeypatch.setattr(
-        networks, "build", lambda name: steep.steep(float("inf"), 96)
+        networks, "build", lambda *_: steep.steep(float("inf"), 96)
     )
     options = options_for(
         records_dir, tmp_path, precision="mixed_float16", on_nan=on_nan,
