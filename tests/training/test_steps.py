@@ -247,24 +247,25 @@ def test_replicas_train_a_normalized_network_as_one(several, build, name, rate):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("model", "num_steps", "name", "rate"),
+    ("model", "num_steps", "name", "rate", "counts"),
     [
-        ("small_cnn", 20, "sgd", 0.1),
-        ("small_cnn", 20, "adam", 0.001),
-        ("seed_cnn", 2, "adam", 0.001),
-        ("resnet_small", 5, "adam", 0.001),
-        ("p4m_cnn", 5, "adam", 0.001),
-        pytest.param("seed_cnn", 20, "sgd", 0.1, marks=pytest.mark.long),
-        pytest.param("seed_cnn", 20, "adam", 0.001, marks=pytest.mark.long),
+        ("small_cnn", 20, "sgd", 0.1, (2, 4)),
+        ("small_cnn", 20, "adam", 0.001, (2, 4)),
+        ("seed_cnn", 20, "sgd", 0.1, (2, 4)),
+        ("seed_cnn", 5, "adam", 0.001, (2, 4)),
+        # Graphs of minutes: one more replica is one more copy of them.
+        ("resnet_small", 5, "adam", 0.001, (2,)),
+        ("p4m_cnn", 5, "adam", 0.001, (2,)),
+        ("efficientnet_lite0", 2, "adam", 0.001, (2,)),
     ],
 )
 def test_replicas_train_a_network_as_one(
-    four_virtual_devices, model, num_steps, name, rate
+    four_virtual_devices, model, num_steps, name, rate, counts
 ):
     build = functools.partial(build_without_dropout, model)
     made = kaggle_folder.make_patches(8 * num_steps)
     check_replicas_train_as_one(
-        (ONE(), mirror(four_virtual_devices[:2]), mirror(four_virtual_devices)),
+        (ONE(), *(mirror(four_virtual_devices[:count]) for count in counts)),
         build,
         batches_of(made.image, made.label, 8),
         name=name,
