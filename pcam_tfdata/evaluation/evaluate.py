@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,19 +74,72 @@ class EvaluateOptions:
     stress: Sequence[str] = ()
 
 
+class _Subject(NamedTuple):
+    """What is scored, before the network has run.
+
+    Attributes:
+        options: With `splits` and `output_dir` filled in.
+        records: Opened.
+        run: What training left.
+        flags: Of training.
+        facts: What the scores are of.
+        is_validation: Whether it is the run's own validation.
+        point: Of the run's validation, where others are scored.
+        warnings: Why the scores may say little, a sentence each.
+        slide_of_row: Slide of each row of the records; "" if unknown.
+    """
+
+    options: EvaluateOptions
+    records: records_folder.RecordsFolder
+    run: reading.Run
+    flags: Mapping[str, str]
+    facts: score_page.Facts
+    is_validation: bool
+    point: operating_point.OperatingPoint
+    warnings: list[str]
+    slide_of_row: np.ndarray
+
+    def warn(self, warning: str) -> None:
+        """Tells a warning, and keeps it."""
+        _logger.warning("Warning: %s", warning)
+        self.warnings.append(warning)
+
+
 @replicas.keras_settings()
 def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     """Scores a run's best model on every patch of some splits, each once.
 
-    Writes `predictions.csv` (row, label, logit, and the slide where that of every
-    patch is known), `metrics.json`, the same as text, pictures, where slides are
-    known `slides.csv`, and under stress `stress.csv`. The temperature of the
-    run's own validation goes to the run's folder.
+    Writes `predictions.csv` (row, label, logit, the tumor fraction of a network
+    that gives it, and the slide where that of every patch is known),
+    `metrics.json`, the same as text, pictures, where slides are known
+    `slides.csv`, and under stress `stress.csv`. The temperature of the run's own
+    validation goes to the run's folder.
 
     Raises:
         FileNotFoundError, ValueError: model, records or splits are not there.
         FileExistsError: the scores would take the place of other files.
     """
+    subject = _open_subject(options)
+    options = subject.options
+    predict, fill = _open_network(options, subject.records)
+    os.makedirs(options.output_dir, exist_ok=True)
+    predictions = predict(fill)
+    known = subject.slide_of_row[predictions["row"]]
+    slide = None if (known == "").any() else known
+    evaluation, threshold = _score(subject, predictions, slide)
+    if slide is not None:
+        predictions[predictions_file.SLIDE] = slide
+    _write(options, evaluation, predictions, threshold)
+    if options.stress:
+        # That of patches as they are: of no shift.
+        unchanged = ("none", 0.0, evaluation["auc"], evaluation["nll"])
+        shifted = stress.score_shifts(options.stress, predict, fill)
+        _write_stress(options.output_dir, [unchanged, *shifted])
+    return evaluation
+
+
+def _open_subject(options: EvaluateOptions) -> _Subject:
+    """Returns what to score; all that can be refused is refused here."""
     model_path = run_folder.find_model(options.run_dir)
     records = records_folder.open_folder(options.records_dir)
     run = reading.read_training(options.run_dir)
@@ -95,52 +149,59 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     is_own = records.manifest_sha256 == trained_on
     own_splits = run_folder.list_splits(flags, "validation_splits")
     options = _settle(options, records, own_splits, is_own)
-    is_validation = is_own and set(options.splits) == set(own_splits)
-    warnings = _list_warnings(options.splits, flags, run, is_own)
-    for warning in warnings:
-        _logger.warning("Warning: %s", warning)
     _check_output(options)
-    # Before the network runs: it may take an hour.
-    slide_of_row = records.read_sidecar(["slide"])["slide"].to_numpy(str)
-    # First: a run that still trains may replace the model.
-    facts: score_page.Facts = {
-        "splits": list(options.splits),
-        "model_sha256": manifest.hash_file(model_path),
-        "manifest_sha256": records.manifest_sha256,
-    }
-    # Of other splits; a threshold may have to be chosen on validation.
+    is_validation = is_own and set(options.splits) == set(own_splits)
     point = operating_point.OperatingPoint()
     if not is_validation:
         point = operating_point.read(
             options.run_dir, options.forward.tta, options.threshold
         )
-    predict, fill = _open_network(options, records, model_path)
-    os.makedirs(options.output_dir, exist_ok=True)
-    predictions = predict(fill)
+    # Now: a run that still trains may replace the model.
+    facts: score_page.Facts = {
+        "splits": list(options.splits),
+        "model_sha256": manifest.hash_file(model_path),
+        "manifest_sha256": records.manifest_sha256,
+    }
+    # Before the network runs: it may take an hour.
+    slide_of_row = records.read_sidecar(["slide"])["slide"].to_numpy(str)
+    subject = _Subject(
+        options, records, run, flags, facts, is_validation, point, [],
+        slide_of_row,
+    )  # fmt: skip
+    for warning in _list_warnings(options.splits, flags, run, is_own):
+        subject.warn(warning)
+    return subject
+
+
+def _score(
+    subject: _Subject, predictions: inference.Logits, slide: np.ndarray | None
+) -> tuple[score_page.Evaluation, float]:
+    """Returns all scores, and the threshold of probabilities as they come."""
+    options, point = subject.options, subject.point
     label, logit = predictions["label"], predictions["logit"]
-    known = slide_of_row[predictions["row"]]
-    slide = None if (known == "").any() else known
-    if death := _find_death(label, logit, is_learning=not run.is_best_dead):
-        _logger.warning("Warning: %s", death)
-        warnings.append(death)
+    is_learning = not subject.run.is_best_dead
+    if death := _find_death(label, logit, is_learning=is_learning):
+        subject.warn(death)
     calibrated = None
-    if is_validation:
+    own_splits = run_folder.list_splits(subject.flags, "validation_splits")
+    if subject.is_validation:
         calibrated = calibration.cross_fit(label, logit, slide)
-        point = _find_point(options, facts["model_sha256"], label, logit)
+        sha256 = subject.facts["model_sha256"]
+        point = _find_point(options, sha256, label, logit)
     elif point.temperature and set(own_splits).isdisjoint(options.splits):
         # Else it was fitted on some of what is scored.
         calibrated = logit.astype(np.float64) / point.temperature
     assert point.threshold is not None
     evaluation: score_page.Evaluation = {
-        "model": flags.get("model", "network"),
+        "model": subject.flags.get("model", "network"),
         "tta": options.forward.tta,
         "records_dir": options.records_dir,
-        **facts,
-        "warnings": warnings,
+        **subject.facts,
+        "warnings": subject.warnings,
         "temperature": point.temperature,
         **calibration.score(label, calibrated),
         **metrics.score_fractions(
-            *_pair_fractions(records, options.splits, predictions)
+            *_pair_fractions(subject.records, options.splits, predictions)
         ),
         **metrics.score(label, logit, point.threshold),
         **bootstrap.compute_intervals(
@@ -156,26 +217,16 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     )
     if not isinstance(options.threshold, thresholds.Wanted):
         evaluation["threshold"] = options.threshold  # Not even rounded.
-    if slide is not None:
-        predictions[predictions_file.SLIDE] = slide
-    _write(options, evaluation, predictions, point.threshold)
-    if options.stress:
-        # That of patches as they are: of no shift.
-        unchanged = ("none", 0.0, evaluation["auc"], evaluation["nll"])
-        shifted = stress.score_shifts(options.stress, predict, fill)
-        _write_stress(options.output_dir, [unchanged, *shifted])
-    return evaluation
+    return evaluation, point.threshold
 
 
 def _open_network(
-    options: EvaluateOptions,
-    records: records_folder.RecordsFolder,
-    model_path: str,
+    options: EvaluateOptions, records: records_folder.RecordsFolder
 ) -> tuple[Callable[[inference.Fill], inference.Logits], inference.Fill]:
     """Returns what gives the logits of all patches, and how a batch is filled."""
     strategy, patches = options.forward.open_records(records, options.splits)
     with strategy.scope():
-        model = inference.load_network(model_path)
+        model = inference.load_network(run_folder.find_model(options.run_dir))
 
     def predict(fill: inference.Fill) -> inference.Logits:
         predictor = inference.Predictor(
