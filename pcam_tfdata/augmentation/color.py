@@ -38,11 +38,13 @@ def change_color(
     """
     # Between a logarithm and an exponential, it is one matrix and one offset a
     # patch. Sums are spelled out: the last bits of a product of matrices depend
-    # on how many patches there are.
+    # on how many patches there are. No term of a sum is used elsewhere: TensorFlow
+    # adds three or more beginning with one whose memory it may take, and which
+    # one that is would change from run to run.
     to_stains = np.linalg.inv(STAINS).astype(np.float32)
     from_stains = STAINS.astype(np.float32)
     logs = [
-        tf.math.log(tf.cast(levels, tf.float32) + 1)
+        tf.math.log((tf.cast(levels, tf.float32) + 1) / 256)
         for levels in tf.unstack(image, axis=-1)
     ]
     factors, shifts = (
@@ -60,12 +62,10 @@ def change_color(
             sum(to_stains[i, k] * stains[k] * factors[k] for k in range(3))
             for i in range(3)
         ]
-        offset = -np.float32(np.log(256)) * sum(weights)
-        offset -= sum(stains[k] * shifts[k] for k in range(3))
         density = sum(
-            (x * weight for x, weight in zip(logs, weights, strict=True)),
-            offset,
+            x * weight for x, weight in zip(logs, weights, strict=True)
         )
+        density -= sum(stains[k] * shifts[k] for k in range(3))
         changed.append(_to_levels(scale * tf.exp(density) + added))
     return tf.stack(changed, axis=-1)
 

@@ -17,14 +17,14 @@ def apply_d4(image: tf.Tensor, move: tf.Tensor) -> tf.Tensor:
     Returns:
         Same shape and dtype.
     """
-    for bit, moved in (
-        (1, lambda x: tf.transpose(x, [0, 2, 1, 3])),
-        (2, lambda x: tf.reverse(x, [1])),
-        (4, lambda x: tf.reverse(x, [2])),
-    ):
-        chosen = tf.bitwise.bitwise_and(move, bit) > 0
-        image = tf.where(chosen[:, None, None, None], moved(image), image)
-    return image
+    shape = tf.shape(image)
+    size, channels = image.shape[2:]
+    places = tf.reshape(tf.range(size**2), [1, size, size, 1])
+    source = tf.reshape(stack_d4(places), [NUM_MOVES, -1])
+    # Pixels are gathered, since tf.where broadcasts at a fifth of the speed.
+    pixels = tf.reshape(image, [-1, size**2, channels])
+    moved = _gather(pixels, tf.gather(source, move))
+    return tf.ensure_shape(tf.reshape(moved, shape), image.shape)
 
 
 def stack_d4(image: tf.Tensor) -> tf.Tensor:
@@ -58,9 +58,20 @@ def shift(image: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
     for distance in (rows, columns):
         index = tf.abs(tf.range(size) - distance[:, None])
         index = tf.minimum(index, 2 * (size - 1) - index)
-        image = tf.gather(image, index, axis=1, batch_dims=1)
+        image = _gather(image, index)
         image = tf.transpose(image, [0, 2, 1, 3])  # The other axis comes next.
     return image
+
+
+def _gather(image: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Returns what lies at some places of the first axis of each patch.
+
+    TensorFlow has no gather of uint8 for GPUs; one of int32 takes longer on CPUs.
+    """
+    dtype = image.dtype
+    if dtype == tf.uint8 and tf.config.list_logical_devices("GPU"):
+        image = tf.cast(image, tf.int32)
+    return tf.cast(tf.gather(image, index, axis=1, batch_dims=1), dtype)
 
 
 def cut_out(

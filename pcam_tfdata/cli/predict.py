@@ -39,7 +39,7 @@ flags.DEFINE_bool(
     "with_fraction",
     False,
     "Add a column: the share of tumor in the centre, of a network trained with"
-    " --head=fraction or noisy_or.",
+    " --head=fraction or noisy_or. A killed job keeps no parts then.",
 )
 flags.DEFINE_bool(
     "allow_equal_probabilities",

@@ -27,13 +27,13 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "weights",
     "none",
-    "What all layers but the last start with: none; imagenet; or a file, as"
+    "What all layers but the head start with: none; imagenet; or a file, as"
     " best.keras of another run of the network, or weights of Keras.",
 )
 flags.DEFINE_integer(
     "freeze_epochs",
     0,
-    "First epochs, in which only the last layer trains.",
+    "First epochs, in which only the head trains.",
     lower_bound=0,
 )
 flags.DEFINE_float(

@@ -151,17 +151,20 @@ def _open_subject(options: EvaluateOptions) -> _Subject:
     options = _settle(options, records, own_splits, is_own)
     _check_output(options)
     is_validation = is_own and set(options.splits) == set(own_splits)
-    point = operating_point.OperatingPoint()
-    if not is_validation:
-        point = operating_point.read(
-            options.run_dir, options.forward.tta, options.threshold
-        )
-    # Now: a run that still trains may replace the model.
+    # First: a run that still trains may replace the model.
     facts: score_page.Facts = {
         "splits": list(options.splits),
         "model_sha256": manifest.hash_file(model_path),
         "manifest_sha256": records.manifest_sha256,
     }
+    point = operating_point.OperatingPoint()
+    if not is_validation:
+        point = operating_point.read(
+            options.run_dir,
+            facts["model_sha256"],
+            options.forward.tta,
+            options.threshold,
+        )
     # Before the network runs: it may take an hour.
     slide_of_row = records.read_sidecar(["slide"])["slide"].to_numpy(str)
     subject = _Subject(
@@ -192,6 +195,11 @@ def _score(
         # Else it was fitted on some of what is scored.
         calibrated = logit.astype(np.float64) / point.temperature
     assert point.threshold is not None
+    # Of probabilities as they come, the one that gives the same labels.
+    divisor = point.temperature or 1.0
+    is_positive = metrics.to_probability(logit, divisor) >= point.threshold
+    positive = metrics.to_probability(logit)[is_positive]
+    threshold = float(positive.min(initial=np.inf))
     evaluation: score_page.Evaluation = {
         "model": subject.flags.get("model", "network"),
         "tta": options.forward.tta,
@@ -203,21 +211,17 @@ def _score(
         **metrics.score_fractions(
             *_pair_fractions(subject.records, options.splits, predictions)
         ),
-        **metrics.score(label, logit, point.threshold),
+        **metrics.score(label, logit, threshold),
         **bootstrap.compute_intervals(
             label,
             logit,
-            point.threshold,
+            threshold,
             slide,
             num_resamples=options.num_resamples,
         ),
     }
-    evaluation["threshold"] = thresholds.rescale(
-        point.threshold, 1 / (point.temperature or 1.0)
-    )
-    if not isinstance(options.threshold, thresholds.Wanted):
-        evaluation["threshold"] = options.threshold  # Not even rounded.
-    return evaluation, point.threshold
+    evaluation["threshold"] = point.threshold
+    return evaluation, threshold
 
 
 def _open_network(
@@ -257,9 +261,8 @@ def _find_point(
         )
     threshold = options.threshold
     if isinstance(threshold, thresholds.Wanted):
-        threshold = thresholds.choose(threshold, label, logit)
-    else:
-        threshold = thresholds.rescale(threshold, temperature)
+        probability = metrics.to_probability(logit, temperature)
+        threshold = thresholds.choose(threshold, label, probability)
     return operating_point.OperatingPoint(temperature, threshold)
 
 
@@ -383,7 +386,8 @@ def _pair_fractions(
     predictions: inference.Logits,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns known tumor fractions, and what the network says of them."""
-    if classifier_head.FRACTION not in predictions:
+    is_remote = files.is_remote(records.path)  # Where no record is mapped.
+    if is_remote or classifier_head.FRACTION not in predictions:
         return np.empty(0), np.empty(0)
     known = records.read_tumor_fractions(splits)[predictions["row"]]
     is_known = ~np.isnan(known)

@@ -3,9 +3,8 @@
 import logging
 from typing import NamedTuple
 
-from pcam_tfdata.evaluation import thresholds
-from pcam_tfdata.records import manifest
-from pcam_tfdata.runs import calibration_file, predictions_file, run_folder
+from pcam_tfdata.evaluation import metrics, thresholds
+from pcam_tfdata.runs import calibration_file, predictions_file
 
 _logger = logging.getLogger(__name__)
 
@@ -16,8 +15,8 @@ class OperatingPoint(NamedTuple):
     Attributes:
         temperature: What divides logits to calibrate them; None where it is not
             wanted or not known.
-        threshold: A probability before that division, at or above which the
-            label is 1; None for none.
+        threshold: Labels are 1 where the probability that follows is at or
+            above it; None for none.
     """
 
     temperature: float | None = None
@@ -26,6 +25,7 @@ class OperatingPoint(NamedTuple):
 
 def read(
     run_dir: str,
+    model_sha256: str,
     tta: str,
     threshold: float | thresholds.Wanted | None = None,
     *,
@@ -35,8 +35,9 @@ def read(
 
     Args:
         run_dir: Folder of the run.
+        model_sha256: Of its best model.
         tta: How patches are viewed, one of `choices.TTA`.
-        threshold: Of the probabilities that are wanted, or what it has to reach.
+        threshold: A probability, or what it has to reach.
         is_calibrated: Whether calibrated probabilities are wanted.
 
     Raises:
@@ -46,18 +47,14 @@ def read(
     """
     temperature = None
     if is_calibrated:
-        sha256 = manifest.hash_file(run_folder.find_model(run_dir))
-        temperature = calibration_file.read(run_dir, tta, sha256)
+        temperature = calibration_file.read(run_dir, tta, model_sha256)
     if isinstance(threshold, thresholds.Wanted):
         validation = predictions_file.read(run_dir, tta)
         threshold = thresholds.choose(
-            threshold, validation.label, validation.logit
+            threshold,
+            validation.label,
+            metrics.to_probability(validation.logit, temperature or 1.0),
         )
-        _logger.info(
-            "Threshold %.6g, chosen on %s.",
-            thresholds.rescale(threshold, 1 / (temperature or 1.0)),
-            ", ".join(validation.facts["splits"]),
-        )
-    elif threshold is not None:
-        threshold = thresholds.rescale(threshold, temperature or 1.0)
+        splits = ", ".join(validation.facts["splits"])
+        _logger.info("Threshold %.6g, chosen on %s.", threshold, splits)
     return OperatingPoint(temperature, threshold)

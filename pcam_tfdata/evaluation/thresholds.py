@@ -5,7 +5,6 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
 from pcam_tfdata import schema
 from pcam_tfdata.evaluation import metrics
@@ -46,8 +45,8 @@ def parse(text: str) -> float | Wanted:
     )
 
 
-def choose(wanted: Wanted, label: np.ndarray, logit: np.ndarray) -> float:
-    """Returns the probability at or above which patches are predicted 1.
+def choose(wanted: Wanted, label: np.ndarray, probability: np.ndarray) -> float:
+    """Returns the threshold at or above which patches are predicted 1.
 
     The largest one that reaches a sensitivity, the smallest that reaches a
     specificity; equal probabilities are on one side of it.
@@ -55,14 +54,14 @@ def choose(wanted: Wanted, label: np.ndarray, logit: np.ndarray) -> float:
     Args:
         wanted: What to reach.
         label: int [num_patches], 0 or 1.
-        logit: float [num_patches].
+        probability: float64 [num_patches].
 
     Raises:
         ValueError: no patch has the label whose rate is wanted.
     """
     by_sensitivity = wanted.name == "sensitivity"
     own = schema.POSITIVE if by_sensitivity else schema.NEGATIVE
-    ordered = np.sort(metrics.to_probability(logit)[label == own])
+    ordered = np.sort(probability[label == own])
     if not len(ordered):
         raise ValueError(
             f"--threshold={wanted.name}:{wanted.rate:g}: found no validation"
@@ -74,10 +73,3 @@ def choose(wanted: Wanted, label: np.ndarray, logit: np.ndarray) -> float:
         return float(ordered[-num_right])
     # Just above the last patch that has to be below it.
     return float(np.nextafter(ordered[num_right - 1], np.inf))
-
-
-def rescale(probability: float, factor: float) -> float:
-    """Returns the probability whose logit is so many times that of another."""
-    if factor == 1:  # Not even rounded.
-        return probability
-    return float(special.expit(special.logit(probability) * factor))

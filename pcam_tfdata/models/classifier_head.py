@@ -4,7 +4,7 @@ import keras
 
 LOGIT = "logit"
 FRACTION = "fraction"
-LAYERS = (LOGIT, FRACTION)  # Those that training may train first.
+LAYERS = (LOGIT, FRACTION)  # In the order of outputs.
 
 
 def add_outputs(
@@ -64,15 +64,16 @@ def _add_noisy_or(
         )
     x = keras.layers.Cropping2D(side // 2 - 1)(features)
     x = keras.layers.Dropout(dropout)(x)
+    dtype = keras.config.dtype_policy().variable_dtype
     x = keras.layers.Conv2D(
-        1, 1, dtype=keras.config.dtype_policy().variable_dtype, name=LOGIT,
+        1, 1, dtype=dtype, name=LOGIT,
         # As many labels 1 as 0 at first.
         bias_initializer=keras.initializers.Constant(-1.66),
     )(x)  # fmt: skip
-    x = keras.layers.Flatten()(x)
+    x = keras.layers.Flatten(dtype=dtype)(x)
     # -log of the probability that no place has tumor; exp(-69) is far from 0.
     clear = keras.ops.sum(keras.ops.softplus(x), axis=-1, keepdims=True)
     clear = keras.ops.maximum(clear, 1e-30)
     logit = clear + keras.ops.log(-keras.ops.expm1(-clear))
     fraction = keras.ops.mean(keras.ops.sigmoid(x), axis=-1, keepdims=True)
-    return [logit, keras.layers.Identity(name=FRACTION)(fraction)]
+    return [logit, keras.layers.Identity(dtype=dtype, name=FRACTION)(fraction)]

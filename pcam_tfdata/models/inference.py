@@ -88,7 +88,8 @@ class Predictor:
     """Runs a network forward over batches, on the replicas of a strategy.
 
     Args:
-        model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1].
+        model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1], and maybe the
+            share of tumor in the centre, [B, 1].
         strategy: In whose scope the model was made.
         fill: Called on each replica's part of a batch, see
             `patch_source.Patches.fill`.
@@ -272,7 +273,9 @@ def load_network(path: str) -> keras.Model:
 
 def _check_network(path: str, model: keras.Model) -> None:
     """Refuses a network that does not take patches, or gives no logit."""
-    if model.output_names[1:] == [classifier_head.FRACTION]:
+    # A Sequential has no names of outputs.
+    names = getattr(model, "output_names", [])
+    if names[1:] == [classifier_head.FRACTION]:
         model = keras.Model(model.inputs, model.outputs[0])
     for verb, tensors, dtype, shape in (
         ("takes", model.inputs, "uint8", (None, *schema.IMAGE_SHAPE)),

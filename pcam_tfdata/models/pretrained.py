@@ -63,7 +63,7 @@ def find(name: str, weights: str) -> Weights | None:
 
 
 def load(model: keras.Model, weights: Weights) -> None:
-    """Assigns weights to the backbone of a network: all but its last layer.
+    """Assigns weights to the backbone of a network: all but its head.
 
     The network stays as it was unless there is a tensor for each of the
     backbone's. In the scope of a strategy, all replicas get them.

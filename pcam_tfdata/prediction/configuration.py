@@ -5,7 +5,8 @@ import os
 
 from pcam_tfdata.evaluation import operating_point, thresholds
 from pcam_tfdata.models import inference
-from pcam_tfdata.runs import outputs
+from pcam_tfdata.records import manifest
+from pcam_tfdata.runs import outputs, run_folder
 from pcam_tfdata.system import files
 
 
@@ -65,6 +66,7 @@ class PredictOptions:
         """Returns what the run says of its logits."""
         return operating_point.read(
             self.run_dir,
+            manifest.hash_file(run_folder.find_model(self.run_dir)),
             self.forward.tta,
             self.threshold,
             is_calibrated=self.calibrated,

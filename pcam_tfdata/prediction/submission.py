@@ -118,7 +118,7 @@ def write(
     probability = metrics.to_probability(logit, point.temperature or 1.0)
     label = probability
     if point.threshold is not None:
-        label = (metrics.to_probability(logit) >= point.threshold).astype(int)
+        label = (probability >= point.threshold).astype(int)
     table = pandas.DataFrame({"id": rows, "label": label})
     if fraction is not None:
         table["fraction"] = fraction[rows.index]

@@ -54,8 +54,8 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
         sha256 = manifest.hash_file(path)
         checks = (
             ("an earlier network", facts["model_sha256"], model_sha256),
-            ("another evaluation", facts["predictions_sha256"], sha256),
-            ("test-time augmentation", facts["tta"], tta or facts["tta"]),
+            ("another evaluation", sha256, facts["predictions_sha256"]),
+            ("other views, --tta", facts["tta"], tta or facts["tta"]),
         )
     except FileNotFoundError as error:
         raise FileNotFoundError(
@@ -70,7 +70,7 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
     for other, found, expected in checks:
         if found != expected:
             raise ValueError(
-                f"{path}: found predictions of {other}, {found}, expected"
+                f"{path}: found predictions of {other}: {found}, expected"
                 f" {expected}. {remedy}"
             )
     table = pandas.read_csv(

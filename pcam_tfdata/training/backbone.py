@@ -1,4 +1,4 @@
-"""What comes before the last layer of a network: when and how fast it trains."""
+"""What comes before the head of a network: when and how fast it trains."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,14 @@ from pcam_tfdata.models import classifier_head
 class Backbone:
     """All layers of a network but the one of the logit.
 
-    Pretrained layers are lost where the gradients of a last layer that knows
+    Pretrained layers are lost where the gradients of a head that knows
     nothing reach them. So they may be frozen until it does, and learn more
     slowly from then on (Howard & Ruder 2018).
 
     Args:
         model: The network.
         optimizer: Its optimizer, whose `apply` steps all of its weights.
-        num_frozen_steps: First steps, in which only the last layer trains.
+        num_frozen_steps: First steps, in which only the head trains.
         learning_rate_factor: Of the backbone's learning rate after these.
     """
 
@@ -47,7 +47,7 @@ class Backbone:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Leaves only the weights of the last layer for Keras to train.
+        """Leaves only the weights of the head for Keras to train.
 
         Batch normalization keeps its statistics and uses them, as in inference.
         """

@@ -60,13 +60,14 @@ class Trainer:
 
     Args:
         strategy: Strategy on whose replicas steps run.
-        build_network: Gives the network: uint8 patches in, a logit [B, 1] out.
+        build_network: Gives the network: uint8 patches in, a logit [B, 1] out,
+            and with `fractions` also the share of tumor, [B, 1].
         build_optimizer: Gives the optimizer, not built yet.
         recipe: What a step does.
         class_weights: The factors that the recipe's class weights mean.
         fill: Called on each replica's part of a batch, see
             `patch_source.Patches.fill`.
-        num_frozen_steps: First steps, in which only the last layer trains.
+        num_frozen_steps: First steps, in which only the head trains.
         fractions: Shares of tumor that the network learns too: float32, by row,
             NaN where not known; None for none.
 

@@ -37,6 +37,17 @@ def test_moves_are_those_of_the_definition(images, in_graph):
         np.testing.assert_array_equal(found, move_slowly(image, number))
 
 
+def test_moves_on_a_gpu_are_the_same(images, monkeypatch):
+    move = int32(np.arange(16) % 8)
+    arguments = tf.constant(images), move, move - 4
+    expected = square.shift(*arguments), square.apply_d4(*arguments[:2])
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    found = square.shift(*arguments), square.apply_d4(*arguments[:2])
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert other.dtype == tf.uint8
+
+
 def test_the_moves_are_all_turns_and_flips(images):
     image = images[0]
     turned = [np.rot90(image, turn) for turn in range(4)]

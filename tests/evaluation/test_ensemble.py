@@ -8,19 +8,24 @@ import numpy as np
 import pytest
 
 from pcam_tfdata.evaluation import ensemble
+from pcam_tfdata.models import inference
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import calibration_file, environment_file, run_folder
 
 DIVISORS = (2.0, 0.5)
 
 
-def write_run(run_dir, seed, divisor, **flags):
+def write_run(run_dir, seed, divisor, has_fraction=False, **flags):
     """A run with a tiny network, and a temperature."""
     keras.utils.set_random_seed(seed)
     image = keras.Input((96, 96, 3), dtype="uint8")
     x = keras.layers.AveragePooling2D(24)(keras.layers.Rescaling(1.0)(image))
-    logit = keras.layers.Dense(1)(keras.layers.Flatten()(x))
-    model = keras.Model(image, logit, name="tiny")
+    x = keras.layers.Flatten()(x)
+    outputs = keras.layers.Dense(1)(x)
+    if has_fraction:
+        fraction = keras.layers.Dense(1, "sigmoid", name="fraction")(x)
+        outputs = [outputs, fraction]
+    model = keras.Model(image, outputs, name="tiny")
     run_dir.mkdir(parents=True)
     path = str(run_dir / run_folder.BEST_MODEL)
     model.save(path)
@@ -54,6 +59,19 @@ def test_its_logit_is_the_mean_of_calibrated_ones(runs):
         ],
         axis=0,
     )
+    np.testing.assert_allclose(model(image), expected, rtol=1e-5)
+
+
+def test_tumor_fractions_of_members_are_left_out(tmp_path):
+    models = [
+        write_run(tmp_path / name, seed, 1.0, has_fraction=True)
+        for seed, name in enumerate("ab")
+    ]
+    run_dirs = [str(tmp_path / name) for name in "ab"]
+    ensemble.make_run(run_dirs, str(tmp_path / "c"))
+    model = inference.load_network(run_folder.find_model(str(tmp_path / "c")))
+    image = np.zeros((2, 96, 96, 3), np.uint8)
+    expected = np.mean([member(image)[0] for member in models], axis=0)
     np.testing.assert_allclose(model(image), expected, rtol=1e-5)
 
 

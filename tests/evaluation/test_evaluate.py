@@ -327,9 +327,8 @@ def test_threshold_of_a_rate_is_that_of_own_validation(records_dir, run_dir):
         score(records_dir, run_dir, splits=("fold1",), threshold=wanted)
     own = score(records_dir, run_dir, threshold=wanted)
     label, logit = predictions_file.read(str(run_dir))[2:4]
-    chosen = thresholds.choose(wanted, label, logit)
-    expected = thresholds.rescale(chosen, 1 / own["temperature"])
-    assert own["threshold"] == expected
+    probability = metrics.to_probability(logit, own["temperature"])
+    assert own["threshold"] == thresholds.choose(wanted, label, probability)
     (_, missed), (_, right) = zip(*own["confusion_matrix"], strict=True)
     assert right == np.ceil(0.8 * (right + missed))
     other = score(records_dir, run_dir, splits=("fold1",), threshold=wanted)

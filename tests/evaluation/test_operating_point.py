@@ -43,8 +43,7 @@ def test_temperature_is_that_of_the_run(run_dir):
     expected = calibration.fit_temperature(LABEL, LOGIT)
     assert expected > 1.5
     assert read(run_dir) == (expected, None)
-    before = thresholds.rescale(0.3, expected)
-    assert read(run_dir, threshold=0.3) == (expected, before)
+    assert read(run_dir, threshold=0.3) == (expected, 0.3)
     assert read(run_dir, calibrated=False, threshold=0.3) == (None, 0.3)
 
 
@@ -53,7 +52,8 @@ def test_threshold_of_a_rate_is_chosen_on_validation(run_dir, calibrated):
     wanted = thresholds.Wanted("sensitivity", 0.9)
     found = read(run_dir, calibrated=calibrated, threshold=wanted)
     assert (found.temperature is None) == (not calibrated)
-    is_positive = metrics.to_probability(LOGIT) >= found.threshold
+    probability = metrics.to_probability(LOGIT, found.temperature or 1)
+    is_positive = probability >= found.threshold
     assert is_positive[LABEL == 1].sum() == 27  # Of 30.
 
 
@@ -82,6 +82,6 @@ def test_one_line_tells_that_probabilities_are_not_calibrated(
 def test_a_temperature_of_other_views_is_not_taken(run_dir):
     views = dataclasses.replace(inference.InferenceOptions(), tta="d4")
     assert read(run_dir, forward=views).temperature is None
-    with pytest.raises(ValueError, match="augmentation, none, expected d4"):
+    with pytest.raises(ValueError, match="views, --tta: none, expected d4"):
         wanted = thresholds.Wanted("specificity", 0.9)
         read(run_dir, forward=views, threshold=wanted)

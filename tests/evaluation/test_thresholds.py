@@ -34,24 +34,8 @@ def test_threshold_is_the_best_of_all(name, rate, decimals):
     label, logit = predictions(decimals)
     probability = metrics.to_probability(logit)
     wanted = thresholds.Wanted(name, rate)
-    found = thresholds.choose(wanted, label, logit)
+    found = thresholds.choose(wanted, label, probability)
     assert found == search(wanted, label, probability)
-
-
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.7])
-@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.93, 1.0])
-def test_rescaled_threshold_gives_the_labels_of_the_other(
-    threshold, temperature
-):
-    _, logit = predictions(2)
-    before = thresholds.rescale(threshold, temperature)
-    np.testing.assert_array_equal(
-        metrics.to_probability(logit, temperature) >= threshold,
-        metrics.to_probability(logit) >= before,
-    )
-    assert thresholds.rescale(before, 1 / temperature) == pytest.approx(
-        threshold, rel=1e-12
-    )
 
 
 @pytest.mark.parametrize(
@@ -83,4 +67,4 @@ def test_rate_of_a_class_without_patches_is_refused():
     with pytest.raises(
         ValueError, match="found no validation patch of label 1"
     ):
-        thresholds.choose(wanted, np.zeros(3, int), np.zeros(3))
+        thresholds.choose(wanted, np.zeros(3, int), np.full(3, 0.5))

@@ -66,9 +66,12 @@ def test_noisy_or_is_that_of_the_central_places(scale):
     np.testing.assert_array_equal(model(around)[0], logit)
 
 
+@pytest.mark.parametrize(
+    "precision", ["float32", "mixed_float16", "mixed_bfloat16"]
+)
 @pytest.mark.parametrize("value", [-1000.0, 1000.0])
-def test_noisy_or_stays_finite(value):
-    with replicas.keras_settings("float32", 0):
+def test_noisy_or_stays_finite(value, precision):
+    with replicas.keras_settings(precision, 0):
         features = keras.Input((SIDE, SIDE, 1))
         model = keras.Model(
             features,
@@ -76,6 +79,7 @@ def test_noisy_or_stays_finite(value):
         )
     model.get_layer("logit").set_weights([np.ones((1, 1, 1, 1)), np.zeros(1)])
     logit, fraction = model(np.full((1, SIDE, SIDE, 1), value, np.float32))
+    assert logit.dtype == fraction.dtype == "float32"
     assert np.isfinite(logit).all()
     assert np.sign(logit) == np.sign(value)
     assert fraction == (value > 0)

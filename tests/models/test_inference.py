@@ -47,6 +47,12 @@ def wide():
     return keras.Model(image, keras.layers.Dense(1)(x))
 
 
+def sequential():
+    layers = [keras.layers.Rescaling(1.0), keras.layers.Flatten()]
+    image = keras.Input(SHAPE, dtype="uint8")
+    return keras.Sequential([image, *layers, keras.layers.Dense(1)])
+
+
 def load(model, tmp_path):
     path = str(tmp_path / "best.keras")
     model.save(path)
@@ -101,11 +107,20 @@ def test_network_that_gives_no_logit_is_refused(make, found, tmp_path):
         network,
         lambda: network(activation="sigmoid", after=[keras.layers.Dense(1)]),
         wide,
+        sequential,
         lambda: network(after=[keras.layers.Activation("linear")]),
         lambda: networks.build("small_cnn"),
         lambda: networks.build("seed_cnn"),
     ],
-    ids=["dense", "within", "any size", "linear", "small_cnn", "seed_cnn"],
+    ids=[
+        "dense",
+        "within",
+        "any size",
+        "sequential",
+        "linear",
+        "small_cnn",
+        "seed_cnn",
+    ],
 )
 def test_network_that_gives_a_logit_is_loaded(make, tmp_path):
     load(make(), tmp_path)

@@ -29,8 +29,8 @@ def test_sample_finds_names_of_any_kind(tmp_path):
     output = tmp_path / "out.csv"
     logit = np.array([-1, 0, 1, 2, 3], np.float32)
     options = configuration.PredictOptions("run", str(output))
-    # Of the probabilities before the temperature, 0.5 for the second.
-    point = operating_point.OperatingPoint(temperature=2.75, threshold=0.75)
+    # Without the temperature the probability of 1 would be 0.73, not 0.59.
+    point = operating_point.OperatingPoint(temperature=2.75, threshold=0.6)
     parts = [logit[:2], logit[2:]]
     assert submission.write(options, point, rows, parts) == 5
     labels = [0, 0, 0, 1, 1]

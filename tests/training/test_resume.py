@@ -315,15 +315,15 @@ def test_run_that_auto_once_streamed_is_told_how_to_go_on(
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("model", "head"),
     [
-        "resnet_small",
-        pytest.param("p4m_cnn", marks=pytest.mark.long),
-        pytest.param("efficientnet_lite0", marks=pytest.mark.long),
+        ("resnet_small", "noisy_or"),  # The weights have another head.
+        pytest.param("p4m_cnn", "label", marks=pytest.mark.long),
+        pytest.param("efficientnet_lite0", "label", marks=pytest.mark.long),
     ],
 )
 def test_fine_tuning_that_was_stopped_ends_as_if_it_was_not(
-    records_dir, tmp_path, model
+    records_dir, tmp_path, model, head
 ):
     weights = str(tmp_path / "weights.keras")
     networks.build(model).save(weights)
@@ -333,7 +333,9 @@ def test_fine_tuning_that_was_stopped_ends_as_if_it_was_not(
         "optimizer": "adamw", "schedule": "cosine", "steps_per_loop": 1,
     }  # fmt: skip
     whole, stopped = (
-        options_for(records_dir, tmp_path / name, model=model, **recipe)
+        options_for(
+            records_dir, tmp_path / name, model=model, head=head, **recipe
+        )
         for name in "ab"
     )
     train.train(whole)
