@@ -36,7 +36,8 @@ flags.DEFINE_string(
     "slide_csv",
     None,
     "Slide of each patch (columns id, and slide or wsi): folds then keep slides"
-    " together.",
+    " together. And the share of its centre that is tumor (tumor_fraction), if"
+    " it is known.",
 )
 flags.DEFINE_list(
     "class_folders",

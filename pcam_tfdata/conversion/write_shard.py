@@ -52,6 +52,7 @@ class ShardTask:
             patches.labels,
             patches.slides,
             patches.coordinates,
+            patches.tumor_fractions,
         ):
             if column is not None:
                 digest.update(f"{column.dtype} {column.shape}".encode())
@@ -131,7 +132,9 @@ def _write(task: ShardTask) -> journal.ShardResult:
             rows, pixels, ids = zip(*block, strict=True)
             patches = task.patches.take(np.array(rows))
             images = np.stack([patch.image for patch in pixels])
-            fractions = np.array([patch.tumor_fraction for patch in pixels])
+            fractions = patches.tumor_fractions
+            if fractions is None:
+                fractions = np.array([patch.tumor_fraction for patch in pixels])
             data = tfrecord.encode(
                 np.array(ids, np.bytes_), images, patches.labels, fractions
             ).data

@@ -157,9 +157,9 @@ def _add_slides(
     patches: listing.Listing, slide_csv: str
 ) -> tuple[listing.Listing, list[faults.Fault]]:
     """Returns the patches whose slide is known, with it."""
-    table = label_table.read_slides(slide_csv)
-    if table.faults:
-        raise faults.BadInputError(table.faults)
+    table, fractions = label_table.read_slides(slide_csv)
+    if bad := table.faults + (fractions.faults if fractions else []):
+        raise faults.BadInputError(bad)
     index = name_arrays.find(patches.names, table.names)
     missing = [
         faults.Fault(
@@ -170,6 +170,10 @@ def _add_slides(
         )
         for name in name_arrays.to_text(patches.names[index < 0])
     ]
-    slides = table.values[index[index >= 0]]
-    known = patches.take(np.flatnonzero(index >= 0))
-    return dataclasses.replace(known, slides=slides), missing
+    rows = index[index >= 0]
+    known = dataclasses.replace(
+        patches.take(np.flatnonzero(index >= 0)),
+        slides=table.values[rows],
+        tumor_fractions=fractions.values[rows] if fractions else None,
+    )
+    return known, missing

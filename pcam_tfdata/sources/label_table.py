@@ -71,14 +71,33 @@ def read_names(path: str) -> IdTable:
     return dataclasses.replace(table, values=table.values.astype(np.int8))
 
 
-def read_slides(path: str) -> IdTable:
+def read_slides(path: str) -> tuple[IdTable, IdTable | None]:
     """Reads the columns `id` and `wsi`, else `slide`, of a CSV file.
 
-    Otherwise as `read_labels`.
+    And `tumor_fraction`, if it is there: float32, the same ids unless there are
+    faults. Otherwise as `read_labels`.
     """
-    # The community's patch_id_wsi.csv says `wsi`.
-    rows = csv_rows.read(path, id=("id",), value=("wsi", "slide"))
-    return _select(path, rows, "slide", "a plain name", _parse_slide)
+    rows = csv_rows.read(
+        path,
+        optional=("fraction",),
+        id=("id",),
+        # The community's patch_id_wsi.csv says `wsi`.
+        value=("wsi", "slide"),
+        fraction=("tumor_fraction",),
+    )
+    columns = rows[["id", "value"]]
+    slides = _select(path, columns, "slide", "a plain name", _parse_slide)
+    if "fraction" not in rows:
+        return slides, None
+    rows = columns.assign(value=rows["fraction"]).drop_duplicates()
+    expected = "a number from 0 to 1"
+    table = _select(path, rows, "tumor fraction", expected, _parse_fraction)
+    told = set(slides.faults)  # Those of ids.
+    return slides, dataclasses.replace(
+        table,
+        values=table.values.astype(np.float32),
+        faults=[fault for fault in table.faults if fault not in told],
+    )
 
 
 def _parse_label(text: str) -> str:
@@ -88,6 +107,13 @@ def _parse_label(text: str) -> str:
 
 def _parse_slide(text: str) -> str:
     return text if name_arrays.is_plain(text) else ""
+
+
+def _parse_fraction(text: str) -> str:
+    try:
+        return text if 0 <= float(text) <= 1 else ""
+    except ValueError:
+        return ""
 
 
 def _select(

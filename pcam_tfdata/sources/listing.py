@@ -13,7 +13,9 @@ from pcam_tfdata.images import tiff
 from pcam_tfdata.system import files, remote
 
 _NOT_KNOWN = float("nan")
-_COLUMNS = "labels", "names", "slides", "coordinates", "center_tumor"
+_COLUMNS = (
+    "labels", "names", "slides", "coordinates", "center_tumor", "tumor_fractions",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,8 @@ class SourceOptions:
     Attributes:
         source: Kind of it, one of `choices.SOURCES`.
         input_dir: The folder of the source.
-        slide_csv: Slide of each patch, columns `id` and `slide` or `wsi`; for
+        slide_csv: Slide of each patch, columns `id` and `slide` or `wsi`, and
+            maybe `tumor_fraction`; for
             `kaggle`.
         class_folders: The folders of label 0 and of label 1; for `folder`.
         follow_symlinks: Whether links among the files are followed.
@@ -95,6 +98,8 @@ class Listing:
         center_tumor: float32 [num_patches]: 1 where the source says, beside
             the label, that the centre holds tumor, 0 where it says that it does
             not, NaN where it says nothing; or None.
+        tumor_fractions: float32 [num_patches], share of tumor pixels in the
+            centre; None for what is read with the pixels.
         is_dealt: Whether it is dealt into folds; if not it stays as it is, in
             its order.
     """
@@ -106,6 +111,7 @@ class Listing:
     slides: np.ndarray | None = None
     coordinates: np.ndarray | None = None
     center_tumor: np.ndarray | None = None
+    tumor_fractions: np.ndarray | None = None
     is_dealt: bool = False
 
     def __len__(self) -> int:

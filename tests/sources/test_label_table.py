@@ -207,20 +207,20 @@ def test_lines_of_spreadsheets_that_hold_nothing_are_passed_over(table):
 @pytest.mark.parametrize("column", ["wsi", "slide", " WSI "])
 def test_slides_are_read_in_the_order_of_the_table(table, column):
     content = "c,s2\na,s1\nb,s2\nc,s2\nd,s10\n"
-    found = label_table.read_slides(table(f"id,{column}\n{content}"))
+    found, _ = label_table.read_slides(table(f"id,{column}\n{content}"))
     assert found.names.tolist() == [b"c", b"a", b"b", b"d"]
     assert found.values.tolist() == [b"s2", b"s1", b"s2", b"s10"]
     assert found.faults == []
 
 
 def test_wsi_is_read_where_both_are_there(table):
-    found = label_table.read_slides(table("slide,id,wsi\nx,a,s1\n"))
+    found, _ = label_table.read_slides(table("slide,id,wsi\nx,a,s1\n"))
     assert found.values.tolist() == [b"s1"]
 
 
 def test_slides_that_contradict_each_other_are_faults(table):
     path = table("id,wsi\nb,s3\na,s1\na,s2\nc,t/u\nd,s1\n")
-    found = label_table.read_slides(path)
+    found, _ = label_table.read_slides(path)
     assert found.names.tolist() == [b"b", b"d"]
     assert found.values.tolist() == [b"s3", b"s1"]
     assert found.bad_names.tolist() == [b"a", b"c"]
@@ -231,6 +231,28 @@ def test_slides_that_contradict_each_other_are_faults(table):
     assert "line 5: found slide 't/u' for c, expected a plain" in reasons[1]
     with pytest.raises(ValueError, match="'id,place', expected 'slide'"):
         label_table.read_slides(table("id,place\na,b\n"))
+
+
+def test_tumor_fractions_are_read_beside_slides(table, caplog):
+    content = "b,1,s3,0.25\na,0,s1,0\na,0,s1,0\nc,1,s1,1.0\n"
+    path = table(f"id,label,slide,tumor_fraction\n{content}")
+    slides, fractions = label_table.read_slides(path)
+    assert (
+        slides.names.tolist() == fractions.names.tolist() == [b"b", b"a", b"c"]
+    )
+    assert fractions.values.tolist() == [0.25, 0, 1]
+    assert fractions.values.dtype == np.float32
+    assert slides.faults == fractions.faults == []
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("text", ["", "x", "nan", "-0.1", "1.5"])
+def test_what_is_no_tumor_fraction_is_a_fault(table, text):
+    path = table(f"id,slide,tumor_fraction\na,s1,{text}\n/,s1,0\n")
+    slides, fractions = label_table.read_slides(path)
+    (fault,) = fractions.faults
+    assert f"line 2: found tumor fraction {text!r} for a, exp" in fault.reason
+    assert len(slides.faults) == 1  # That of the id is told once.
 
 
 def test_faults_of_all_kinds_are_told_by_line(table):
@@ -259,7 +281,7 @@ def test_many_rows_of_any_width_keep_their_order_and_lines(table, storage):
     rows = [f"{n},,{s}" for n, s in zip(names, slides, strict=True)]
     path = table("\r\n".join(["id,x,wsi", *rows, "late,,a/b"]))
     with pandas.option_context("mode.string_storage", storage):
-        found = label_table.read_slides(path)
+        found, _ = label_table.read_slides(path)
     assert [name.decode() for name in found.names] == names
     assert [name.decode() for name in found.values] == slides
     (fault,) = found.faults

@@ -34,6 +34,29 @@ def read_sidecar(records_dir, split) -> list[dict[str, str]]:
         return [r for r in csv.DictReader(file) if r["split"] == split]
 
 
+# Made-up patches, of which more is known than Kaggle tells.
+
+
+def test_tumor_fractions_beside_slides_become_those_of_records(tmp_path):
+    tree = tmp_path / "kaggle"
+    kaggle_folder.write_kaggle_tree(
+        str(tree), num_train=12, num_test=3, num_workers=1
+    )
+    truth = tree / "truth.csv"
+    records_dir = tmp_path / "records"
+    run("kaggle", tree, records_dir, slide_csv=str(truth), num_folds=1)
+    with open(truth, newline="") as file:
+        known = {
+            row["id"]: row["tumor_fraction"] for row in csv.DictReader(file)
+        }
+    rows = read_sidecar(records_dir, "fold0")
+    _, labels, fractions = read_split(records_dir, "fold0")
+    expected = [float(known[row["source_name"]]) for row in rows]
+    np.testing.assert_allclose(fractions, expected, rtol=1e-6)
+    np.testing.assert_array_equal(fractions > 0, labels)
+    assert np.isnan(read_split(records_dir, "test")[2]).all()
+
+
 # The official files.
 
 
