@@ -68,9 +68,10 @@ class Parts:
                 f"{' and more' * (len(ranges) > _MAX_RANGES)}."
             )
 
-    def read(self, shard: records_folder.ShardFile) -> np.ndarray:
-        """Returns the logits of a shard, whose part is there and whole."""
-        return np.fromfile(self._path(shard), _LOGIT)
+    def join(self, shards: Shards) -> dict[str, np.ndarray]:
+        """Returns `logit` of shards, whose parts are there and whole."""
+        parts = [np.fromfile(self._path(shard), _LOGIT) for shard in shards]
+        return {"logit": np.concatenate(parts)}
 
     def write(self, shard: records_folder.ShardFile, logit: np.ndarray) -> None:
         """Writes the part of a shard, whole or not at all."""

@@ -12,8 +12,7 @@ import pandas
 import tensorflow as tf
 
 from pcam_tfdata.distribution import replicas
-from pcam_tfdata.evaluation import operating_point
-from pcam_tfdata.models import classifier_head, inference
+from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import image_files, patch_source
 from pcam_tfdata.prediction import (
     configuration,
@@ -69,13 +68,12 @@ def predict(options: configuration.PredictOptions) -> int:
     # Nothing can lie beside a pipe, and parts have no fractions.
     if files.is_stream(options.output_csv) or options.with_fraction:
         found = inference.join(_stream(options, strategy, patches))
-        return _write(options, point, rows, found)
+        return submission.write(options, point, rows, found)
     with part_files.open_folder(
         options.parts_dir, job, restart=options.restart
     ) as parts:
         _write_missing(options, strategy, patches, slice(None), parts)
-        logits = map(parts.read, shards)
-        return submission.write(options, point, rows, logits)
+        return submission.write(options, point, rows, parts.join(shards))
 
 
 def merge(options: configuration.PredictOptions) -> int:
@@ -99,8 +97,7 @@ def merge(options: configuration.PredictOptions) -> int:
         parts.require(shards)
         rows = submission.list_rows(options, records)
         point = options.read_point()
-        logits = map(parts.read, shards)
-        return submission.write(options, point, rows, logits)
+        return submission.write(options, point, rows, parts.join(shards))
 
 
 def describe_job(
@@ -171,20 +168,7 @@ def _predict_folder(options: configuration.PredictOptions) -> int:
         if patches.faults:  # A file has changed since it was checked.
             raise faults.BadInputError(patches.faults)
         batches.append(batch)
-    return _write(options, point, rows, inference.join(batches))
-
-
-def _write(
-    options: configuration.PredictOptions,
-    point: operating_point.OperatingPoint,
-    rows: pandas.Series,
-    found: inference.Logits,
-) -> int:
-    """Writes the CSV of what a stream gave of all patches."""
-    fraction = None
-    if options.with_fraction:
-        fraction = found[classifier_head.FRACTION]
-    return submission.write(options, point, rows, [found["logit"]], fraction)
+    return submission.write(options, point, rows, inference.join(batches))
 
 
 def _stream(

@@ -5,7 +5,7 @@ index of each row's patch.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas
@@ -92,8 +92,7 @@ def write(
     options: configuration.PredictOptions,
     point: operating_point.OperatingPoint,
     rows: pandas.Series,
-    logits: Iterable[np.ndarray],
-    fraction: np.ndarray | None = None,
+    results: Mapping[str, np.ndarray],
 ) -> int:
     """Writes a CSV of `id,label`, whole or not at all; returns its rows' number.
 
@@ -104,10 +103,10 @@ def write(
         options: Where to.
         point: What labels are.
         rows: Which rows, as this module has them.
-        logits: float32, all patches' in parts.
-        fraction: Shares of tumor, all patches', for a column; None for none.
+        results: `logit` of all patches, float32, and their `fraction` where that
+            is wanted.
     """
-    logit = np.concatenate(list(logits))[rows.index]
+    logit = results["logit"][rows.index]
     if options.calibrated and point.temperature is None:
         _logger.info(
             "%s: probabilities are not calibrated: the run has no temperature"
@@ -120,8 +119,8 @@ def write(
     if point.threshold is not None:
         label = (probability >= point.threshold).astype(int)
     table = pandas.DataFrame({"id": rows, "label": label})
-    if fraction is not None:
-        table["fraction"] = fraction[rows.index]
+    if options.with_fraction:
+        table["fraction"] = results["fraction"][rows.index]
     csv_files.write_frame(options.output_csv, table)
     if len(logit) < 2 or options.allow_equal_probabilities:
         return len(table)

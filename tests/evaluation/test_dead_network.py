@@ -326,7 +326,8 @@ def test_probabilities_are_equal_as_the_csv_has_them(
     path = str(tmp_path / "s.csv")
     options = configuration.PredictOptions("run", path)
     point = operating_point.OperatingPoint()
-    submission.write(options, point, rows, [np.array(logit, np.float32)])
+    results = {"logit": np.array(logit, np.float32)}
+    submission.write(options, point, rows, results)
     assert ("probabilities equal" in caplog.text) == is_told
     assert len(tables.read_csv(path, ("id",))) == len(logit)
 

@@ -74,7 +74,7 @@ def test_one_line_tells_that_probabilities_are_not_calibrated(
         found = options.read_point()
         assert found == (None, None)
         rows = pandas.Series(["a", "b"])
-        submission.write(options, found, rows, [LOGIT[:2]])
+        submission.write(options, found, rows, {"logit": LOGIT[:2]})
     (line,) = caplog.messages
     assert line.startswith(f"{output_csv}: probabilities are not calibrated")
 

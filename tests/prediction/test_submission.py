@@ -31,8 +31,7 @@ def test_sample_finds_names_of_any_kind(tmp_path):
     options = configuration.PredictOptions("run", str(output))
     # Without the temperature the probability of 1 would be 0.73, not 0.59.
     point = operating_point.OperatingPoint(temperature=2.75, threshold=0.6)
-    parts = [logit[:2], logit[2:]]
-    assert submission.write(options, point, rows, parts) == 5
+    assert submission.write(options, point, rows, {"logit": logit}) == 5
     labels = [0, 0, 0, 1, 1]
     assert tables.read_csv(str(output), ("id", "label")) == [
         (names[place], str(labels[place])) for place in order
