@@ -94,7 +94,8 @@ flags.DEFINE_float(
     "ema_decay",
     0.0,
     "Of a moving average of the weights, which is then what is validated and"
-    " kept, as 0.999; statistics of batch normalization have their own. 0: none.",
+    " kept, as 0.999; the start of training counts for no more than its share. 0:"
+    " none.",
     lower_bound=0,
     upper_bound=1 - 1e-9,
 )

@@ -116,7 +116,7 @@ class Trainer:
             self._average = None
             if recipe.ema_decay:
                 self._average = weight_average.WeightAverage(
-                    self.model.trainable_variables, recipe.ema_decay
+                    self.model.weights, recipe.ema_decay
                 )
         self._backbone = backbone.Backbone(
             self.model,

@@ -11,11 +11,13 @@ import tensorflow as tf
 class WeightAverage:
     """An exponential moving average of weights (Polyak & Juditsky 1992).
 
-    The first update takes the weights as they are, each later one `decay` of
-    the average and the rest of the weights.
+    The weights of k updates ago count `decay` to the k-th, and these shares are
+    divided by their sum: the start of training counts for no more than that, as
+    in the averages of Adam (Kingma & Ba 2015).
 
     Args:
-        weights: Those of the network; call it in the scope of its strategy.
+        weights: Those of the network, and its statistics of batch
+            normalization; call it in the scope of its strategy.
         decay: At least 0, less than 1.
 
     Attributes:
@@ -33,8 +35,10 @@ class WeightAverage:
 
     def update(self) -> None:
         """Takes the weights in; called outside of replicas, in a graph."""
-        is_first = tf.equal(self._num_updates.value, 0)
-        decay = tf.where(is_first, 0.0, self._decay)
+        count = tf.cast(self._num_updates.value, tf.float64)
+        decay = tf.constant(self._decay, tf.float64)
+        # The first update takes the weights as they are.
+        decay *= (1 - decay**count) / (1 - decay ** (count + 1))
         decay = tf.cast(decay, self._weights[0].dtype)
         for weight, average in zip(self._weights, self._average, strict=True):
             old = tf.convert_to_tensor(average.value)
