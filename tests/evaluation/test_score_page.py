@@ -14,7 +14,12 @@ from pcam_tfdata.evaluation import (
 
 
 def page(
-    label, slide=None, num_resamples=100, logit=None, temperature=None
+    label,
+    slide=None,
+    num_resamples=100,
+    logit=None,
+    temperature=None,
+    fractions=((), ()),
 ) -> str:
     """The page of made-up predictions, on one line."""
     label = np.asarray(label)
@@ -35,6 +40,7 @@ def page(
             "warnings": [],
             "temperature": temperature,
             **calibration.score(label, calibrated),
+            **metrics.score_fractions(*map(np.array, fractions)),
             **found,
         }
     )
@@ -101,6 +107,15 @@ def test_ece_below_its_interval_is_explained():
     assert "The ECE is below its interval" in calibrated
     wrong = page(BALANCED, logit=4.0 - 8 * BALANCED)
     assert "The ECE is below its interval" not in wrong
+
+
+def test_tumor_fractions_are_scored_where_they_are_known():
+    assert "tumor fraction" not in page(BALANCED)
+    text = page(BALANCED, fractions=([0, 0.5, 1], [0.1, 0.5, 0.8]))
+    assert "tumor fraction, mean error 0.1000 tumor fraction, corr" in text
+    text = page(BALANCED, fractions=([0, 0, 0], [0.1, 0.5, 0.9]))
+    assert "mean error 0.5000" in text
+    assert "correlation" not in text
 
 
 def test_calibrated_scores_are_told_with_their_temperature():
