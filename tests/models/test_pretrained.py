@@ -29,7 +29,7 @@ def backbone(model: keras.Model) -> list[np.ndarray]:
     return [
         np.asarray(weight)
         for layer in model.layers
-        if layer.name != classifier_head.LOGIT
+        if layer.name not in classifier_head.LAYERS
         for weight in layer.weights
     ]
 
