@@ -184,8 +184,8 @@ def _stream(
     if options.with_fraction and not predictor.has_fraction:
         raise ValueError(
             f"--with_fraction: found {model_path}, which gives no tumor fraction,"
-            " expected a network that was trained with --head=fraction or"
-            " noisy_or. Leave it out."
+            " expected a network of pcam train --head=fraction or"
+            " pcam train --head=noisy_or. Leave it out."
         )
     return predictor.stream_patches(
         patches, options.forward.batch_size, "predict"

@@ -45,8 +45,8 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
     """
     model_sha256 = manifest.hash_file(run_folder.find_model(run_dir))
     path = os.path.join(run_dir, run_folder.PREDICTIONS)
-    views = f" --tta={tta}" if tta else ""
-    remedy = f"Run pcam evaluate{views} on the run's validation splits."
+    evaluate = f"pcam evaluate --tta={tta}" if tta else "pcam evaluate"
+    remedy = f"Run {evaluate} on the run's validation splits."
     try:
         json_path = os.path.join(run_dir, run_folder.METRICS_JSON)
         with open(json_path, encoding="utf-8") as file:
@@ -55,7 +55,7 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
         checks = (
             ("an earlier network", facts["model_sha256"], model_sha256),
             ("another evaluation", sha256, facts["predictions_sha256"]),
-            ("other views, --tta", facts["tta"], tta or facts["tta"]),
+            ("other views", facts["tta"], tta or facts["tta"]),
         )
     except FileNotFoundError as error:
         raise FileNotFoundError(

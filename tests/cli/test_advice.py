@@ -39,7 +39,7 @@ UNSAID = re.compile(
             # Of several workers, a service, or the cache of training alone.
             r"\w+ distribution\.\w+\..* --worker_wait_seconds",
             # It trains networks as they come.
-            r"benchmark models\..* --weights",
+            r"benchmark models\..* --(head|weights)",
             # Patches that are read once are neither shuffled nor cached.
             r"\w+ pipeline\.input_choice\..* --(shuffle_megabytes|cache)",
             # Only who may skip patches says how many would be left.

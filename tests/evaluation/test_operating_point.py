@@ -82,6 +82,6 @@ def test_one_line_tells_that_probabilities_are_not_calibrated(
 def test_a_temperature_of_other_views_is_not_taken(run_dir):
     views = dataclasses.replace(inference.InferenceOptions(), tta="d4")
     assert read(run_dir, forward=views).temperature is None
-    with pytest.raises(ValueError, match="views, --tta: none, expected d4"):
+    with pytest.raises(ValueError, match="other views: none, expected d4"):
         wanted = thresholds.Wanted("specificity", 0.9)
         read(run_dir, forward=views, threshold=wanted)

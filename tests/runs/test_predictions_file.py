@@ -47,7 +47,7 @@ def append(run_dir, name) -> None:
         (lambda d: (d / "metrics.json").write_text("[]"), "no scores .TypeErr"),
         (lambda d: append(d, "best.keras"), "found predictions of an earlier"),
         (lambda d: append(d, "predictions.csv"), "found predictions of another e"),
-        (lambda d: change(d, tta="d4"), "views, --tta: d4, expected none"),
+        (lambda d: change(d, tta="d4"), "other views: d4, expected none"),
     ],
     ids=["no_model", "no_scores", "no_predictions", "cut", "other_form",
          "stale", "other_predictions", "other_views"],
