@@ -51,6 +51,6 @@ def run() -> None:
             f" {', '.join(choices.STRESSES)}."
         )
     with quiet.imports():
-        from pcam_tfdata.evaluation import evaluate, score_page
-    options = flag_groups.from_flags(evaluate.EvaluateOptions)
+        from pcam_tfdata.evaluation import configuration, evaluate, score_page
+    options = flag_groups.from_flags(configuration.EvaluateOptions)
     print(score_page.format_scores(evaluate.evaluate(options)), end="")

@@ -1,6 +1,5 @@
 """Exact scores of a trained network, as files."""
 
-import dataclasses
 import functools
 import logging
 import os
@@ -13,6 +12,7 @@ from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import (
     bootstrap,
     calibration,
+    configuration,
     dead_network,
     metrics,
     operating_point,
@@ -27,7 +27,6 @@ from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import (
     calibration_file,
     environment_file,
-    outputs,
     predictions_file,
     reading,
     run_folder,
@@ -42,36 +41,6 @@ _OPTIONAL = (
     run_folder.STRESS_PLOT,
 )
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateOptions:
-    """What to score.
-
-    Attributes:
-        records_dir: Records folder.
-        run_dir: Folder of a run; its best model is scored.
-        splits: Labelled splits; none for the run's validation splits.
-        threshold: A calibrated probability at or above it predicts 1; or what
-            it has to reach on the run's validation splits.
-        forward: How the network runs.
-        output_dir: Where the files go; empty for `run_dir`, where the run's
-            validation splits of its own records are scored, and else for a
-            folder of these splits in its `evaluations`.
-        num_resamples: Bootstrap resamples behind the intervals; 0 for none.
-        stress: Changes of patches to score under too, of `choices.STRESSES`.
-    """
-
-    records_dir: str
-    run_dir: str
-    splits: Sequence[str] = ()
-    threshold: float | thresholds.Wanted = 0.5
-    forward: inference.InferenceOptions = dataclasses.field(
-        default_factory=inference.InferenceOptions
-    )
-    output_dir: str = ""
-    num_resamples: int = 1000
-    stress: Sequence[str] = ()
 
 
 class _Subject(NamedTuple):
@@ -89,7 +58,7 @@ class _Subject(NamedTuple):
         slide_of_row: Slide of each row of the records; "" if unknown.
     """
 
-    options: EvaluateOptions
+    options: configuration.EvaluateOptions
     records: records_folder.RecordsFolder
     run: reading.Run
     flags: Mapping[str, str]
@@ -106,7 +75,7 @@ class _Subject(NamedTuple):
 
 
 @replicas.keras_settings()
-def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
+def evaluate(options: configuration.EvaluateOptions) -> score_page.Evaluation:
     """Scores a run's best model on every patch of some splits, each once.
 
     Writes `predictions.csv` (row, label, logit, the tumor fraction of a network
@@ -138,7 +107,7 @@ def evaluate(options: EvaluateOptions) -> score_page.Evaluation:
     return evaluation
 
 
-def _open_subject(options: EvaluateOptions) -> _Subject:
+def _open_subject(options: configuration.EvaluateOptions) -> _Subject:
     """Returns what to score; all that can be refused is refused here."""
     model_path = run_folder.find_model(options.run_dir)
     records = records_folder.open_folder(options.records_dir)
@@ -148,8 +117,8 @@ def _open_subject(options: EvaluateOptions) -> _Subject:
     trained_on = environment_file.find_records(options.run_dir)
     is_own = records.manifest_sha256 == trained_on
     own_splits = run_folder.list_splits(flags, "validation_splits")
-    options = _settle(options, records, own_splits, is_own)
-    _check_output(options)
+    options = configuration.settle(options, records, own_splits, is_own)
+    configuration.check_output(options)
     is_validation = is_own and set(options.splits) == set(own_splits)
     # First: a run that still trains may replace the model.
     facts: score_page.Facts = {
@@ -196,8 +165,7 @@ def _score(
         calibrated = logit.astype(np.float64) / point.temperature
     assert point.threshold is not None
     # Of probabilities as they come, the one that gives the same labels.
-    divisor = point.temperature or 1.0
-    is_positive = metrics.to_probability(logit, divisor) >= point.threshold
+    is_positive = point.calibrate(logit) >= point.threshold
     positive = metrics.to_probability(logit)[is_positive]
     threshold = float(positive.min(initial=np.inf))
     evaluation: score_page.Evaluation = {
@@ -225,7 +193,8 @@ def _score(
 
 
 def _open_network(
-    options: EvaluateOptions, records: records_folder.RecordsFolder
+    options: configuration.EvaluateOptions,
+    records: records_folder.RecordsFolder,
 ) -> tuple[Callable[[inference.Fill], inference.Logits], inference.Fill]:
     """Returns what gives the logits of all patches, and how a batch is filled."""
     strategy, patches = options.forward.open_records(records, options.splits)
@@ -245,7 +214,7 @@ def _open_network(
 
 
 def _find_point(
-    options: EvaluateOptions,
+    options: configuration.EvaluateOptions,
     model_sha256: str,
     label: np.ndarray,
     logit: np.ndarray,
@@ -255,55 +224,15 @@ def _find_point(
     Its temperature is kept in the run's folder where the scores go there.
     """
     temperature = calibration.fit_temperature(label, logit)
+    point = operating_point.OperatingPoint(temperature)
     if files.resolve(options.output_dir) == files.resolve(options.run_dir):
         calibration_file.write(
             options.run_dir, options.forward.tta, model_sha256, temperature
         )
     threshold = options.threshold
     if isinstance(threshold, thresholds.Wanted):
-        probability = metrics.to_probability(logit, temperature)
-        threshold = thresholds.choose(threshold, label, probability)
-    return operating_point.OperatingPoint(temperature, threshold)
-
-
-def _settle(
-    options: EvaluateOptions,
-    records: records_folder.RecordsFolder,
-    own_splits: Sequence[str],
-    is_own: bool,
-) -> EvaluateOptions:
-    """Returns options with `splits` and `output_dir` filled in."""
-    run_dir, output_dir = options.run_dir, options.output_dir
-    splits = [name for name in options.splits or own_splits if name]
-    if not splits:
-        raise ValueError(
-            f"--splits: found none, and no {run_folder.FLAGS} in {run_dir} that"
-            " tells the run's validation splits, expected labelled splits of the"
-            " records. Pass --splits."
-        )
-    selected = records.content.select(splits)
-    unlabeled = [split.name for split in selected if not split.labeled]
-    if unlabeled:
-        raise ValueError(
-            f"--splits: found {', '.join(unlabeled)}, without labels, expected"
-            " labelled splits."
-        )
-    if is_own and set(splits) == set(own_splits):
-        output_dir = output_dir or run_dir
-    elif not output_dir:
-        name = "+".join(sorted(splits))
-        name += "" if is_own else f"@{records.manifest_sha256[:8]}"
-        output_dir = os.path.join(run_dir, run_folder.EVALUATIONS, name)
-        _logger.info("Scores of %s go to %s.", ", ".join(splits), output_dir)
-    elif files.resolve(output_dir) == files.resolve(run_dir):
-        raise FileExistsError(
-            f"--output_dir={output_dir}: found the run's folder, which keeps the"
-            " scores of its own validation splits and records, expected another."
-            " Leave --output_dir out, or choose another."
-        )
-    return dataclasses.replace(
-        options, splits=tuple(splits), output_dir=output_dir
-    )
+        threshold = thresholds.choose(threshold, label, point.calibrate(logit))
+    return point._replace(threshold=threshold)
 
 
 def _list_warnings(
@@ -336,28 +265,6 @@ def _list_warnings(
             f"the run has not finished ({state}): its network may yet change."
         )
     return warnings
-
-
-def _check_output(options: EvaluateOptions) -> None:
-    """Refuses a folder where the scores would take the place of others."""
-    chosen = files.resolve(options.output_dir)
-    run_dir = files.resolve(options.run_dir)
-    own = os.path.join(run_dir, run_folder.EVALUATIONS)
-    if chosen == run_dir or files.is_within(chosen, own):
-        return
-    outputs.check_folder(
-        options.output_dir, "--output_dir", file=run_folder.METRICS_JSON
-    )
-    path = os.path.join(chosen, run_folder.SLIDES)
-    if not os.path.isfile(path):
-        return
-    with files.open_file(path, errors="replace") as file:
-        header = file.readline().rstrip("\n")
-    if header != ",".join(slides.COLUMNS):  # As that of --slide_csv.
-        raise FileExistsError(
-            f"{path}: found columns {header[:80]!r}, expected no file"
-            " or that of an earlier evaluation. Choose another --output_dir."
-        )
 
 
 def _find_death(
@@ -395,7 +302,7 @@ def _pair_fractions(
 
 
 def _write(
-    options: EvaluateOptions,
+    options: configuration.EvaluateOptions,
     evaluation: score_page.Evaluation,
     predictions: inference.Logits,
     threshold: float,

@@ -3,6 +3,8 @@
 import logging
 from typing import NamedTuple
 
+import numpy as np
+
 from pcam_tfdata.evaluation import metrics, thresholds
 from pcam_tfdata.runs import calibration_file, predictions_file
 
@@ -21,6 +23,10 @@ class OperatingPoint(NamedTuple):
 
     temperature: float | None = None
     threshold: float | None = None
+
+    def calibrate(self, logit: np.ndarray) -> np.ndarray:
+        """Returns probabilities, float64; as they come without a temperature."""
+        return metrics.to_probability(logit, self.temperature or 1.0)
 
 
 def read(
@@ -53,7 +59,7 @@ def read(
         threshold = thresholds.choose(
             threshold,
             validation.label,
-            metrics.to_probability(validation.logit, temperature or 1.0),
+            OperatingPoint(temperature).calibrate(validation.logit),
         )
         splits = ", ".join(validation.facts["splits"])
         _logger.info("Threshold %.6g, chosen on %s.", threshold, splits)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas
 
-from pcam_tfdata.evaluation import dead_network, metrics, operating_point
+from pcam_tfdata.evaluation import dead_network, operating_point
 from pcam_tfdata.prediction import configuration
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.sources import csv_rows
@@ -114,7 +114,7 @@ def write(
             " splits.",
             options.output_csv, options.forward.tta, options.forward.tta,
         )  # fmt: skip
-    probability = metrics.to_probability(logit, point.temperature or 1.0)
+    probability = point.calibrate(logit)
     label = probability
     if point.threshold is not None:
         label = (probability >= point.threshold).astype(int)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from conftest import open_patches, run_pcam
 
 from pcam_tfdata.distribution import replicas
+from pcam_tfdata.evaluation import configuration as evaluation_configuration
 from pcam_tfdata.evaluation import evaluate
 from pcam_tfdata.models import networks
 from pcam_tfdata.records import verify
@@ -228,7 +229,9 @@ def test_settings_of_a_program_and_of_its_runs_are_apart(
     train.train(options_of(records_dir, run_dir, precision="mixed_bfloat16"))
     assert read_settings() == before
     evaluate.evaluate(
-        evaluate.EvaluateOptions(records_dir, str(run_dir), num_resamples=0)
+        evaluation_configuration.EvaluateOptions(
+            records_dir, str(run_dir), num_resamples=0
+        )
     )
     assert read_settings() == before
     with pytest.raises(FloatingPointError):

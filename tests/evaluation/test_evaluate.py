@@ -17,6 +17,7 @@ from pcam_tfdata.evaluation import (
     metrics,
     thresholds,
 )
+from pcam_tfdata.evaluation import configuration as evaluation_configuration
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import predictions_file, reading, run_folder
 from pcam_tfdata.system import nested_options
@@ -56,7 +57,9 @@ def other_records_dir(shared_tree, tmp_path_factory) -> str:
 def score(records_dir, run_dir, **changes) -> dict[str, object]:
     changes = {"num_resamples": 10} | changes
     return evaluate.evaluate(
-        evaluate.EvaluateOptions(str(records_dir), str(run_dir), **changes)
+        evaluation_configuration.EvaluateOptions(
+            str(records_dir), str(run_dir), **changes
+        )
     )
 
 
