@@ -20,6 +20,12 @@ def find_process(number: int) -> int:
     return os.getpid()
 
 
+def list_blocked(number: int) -> tuple[int, list[int]]:
+    """Returns the process that it runs in, and the signals it does not hear."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return find_process(number), sorted(map(int, blocked))
+
+
 def double_and_count(number: int) -> int:
     """Returns twice the number; it stands for one patch."""
     workers.count_done(1)

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
+from multiprocessing import resource_tracker
 from typing import Any
 
 from pcam_tfdata.system import interruption, progress
@@ -208,6 +209,8 @@ def start_of_processes() -> Iterator[None]:
     came from stdin is no file.
     """
     main = vars(sys.modules["__main__"])
+    # Python unblocks signals when this begins: not after they were blocked.
+    resource_tracker.ensure_running()
     with interruption.signals_blocked(), _main_lock:
         hidden = {name: main[name] for name in _ORIGINS if name in main}
         main.update(dict.fromkeys(hidden))

@@ -1,6 +1,7 @@
 """Processes that share a list of tasks."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -82,6 +83,26 @@ def test_one_worker_starts_no_process_and_kills_none():
         [sys.executable, "-c", code], capture_output=True, text=True
     )
     assert found.stdout.split() == ["True", "None"], found.stderr
+
+
+def test_no_worker_hears_signals():
+    code = (
+        "import worker_tasks\n"
+        "from pcam_tfdata.system import workers\n"
+        "task = worker_tasks.list_blocked\n"
+        "with workers.Workers(2, prepare_for=task) as pool:\n"
+        "    found = pool.map(task, range(6),\n"
+        "                     num_patches=6, description='test')\n"
+        "print(len(dict(found)), {tuple(blocked) for _, blocked in found})\n"
+    )
+    # In a process that has started no other yet, as a command is.
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+    assert found.stdout == "2 {(2, 15)}\n", found.stderr
 
 
 def test_result_of_one_worker_is_never_short():
