@@ -2,9 +2,9 @@
 
 Writes metrics.json, metrics.txt, predictions.csv, roc.png and confusion.png;
 slides.csv, the scores of each slide, where slides are known. The run's folder has
-those of its validation splits, and calibration.json, the temperature that pcam
-predict divides logits by; its folder evaluations/SPLITS those of others, and with @
-and their hash those of other records.
+those of its validation splits, and calibration.json, how pcam predict calibrates
+logits; its folder evaluations/SPLITS those of others, and with @ and their hash
+those of other records.
 """
 
 from absl import app, flags

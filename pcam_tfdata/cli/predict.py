@@ -32,8 +32,8 @@ flag_groups.define_threshold(
 flags.DEFINE_bool(
     "calibrated",
     True,
-    "Divide logits by the temperature that the run's validation splits gave: the"
-    " order of patches stays.",
+    "Calibrate logits as the run's validation splits say: by a temperature and an"
+    " intercept, so the order of patches stays.",
 )
 flags.DEFINE_bool(
     "with_fraction",

@@ -1,51 +1,65 @@
-"""Calibration by a temperature, which divides logits (Guo et al. 2017). No I/O."""
+"""Calibration by a temperature and an intercept (Platt 1999). No I/O."""
 
-import math
 from typing import TypedDict
 
 import numpy as np
 from scipy import optimize, special
 
 from pcam_tfdata.evaluation import bootstrap, metrics
+from pcam_tfdata.runs import calibration_file
 
-# Guo et al. found 0.9 to 3.5; what is far from it tells more of few patches, or
-# of a dead network, than of calibration.
+# Of a temperature. Guo et al. (2017) found 0.9 to 3.5; what is far from it tells
+# more of few patches, or of a dead network, than of calibration.
 BOUNDS = (0.1, 10.0)
 
 
 class Scores(TypedDict):
-    """Scores of logits that were divided by a temperature fitted elsewhere."""
+    """A calibration, and the scores of logits with one fitted elsewhere."""
 
+    temperature: float | None
+    intercept: float | None
     nll_calibrated: float | None
     ece_calibrated: float | None
 
 
-def fit_temperature(label: np.ndarray, logit: np.ndarray) -> float:
-    """Returns the temperature of the least negative log likelihood in `BOUNDS`.
+def fit(label: np.ndarray, logit: np.ndarray) -> calibration_file.Calibration:
+    """Returns the calibration of the greatest likelihood, with Platt's targets.
 
-    1 where all logits have the sign of their labels, or are 0: the less the
-    temperature, the better then, and no patch tells how far to go. The upper
-    bound where the logits rank worse than no logits.
+    A label 1 counts as (n + 1) / (n + 2), where n patches have it, and a label 0
+    likewise: so much is not sure, and logits that part the labels without a
+    mistake have a best temperature. It stays in `BOUNDS`; the intercept is free.
 
     Args:
-        label: int [num_patches], 0 or 1.
+        label: int [num_patches], 0 or 1; where all are the same, logits stay.
         logit: float [num_patches], finite.
     """
-    label, logit = np.asarray(label, float), np.asarray(logit, np.float64)
-    if np.all(np.where(label == 1, logit, -logit) >= 0):
-        return 1.0
+    label, logit = np.asarray(label) == 1, np.asarray(logit, np.float64)
+    if label.all() or not label.any():
+        return calibration_file.Calibration()
+    num_ones, num_zeros = np.sum(label), np.sum(~label)
+    target = np.where(
+        label, (num_ones + 1) / (num_ones + 2), 1 / (num_zeros + 2)
+    )
 
-    def slope(log_temperature: float) -> float:
-        """Returns the derivative by 1 / temperature, which grows with it."""
-        probability = special.expit(logit * math.exp(-log_temperature))
-        return float(np.mean(logit * (probability - label)))
+    def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns the mean cross entropy, and its derivatives."""
+        slope, intercept = line
+        changed = slope * logit + intercept
+        entropy = np.logaddexp(0, changed) - target * changed
+        excess = special.expit(changed) - target
+        slopes = np.array([np.mean(excess * logit), np.mean(excess)])
+        return float(np.mean(entropy)), slopes
 
-    low, high = map(math.log, BOUNDS)
-    if slope(low) <= 0:
-        return BOUNDS[0]
-    if slope(high) >= 0:
-        return BOUNDS[1]
-    return math.exp(optimize.brentq(slope, low, high))
+    low, high = BOUNDS
+    found = optimize.minimize(
+        loss,
+        (1.0, 0.0),
+        jac=True,
+        bounds=[(1 / high, 1 / low), (None, None)],
+        options={"ftol": 0, "gtol": 1e-9},
+    )
+    slope, intercept = map(float, found.x)
+    return calibration_file.Calibration(1 / slope, intercept)
 
 
 def cross_fit(
@@ -54,9 +68,9 @@ def cross_fit(
     slide: np.ndarray | None = None,
     num_folds: int = 5,
 ) -> np.ndarray:
-    """Returns logits, each divided by a temperature of other patches.
+    """Returns logits, each with a calibration of other patches.
 
-    Patches are dealt into folds, and each fold takes the temperature that is
+    Patches are dealt into folds, and each fold takes the calibration that is
     fitted on the others; so scores of what comes back are not of what was fitted.
 
     Args:
@@ -76,16 +90,31 @@ def cross_fit(
     calibrated = np.array(logit, np.float64)
     for number in range(int(fold.max()) + 1):
         own = fold == number
-        calibrated[own] /= fit_temperature(label[~own], logit[~own])
+        calibrated[own] = fit(label[~own], logit[~own]).apply(logit[own])
     return calibrated
 
 
-def score(label: np.ndarray, calibrated: np.ndarray | None) -> Scores:
-    """Returns the scores of calibrated logits; None where there are none."""
-    if calibrated is None:
-        return {"nll_calibrated": None, "ece_calibrated": None}
-    probability = metrics.to_probability(calibrated)
-    return {
-        "nll_calibrated": metrics.nll(label, calibrated),
-        "ece_calibrated": metrics.ece(label, probability),
+def score(
+    label: np.ndarray,
+    calibrated: np.ndarray | None,
+    known: calibration_file.Calibration | None,
+) -> Scores:
+    """Returns the scores of calibrated logits; None for what there is not.
+
+    Args:
+        label: int [num_patches], 0 or 1.
+        calibrated: Logits, float [num_patches], by a calibration that was not
+            fitted on them.
+        known: The one that the run has.
+    """
+    scores: Scores = {
+        "temperature": known.temperature if known else None,
+        "intercept": known.intercept if known else None,
+        "nll_calibrated": None,
+        "ece_calibrated": None,
     }
+    if calibrated is not None:
+        probability = metrics.to_probability(calibrated)
+        scores["nll_calibrated"] = metrics.nll(label, calibrated)
+        scores["ece_calibrated"] = metrics.ece(label, probability)
+    return scores

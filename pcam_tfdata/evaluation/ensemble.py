@@ -24,8 +24,7 @@ from pcam_tfdata.system import files
 def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
     """Makes the folder of a run whose network is the mean of other networks.
 
-    Their logits are divided by their temperatures, where these are known, so
-    that a network that is too sure of itself counts for no more. The run is
+    Their logits are calibrated, where their calibrations are known, so that a network that is too sure of itself counts for no more. The run is
     scored and predicts as any other, without its members. It was trained on what
     any of them was, and is validated on what all are.
 
@@ -62,12 +61,12 @@ def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
             f"--run_dir={','.join(run_dirs)}: found the same network twice,"
             " expected each once."
         )
-    temperatures = list(map(_find_temperature, members, hashes))
-    model = _average(paths, temperatures)
+    calibrations = list(map(_find_calibration, members, hashes))
+    model = _average(paths, calibrations)
     facts = {
         "manifest_sha256": trained_on.pop(),
         "members": hashes,
-        "temperatures": temperatures,
+        "calibrations": [known._asdict() for known in calibrations],
     }
     unfinished = f"{output_dir}{files.INCOMPLETE}"
     shutil.rmtree(unfinished, ignore_errors=True)  # Of a job that was killed.
@@ -87,24 +86,30 @@ def _expand(run_dir: str) -> list[str]:
     return sorted(map(os.path.dirname, glob.glob(pattern)))
 
 
-def _find_temperature(run_dir: str, model_sha256: str) -> float:
-    """Returns the temperature of a run's network; 1 where it is not known."""
-    return calibration_file.read(run_dir, "none", model_sha256) or 1.0
+def _find_calibration(
+    run_dir: str, model_sha256: str
+) -> calibration_file.Calibration:
+    """Returns the calibration of a run's network; none where it is not known."""
+    known = calibration_file.read(run_dir, "none", model_sha256)
+    return known or calibration_file.Calibration()
 
 
 def _average(
-    paths: Sequence[str], temperatures: Sequence[float]
+    paths: Sequence[str], calibrations: Sequence[calibration_file.Calibration]
 ) -> keras.Model:
     """Returns a network that runs saved ones beside each other."""
     image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8", name="image")
     logits = []
-    for number, (path, divisor) in enumerate(
-        zip(paths, temperatures, strict=True)
+    for number, (path, known) in enumerate(
+        zip(paths, calibrations, strict=True)
     ):
         member = inference.load_network(path)
         member.name = f"member{number}"  # Those of one model share a name.
         logit, *_ = keras.tree.flatten(member(image))
-        logits.append(keras.layers.Rescaling(1 / divisor)(logit))
+        calibrate = keras.layers.Rescaling(
+            1 / known.temperature, known.intercept
+        )
+        logits.append(calibrate(logit))
     mean = keras.layers.Average(name=classifier_head.LOGIT)(logits)
     return keras.Model(image, mean, name=run_folder.ENSEMBLE)
 

@@ -81,7 +81,7 @@ def evaluate(options: configuration.EvaluateOptions) -> score_page.Evaluation:
     Writes `predictions.csv` (row, label, logit, the tumor fraction of a network
     that gives it, and the slide where that of every patch is known),
     `metrics.json`, the same as text, pictures, where slides are known
-    `slides.csv`, and under stress `stress.csv`. The temperature of the run's own
+    `slides.csv`, and under stress `stress.csv`. The calibration of the run's own
     validation goes to the run's folder.
 
     Raises:
@@ -160,9 +160,9 @@ def _score(
         calibrated = calibration.cross_fit(label, logit, slide)
         sha256 = subject.facts["model_sha256"]
         point = _find_point(options, sha256, label, logit)
-    elif point.temperature and set(own_splits).isdisjoint(options.splits):
+    elif point.calibration and set(own_splits).isdisjoint(options.splits):
         # Else it was fitted on some of what is scored.
-        calibrated = logit.astype(np.float64) / point.temperature
+        calibrated = point.calibration.apply(logit)
     assert point.threshold is not None
     # Of probabilities as they come, the one that gives the same labels.
     is_positive = point.calibrate(logit) >= point.threshold
@@ -174,8 +174,7 @@ def _score(
         "records_dir": options.records_dir,
         **subject.facts,
         "warnings": subject.warnings,
-        "temperature": point.temperature,
-        **calibration.score(label, calibrated),
+        **calibration.score(label, calibrated, point.calibration),
         **metrics.score_fractions(
             *_pair_fractions(subject.records, options.splits, predictions)
         ),
@@ -221,13 +220,13 @@ def _find_point(
 ) -> operating_point.OperatingPoint:
     """Returns the operating point of the run's own validation.
 
-    Its temperature is kept in the run's folder where the scores go there.
+    Its calibration is kept in the run's folder where the scores go there.
     """
-    temperature = calibration.fit_temperature(label, logit)
-    point = operating_point.OperatingPoint(temperature)
+    fitted = calibration.fit(label, logit)
+    point = operating_point.OperatingPoint(fitted)
     if files.resolve(options.output_dir) == files.resolve(options.run_dir):
         calibration_file.write(
-            options.run_dir, options.forward.tta, model_sha256, temperature
+            options.run_dir, options.forward.tta, model_sha256, fitted
         )
     threshold = options.threshold
     if isinstance(threshold, thresholds.Wanted):

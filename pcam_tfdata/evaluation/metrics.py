@@ -41,13 +41,13 @@ class FractionScores(TypedDict):
     fraction_correlation: float | None
 
 
-def to_probability(logit: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def to_probability(logit: np.ndarray) -> np.ndarray:
     """Returns the probability of label 1 as float64, same shape.
 
     In float64, so that large logits keep their order: in float32 all above 17
-    are 1. The temperature divides the logits.
+    are 1.
     """
-    logit = np.asarray(logit, np.float64) / temperature
+    logit = np.asarray(logit, np.float64)
     return np.exp(-np.logaddexp(0, -logit))
 
 

@@ -15,18 +15,18 @@ class OperatingPoint(NamedTuple):
     """How logits become probabilities, and these labels.
 
     Attributes:
-        temperature: What divides logits to calibrate them; None where it is not
-            wanted or not known.
+        calibration: That of logits; None where it is not wanted or not known.
         threshold: Labels are 1 where the probability that follows is at or
             above it; None for none.
     """
 
-    temperature: float | None = None
+    calibration: calibration_file.Calibration | None = None
     threshold: float | None = None
 
     def calibrate(self, logit: np.ndarray) -> np.ndarray:
-        """Returns probabilities, float64; as they come without a temperature."""
-        return metrics.to_probability(logit, self.temperature or 1.0)
+        """Returns probabilities, float64; as they come without a calibration."""
+        known = self.calibration or calibration_file.Calibration()
+        return metrics.to_probability(known.apply(logit))
 
 
 def read(
@@ -51,16 +51,16 @@ def read(
             are no predictions of validation patches by this model; or a file is
             damaged.
     """
-    temperature = None
+    calibration = None
     if is_calibrated:
-        temperature = calibration_file.read(run_dir, tta, model_sha256)
+        calibration = calibration_file.read(run_dir, tta, model_sha256)
     if isinstance(threshold, thresholds.Wanted):
         validation = predictions_file.read(run_dir, tta)
         threshold = thresholds.choose(
             threshold,
             validation.label,
-            OperatingPoint(temperature).calibrate(validation.logit),
+            OperatingPoint(calibration).calibrate(validation.logit),
         )
         splits = ", ".join(validation.facts["splits"])
         _logger.info("Threshold %.6g, chosen on %s.", threshold, splits)
-    return OperatingPoint(temperature, threshold)
+    return OperatingPoint(calibration, threshold)

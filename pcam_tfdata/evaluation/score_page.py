@@ -46,12 +46,11 @@ class Evaluation(
 
     A warning says why the scores may say little. `tta` is how patches were viewed.
 
-    `threshold` is one of calibrated probabilities; `temperature`, which divides
-    logits to calibrate them, and the scores of these are None where it is not
-    known, and all probabilities are as they come then.
+    `threshold` is one of calibrated probabilities; `temperature`
+    and `intercept`, which calibrate logits, are None where they are not known,
+    and all probabilities are as they come then.
     """
 
-    temperature: float | None
     model: str
     tta: str
     records_dir: str
@@ -114,9 +113,10 @@ def _notes(scores: Evaluation) -> Iterator[str]:
         )
     if scores["nll_calibrated"] is not None:
         yield (
-            "Calibrated: logits divided by a temperature that was fitted on"
-            " other patches. That of the run, which pcam predict takes, is"
-            f" {scores['temperature']:.4f}."
+            "Calibrated: logits divided by a temperature, and an intercept added,"
+            " that were fitted on other patches. Those of the run, which pcam"
+            f" predict takes, are {scores['temperature']:.4f} and"
+            f" {scores['intercept']:.4f}."
         )
     if scores["num_resamples"]:
         yield from _interval_notes(scores)

@@ -24,7 +24,8 @@ class PredictOptions:
         threshold: None for probabilities; else labels 0 and 1, where a
             probability at or above it gives 1, or what it has to reach on the
             run's validation splits.
-        calibrated: Divides logits by the run's temperature, if it has one.
+        calibrated: Calibrates logits as the run's validation splits say, if
+            they do.
         with_fraction: Adds a column `fraction`, the share of tumor in the centre
             that the network estimates. No parts are kept then.
         allow_equal_probabilities: No line warns where all are equal.

@@ -107,9 +107,9 @@ def write(
             is wanted.
     """
     logit = results["logit"][rows.index]
-    if options.calibrated and point.temperature is None:
+    if options.calibrated and point.calibration is None:
         _logger.info(
-            "%s: probabilities are not calibrated: the run has no temperature"
+            "%s: probabilities are not calibrated: the run has no calibration"
             " for --tta=%s. Run pcam evaluate --tta=%s on the run's validation"
             " splits.",
             options.output_csv, options.forward.tta, options.forward.tta,

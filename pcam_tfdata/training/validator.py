@@ -66,11 +66,11 @@ class Validator:
         return self._run.group.broadcast(scores)
 
     def calibrate(self, label: np.ndarray, logit: np.ndarray) -> None:
-        """Writes the temperature of the run's best model, whose logits these are."""
+        """Writes the calibration of the run's best model, whose logits these are."""
         run_dir = self._run.options.run_dir
         sha256 = manifest.hash_file(run_folder.find_model(run_dir))
-        temperature = calibration.fit_temperature(label, logit)
-        calibration_file.write(run_dir, "none", sha256, temperature)
+        fitted = calibration.fit(label, logit)
+        calibration_file.write(run_dir, "none", sha256, fitted)
 
     def find_death(
         self, label: np.ndarray, logit: np.ndarray, train_loss: float

@@ -12,11 +12,15 @@ from pcam_tfdata.models import inference
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import calibration_file, environment_file, run_folder
 
-DIVISORS = (2.0, 0.5)
+CALIBRATIONS = (
+    calibration_file.Calibration(2.0, -1.0),
+    calibration_file.Calibration(0.5, 0.25),
+)
+NONE = calibration_file.Calibration()
 
 
-def write_run(run_dir, seed, divisor, has_fraction=False, **flags):
-    """A run with a tiny network, and a temperature."""
+def write_run(run_dir, seed, known=NONE, has_fraction=False, **flags):
+    """A run with a tiny network, and a calibration."""
     keras.utils.set_random_seed(seed)
     image = keras.Input((96, 96, 3), dtype="uint8")
     x = keras.layers.AveragePooling2D(24)(keras.layers.Rescaling(1.0)(image))
@@ -33,15 +37,17 @@ def write_run(run_dir, seed, divisor, has_fraction=False, **flags):
     run_folder.write_flags(str(run_dir), {"model": "tiny"} | splits | flags)
     environment_file.add_start(str(run_dir), {"manifest_sha256": "1" * 64})
     sha256 = manifest.hash_file(path)
-    calibration_file.write(str(run_dir), "none", sha256, divisor)
+    calibration_file.write(str(run_dir), "none", sha256, known)
     return model
 
 
 @pytest.fixture
 def runs(tmp_path):
     models = [
-        write_run(tmp_path / name, seed, divisor)
-        for seed, (name, divisor) in enumerate(zip("ab", DIVISORS, strict=True))
+        write_run(tmp_path / name, seed, known)
+        for seed, (name, known) in enumerate(
+            zip("ab", CALIBRATIONS, strict=True)
+        )
     ]
     return tmp_path, models
 
@@ -54,8 +60,8 @@ def test_its_logit_is_the_mean_of_calibrated_ones(runs):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     expected = np.mean(
         [
-            member(image).numpy() / divisor
-            for member, divisor in zip(models, DIVISORS, strict=True)
+            known.apply(member(image))
+            for member, known in zip(models, CALIBRATIONS, strict=True)
         ],
         axis=0,
     )
@@ -64,7 +70,7 @@ def test_its_logit_is_the_mean_of_calibrated_ones(runs):
 
 def test_tumor_fractions_of_members_are_left_out(tmp_path):
     models = [
-        write_run(tmp_path / name, seed, 1.0, has_fraction=True)
+        write_run(tmp_path / name, seed, has_fraction=True)
         for seed, name in enumerate("ab")
     ]
     run_dirs = [str(tmp_path / name) for name in "ab"]
@@ -75,12 +81,15 @@ def test_tumor_fractions_of_members_are_left_out(tmp_path):
     np.testing.assert_allclose(model(image), expected, rtol=1e-5)
 
 
-def test_a_network_of_unknown_temperature_counts_as_it_is(runs):
+def test_a_network_of_unknown_calibration_counts_as_it_is(runs):
     folder, _ = runs
     (folder / "a" / run_folder.CALIBRATION).unlink()
     ensemble.make_run([str(folder / "a"), str(folder / "b")], str(folder / "c"))
     text = (folder / "c" / run_folder.ENVIRONMENT).read_text()
-    assert json.loads(text)["starts"][0]["temperatures"] == [1.0, 0.5]
+    assert json.loads(text)["starts"][0]["calibrations"] == [
+        NONE._asdict(),
+        CALIBRATIONS[1]._asdict(),
+    ]
 
 
 def test_folds_of_a_cross_validation_leave_nothing_to_validate(tmp_path):
@@ -90,7 +99,7 @@ def test_folds_of_a_cross_validation_leave_nothing_to_validate(tmp_path):
     for seed, name in enumerate(names):
         others = [other for other in names if other != name]
         splits = {"train_splits": others, "validation_splits": [name]}
-        write_run(tmp_path / "cv" / name, seed, 1.0, **splits)
+        write_run(tmp_path / "cv" / name, seed, **splits)
     output_dir = str(tmp_path / "all")
     members = ensemble.make_run([str(tmp_path / "cv")], output_dir)
     assert members == [str(tmp_path / "cv" / name) for name in names]

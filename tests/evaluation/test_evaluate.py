@@ -258,10 +258,10 @@ def test_run_that_goes_on_is_told_from_one_that_stopped_early(
 def read_calibration(run_dir) -> dict[str, object]:
     path = run_dir / run_folder.CALIBRATION
     content = json.loads(path.read_text())
-    return content | {"temperature": content["temperatures"]["none"]}
+    return content | content["calibrations"]["none"]
 
 
-def test_temperature_is_that_of_the_last_look_at_validation(
+def test_calibration_is_that_of_the_last_look_at_validation(
     records_dir, run_dir, tmp_path
 ):
     of_training = read_calibration(run_dir)
@@ -274,8 +274,15 @@ def test_temperature_is_that_of_the_last_look_at_validation(
     )
     found = score(records_dir, run_dir)
     kept = read_calibration(run_dir)
-    assert kept["temperature"] == found["temperature"]
-    for name in ("temperature", "nll_calibrated", "ece_calibrated", "nll"):
+    for name in ("temperature", "intercept"):
+        assert kept[name] == found[name], name
+    for name in (
+        "temperature",
+        "intercept",
+        "nll_calibrated",
+        "ece_calibrated",
+        "nll",
+    ):
         assert found[name] == read(run_dir)[name], name
     predictions = predictions_file.read(str(run_dir))
     assert len(set(predictions.slide)) == found["num_slides"]
@@ -287,19 +294,20 @@ def test_temperature_is_that_of_the_last_look_at_validation(
     )
 
 
-def test_other_splits_take_the_kept_temperature(records_dir, run_dir):
-    temperature = read_calibration(run_dir)["temperature"]
+def test_other_splits_take_the_kept_calibration(records_dir, run_dir):
+    kept = read_calibration(run_dir)
     found = score(records_dir, run_dir, splits=("fold1",))
     folder = run_dir / run_folder.EVALUATIONS / "fold1"
     label, logit = np.loadtxt(
         folder / run_folder.PREDICTIONS, delimiter=",", skiprows=1,
         usecols=(1, 2), unpack=True,
     )  # fmt: skip
-    assert found["temperature"] == temperature
+    assert found["temperature"] == kept["temperature"]
+    assert found["intercept"] == kept["intercept"] != 0
     assert found["nll_calibrated"] == pytest.approx(
-        metrics.nll(label, logit / temperature)
+        metrics.nll(label, logit / kept["temperature"] + kept["intercept"])
     )
-    assert read_calibration(run_dir)["temperature"] == temperature
+    assert read_calibration(run_dir) == kept
     change_network(run_dir)
     found = score(records_dir, run_dir, splits=("fold1",))
     assert found["temperature"] is found["nll_calibrated"] is None
@@ -330,7 +338,9 @@ def test_threshold_of_a_rate_is_that_of_own_validation(records_dir, run_dir):
         score(records_dir, run_dir, splits=("fold1",), threshold=wanted)
     own = score(records_dir, run_dir, threshold=wanted)
     label, logit = predictions_file.read(str(run_dir))[2:4]
-    probability = metrics.to_probability(logit, own["temperature"])
+    probability = metrics.to_probability(
+        logit / own["temperature"] + own["intercept"]
+    )
     assert own["threshold"] == thresholds.choose(wanted, label, probability)
     (_, missed), (_, right) = zip(*own["confusion_matrix"], strict=True)
     assert right == np.ceil(0.8 * (right + missed))

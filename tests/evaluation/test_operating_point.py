@@ -24,13 +24,11 @@ LOGIT = (3 * np.random.default_rng(0).normal(size=60) + LABEL).astype("f4")
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """A run that was scored, with its temperature."""
+    """A run that was scored, with its calibration."""
     run_dir = scored_runs.write(tmp_path / "run", LABEL, LOGIT)
     facts = predictions_file.read(str(run_dir)).facts
-    temperature = calibration.fit_temperature(LABEL, LOGIT)
-    calibration_file.write(
-        str(run_dir), "none", facts["model_sha256"], temperature
-    )
+    fitted = calibration.fit(LABEL, LOGIT)
+    calibration_file.write(str(run_dir), "none", facts["model_sha256"], fitted)
     return run_dir
 
 
@@ -39,9 +37,9 @@ def read(run_dir, **changes) -> operating_point.OperatingPoint:
     return options.read_point()
 
 
-def test_temperature_is_that_of_the_run(run_dir):
-    expected = calibration.fit_temperature(LABEL, LOGIT)
-    assert expected > 1.5
+def test_calibration_is_that_of_the_run(run_dir):
+    expected = calibration.fit(LABEL, LOGIT)
+    assert expected.temperature > 1.5
     assert read(run_dir) == (expected, None)
     assert read(run_dir, threshold=0.3) == (expected, 0.3)
     assert read(run_dir, calibrated=False, threshold=0.3) == (None, 0.3)
@@ -51,8 +49,9 @@ def test_temperature_is_that_of_the_run(run_dir):
 def test_threshold_of_a_rate_is_chosen_on_validation(run_dir, calibrated):
     wanted = thresholds.Wanted("sensitivity", 0.9)
     found = read(run_dir, calibrated=calibrated, threshold=wanted)
-    assert (found.temperature is None) == (not calibrated)
-    probability = metrics.to_probability(LOGIT, found.temperature or 1)
+    assert (found.calibration is None) == (not calibrated)
+    logit = found.calibration.apply(LOGIT) if calibrated else LOGIT
+    probability = metrics.to_probability(logit)
     is_positive = probability >= found.threshold
     assert is_positive[LABEL == 1].sum() == 27  # Of 30.
 
@@ -79,9 +78,9 @@ def test_one_line_tells_that_probabilities_are_not_calibrated(
     assert line.startswith(f"{output_csv}: probabilities are not calibrated")
 
 
-def test_a_temperature_of_other_views_is_not_taken(run_dir):
+def test_a_calibration_of_other_views_is_not_taken(run_dir):
     views = dataclasses.replace(inference.InferenceOptions(), tta="d4")
-    assert read(run_dir, forward=views).temperature is None
+    assert read(run_dir, forward=views).calibration is None
     with pytest.raises(ValueError, match="other views: none, expected d4"):
         wanted = thresholds.Wanted("specificity", 0.9)
         read(run_dir, forward=views, threshold=wanted)

@@ -11,6 +11,7 @@ from pcam_tfdata.evaluation import (
     metrics,
     score_page,
 )
+from pcam_tfdata.runs import calibration_file
 
 
 def page(
@@ -18,7 +19,7 @@ def page(
     slide=None,
     num_resamples=100,
     logit=None,
-    temperature=None,
+    known=None,
     fractions=((), ()),
 ) -> str:
     """The page of made-up predictions, on one line."""
@@ -28,7 +29,7 @@ def page(
     found = bootstrap.compute_intervals(
         label, logit, 0.5, slide, num_resamples=num_resamples
     )
-    calibrated = temperature and logit / temperature
+    calibrated = known and known.apply(logit)
     text = score_page.format_scores(
         metrics.score(label, logit)
         | {
@@ -38,8 +39,7 @@ def page(
             "model_sha256": "0" * 64,
             "manifest_sha256": "1" * 64,
             "warnings": [],
-            "temperature": temperature,
-            **calibration.score(label, calibrated),
+            **calibration.score(label, calibrated, known),
             **metrics.score_fractions(*map(np.array, fractions)),
             **found,
         }
@@ -118,10 +118,12 @@ def test_tumor_fractions_are_scored_where_they_are_known():
     assert "correlation" not in text
 
 
-def test_calibrated_scores_are_told_with_their_temperature():
+def test_calibrated_scores_are_told_with_what_calibrates():
     logit = 4.0 * BALANCED - 1
-    text = page(BALANCED, logit=logit, temperature=2.5)
-    likelihood = np.logaddexp(0, np.where(BALANCED, -logit, logit) / 2.5)
+    known = calibration_file.Calibration(2.5, -0.25)
+    text = page(BALANCED, logit=logit, known=known)
+    logit = logit / 2.5 - 0.25
+    likelihood = np.logaddexp(0, np.where(BALANCED, -logit, logit))
     assert f"NLL, calibrated {likelihood.mean():.4f} ECE, calibrated 0." in text
-    assert "which pcam predict takes, is 2.5000." in text
+    assert "which pcam predict takes, are 2.5000 and -0.2500." in text
     assert "alibrated" not in page(BALANCED)

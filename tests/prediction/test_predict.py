@@ -17,6 +17,7 @@ from conftest import HALF_OF_FLOAT32, convert_folder, run_pcam
 from pcam_tfdata.conversion import join
 from pcam_tfdata.pipeline import batch_format
 from pcam_tfdata.records import records_folder
+from pcam_tfdata.runs import calibration_file
 from pcam_tfdata.system import csv_files
 
 NUM_TEST = 299
@@ -218,15 +219,15 @@ def test_other_ways_of_going_on_give_the_same(
     assert found.decode().split() == [lines[0], *lines[:0:-1]]
 
 
-def test_parts_are_of_logits_before_the_temperature(
+def test_parts_are_of_logits_before_calibration(
     records_dir, run_dir, killed_copy, undisturbed
 ):
     num_parts = len(list_parts(killed_copy))
     found, told = predict(records_dir, run_dir, killed_copy, "--nocalibrated")
     assert f"{num_parts} of {num_shards(records_dir)} shards were" in told
     kept = json.loads((run_dir / "calibration.json").read_text())
-    temperature = kept["temperatures"]["none"]
-    assert abs(np.log(temperature)) > 0.01
+    known = calibration_file.Calibration(**kept["calibrations"]["none"])
+    assert abs(np.log(known.temperature)) > 0.01
 
     def logits(csv):
         rows = [line.split(",") for line in csv.decode().split()[1:]]
@@ -234,7 +235,7 @@ def test_parts_are_of_logits_before_the_temperature(
         return np.log(probability / (1 - probability))
 
     np.testing.assert_allclose(
-        logits(found), logits(undisturbed) * temperature, rtol=1e-9
+        known.apply(logits(found)), logits(undisturbed), rtol=1e-9
     )
 
 

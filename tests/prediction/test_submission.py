@@ -8,6 +8,7 @@ import tables
 from pcam_tfdata.evaluation import operating_point
 from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.records import records_folder
+from pcam_tfdata.runs import calibration_file
 from pcam_tfdata.system import csv_files
 
 HASH = "a123456789abcdef0123456789abcdef01234567"
@@ -29,8 +30,10 @@ def test_sample_finds_names_of_any_kind(tmp_path):
     output = tmp_path / "out.csv"
     logit = np.array([-1, 0, 1, 2, 3], np.float32)
     options = configuration.PredictOptions("run", str(output))
-    # Without the temperature the probability of 1 would be 0.73, not 0.59.
-    point = operating_point.OperatingPoint(temperature=2.75, threshold=0.6)
+    # Without the calibration the probability of 1 would be 0.73, not 0.59.
+    point = operating_point.OperatingPoint(
+        calibration_file.Calibration(2.75), threshold=0.6
+    )
     assert submission.write(options, point, rows, {"logit": logit}) == 5
     labels = [0, 0, 0, 1, 1]
     assert tables.read_csv(str(output), ("id", "label")) == [
