@@ -16,7 +16,7 @@ REQUIRED_FLAGS = ("records_dir", "run_dir")
 
 flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_string("run_dir", None, "Folder of the run, to make or resume.")
-flags.DEFINE_enum("model", "seed_cnn", choices.MODELS, "Network.")
+flags.DEFINE_enum("model", "resnet_small", choices.MODELS, "Network.")
 flags.DEFINE_enum(
     "head",
     "label",

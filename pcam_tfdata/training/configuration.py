@@ -50,7 +50,7 @@ class TrainOptions:
 
     records_dir: str
     run_dir: str
-    model: str = "seed_cnn"
+    model: str = "resnet_small"
     head: str = "label"
     weights: str = "none"
     freeze_epochs: int = 0
