@@ -152,7 +152,9 @@ def _make_tiny_run(
     return training_configuration.settle_splits(run, records)
 
 
-def _build_tiny(name: str, head: str = "label") -> keras.Model:
+def _build_tiny(
+    name: str, head: str = "label", image_size: int = schema.PATCH_SIZE
+) -> keras.Model:
     image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(image)
     x = keras.layers.Flatten()(keras.layers.Conv2D(4, 8, strides=8)(x))

@@ -24,6 +24,13 @@ flags.DEFINE_enum(
     "fraction: learns the share of the centre that is tumor beside the label,"
     " where records have it; noisy_or: estimates it without.",
 )
+flags.DEFINE_integer(
+    "image_size",
+    96,
+    "Pixels of a side that efficientnet_lite and the networks of Keras enlarge"
+    " patches to: at 128 they take 1.8 times as long, and see more.",
+    lower_bound=96,
+)
 flags.DEFINE_string(
     "weights",
     "none",

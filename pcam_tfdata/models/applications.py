@@ -20,9 +20,9 @@ _MAX_MOMENTUM = 0.99
 class _Application(NamedTuple):
     make: Callable[..., keras.Model]
     file: str  # ImageNet weights of the backbone, below `_URL`.
-    # What pixels are multiplied by and what is added; None where the network of
-    # Keras takes pixels.
-    scale: float | list[float] | None = None
+    # What pixels are multiplied by and what is added, where the network of Keras
+    # does not do that.
+    scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
 
 
@@ -54,9 +54,9 @@ APPLICATIONS = {
 }
 
 
-def build(name: str, head: str) -> keras.Model:
+def build(name: str, head: str, image_size: int) -> keras.Model:
     """Returns one of `APPLICATIONS`; see `networks.build`."""
-    backbone = build_backbone(name)
+    backbone = build_backbone(name, image_size=image_size)
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, _MAX_MOMENTUM)
@@ -66,19 +66,24 @@ def build(name: str, head: str) -> keras.Model:
     return keras.Model(backbone.inputs[0], outputs, name=name)
 
 
-def build_backbone(name: str, weights: str | None = None) -> keras.Model:
+def build_backbone(
+    name: str,
+    weights: str | None = None,
+    image_size: int = schema.PATCH_SIZE,
+) -> keras.Model:
     """Returns a network of uint8 patches to its last map of features.
 
     Args:
         name: One of `APPLICATIONS`.
         weights: File of the backbone's weights, `.h5` or `.weights.h5`; None
             for random ones.
+        image_size: Pixels of a side that patches are enlarged to.
     """
     application = APPLICATIONS[name]
     image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8", name="image")
-    x = image
-    if application.scale is not None:
-        x = keras.layers.Rescaling(application.scale, application.offset)(x)
+    x = keras.layers.Rescaling(application.scale, application.offset)(image)
+    if image_size != schema.PATCH_SIZE:
+        x = keras.layers.Resizing(image_size, image_size)(x)
     return application.make(include_top=False, weights=weights, input_tensor=x)
 
 

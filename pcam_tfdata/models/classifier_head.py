@@ -18,16 +18,14 @@ def add_outputs(
     float32 under mixed precision.
 
     Args:
-        features: [B, height, width, channels]; its centre is the patch's.
+        features: [B, height, width, channels]; its centre is the patch's, and
+            for the head `noisy_or` its places have 16 pixels a side.
         head: One of `choices.HEADS`.
         dropout: Share of pooled features that a step leaves out.
 
     Returns:
         The logit of label 1, [B, 1]; of other heads than `label` a list of it
         and of the share of the centre that is tumor, [B, 1] in [0, 1].
-
-    Raises:
-        ValueError: the map has no places that cover the centre.
     """
     if head == "noisy_or":
         return _add_noisy_or(features, dropout)
@@ -55,14 +53,7 @@ def _add_noisy_or(
     Kraus et al. 2016). No mask is needed: the mean probability of the 2 x 2
     places, each 16 pixels wide, estimates the share.
     """
-    side = features.shape[1]
-    if side % 2 or side < 4:
-        raise ValueError(
-            f"--head=noisy_or: found a last map of {side} x {side} places,"
-            " expected one whose 2 x 2 cover the centre. Choose"
-            " --model=resnet_small or p4m_cnn."
-        )
-    x = keras.layers.Cropping2D(side // 2 - 1)(features)
+    x = keras.layers.Cropping2D(features.shape[1] // 2 - 1)(features)
     x = keras.layers.Dropout(dropout)(x)
     dtype = keras.config.dtype_policy().variable_dtype
     x = keras.layers.Conv2D(

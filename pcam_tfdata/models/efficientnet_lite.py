@@ -47,11 +47,13 @@ VARIANTS = {
 }
 
 
-def build(name: str, head: str) -> keras.Model:
+def build(name: str, head: str, image_size: int) -> keras.Model:
     """Returns one of `VARIANTS`; see `networks.build`."""
     width, depth, dropout = VARIANTS[name]
     image = keras.Input(schema.IMAGE_SHAPE, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128)(image)
+    if image_size != schema.PATCH_SIZE:
+        x = keras.layers.Resizing(image_size, image_size)(x)
     x = _convolve(x, "conv_stem", "bn0", _STEM, 3, 2)
     num_blocks = 0
     for stage, (repeats, size, stride, expansion, filters) in enumerate(

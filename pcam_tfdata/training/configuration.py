@@ -5,7 +5,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pcam_tfdata import schema
 from pcam_tfdata.distribution import replicas
+from pcam_tfdata.models import networks
 from pcam_tfdata.pipeline import patch_source
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.system import nested_options
@@ -21,6 +23,7 @@ class TrainOptions:
         run_dir: Folder of the run; an unfinished run there is resumed.
         model: Network, one of `choices.MODELS`.
         head: How it ends, one of `choices.HEADS`.
+        image_size: Pixels of a side that it enlarges patches to.
         weights: What its backbone starts with: `none`, random weights;
             `imagenet`; or a file, see `pretrained.load`.
         freeze_epochs: First epochs, in which only the head trains.
@@ -52,6 +55,7 @@ class TrainOptions:
     run_dir: str
     model: str = "resnet_small"
     head: str = "label"
+    image_size: int = schema.PATCH_SIZE
     weights: str = "none"
     freeze_epochs: int = 0
     devices: replicas.DeviceOptions = dataclasses.field(
@@ -150,6 +154,7 @@ def check(
             than an epoch; or flags do not fit each other. The message says what
             to take instead.
     """
+    networks.check(options.model, options.head, options.image_size)
     recipe, splits = options.recipe, options.train_splits
     num_patches = records.count_patches(splits)
     unit = num_replicas * recipe.gradient_accumulation_steps

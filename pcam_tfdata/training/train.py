@@ -216,7 +216,9 @@ def _make_trainer(
     num_steps = options.last_step(options.epochs, training.num_patches)
     return steps.Trainer(
         strategy,
-        functools.partial(networks.build, options.model, options.head),
+        functools.partial(
+            networks.build, options.model, options.head, options.image_size
+        ),
         functools.partial(
             optimizers.make_optimizer, options.optimizer, num_steps
         ),

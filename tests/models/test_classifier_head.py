@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import classifier_head, inference, networks
@@ -111,13 +112,47 @@ def test_network_of_two_outputs_opens_without_this_package(tmp_path, head):
     assert opened.output_names[1] == "fraction"
 
 
-def test_a_network_without_a_map_has_no_other_head():
-    with pytest.raises(
-        ValueError, match=r"--head=fraction: found --model=seed"
-    ):
-        networks.build("seed_cnn", "fraction")
+@pytest.mark.parametrize(
+    ("name", "head", "other"),
+    [("seed_cnn", "fraction", "resnet_small"),
+     ("small_cnn", "noisy_or", "resnet_small"),
+     ("efficientnet_lite0", "noisy_or", "resnet_small")],
+)  # fmt: skip
+def test_a_network_without_such_a_map_has_no_other_head(name, head, other):
+    told = rf"--head={head}: found --model={name}.* Choose --model={other}\."
+    with pytest.raises(ValueError, match=told):
+        networks.build(name, head)
 
 
-def test_a_map_without_central_places_has_no_noisy_or():
-    with pytest.raises(ValueError, match=r"found a last map of 3 x 3 places"):
-        networks.build("efficientnet_lite0", "noisy_or")
+@pytest.mark.parametrize("name", ["seed_cnn", "resnet_small", "p4m_cnn"])
+def test_a_network_for_patches_does_not_enlarge_them(name):
+    told = rf"--image_size=128: found --model={name}.* --model=efficient"
+    with pytest.raises(ValueError, match=told):
+        networks.build(name, image_size=128)
+
+
+def enlarge(patches: np.ndarray, size: int) -> np.ndarray:
+    """Patches as Pillow enlarges them, a channel at a time."""
+    bilinear = Image.Resampling.BILINEAR
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((size, size), bilinear))
+        for plane in np.moveaxis(patches, -1, 1).reshape(-1, 96, 96)
+    ]
+    return np.moveaxis(np.reshape(planes, (-1, 3, size, size)), 1, -1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v3_small"])
+def test_patches_are_enlarged_within_the_network(name, precision):
+    with replicas.keras_settings(precision, 0):
+        model = networks.build(name, image_size=128)
+    (layer,) = (n for n in model.layers if "resizing" in n.name)
+    both = keras.Model(model.input, [layer.input, layer.output, model.output])
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (2, 96, 96, 3), np.uint8)
+    given, found, logit = (np.array(part, np.float32) for part in both(image))
+    precise = {"float32": 1e-5, "mixed_bfloat16": 0.01}[precision]
+    np.testing.assert_allclose(
+        found, enlarge(given, 128), rtol=0, atol=precise * abs(given).max()
+    )
+    assert np.isfinite(logit).all() and logit[0] != logit[1]
