@@ -10,7 +10,6 @@ are those of patches that have weights, sorted once for all resamples.
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 
@@ -23,21 +22,6 @@ SLIDES = "slides"
 PATCHES = "patches"
 
 
-class Intervals(TypedDict):
-    """Percentile intervals of scores, at 95%, as `metrics.json` has them.
-
-    The lowest and the highest of each of `metrics.NAMES`, None for none; whether
-    `SLIDES` or `PATCHES` were resampled, how often, and how often all labels
-    were equal then. There are no slides where one is unknown.
-    """
-
-    num_slides: int | None
-    intervals: dict[str, tuple[float, float] | None]
-    resampled: str
-    num_resamples: int
-    num_one_class_resamples: int
-
-
 def compute_intervals(
     label: np.ndarray,
     logit: np.ndarray,
@@ -46,7 +30,7 @@ def compute_intervals(
     *,
     num_resamples: int = 1000,
     seed: int = 0,
-) -> Intervals:
+) -> metrics.Scores:
     """Returns 95% percentile intervals of scores (Efron & Tibshirani 1993).
 
     A resample whose labels are all equal has no AUC, average precision or
@@ -64,6 +48,12 @@ def compute_intervals(
         slide: Slide of each patch, to draw whole slides; None: draw patches.
         num_resamples: How many to draw; 0 for no intervals.
         seed: What is drawn: the same arguments give the same intervals.
+
+    Returns:
+        `intervals`: the lowest and the highest of each of `metrics.NAMES`, None
+        for none; `num_slides`, None where one is unknown; whether `SLIDES` or
+        `PATCHES` were `resampled`, how often, and how often all labels were
+        equal then.
     """
     unit = number_units(len(label), slide)
     weighted = WeightedScores(label, logit, threshold)

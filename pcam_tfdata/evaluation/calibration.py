@@ -1,7 +1,5 @@
 """Calibration by a temperature and an intercept (Platt 1999). No I/O."""
 
-from typing import TypedDict
-
 import numpy as np
 from scipy import optimize, special
 
@@ -11,15 +9,6 @@ from pcam_tfdata.runs import calibration_file
 # Of a temperature. Guo et al. (2017) found 0.9 to 3.5; what is far from it tells
 # more of few patches, or of a dead network, than of calibration.
 BOUNDS = (0.1, 10.0)
-
-
-class Scores(TypedDict):
-    """A calibration, and the scores of logits with one fitted elsewhere."""
-
-    temperature: float | None
-    intercept: float | None
-    nll_calibrated: float | None
-    ece_calibrated: float | None
 
 
 def fit(label: np.ndarray, logit: np.ndarray) -> calibration_file.Calibration:
@@ -98,8 +87,10 @@ def score(
     label: np.ndarray,
     calibrated: np.ndarray | None,
     known: calibration_file.Calibration | None,
-) -> Scores:
-    """Returns the scores of calibrated logits; None for what there is not.
+) -> metrics.Scores:
+    """Returns a run's calibration, and the NLL and ECE of calibrated logits.
+
+    None for what there is not.
 
     Args:
         label: int [num_patches], 0 or 1.
@@ -107,14 +98,13 @@ def score(
             fitted on them.
         known: The one that the run has.
     """
-    scores: Scores = {
+    nll = ece = None
+    if calibrated is not None:
+        nll = metrics.nll(label, calibrated)
+        ece = metrics.ece(label, metrics.to_probability(calibrated))
+    return {
         "temperature": known.temperature if known else None,
         "intercept": known.intercept if known else None,
-        "nll_calibrated": None,
-        "ece_calibrated": None,
+        "nll_calibrated": nll,
+        "ece_calibrated": ece,
     }
-    if calibrated is not None:
-        probability = metrics.to_probability(calibrated)
-        scores["nll_calibrated"] = metrics.nll(label, calibrated)
-        scores["ece_calibrated"] = metrics.ece(label, probability)
-    return scores

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,32 +50,28 @@ class _Subject(NamedTuple):
         options: With `splits` and `output_dir` filled in.
         records: Opened.
         run: What training left.
-        flags: Of training.
-        facts: What the scores are of.
+        facts: What the scores are of, as `metrics.json` has it.
         is_validation: Whether it is the run's own validation.
         point: Of the run's validation, where others are scored.
-        warnings: Why the scores may say little, a sentence each.
         slide_of_row: Slide of each row of the records; "" if unknown.
     """
 
     options: configuration.EvaluateOptions
     records: records_folder.RecordsFolder
     run: reading.Run
-    flags: Mapping[str, str]
-    facts: score_page.Facts
+    facts: metrics.Scores
     is_validation: bool
     point: operating_point.OperatingPoint
-    warnings: list[str]
     slide_of_row: np.ndarray
 
     def warn(self, warning: str) -> None:
         """Tells a warning, and keeps it."""
         _logger.warning("Warning: %s", warning)
-        self.warnings.append(warning)
+        self.facts["warnings"].append(warning)
 
 
 @replicas.keras_settings()
-def evaluate(options: configuration.EvaluateOptions) -> score_page.Evaluation:
+def evaluate(options: configuration.EvaluateOptions) -> metrics.Scores:
     """Scores a run's best model on every patch of some splits, each once.
 
     Writes `predictions.csv` (row, label, logit, the tumor fraction of a network
@@ -83,6 +79,13 @@ def evaluate(options: configuration.EvaluateOptions) -> score_page.Evaluation:
     `metrics.json`, the same as text, pictures, where slides are known
     `slides.csv`, and under stress `stress.csv`. The calibration of the run's own
     validation goes to the run's folder.
+
+    Returns:
+        What `metrics.json` has. `warnings` say why the scores may say little;
+        `tta` is how patches were viewed; hashes are of the network's file and
+        the manifest. `threshold` is one of calibrated probabilities;
+        `temperature` and `intercept`, which calibrate logits, are None where
+        they are not known, and all probabilities are as they come then.
 
     Raises:
         FileNotFoundError, ValueError: model, records or splits are not there.
@@ -103,7 +106,10 @@ def evaluate(options: configuration.EvaluateOptions) -> score_page.Evaluation:
         # That of patches as they are: of no shift.
         unchanged = ("none", 0.0, evaluation["auc"], evaluation["nll"])
         shifted = stress.score_shifts(options.stress, predict, fill)
-        _write_stress(options.output_dir, [unchanged, *shifted])
+        rows = [unchanged, *shifted]
+        path_of = functools.partial(os.path.join, options.output_dir)
+        csv_files.write_csv(path_of(run_folder.STRESS), stress.COLUMNS, rows)
+        plots.plot_stress(rows, path_of(run_folder.STRESS_PLOT))
     return evaluation
 
 
@@ -121,10 +127,14 @@ def _open_subject(options: configuration.EvaluateOptions) -> _Subject:
     configuration.check_output(options)
     is_validation = is_own and set(options.splits) == set(own_splits)
     # First: a run that still trains may replace the model.
-    facts: score_page.Facts = {
+    facts: metrics.Scores = {
+        "model": flags.get("model", "network"),
+        "tta": options.forward.tta,
+        "records_dir": options.records_dir,
         "splits": list(options.splits),
         "model_sha256": manifest.hash_file(model_path),
         "manifest_sha256": records.manifest_sha256,
+        "warnings": [],
     }
     point = operating_point.OperatingPoint()
     if not is_validation:
@@ -137,17 +147,16 @@ def _open_subject(options: configuration.EvaluateOptions) -> _Subject:
     # Before the network runs: it may take an hour.
     slide_of_row = records.read_sidecar(["slide"])["slide"].to_numpy(str)
     subject = _Subject(
-        options, records, run, flags, facts, is_validation, point, [],
-        slide_of_row,
-    )  # fmt: skip
-    for warning in _list_warnings(options.splits, flags, run, is_own):
+        options, records, run, facts, is_validation, point, slide_of_row
+    )
+    for warning in _list_warnings(options.splits, run, is_own):
         subject.warn(warning)
     return subject
 
 
 def _score(
     subject: _Subject, predictions: inference.Logits, slide: np.ndarray | None
-) -> tuple[score_page.Evaluation, float]:
+) -> tuple[metrics.Scores, float]:
     """Returns all scores, and the threshold of probabilities as they come."""
     options, point = subject.options, subject.point
     label, logit = predictions["label"], predictions["logit"]
@@ -155,7 +164,7 @@ def _score(
     if death := _find_death(label, logit, is_learning=is_learning):
         subject.warn(death)
     calibrated = None
-    own_splits = run_folder.list_splits(subject.flags, "validation_splits")
+    own_splits = run_folder.list_splits(subject.run.flags, "validation_splits")
     if subject.is_validation:
         calibrated = calibration.cross_fit(label, logit, slide)
         sha256 = subject.facts["model_sha256"]
@@ -168,12 +177,8 @@ def _score(
     is_positive = point.calibrate(logit) >= point.threshold
     positive = metrics.to_probability(logit)[is_positive]
     threshold = float(positive.min(initial=np.inf))
-    evaluation: score_page.Evaluation = {
-        "model": subject.flags.get("model", "network"),
-        "tta": options.forward.tta,
-        "records_dir": options.records_dir,
+    evaluation = {
         **subject.facts,
-        "warnings": subject.warnings,
         **calibration.score(label, calibrated, point.calibration),
         **metrics.score_fractions(
             *_pair_fractions(subject.records, options.splits, predictions)
@@ -235,10 +240,7 @@ def _find_point(
 
 
 def _list_warnings(
-    splits: Sequence[str],
-    flags: Mapping[str, str],
-    run: reading.Run,
-    is_own: bool,
+    splits: Sequence[str], run: reading.Run, is_own: bool
 ) -> list[str]:
     """Returns why the scores of splits may say little, a sentence each."""
     warnings = []
@@ -252,14 +254,14 @@ def _list_warnings(
         warnings.append(
             f"{trained}, so any split may hold patches that it was trained on."
         )
-    train_splits = run_folder.list_splits(flags, "train_splits")
+    train_splits = run_folder.list_splits(run.flags, "train_splits")
     if seen := sorted(set(splits) & set(train_splits)):
         warnings.append(
             f"the network was trained on {', '.join(seen)}: these scores say"
             " nothing of new patches."
         )
     state = run.columns["state"]
-    if "epochs" in flags and state.startswith("epoch"):
+    if "epochs" in run.flags and state.startswith("epoch"):
         warnings.append(
             f"the run has not finished ({state}): its network may yet change."
         )
@@ -302,18 +304,11 @@ def _pair_fractions(
 
 def _write(
     options: configuration.EvaluateOptions,
-    evaluation: score_page.Evaluation,
+    evaluation: metrics.Scores,
     predictions: inference.Logits,
     threshold: float,
 ) -> None:
-    """Writes all files.
-
-    Args:
-        options: Where to, a folder that is there.
-        evaluation: The scores.
-        predictions: Columns of the predictions.
-        threshold: Of the logits' own probabilities.
-    """
+    """Writes all files; `threshold` is of probabilities as they come."""
     path_of = functools.partial(os.path.join, options.output_dir)
     label, logit = predictions["label"], predictions["logit"]
     rows = zip(
@@ -340,12 +335,3 @@ def _write(
         slide = predictions[predictions_file.SLIDE]
         table = slides.score_slides(slide, label, logit, threshold)
         csv_files.write_csv(path_of(run_folder.SLIDES), slides.COLUMNS, table)
-
-
-def _write_stress(
-    output_dir: str, rows: Sequence[tuple[str, float, float | None, float]]
-) -> None:
-    """Writes scores under stress, first those of patches as they are."""
-    path_of = functools.partial(os.path.join, output_dir)
-    csv_files.write_csv(path_of(run_folder.STRESS), stress.COLUMNS, rows)
-    plots.plot_stress(rows, path_of(run_folder.STRESS_PLOT))

@@ -1,6 +1,6 @@
 """Scores from labels and logits: exact, by scikit-learn. No I/O."""
 
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from sklearn import metrics as sklearn_metrics
@@ -13,32 +13,7 @@ SPECIFICITY = 0.95
 RANKING_NAMES = ("auc", "average_precision", "sensitivity_at_95_specificity")
 NAMES = (*RANKING_NAMES, "accuracy", "nll", "brier", "ece")
 
-
-class Scores(TypedDict):
-    """Scores of one set of predictions, each of `NAMES` among them.
-
-    The `RANKING_NAMES` are None where all labels are equal. Rows of the
-    confusion matrix are true, columns predicted labels, 0 before 1.
-    """
-
-    num_patches: int
-    threshold: float
-    auc: float | None
-    average_precision: float | None
-    sensitivity_at_95_specificity: float | None
-    accuracy: float
-    nll: float
-    brier: float
-    ece: float
-    confusion_matrix: list[list[int]]
-    classification_report: dict[str, Any]
-
-
-class FractionScores(TypedDict):
-    """Scores of what a network says of the share of tumor in the centre."""
-
-    fraction_mae: float | None
-    fraction_correlation: float | None
+Scores = dict[str, Any]  # By the names that `metrics.json` has.
 
 
 def to_probability(logit: np.ndarray) -> np.ndarray:
@@ -60,6 +35,12 @@ def score(
         label: int [num_patches], 0 or 1.
         logit: float [num_patches].
         threshold: A probability at or above it predicts 1.
+
+    Returns:
+        `num_patches`, `threshold`, each of `NAMES`, where the `RANKING_NAMES`
+        are None if all labels are equal, scikit-learn's
+        `classification_report`, and `confusion_matrix`, whose rows are true,
+        columns predicted labels, 0 before 1.
     """
     probability = to_probability(logit)
     predicted = (probability >= threshold).astype(int)
@@ -96,7 +77,7 @@ def score(
     }
 
 
-def score_fractions(known: np.ndarray, estimated: np.ndarray) -> FractionScores:
+def score_fractions(known: np.ndarray, estimated: np.ndarray) -> Scores:
     """Returns the mean absolute error of tumor fractions, and the correlation.
 
     None where there are none; no correlation (Pearson's) where all are equal.

@@ -2,9 +2,8 @@
 
 import textwrap
 from collections.abc import Iterator
-from typing import TypedDict
 
-from pcam_tfdata.evaluation import bootstrap, calibration, metrics
+from pcam_tfdata.evaluation import bootstrap, metrics
 
 TITLES = {
     "auc": "AUC",
@@ -27,37 +26,7 @@ _FEW_SLIDES = 30  # Cameron & Miller 2015: few are less than 20 to 50.
 _CLASS_COLUMNS = ("precision", "recall", "f1-score", "support")
 
 
-class Facts(TypedDict):
-    """What was scored: splits, and hashes of the network's file and manifest."""
-
-    splits: list[str]
-    model_sha256: str
-    manifest_sha256: str
-
-
-class Evaluation(
-    metrics.Scores,
-    metrics.FractionScores,
-    bootstrap.Intervals,
-    calibration.Scores,
-    Facts,
-):
-    """What came of an evaluation, as `metrics.json` has it.
-
-    A warning says why the scores may say little. `tta` is how patches were viewed.
-
-    `threshold` is one of calibrated probabilities; `temperature`
-    and `intercept`, which calibrate logits, are None where they are not known,
-    and all probabilities are as they come then.
-    """
-
-    model: str
-    tta: str
-    records_dir: str
-    warnings: list[str]
-
-
-def format_scores(scores: Evaluation) -> str:
+def format_scores(scores: metrics.Scores) -> str:
     """Returns an evaluation as a page of text."""
     parts = (
         _subject(scores),
@@ -73,7 +42,7 @@ def format_scores(scores: Evaluation) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
-def _subject(scores: Evaluation) -> list[str]:
+def _subject(scores: metrics.Scores) -> list[str]:
     """Returns which network was scored, and on which records."""
     slides = ""
     if num_slides := scores["num_slides"]:
@@ -87,24 +56,24 @@ def _subject(scores: Evaluation) -> list[str]:
     ]
 
 
-def _table(scores: Evaluation) -> list[str]:
+def _table(scores: metrics.Scores) -> list[str]:
     lines = []
     if any(scores["intervals"].values()):
         lines.append(f"{'':<{_TITLE_WIDTH}}{'score':>12} 95% interval")
     for name in metrics.NAMES:
-        value = scores[name]  # type: ignore[literal-required]
+        value = scores[name]
         interval = scores["intervals"][name]
         shown = "not defined" if value is None else f"{value:.4f}"
         beside = " [{:.4f}, {:.4f}]".format(*interval) if interval else ""
         lines.append(f"{TITLES[name]:<{_TITLE_WIDTH}}{shown:>12}{beside}")
     for name, title in _OPTIONAL_TITLES.items():
-        value = scores[name]  # type: ignore[literal-required]
+        value = scores[name]
         if value is not None:
             lines.append(f"{title:<{_TITLE_WIDTH}}{value:>12.4f}")
     return lines
 
 
-def _notes(scores: Evaluation) -> Iterator[str]:
+def _notes(scores: metrics.Scores) -> Iterator[str]:
     """Yields how the scores are to be read, a paragraph each."""
     if scores["num_slides"] is None:
         yield (
@@ -127,7 +96,7 @@ def _notes(scores: Evaluation) -> Iterator[str]:
         )
 
 
-def _interval_notes(scores: Evaluation) -> Iterator[str]:
+def _interval_notes(scores: metrics.Scores) -> Iterator[str]:
     by_slide = scores["resampled"] == bootstrap.SLIDES
     yield (
         f"Intervals: percentiles of {scores['num_resamples']:,} bootstrap"
@@ -155,7 +124,7 @@ def _interval_notes(scores: Evaluation) -> Iterator[str]:
         )
 
 
-def _confusion_matrix(scores: Evaluation) -> list[str]:
+def _confusion_matrix(scores: metrics.Scores) -> list[str]:
     lines = [" " * _TITLE_WIDTH + f"{'predicted 0':>12}{'predicted 1':>12}"]
     for label, row in enumerate(scores["confusion_matrix"]):
         counts = "".join(f"{count:>12,}" for count in row)
@@ -163,7 +132,7 @@ def _confusion_matrix(scores: Evaluation) -> list[str]:
     return lines
 
 
-def _class_report(scores: Evaluation) -> list[str]:
+def _class_report(scores: metrics.Scores) -> list[str]:
     heads = "".join(f"{name:>12}" for name in _CLASS_COLUMNS)
     lines = [" " * _TITLE_WIDTH + heads]
     for name, row in scores["classification_report"].items():

@@ -24,7 +24,7 @@ def weighted(label, logit, weight, threshold=0.5) -> dict[str, float]:
     return dict(zip(metrics.NAMES, values.tolist(), strict=True))
 
 
-def width(found: bootstrap.Intervals, name: str) -> float:
+def width(found: metrics.Scores, name: str) -> float:
     low, high = found["intervals"][name]
     return high - low
 
