@@ -50,14 +50,14 @@ def define_input() -> None:
 
 
 class _ThresholdParser(flags.ArgumentParser):
-    """Reads what `thresholds.parse` does."""
+    """Reads what `operating_point.parse_threshold` does."""
 
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):  # The default.
             return argument
-        from pcam_tfdata.evaluation import thresholds  # Slow to import.
+        from pcam_tfdata.evaluation import operating_point  # Slow to import.
 
-        return thresholds.parse(argument)
+        return operating_point.parse_threshold(argument)
 
 
 def define_threshold(default: float | None, meaning: str) -> None:

@@ -18,9 +18,7 @@ from pcam_tfdata.evaluation import (
     operating_point,
     plots,
     score_page,
-    slides,
     stress,
-    thresholds,
 )
 from pcam_tfdata.models import classifier_head, inference
 from pcam_tfdata.records import manifest, records_folder
@@ -234,8 +232,10 @@ def _find_point(
             options.run_dir, options.forward.tta, model_sha256, fitted
         )
     threshold = options.threshold
-    if isinstance(threshold, thresholds.Wanted):
-        threshold = thresholds.choose(threshold, label, point.calibrate(logit))
+    if isinstance(threshold, operating_point.Wanted):
+        threshold = operating_point.choose_threshold(
+            threshold, label, point.calibrate(logit)
+        )
     return point._replace(threshold=threshold)
 
 
@@ -333,5 +333,7 @@ def _write(
     plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
     if predictions_file.SLIDE in predictions:
         slide = predictions[predictions_file.SLIDE]
-        table = slides.score_slides(slide, label, logit, threshold)
-        csv_files.write_csv(path_of(run_folder.SLIDES), slides.COLUMNS, table)
+        table = metrics.score_slides(slide, label, logit, threshold)
+        csv_files.write_csv(
+            path_of(run_folder.SLIDES), metrics.SLIDE_COLUMNS, table
+        )

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from pcam_tfdata.evaluation import operating_point, thresholds
+from pcam_tfdata.evaluation import operating_point
 from pcam_tfdata.models import inference
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import outputs, run_folder
@@ -47,7 +47,7 @@ class PredictOptions:
     forward: inference.InferenceOptions = dataclasses.field(
         default_factory=inference.InferenceOptions
     )
-    threshold: float | thresholds.Wanted | None = None
+    threshold: float | operating_point.Wanted | None = None
     calibrated: bool = True
     with_fraction: bool = False
     allow_equal_probabilities: bool = False

@@ -15,7 +15,7 @@ from pcam_tfdata.evaluation import (
     calibration,
     evaluate,
     metrics,
-    thresholds,
+    operating_point,
 )
 from pcam_tfdata.evaluation import configuration as evaluation_configuration
 from pcam_tfdata.records import manifest, records_folder
@@ -330,7 +330,7 @@ def test_a_part_of_what_calibrated_a_network_is_not_scored_calibrated(
 
 
 def test_threshold_of_a_rate_is_that_of_own_validation(records_dir, run_dir):
-    wanted = thresholds.Wanted("sensitivity", 0.8)
+    wanted = operating_point.Wanted("sensitivity", 0.8)
     (run_dir / run_folder.METRICS_JSON).unlink(missing_ok=True)
     with pytest.raises(
         FileNotFoundError, match="Run pcam evaluate --tta=none on"
@@ -341,7 +341,9 @@ def test_threshold_of_a_rate_is_that_of_own_validation(records_dir, run_dir):
     probability = metrics.to_probability(
         logit / own["temperature"] + own["intercept"]
     )
-    assert own["threshold"] == thresholds.choose(wanted, label, probability)
+    assert own["threshold"] == operating_point.choose_threshold(
+        wanted, label, probability
+    )
     (_, missed), (_, right) = zip(*own["confusion_matrix"], strict=True)
     assert right == np.ceil(0.8 * (right + missed))
     other = score(records_dir, run_dir, splits=("fold1",), threshold=wanted)

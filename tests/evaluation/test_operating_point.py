@@ -8,12 +8,7 @@ import pandas
 import pytest
 import scored_runs
 
-from pcam_tfdata.evaluation import (
-    calibration,
-    metrics,
-    operating_point,
-    thresholds,
-)
+from pcam_tfdata.evaluation import calibration, metrics, operating_point
 from pcam_tfdata.models import inference
 from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.runs import calibration_file, predictions_file, run_folder
@@ -47,7 +42,7 @@ def test_calibration_is_that_of_the_run(run_dir):
 
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_threshold_of_a_rate_is_chosen_on_validation(run_dir, calibrated):
-    wanted = thresholds.Wanted("sensitivity", 0.9)
+    wanted = operating_point.Wanted("sensitivity", 0.9)
     found = read(run_dir, calibrated=calibrated, threshold=wanted)
     assert (found.calibration is None) == (not calibrated)
     logit = found.calibration.apply(LOGIT) if calibrated else LOGIT
@@ -82,5 +77,5 @@ def test_a_calibration_of_other_views_is_not_taken(run_dir):
     views = dataclasses.replace(inference.InferenceOptions(), tta="d4")
     assert read(run_dir, forward=views).calibration is None
     with pytest.raises(ValueError, match="other views: none, expected d4"):
-        wanted = thresholds.Wanted("specificity", 0.9)
+        wanted = operating_point.Wanted("specificity", 0.9)
         read(run_dir, forward=views, threshold=wanted)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pcam_tfdata.evaluation import metrics, thresholds
+from pcam_tfdata.evaluation import metrics, operating_point
 
 
 def predictions(decimals: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +33,8 @@ def search(wanted, label, probability) -> float:
 def test_threshold_is_the_best_of_all(name, rate, decimals):
     label, logit = predictions(decimals)
     probability = metrics.to_probability(logit)
-    wanted = thresholds.Wanted(name, rate)
-    found = thresholds.choose(wanted, label, probability)
+    wanted = operating_point.Wanted(name, rate)
+    found = operating_point.choose_threshold(wanted, label, probability)
     assert found == search(wanted, label, probability)
 
 
@@ -44,12 +44,12 @@ def test_threshold_is_the_best_of_all(name, rate, decimals):
         ("0.5", 0.5),
         ("1", 1.0),
         ("0", 0.0),
-        ("sensitivity:0.95", thresholds.Wanted("sensitivity", 0.95)),
-        ("specificity:1", thresholds.Wanted("specificity", 1.0)),
+        ("sensitivity:0.95", operating_point.Wanted("sensitivity", 0.95)),
+        ("specificity:1", operating_point.Wanted("specificity", 1.0)),
     ],
 )
 def test_threshold_is_read(text, expected):
-    assert thresholds.parse(text) == expected
+    assert operating_point.parse_threshold(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,14 @@ def test_threshold_is_read(text, expected):
 )  # fmt: skip
 def test_what_is_no_threshold_is_refused(text):
     with pytest.raises(ValueError, match=f"^found '{text}', expected a prob"):
-        thresholds.parse(text)
+        operating_point.parse_threshold(text)
 
 
 def test_rate_of_a_class_without_patches_is_refused():
-    wanted = thresholds.Wanted("sensitivity", 0.9)
+    wanted = operating_point.Wanted("sensitivity", 0.9)
     with pytest.raises(
         ValueError, match="found no validation patch of label 1"
     ):
-        thresholds.choose(wanted, np.zeros(3, int), np.full(3, 0.5))
+        operating_point.choose_threshold(
+            wanted, np.zeros(3, int), np.full(3, 0.5)
+        )
