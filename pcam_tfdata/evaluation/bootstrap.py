@@ -7,6 +7,9 @@ are, and the intervals are too narrow.
 
 A resample is not copied: it is how often each patch was drawn, and the scores
 are those of patches that have weights, sorted once for all resamples.
+
+`label` is int [num_patches], 0 or 1, and `logit` float [num_patches], finite.
+`slide` has the slide of each patch; without it patches are drawn, not slides.
 """
 
 from collections.abc import Sequence
@@ -41,13 +44,7 @@ def compute_intervals(
     The ECE takes noise for miscalibration, and a resample has more of it than
     the patches: its interval lies high, and for a calibrated network above it.
 
-    Args:
-        label: int [num_patches], 0 or 1.
-        logit: float [num_patches], finite.
-        threshold: A probability at or above it predicts 1.
-        slide: Slide of each patch, to draw whole slides; None: draw patches.
-        num_resamples: How many to draw; 0 for no intervals.
-        seed: What is drawn: the same arguments give the same intervals.
+    0 resamples give no intervals; the same arguments give the same ones.
 
     Returns:
         `intervals`: the lowest and the highest of each of `metrics.NAMES`, None
@@ -79,17 +76,8 @@ def compute_difference_intervals(
     """Returns 95% intervals of the second network's scores less the first's.
 
     Both are scored on the same resamples, so what makes patches hard for both
-    leaves the difference. Intervals are as `compute_intervals` has them.
-
-    Args:
-        label: int [num_patches], 0 or 1.
-        logits: Of each network, float [num_patches], finite.
-        slide: Slide of each patch, to draw whole slides; None: draw patches.
-        num_resamples: How many to draw; 0 for no intervals.
-        seed: What is drawn.
-
-    Returns:
-        By the names of `COMPARED`, in their order.
+    leaves the difference. Intervals are as `compute_intervals` has them, by the
+    names of `COMPARED`, in their order.
     """
     weighted = [WeightedScores(label, logit, 0.5) for logit in logits]
     unit = number_units(len(label), slide)
@@ -109,13 +97,7 @@ def number_units(num_patches: int, slide: np.ndarray | None) -> np.ndarray:
 
 
 class WeightedScores:
-    """The scores of one set of predictions, for any weights of its patches.
-
-    Args:
-        label: int [num_patches], 0 or 1.
-        logit: float [num_patches], finite.
-        threshold: A probability at or above it predicts 1.
-    """
+    """The scores of one set of predictions, for any weights of its patches."""
 
     def __init__(
         self, label: np.ndarray, logit: np.ndarray, threshold: float

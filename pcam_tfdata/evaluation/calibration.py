@@ -1,4 +1,7 @@
-"""Calibration by a temperature and an intercept (Platt 1999). No I/O."""
+"""Calibration by a temperature and an intercept (Platt 1999). No I/O.
+
+`label` is int [num_patches], 0 or 1, and `logit` float [num_patches], finite.
+"""
 
 import numpy as np
 from scipy import optimize, special
@@ -9,6 +12,7 @@ from pcam_tfdata.runs import calibration_file
 # Of a temperature. Guo et al. (2017) found 0.9 to 3.5; what is far from it tells
 # more of few patches, or of a dead network, than of calibration.
 BOUNDS = (0.1, 10.0)
+_NUM_FOLDS = 5
 
 
 def fit(label: np.ndarray, logit: np.ndarray) -> calibration_file.Calibration:
@@ -17,10 +21,7 @@ def fit(label: np.ndarray, logit: np.ndarray) -> calibration_file.Calibration:
     A label 1 counts as (n + 1) / (n + 2), where n patches have it, and a label 0
     likewise: so much is not sure, and logits that part the labels without a
     mistake have a best temperature. It stays in `BOUNDS`; the intercept is free.
-
-    Args:
-        label: int [num_patches], 0 or 1; where all are the same, logits stay.
-        logit: float [num_patches], finite.
+    Where all labels are the same, logits stay.
     """
     label, logit = np.asarray(label) == 1, np.asarray(logit, np.float64)
     if label.all() or not label.any():
@@ -55,26 +56,20 @@ def cross_fit(
     label: np.ndarray,
     logit: np.ndarray,
     slide: np.ndarray | None = None,
-    num_folds: int = 5,
 ) -> np.ndarray:
     """Returns logits, each with a calibration of other patches.
 
-    Patches are dealt into folds, and each fold takes the calibration that is
-    fitted on the others; so scores of what comes back are not of what was fitted.
-
-    Args:
-        label: int [num_patches], 0 or 1.
-        logit: float [num_patches], finite.
-        slide: Slide of each patch, whose patches share a fold; None: each patch
-            is dealt for itself.
-        num_folds: At most; there are no more than slides or patches.
+    Patches are dealt into 5 folds, or as many as there are slides, and each fold
+    takes the calibration that is fitted on the others; so scores of what comes
+    back are not of what was fitted. Patches of one `slide` share a fold; without
+    slides, each patch is dealt for itself.
 
     Returns:
         float64 [num_patches]; a single slide keeps its logits.
     """
     unit = bootstrap.number_units(len(label), slide)
     num_units = int(unit.max()) + 1
-    folds = np.arange(num_units) % min(num_folds, num_units)
+    folds = np.arange(num_units) % min(_NUM_FOLDS, num_units)
     fold = np.random.default_rng(0).permutation(folds)[unit]
     calibrated = np.array(logit, np.float64)
     for number in range(int(fold.max()) + 1):
@@ -92,11 +87,8 @@ def score(
 
     None for what there is not.
 
-    Args:
-        label: int [num_patches], 0 or 1.
-        calibrated: Logits, float [num_patches], by a calibration that was not
-            fitted on them.
-        known: The one that the run has.
+    `calibrated` are logits by a calibration that was not fitted on them, and
+    `known` is the one that the run has.
     """
     nll = ece = None
     if calibrated is not None:

@@ -5,6 +5,9 @@ are all 0; or where it ranks patches as chance does, its loss is not below the
 entropy of the labels, which a network reaches that knows but their shares, and
 that loss no longer falls. One that learns slowly ranks better than chance long
 before its loss is that low, or else its loss falls.
+
+Losses and entropies are in nats. `counts` are the patches of label 0 and of label
+1, not both 0, and `weights` the factors of the loss of each.
 """
 
 import math
@@ -51,9 +54,9 @@ def find_reason(
     Args:
         label: int [num_patches], 0 or 1, of patches that it is scored on.
         logit: float [num_patches].
-        loss: Mean loss in nats, of these patches or those it is trained on.
-        entropy: In nats, of the labels of the patches of the loss, as
-            `label_entropy` returns it.
+        loss: Mean loss of these patches or those it is trained on.
+        entropy: Of the labels of the patches of the loss, as `label_entropy`
+            returns it.
         is_learning: Whether the training loss still falls, as the function
             `is_learning` returns it; only equal logits count then.
     """
@@ -85,16 +88,10 @@ def is_learning(
     counts: Sequence[int],
     weights: Sequence[float] = (1.0, 1.0),
 ) -> bool:
-    """Returns whether a training loss is lower than in all epochs before.
+    """Returns whether an epoch's mean loss is lower than in all epochs before.
 
     No loss may be twice that of a network that is not trained, whose logits are
     all 0, or more: one that comes down from there is of weights that diverged.
-
-    Args:
-        loss: Mean of an epoch, in nats.
-        losses_before: The losses of the epochs before it.
-        counts: Patches of label 0 and of label 1, not both 0.
-        weights: Factors of the loss of each.
     """
     limit = 2 * math.log(2) * float(np.average(weights, weights=counts))
     return (
@@ -116,11 +113,9 @@ def auc_standard_error(label: np.ndarray) -> float:
 def label_entropy(
     counts: Sequence[int], weights: Sequence[float] = (1.0, 1.0)
 ) -> float:
-    """Returns the least mean loss, in nats, of one logit for all patches.
+    """Returns the least mean loss of one logit for all patches.
 
-    Args:
-        counts: Patches of label 0 and of label 1, not both 0.
-        weights: Factors of the loss of each; without them it is the entropy.
+    Without weights it is the entropy of the labels.
     """
     masses = [n * w for n, w in zip(counts, weights, strict=True)]
     total = sum(masses)

@@ -1,4 +1,8 @@
-"""Scores from labels and logits: exact, by scikit-learn. No I/O."""
+"""Scores from labels and logits: exact, by scikit-learn. No I/O.
+
+`label` is int [num_patches], 0 or 1, and `logit` float [num_patches]. With a
+`threshold`, a probability at or above it predicts 1.
+"""
 
 from typing import Any
 
@@ -34,11 +38,6 @@ def score(
     label: np.ndarray, logit: np.ndarray, threshold: float = 0.5
 ) -> Scores:
     """Returns all scores of one set of predictions.
-
-    Args:
-        label: int [num_patches], 0 or 1.
-        logit: float [num_patches].
-        threshold: A probability at or above it predicts 1.
 
     Returns:
         `num_patches`, `threshold`, each of `NAMES`, where the `RANKING_NAMES`
@@ -84,11 +83,8 @@ def score(
 def score_fractions(known: np.ndarray, estimated: np.ndarray) -> Scores:
     """Returns the mean absolute error of tumor fractions, and the correlation.
 
-    None where there are none; no correlation (Pearson's) where all are equal.
-
-    Args:
-        known: Float [num_patches], in [0, 1].
-        estimated: The same.
+    Both are float [num_patches], in [0, 1]. None where there are none; no
+    correlation (Pearson's) where all are equal.
     """
     error = correlation = None
     if len(known):
@@ -103,14 +99,8 @@ def score_slides(
 ) -> list[tuple[object, ...]]:
     """Returns the scores of each slide, a row of `SLIDE_COLUMNS`, by name.
 
-    Args:
-        slide: str [num_patches].
-        label: int [num_patches], 0 or 1.
-        logit: float [num_patches].
-        threshold: A probability at or above it predicts 1.
-
-    Returns:
-        Rows; the AUC is None on a slide whose labels are all equal.
+    `slide` is str [num_patches]. The AUC is None on a slide whose labels are
+    all equal.
     """
     rows: list[tuple[object, ...]] = []
     for name in np.unique(slide):
@@ -168,10 +158,6 @@ def ece(label: np.ndarray, probability: np.ndarray) -> float:
     of each bin, the difference between the mean probability and the share of
     label 1; of these, the mean over patches (Naeini et al. 2015). Guo et al.
     2017 bin the probability of the predicted class instead.
-
-    Args:
-        label: int [num_patches], 0 or 1.
-        probability: float [num_patches], in [0, 1].
     """
     gap = np.bincount(bin_of(probability), probability - label)
     return float(np.abs(gap).sum() / len(label))
