@@ -1,6 +1,7 @@
 """Columns of names: UTF-8 bytes of one width, so that millions of them fit.
 
-Ten million hashes are 400 MB so, and 970 MB as Python's strings in a list.
+Ten million hashes are 400 MB so, and 970 MB as Python's strings in a list. All
+arrays of names here are bytes [num_names].
 """
 
 import hashlib
@@ -19,7 +20,7 @@ _HEX_DIGITS = b"0123456789abcdef"
 
 
 def to_array(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
-    """Returns names as bytes [num_names], UTF-8."""
+    """Returns names as an array."""
     try:
         return np.array(values, np.bytes_)
     except UnicodeEncodeError:  # NumPy encodes ASCII alone.
@@ -35,12 +36,7 @@ def to_text(names: np.ndarray | Sequence[bytes]) -> list[str]:
 def shuffle(names: np.ndarray, seed: int) -> np.ndarray:
     """Returns an order of names that follows from them and the seed alone.
 
-    Args:
-        names: bytes [num_names].
-        seed: Another one gives another order.
-
-    Returns:
-        int64 [num_names], indices of `names`.
+    It is int64 [num_names], indices of `names`; another seed, another order.
     """
     prefix = f"{seed}:".encode()
     digests = (
@@ -52,11 +48,7 @@ def shuffle(names: np.ndarray, seed: int) -> np.ndarray:
 
 
 def find_first(names: np.ndarray) -> np.ndarray:
-    """Returns for each name the index where it comes first: int64 [num_names].
-
-    Args:
-        names: bytes [num_names].
-    """
+    """Returns for each name the index where it comes first: int64 [num_names]."""
     _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
     return first[inverse]
 
@@ -64,26 +56,14 @@ def find_first(names: np.ndarray) -> np.ndarray:
 def find(names: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Returns the first index of each name among others: int64 [num_names].
 
-    Args:
-        names: bytes [num_names].
-        known: The others, bytes.
-
-    Returns:
-        -1 for a name that is not there.
+    It is -1 for a name that is not there.
     """
     first = find_first(np.concatenate([known, names]))[len(known) :]
     return np.where(first < len(known), first, -1)
 
 
 def are_hashes(names: np.ndarray) -> np.ndarray:
-    """Returns which names are written as a SHA-1: 40 lower-case hex digits.
-
-    Args:
-        names: bytes [num_names].
-
-    Returns:
-        bool [num_names].
-    """
+    """Returns which names are a SHA-1 as text, 40 lower-case hex digits: bool."""
     is_hex = np.strings.strip(names, _HEX_DIGITS) == b""
     return is_hex & (np.strings.str_len(names) == schema.ID_BYTES)
 
@@ -103,9 +83,6 @@ def normalize(names: np.ndarray) -> np.ndarray:
     """Returns ids as they are compared, whoever wrote them.
 
     The suffix of an image is no part of them, and hashes are in lower case.
-
-    Args:
-        names: bytes [num_names].
     """
     if (np.strings.find(names, b".") >= 0).any():
         names = np.array([_IMAGE_SUFFIX.sub(b"", name) for name in names])
@@ -117,9 +94,6 @@ def lower_hashes(names: np.ndarray) -> np.ndarray:
 
     A SHA-1 is a number, and some tools write it in capitals. Any other name
     stays: files may differ by case alone.
-
-    Args:
-        names: bytes [num_names].
     """
     lowered = np.strings.lower(names)
     return np.where(are_hashes(lowered), lowered, names)
