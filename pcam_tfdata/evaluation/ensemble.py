@@ -24,9 +24,10 @@ from pcam_tfdata.system import files
 def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
     """Makes the folder of a run whose network is the mean of other networks.
 
-    Their logits are calibrated, where their calibrations are known, so that a network that is too sure of itself counts for no more. The run is
-    scored and predicts as any other, without its members. It was trained on what
-    any of them was, and is validated on what all are.
+    Their logits are calibrated, where their calibrations are known, so that a
+    network that is too sure of itself counts for no more. The run is scored and
+    predicts as any other, without its members. It was trained on what any of them
+    was, and is validated on what all are.
 
     Args:
         run_dirs: Folders of runs, or of cross-validations.
@@ -61,7 +62,12 @@ def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
             f"--run_dir={','.join(run_dirs)}: found the same network twice,"
             " expected each once."
         )
-    calibrations = list(map(_find_calibration, members, hashes))
+    # Those of a network whose calibration is not known stay as they are.
+    calibrations = [
+        calibration_file.read(member, "none", sha256)
+        or calibration_file.Calibration()
+        for member, sha256 in zip(members, hashes, strict=True)
+    ]
     model = _average(paths, calibrations)
     facts = {
         "manifest_sha256": trained_on.pop(),
@@ -84,14 +90,6 @@ def _expand(run_dir: str) -> list[str]:
         return [run_dir]
     pattern = os.path.join(glob.escape(run_dir), "*", run_folder.BEST_MODEL)
     return sorted(map(os.path.dirname, glob.glob(pattern)))
-
-
-def _find_calibration(
-    run_dir: str, model_sha256: str
-) -> calibration_file.Calibration:
-    """Returns the calibration of a run's network; none where it is not known."""
-    known = calibration_file.read(run_dir, "none", model_sha256)
-    return known or calibration_file.Calibration()
 
 
 def _average(

@@ -58,7 +58,25 @@ def find(name: str, weights: str) -> Weights | None:
     """
     if weights == NONE:
         return None
-    path, source, terms = _find(name, weights)
+    terms = ""
+    if weights != IMAGENET:
+        path, source = weights, os.path.basename(weights)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"--weights={weights}: found no such file, expected one, or"
+                f" {IMAGENET} or {NONE}."
+            )
+    elif name in efficientnet_lite.VARIANTS:
+        path, source = efficientnet_lite.find_imagenet(name)
+        terms = efficientnet_lite.LICENSE
+    elif name in applications.APPLICATIONS:
+        path = applications.fetch_imagenet(name)
+        source = f"keras.applications, {os.path.basename(path)}"
+    else:
+        raise ValueError(
+            f"--weights={IMAGENET}: found --model={name}, of which there are"
+            f" none. Pass --weights={NONE}, or the best.keras of another run."
+        )
     return Weights(path, source, terms, manifest.hash_file(path))
 
 
@@ -89,27 +107,6 @@ def load(model: keras.Model, weights: Weights) -> None:
         raise _refuse(path, name, found, len(variables))
     for variable, tensor in zip(variables, tensors, strict=True):
         variable.assign(tensor)
-
-
-def _find(name: str, weights: str) -> tuple[str, str, str]:
-    """Returns the file of weights, and their source and license."""
-    if weights != IMAGENET:
-        if not os.path.isfile(weights):
-            raise FileNotFoundError(
-                f"--weights={weights}: found no such file, expected one, or"
-                f" {IMAGENET} or {NONE}."
-            )
-        return weights, os.path.basename(weights), ""
-    if name in efficientnet_lite.VARIANTS:
-        path, package = efficientnet_lite.find_imagenet(name)
-        return path, package, efficientnet_lite.LICENSE
-    if name in applications.APPLICATIONS:
-        path = applications.fetch_imagenet(name)
-        return path, f"keras.applications, {os.path.basename(path)}", ""
-    raise ValueError(
-        f"--weights={IMAGENET}: found --model={name}, of which there are none."
-        f" Pass --weights={NONE}, or the best.keras of another run."
-    )
 
 
 def _read(

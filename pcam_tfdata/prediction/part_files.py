@@ -26,6 +26,7 @@ _LOGIT = np.dtype("<f4")
 _RANGE = re.compile(r"(\d+):(\d+)")
 _MAX_RANGES = 8  # That an error names.
 _HASH_LETTERS = 16
+# A part's name, also half written.
 _PART = re.compile(rf".+\.[0-9a-f]{{{_HASH_LETTERS}}}{re.escape(_ENDING)}.*")
 
 Shards = Sequence[records_folder.ShardFile]
@@ -125,7 +126,10 @@ def open_folder(
         ValueError: it holds parts of another job.
     """
     files.refuse_others(
-        folder, _is_of_parts, "parts of a prediction", "--output_csv"
+        folder,
+        lambda name: name == locks.LOCK or _PART.fullmatch(name),
+        "parts of a prediction",
+        "--output_csv",
     )
     digest = hashlib.sha256(json.dumps(job).encode()).hexdigest()
     parts = Parts(folder, f".{digest[:_HASH_LETTERS]}{_ENDING}")
@@ -202,11 +206,6 @@ def parse_range(text: str, num_shards: int) -> slice:
         f"--shard_range: found {text!r}, expected a:b for shards a to b - 1 of"
         f" the split, within 0:{num_shards}."
     )
-
-
-def _is_of_parts(name: str) -> bool:
-    """Returns whether a name is the lock's or a part's, also half written."""
-    return name == locks.LOCK or _PART.fullmatch(name) is not None
 
 
 def _list_parts(folder: str) -> list[str]:

@@ -9,9 +9,6 @@ import pandas
 from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.system import files
 
-OVERVIEW_JSON = "overview.json"
-OVERVIEW_TEXT = "overview.txt"
-
 
 def summarize(records: records_folder.RecordsFolder) -> dict[str, Any]:
     """Returns counts of a records folder, what it was made from, and its hash.
@@ -80,9 +77,9 @@ def format_overview(overview: dict[str, Any]) -> str:
 def write_overview(output_dir: str, overview: dict[str, Any]) -> None:
     """Writes an overview as JSON and as text."""
     os.makedirs(output_dir, exist_ok=True)
-    files.write_json(os.path.join(output_dir, OVERVIEW_JSON), overview)
+    files.write_json(os.path.join(output_dir, "overview.json"), overview)
     text = format_overview(overview)
-    files.write_text(os.path.join(output_dir, OVERVIEW_TEXT), text)
+    files.write_text(os.path.join(output_dir, "overview.txt"), text)
 
 
 def sample_patches(

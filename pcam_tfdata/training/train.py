@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -98,7 +98,14 @@ def train(
                 pretrained.load(trainer.model, weights)
         group.wait()  # Nothing is written until all have come so far.
         if job.is_chief:  # The others write nothing.
-            stack.enter_context(_open_run(options, facts))
+            stack.enter_context(resumption.lock_run(options.run_dir))
+            resumption.open_run(
+                options.run_dir,
+                options.list_flags(),
+                facts,
+                restart=options.restart,
+                defaults=configuration.TrainOptions("", "").list_flags(),
+            )
         with interruption.SignalsDeferred():
             state = checkpoints.restore(options.run_dir, trainer, group)
         if weights:
@@ -108,22 +115,6 @@ def train(
         )
         _go_on(run, callbacks, facts)
     return state
-
-
-@contextlib.contextmanager
-def _open_run(
-    options: configuration.TrainOptions, facts: Mapping[str, Any]
-) -> Iterator[None]:
-    """Holds the folder of a run: a new one, or one that goes on."""
-    with resumption.lock_run(options.run_dir):
-        resumption.open_run(
-            options.run_dir,
-            options.list_flags(),
-            facts,
-            restart=options.restart,
-            defaults=configuration.TrainOptions("", "").list_flags(),
-        )
-        yield
 
 
 def _find_weights(
