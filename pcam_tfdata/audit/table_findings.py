@@ -11,9 +11,7 @@ _OFFICIAL_SOURCES = ("hdf5", "tfds")
 _OFFICIAL_SPLITS = ("validation", "test")
 
 
-def find_equal_ids(
-    table: patch_table.Table,
-) -> list[audit_report.Finding]:
+def find_equal_ids(table: patch_table.Table) -> list[audit_report.Finding]:
     """Returns which patches of the audited folder have equal ids, so pixels."""
     kinds = audit_report.Kind
     rows = table.rows[table.rows.duplicated("id", keep=False)]
@@ -46,9 +44,7 @@ def find_equal_ids(
     return findings
 
 
-def find_shared_slides(
-    table: patch_table.Table,
-) -> list[audit_report.Finding]:
+def find_shared_slides(table: patch_table.Table) -> list[audit_report.Finding]:
     """Returns which known slides labelled splits have in common.
 
     Patches of a slide share its stain, its scanner and its patient. A network
@@ -81,9 +77,7 @@ def find_shared_slides(
     return findings
 
 
-def find_mask_conflicts(
-    table: patch_table.Table,
-) -> list[audit_report.Finding]:
+def find_mask_conflicts(table: patch_table.Table) -> list[audit_report.Finding]:
     """Returns which labels say otherwise than the masks did."""
     rows = table.own[table.own["tumor_fraction"].notna()]
     if rows.empty:

@@ -22,9 +22,7 @@ _TIMEOUT_SECONDS = 300.0
 
 
 def open_source(
-    options: configuration.Options,
-    mode: str = "mmap",
-    check_crc: str = "never",
+    options: configuration.Options, mode: str = "mmap", check_crc: str = "never"
 ) -> patch_source.Source:
     """Returns the patches of the options, to be opened.
 

@@ -21,8 +21,6 @@ def run() -> None:
     """Joins what the flags name."""
     output_dir = flags.FLAGS.output_dir
     made = join.join(
-        flags.FLAGS.records_dirs,
-        output_dir,
-        overwrite=flags.FLAGS.overwrite,
+        flags.FLAGS.records_dirs, output_dir, overwrite=flags.FLAGS.overwrite
     )
     print(f"{output_dir}: {made.summarize()}.")

@@ -135,9 +135,7 @@ flags.DEFINE_enum(
     " up to 2 pixels, and a square cut out beside the centre.",
 )
 flags.DEFINE_list(
-    "class_weights",
-    [],
-    "Of the loss of labels 0 and 1, as 1,1.5; or balanced.",
+    "class_weights", [], "Of the loss of labels 0 and 1, as 1,1.5; or balanced."
 )
 flags.DEFINE_bool(
     "sync_batch_norm",

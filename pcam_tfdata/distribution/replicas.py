@@ -38,8 +38,7 @@ class DeviceOptions:
 
 
 def make_strategy(
-    options: DeviceOptions | None = None,
-    job: tf_config.Job = tf_config.ALONE,
+    options: DeviceOptions | None = None, job: tf_config.Job = tf_config.ALONE
 ) -> tf.distribute.Strategy:
     """Returns how the work is spread over devices.
 

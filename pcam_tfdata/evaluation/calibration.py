@@ -53,9 +53,7 @@ def fit(label: np.ndarray, logit: np.ndarray) -> calibration_file.Calibration:
 
 
 def cross_fit(
-    label: np.ndarray,
-    logit: np.ndarray,
-    slide: np.ndarray | None = None,
+    label: np.ndarray, logit: np.ndarray, slide: np.ndarray | None = None
 ) -> np.ndarray:
     """Returns logits, each with a calibration of other patches.
 

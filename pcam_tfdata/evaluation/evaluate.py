@@ -183,11 +183,7 @@ def _score(
         ),
         **metrics.score(label, logit, threshold),
         **bootstrap.compute_intervals(
-            label,
-            logit,
-            threshold,
-            slide,
-            num_resamples=options.num_resamples,
+            label, logit, threshold, slide, num_resamples=options.num_resamples
         ),
     }
     evaluation["threshold"] = point.threshold

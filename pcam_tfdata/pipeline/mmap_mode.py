@@ -41,9 +41,7 @@ class MappedPatches(patch_source.Patches):
     order = "a permutation"
 
     def __init__(
-        self,
-        source: patch_source.Source,
-        selection: records_folder.Selection,
+        self, source: patch_source.Source, selection: records_folder.Selection
     ) -> None:
         super().__init__(source, selection)
         shards = selection.shards

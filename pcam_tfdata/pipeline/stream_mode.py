@@ -171,9 +171,7 @@ def count_shuffled(patches: patch_source.Patches) -> int:
     return max(1, min(wanted, patches.num_patches))
 
 
-def list_shards(
-    shards: Sequence[records_folder.ShardFile],
-) -> tf.data.Dataset:
+def list_shards(shards: Sequence[records_folder.ShardFile]) -> tf.data.Dataset:
     """Returns what `read_blocks` takes of each shard."""
     paths = [shard.path for shard in shards]
     numbers = [(shard.first_row, shard.num_records) for shard in shards]

@@ -6,11 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pcam_tfdata.runs import (
-    checkpoint_files,
-    environment_file,
-    run_folder,
-)
+from pcam_tfdata.runs import checkpoint_files, environment_file, run_folder
 from pcam_tfdata.system import files, locks
 
 # What may change between a run and its resumption: where things are, and how

@@ -38,8 +38,7 @@ _logger = logging.getLogger(__name__)
 
 
 def train_epochs(
-    run: prepared_run.PreparedRun,
-    callbacks: Sequence[keras.callbacks.Callback],
+    run: prepared_run.PreparedRun, callbacks: Sequence[keras.callbacks.Callback]
 ) -> None:
     """Trains until all epochs are done, or a callback stops the run.
 

@@ -82,9 +82,7 @@ class Validator:
         counts = counts * (1 - smoothing) + counts.sum() * smoothing / 2
         labels = tuple(counts.tolist()), run.trainer.class_weights
         is_learning = dead_network.is_learning(
-            train_loss,
-            [row["loss"] for row in run.state.history],
-            *labels,
+            train_loss, [row["loss"] for row in run.state.history], *labels
         )
         # A warm-up is meant to begin slowly.
         warms_up = run.state.step <= run.options.optimizer.warmup_steps
