@@ -191,10 +191,8 @@ def test_precision_is_float32_without_a_gpu():
 
 
 def test_every_choice_exists():
-    assert (
-        set(choices.MODELS)
-        == networks._BUILDERS.keys() | networks._WITHOUT_HEADS
-    )
+    builders = networks._PLAIN | networks._FOR_PATCHES | networks._FOR_IMAGES
+    assert set(choices.MODELS) == set(builders)
     assert set(choices.OPTIMIZERS) == set(optimizers._KINDS)
 
 
