@@ -103,8 +103,11 @@ def score_slides(
     all equal.
     """
     rows: list[tuple[object, ...]] = []
-    for name in np.unique(slide):
-        own_label, own_logit = label[slide == name], logit[slide == name]
+    names, number = np.unique(slide, return_inverse=True)
+    ends = np.cumsum(np.bincount(number))[:-1]
+    parts = np.split(np.argsort(number, kind="stable"), ends)
+    for name, patches in zip(names, parts, strict=True):
+        own_label, own_logit = label[patches], logit[patches]
         probability = to_probability(own_logit)
         rows.append(
             (

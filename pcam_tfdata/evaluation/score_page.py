@@ -83,9 +83,9 @@ def _notes(scores: metrics.Scores) -> Iterator[str]:
     if scores["nll_calibrated"] is not None:
         yield (
             "Calibrated: logits divided by a temperature, and an intercept added,"
-            " that were fitted on other patches. Those of the run, which pcam"
-            f" predict takes, are {scores['temperature']:.4f} and"
-            f" {scores['intercept']:.4f}."
+            " that were fitted on other patches. Those of the run, fitted on all"
+            " of its validation, which labels follow here and in pcam predict,"
+            f" are {scores['temperature']:.4f} and {scores['intercept']:.4f}."
         )
     if scores["num_resamples"]:
         yield from _interval_notes(scores)

@@ -69,13 +69,14 @@ def check(name: str, head: str, image_size: int) -> None:
     if is_enlarged and name not in _FOR_IMAGES:
         raise ValueError(
             f"pcam train --image_size={image_size}: found --model={name}, which"
-            f" takes patches as they are, of {schema.PATCH_SIZE}. Choose"
+            f" takes patches as they are. Leave that out, or choose"
             f" --model={next(iter(_FOR_IMAGES))}."
         )
     suited = {"label": choices.MODELS, "noisy_or": tuple(_FOR_PATCHES)}
     expected = suited.get(head, (*_FOR_PATCHES, *_FOR_IMAGES))
     if name not in expected:
         raise ValueError(
-            f"--head={head}: found --model={name}, which has none such. Choose"
+            f"--head={head}: found --model={name}, whose last map suits none"
+            f" such. Choose"
             f" --model={expected[0]}."
         )

@@ -67,7 +67,7 @@ def _read(run_dir: str, model_sha256: str) -> dict[str, Calibration]:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         found = {
-            name: Calibration(**values)
+            name: Calibration(values["temperature"], values["intercept"])
             for name, values in content["calibrations"].items()
         }
         for temperature, intercept in found.values():

@@ -125,5 +125,8 @@ def test_calibrated_scores_are_told_with_what_calibrates():
     logit = logit / 2.5 - 0.25
     likelihood = np.logaddexp(0, np.where(BALANCED, -logit, logit))
     assert f"NLL, calibrated {likelihood.mean():.4f} ECE, calibrated 0." in text
-    assert "which pcam predict takes, are 2.5000 and -0.2500." in text
+    assert (
+        "which labels follow here and in pcam predict, are 2.5000 and -0.2500."
+        in text
+    )
     assert "alibrated" not in page(BALANCED)

@@ -26,6 +26,7 @@ def test_calibrations_of_a_network_stay_beside_each_other(tmp_path):
     ["", "[]", '{"none": 1}', '{"calibrations": {"none": 1}}',
      '{"calibrations": 1, "model_sha256": "a"}',
      '{"calibrations": {"none": {"slope": 1}}, "model_sha256": "a"}',
+     '{"calibrations": {"none": {"temperature": 1}}, "model_sha256": "a"}',
      '{"temperatures": {"none": 1}, "model_sha256": "a"}'],
 )  # fmt: skip
 def test_damaged_calibrations_are_refused_and_replaced(tmp_path, text):

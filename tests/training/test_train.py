@@ -200,6 +200,19 @@ def test_small_cnn_is_small():
     assert networks.build("small_cnn").count_params() < 200_000
 
 
+def test_patches_are_enlarged_in_the_trained_network(records_dir, tmp_path):
+    run_dir = str(tmp_path / "run")
+    enlarging = {"image_size": 100, "run_dir": run_dir, "epochs": 1}
+    with pytest.raises(ValueError, match="found --model=small_cnn, which"):
+        train.train(options_for(records_dir, **enlarging))
+    assert not os.path.exists(run_dir)
+    enlarging["model"] = "mobilenet_v3_small"
+    train.train(options_for(records_dir, **enlarging))
+    model = keras.models.load_model(run_folder.find_model(run_dir))
+    sizes = [n.height for n in model.layers if "resizing" in n.name]
+    assert sizes == [100]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_hidden_unit_of_small_cnn_dies(seed):
     with replicas.keras_settings(seed=seed):
