@@ -21,7 +21,7 @@ from pcam_tfdata.conversion import convert
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.synthetic import kaggle_folder
-from pcam_tfdata.system import files, nested_options
+from pcam_tfdata.system import csv_files, nested_options
 
 # A suite started in the background ignores Ctrl-C, and so would its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -118,7 +118,7 @@ def write_kaggle_tree(root: pathlib.Path) -> pathlib.Path:
         ("sample_submission.csv", ("id", "label"), (test, [0] * NUM_TEST)),
     ):
         rows = zip(*values, strict=True)
-        files.write_csv(str(root / name), columns, rows)
+        csv_files.write_csv(str(root / name), columns, rows)
     return root
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 
 def write(
@@ -22,7 +22,7 @@ def write(
         columns["slide"] = slide
     predictions = str(run_dir / run_folder.PREDICTIONS)
     rows = zip(*(np.asarray(c).tolist() for c in columns.values()), strict=True)
-    files.write_csv(predictions, tuple(columns), rows)
+    csv_files.write_csv(predictions, tuple(columns), rows)
     facts = {
         "splits": ["fold0"],
         "tta": "none",

@@ -14,7 +14,7 @@ from pcam_tfdata.audit import (
     table_findings,
     text_page,
 )
-from pcam_tfdata.system import files, workers
+from pcam_tfdata.system import csv_files, files, workers
 
 _NUM_EXAMPLES = 20  # Of each finding in JSON.
 
@@ -94,7 +94,7 @@ def write(output_dir: str, report: audit_report.Report) -> None:
     for finding in content["findings"]:
         del finding["examples"][_NUM_EXAMPLES:]
     files.write_json(path_of("audit.json"), content)
-    files.write_csv(
+    csv_files.write_csv(
         path_of("pairs.csv"),
         ("kind", "number", *patch_table.PATCH_FIELDS, "note"),
         (

@@ -9,7 +9,7 @@ run's, and of splits that it was trained on.
 from absl import app, flags
 
 from pcam_tfdata.runs import leaderboard, outputs, reading
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 REQUIRED_FLAGS = ("runs_dir",)
 
@@ -51,5 +51,5 @@ def run() -> None:
         frame, sort_by, ascending=flags.FLAGS.ascending
     )
     if output_csv:
-        files.write_frame(output_csv, frame)
+        csv_files.write_frame(output_csv, frame)
     print(leaderboard.format_text(frame, columns or shown), end="")

@@ -9,7 +9,7 @@ import numpy as np
 from pcam_tfdata import schema
 from pcam_tfdata.conversion import journal, plan
 from pcam_tfdata.records import manifest, tfrecord
-from pcam_tfdata.system import faults, files
+from pcam_tfdata.system import csv_files, faults, files
 
 
 def describe_split(
@@ -65,5 +65,5 @@ def write_files(
     files.remove(path)  # One may be there, of a killed job that skipped some.
     if skipped:
         rows = [(fault.name, fault.reason) for fault in skipped]
-        files.write_csv(path, ("name", "reason"), rows)
+        csv_files.write_csv(path, ("name", "reason"), rows)
     return manifest.write(folder, content)

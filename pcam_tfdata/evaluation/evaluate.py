@@ -29,7 +29,7 @@ from pcam_tfdata.runs import (
     reading,
     run_folder,
 )
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files, files
 
 # Files that not every evaluation writes.
 _OPTIONAL = (
@@ -106,7 +106,7 @@ def evaluate(options: configuration.EvaluateOptions) -> metrics.Scores:
         shifted = stress.score_shifts(options.stress, predict, fill)
         rows = [unchanged, *shifted]
         path_of = functools.partial(os.path.join, options.output_dir)
-        files.write_csv(path_of(run_folder.STRESS), stress.COLUMNS, rows)
+        csv_files.write_csv(path_of(run_folder.STRESS), stress.COLUMNS, rows)
         plots.plot_stress(rows, path_of(run_folder.STRESS_PLOT))
     return evaluation
 
@@ -311,7 +311,7 @@ def _write(
         *(column.tolist() for column in predictions.values()), strict=True
     )
     predictions_csv = path_of(run_folder.PREDICTIONS)
-    files.write_csv(predictions_csv, tuple(predictions), rows)
+    csv_files.write_csv(predictions_csv, tuple(predictions), rows)
     # So that nobody takes the predictions of another evaluation for these.
     sha256 = manifest.hash_file(predictions_csv)
     files.write_json(
@@ -330,6 +330,6 @@ def _write(
     if predictions_file.SLIDE in predictions:
         slide = predictions[predictions_file.SLIDE]
         table = metrics.score_slides(slide, label, logit, threshold)
-        files.write_csv(
+        csv_files.write_csv(
             path_of(run_folder.SLIDES), metrics.SLIDE_COLUMNS, table
         )

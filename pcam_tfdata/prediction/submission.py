@@ -14,7 +14,7 @@ from pcam_tfdata.evaluation import dead_network, operating_point
 from pcam_tfdata.prediction import configuration
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.sources import csv_rows
-from pcam_tfdata.system import faults, files, name_arrays
+from pcam_tfdata.system import csv_files, faults, name_arrays
 
 _logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def write(
     table = pandas.DataFrame({"id": rows, "label": label})
     if options.with_fraction:
         table["fraction"] = results["fraction"][rows.index]
-    files.write_frame(options.output_csv, table)
+    csv_files.write_frame(options.output_csv, table)
     if len(logit) < 2 or options.allow_equal_probabilities:
         return len(table)
     is_one_value = probability.min() == probability.max()

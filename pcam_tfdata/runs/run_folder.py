@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 
-from pcam_tfdata.system import files, locks
+from pcam_tfdata.system import csv_files, files, locks
 
 BEST_MODEL = "best.keras"
 # Keras wants the ending, so it is the beginning that differs.
@@ -128,7 +128,7 @@ def write_history(run_dir: str, rows: Sequence[Mapping[str, object]]) -> None:
     if rows:
         # Rows of a run that older code began may lack a column.
         columns = list({name: None for row in rows for name in row})
-        files.write_csv(
+        csv_files.write_csv(
             path, columns, [list(map(row.get, columns)) for row in rows]
         )
     elif os.path.exists(path):

@@ -21,7 +21,7 @@ from pcam_tfdata.images import tiff
 from pcam_tfdata.runs import outputs
 from pcam_tfdata.sources import kaggle_layout
 from pcam_tfdata.synthetic import tissue
-from pcam_tfdata.system import files, workers
+from pcam_tfdata.system import csv_files, files, workers
 
 _PATCHES_PER_SLIDE = 64
 _MIN_SLIDES = 8  # Enough for five folds that keep slides whole.
@@ -183,7 +183,7 @@ def _write_tables(tree_dir: str, rows: Iterable[_Row]) -> None:
         (kaggle_layout.SAMPLE_FILE, columns, zeros),
         ("truth.csv", _Row._fields, train + test),
     ):
-        files.write_csv(os.path.join(tree_dir, name), header, lines)
+        csv_files.write_csv(os.path.join(tree_dir, name), header, lines)
 
 
 def _make_slide(slide: _Slide) -> Patches:

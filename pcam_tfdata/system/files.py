@@ -5,18 +5,14 @@ path without one is a file of the system, and is opened as ever.
 """
 
 import contextlib
-import csv
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 from pcam_tfdata.system import remote
-
-if TYPE_CHECKING:  # It takes long, and most commands write no frame.
-    import pandas
 
 INCOMPLETE = ".incomplete"  # Ends the name of what is being written.
 
@@ -226,27 +222,6 @@ def write_text(path: str, text: str, *, is_shared: bool = False) -> None:
 def write_json(path: str, content: object) -> None:
     """Writes a JSON file, indented by 1, that appears whole or not at all."""
     write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_csv(
-    path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
-) -> None:
-    """Writes a CSV file that appears whole or not at all."""
-    with _open_csv(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
-def write_frame(path: str, table: "pandas.DataFrame") -> None:
-    """Writes all columns in full precision, whole or not at all."""
-    with _open_csv(path) as file:
-        table.to_csv(file, index=False, lineterminator="\n")
-
-
-def _open_csv(path: str) -> contextlib.AbstractContextManager[IO[str]]:
-    # File names need not be UTF-8.
-    return open_whole(path, newline="", errors="backslashreplace")
 
 
 def write_bytes(path: str, data: bytes) -> None:

@@ -19,7 +19,7 @@ from pcam_tfdata import schema
 from pcam_tfdata.evaluation import metrics, plots
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs, run_folder
-from pcam_tfdata.system import files, interruption
+from pcam_tfdata.system import csv_files, files, interruption
 
 OUT_OF_FOLD = "out_of_fold.csv"
 SUSPECTS = "suspects.csv"
@@ -79,7 +79,7 @@ def cross_validate(
         fold_dir = os.path.join(run_dir, fold)
         tables.append(_run_fold(records_dir, fold_dir, fold, flags))
     table = _name_rows(records, pd.concat(tables))
-    files.write_frame(os.path.join(run_dir, OUT_OF_FOLD), table[_COLUMNS])
+    csv_files.write_frame(os.path.join(run_dir, OUT_OF_FOLD), table[_COLUMNS])
     _write_suspects(run_dir, records, table)
     summary = _summarize(table)
     files.write_json(
@@ -189,7 +189,7 @@ def _write_suspects(
     order = against.sort_values(ascending=False, kind="stable").index
     suspects = table.loc[order[:_NUM_SUSPECTS]]
     path_of = functools.partial(os.path.join, run_dir)
-    files.write_frame(path_of(SUSPECTS), suspects[_COLUMNS])
+    csv_files.write_frame(path_of(SUSPECTS), suspects[_COLUMNS])
     everything = records_folder.Selection(tuple(records.list_shards()))
     images = everything.read_images(suspects.row.to_numpy())
     plots.plot_patches(

@@ -21,7 +21,7 @@ from pcam_tfdata.audit import (
 from pcam_tfdata.audit.audit_report import Kind
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 NUM_TRAIN, NUM_TEST = 60, 30
 GRAVITIES = ("leak", "conflict", "duplicate", "note")
@@ -37,13 +37,13 @@ def write_records(
     labels = [(f"train{n:03d}", label) for n, (_, label) in enumerate(train)]
     names = [name for name, _ in labels]
     _write_tiffs(tree / "train", names, [image for image, _ in train])
-    files.write_csv(str(tree / "train_labels.csv"), ("id", "label"), labels)
+    csv_files.write_csv(str(tree / "train_labels.csv"), ("id", "label"), labels)
     if test:
         names = [f"test{n:03d}" for n in range(len(test))]
         _write_tiffs(tree / "test", names, test)
         rows = [(name, 0) for name in names]
         path = str(tree / "sample_submission.csv")
-        files.write_csv(path, ("id", "label"), rows)
+        csv_files.write_csv(path, ("id", "label"), rows)
     output_dir = str(root / "records")
     convert_folder(tree, output_dir, num_folds=2)
     return output_dir
@@ -78,7 +78,7 @@ def copy_records(
     path = target / "patches.csv"
     with open(path, newline="") as file:
         rows = change(list(csv.DictReader(file)))
-    files.write_csv(str(path), list(rows[0]), [r.values() for r in rows])
+    csv_files.write_csv(str(path), list(rows[0]), [r.values() for r in rows])
     content = json.loads((target / "manifest.json").read_text())
     content["file_sha256"]["patches.csv"] = manifest.hash_file(str(path))
     (target / "manifest.json").write_text(json.dumps(content))

@@ -26,7 +26,7 @@ from pcam_tfdata.beam import beam_job
 from pcam_tfdata.conversion import write_shard
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest, verify
-from pcam_tfdata.system import files, locks
+from pcam_tfdata.system import csv_files, locks
 
 pytestmark = pytest.mark.beam
 
@@ -50,7 +50,7 @@ def write_tree(root: pathlib.Path, num_patches: int) -> pathlib.Path:
         images = draw.integers(0, 256, shape, np.uint8)
         names = write_patches(root / split, images)
         rows = [(name, place % 2) for place, name in enumerate(names)]
-        files.write_csv(str(root / table), ("id", "label"), rows)
+        csv_files.write_csv(str(root / table), ("id", "label"), rows)
     return root
 
 
@@ -100,7 +100,7 @@ def rename(tree: pathlib.Path) -> None:
     for number, (name, _) in enumerate(rows):
         path = tree / "train" / f"{name}.tif"
         path.rename(path.with_name(f"train_{number}.tif"))
-    files.write_csv(
+    csv_files.write_csv(
         str(tree / "train_labels.csv"),
         ("id", "label"),
         [(f"train_{n}", label) for n, (_, label) in enumerate(rows)],

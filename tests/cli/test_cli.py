@@ -20,7 +20,7 @@ from pcam_tfdata.cli import main
 from pcam_tfdata.evaluation import metrics
 from pcam_tfdata.records import tfrecord
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -130,7 +130,7 @@ def labels_of(tree: pathlib.Path) -> list[list[str]]:
 
 
 def write_labels(tree: pathlib.Path, rows) -> None:
-    files.write_csv(str(tree / "train_labels.csv"), ("id", "label"), rows)
+    csv_files.write_csv(str(tree / "train_labels.csv"), ("id", "label"), rows)
 
 
 def first_file(tree: pathlib.Path) -> pathlib.Path:
@@ -178,7 +178,7 @@ def undecodable(tree):
 def no_column(tree):
     rows = labels_of(tree)
     path = str(tree / "train_labels.csv")
-    files.write_csv(path, ("id", "class"), rows)
+    csv_files.write_csv(path, ("id", "class"), rows)
 
 
 def no_labels(tree):
@@ -245,7 +245,7 @@ def test_all_faults_are_told_together(kaggle_tree, tmp_path):
 def test_slide_file_must_know_every_patch(kaggle_tree, tmp_path):
     path = str(kaggle_tree / "slides.csv")
     rows = tables.read_csv(path, ("id", "wsi"))
-    files.write_csv(path, ("id", "wsi"), rows[1:])
+    csv_files.write_csv(path, ("id", "wsi"), rows[1:])
     refused(
         1, f"slides.csv: found no row for {rows[0][0]}",
         "convert_to_tfrecords", f"--input_dir={kaggle_tree}",
@@ -826,7 +826,7 @@ def test_records_and_folder_give_one_submission(
 ):
     sample = kaggle_tree / "sample_submission.csv"
     wanted = tables.read_csv(str(sample), ("id",))[::-1]
-    files.write_csv(str(tmp_path / "sample.csv"), ("id",), wanted)
+    csv_files.write_csv(str(tmp_path / "sample.csv"), ("id",), wanted)
     ordered = f"--sample_submission={tmp_path / 'sample.csv'}"
     one = submission(
         run_dir, tmp_path / "1.csv", f"--records_dir={records_dir}", ordered,
@@ -863,7 +863,7 @@ def test_sample_of_other_ids_is_refused(
 ):
     sample = str(kaggle_tree / "sample_submission.csv")
     ids = [name for (name,) in tables.read_csv(sample, ("id",))]
-    files.write_csv(sample, ("id",), [(name,) for name in change(ids)])
+    csv_files.write_csv(sample, ("id",), [(name,) for name in change(ids)])
     refused(
         1, found, "predict", f"--run_dir={run_dir}",
         f"--records_dir={records_dir}", f"--sample_submission={sample}",

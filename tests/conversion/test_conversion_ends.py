@@ -26,7 +26,7 @@ from conftest import (
 from pcam_tfdata.conversion import write_shard
 from pcam_tfdata.records import manifest, verify
 from pcam_tfdata.sources import listing
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 NUM_PATCHES = 600
 DEADLINE = 180
@@ -41,7 +41,7 @@ def tree(tmp_path_factory) -> pathlib.Path:
     names = write_patches(
         root / "train", draw.integers(0, 256, shape, np.uint8)
     )
-    files.write_csv(
+    csv_files.write_csv(
         str(root / "train_labels.csv"),
         ("id", "label"),
         [(name, place % 2) for place, name in enumerate(names)],

@@ -17,7 +17,7 @@ from PIL import Image
 from pcam_tfdata import schema
 from pcam_tfdata.images import tiff
 from pcam_tfdata.records import manifest, records_folder, verify
-from pcam_tfdata.system import faults, files
+from pcam_tfdata.system import csv_files, faults
 
 
 def run(tree, output_dir, **options) -> manifest.Manifest:
@@ -119,7 +119,7 @@ def test_folds_keep_slides_together(records_dir):
 def test_test_split_follows_the_sample_submission(kaggle_tree, tmp_path):
     path = str(kaggle_tree / "sample_submission.csv")
     backwards = tables.read_csv(path, ("id", "label"))[::-1]
-    files.write_csv(path, ("id", "label"), backwards)
+    csv_files.write_csv(path, ("id", "label"), backwards)
     run(kaggle_tree, tmp_path / "records")
     rows = read_sidecar(tmp_path / "records")
     found = [row["source_name"] for row in rows if row["split"] == "test"]
@@ -142,7 +142,7 @@ def test_workers_and_file_order_change_no_byte(
     monkeypatch.setattr(os, "listdir", shuffled)
     labels_path = str(kaggle_tree / "train_labels.csv")
     rows = tables.read_csv(labels_path, ("id", "label"))
-    files.write_csv(labels_path, ("id", "label"), rows[::-1])
+    csv_files.write_csv(labels_path, ("id", "label"), rows[::-1])
     run(kaggle_tree, tmp_path / "shuffled")
     expected = hash_folder(tmp_path / "one")
     for other in ("2", "3", "shuffled"):
@@ -215,7 +215,7 @@ def rename_by_number(tree: pathlib.Path) -> None:
             path = tree / split / f"{name}.tif"
             path.rename(path.with_name(f"{split}_{number}.tif"))
         renamed = [(f"{split}_{n}", row[1]) for n, row in enumerate(rows)]
-        files.write_csv(str(tree / table), ("id", "label"), renamed)
+        csv_files.write_csv(str(tree / table), ("id", "label"), renamed)
 
 
 def test_names_that_are_no_hashes_are_kept_beside_hashes(
@@ -267,7 +267,7 @@ def test_equal_pixels_share_a_fold_and_leaks_are_named(
         source = (train / f"train_{number}.tif").read_bytes()
         (train / f"{copy}.tif").write_bytes(source)
         rows.append((copy, rows[number][1]))
-    files.write_csv(labels_path, ("id", "label"), rows)
+    csv_files.write_csv(labels_path, ("id", "label"), rows)
     (kaggle_tree / "test" / "test_0.tif").write_bytes(source)
     with caplog.at_level("INFO", "pcam_tfdata"):
         run(kaggle_tree, tmp_path / "records")

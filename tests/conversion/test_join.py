@@ -24,7 +24,7 @@ from PIL import Image
 
 from pcam_tfdata.conversion import join, journal
 from pcam_tfdata.records import manifest, records_folder, tfrecord, verify
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 NUM_MORE = 30
 
@@ -36,11 +36,11 @@ def other_records_dir(tmp_path_factory) -> str:
     names = write_patches(root / "kaggle" / "train", make_clouds(NUM_MORE))
     rows = [(name, place % 2) for place, name in enumerate(names)]
     (root / "kaggle" / "train" / f"{names[0]}.tif").write_bytes(b"no image")
-    files.write_csv(
+    csv_files.write_csv(
         str(root / "kaggle" / "train_labels.csv"), ("id", "label"), rows
     )
     slides = [(name, f"other_{place % 9}") for place, name in enumerate(names)]
-    files.write_csv(str(root / "slides.csv"), ("id", "wsi"), slides)
+    csv_files.write_csv(str(root / "slides.csv"), ("id", "wsi"), slides)
     convert_folder(
             str(root / "kaggle"), str(root / "records"),
             slide_csv=str(root / "slides.csv"), on_bad_patch="skip",
@@ -176,7 +176,7 @@ def write_part(root: pathlib.Path, train, test, **options) -> str:
     names = write_patches(root / "train", train)
     write_patches(root / "test", test)
     rows = [(name, place % 2) for place, name in enumerate(names)]
-    files.write_csv(str(root / "train_labels.csv"), ("id", "label"), rows)
+    csv_files.write_csv(str(root / "train_labels.csv"), ("id", "label"), rows)
     output_dir = f"{root}_records"
     convert_folder(str(root), output_dir, num_folds=2, **options)
     return output_dir

@@ -15,7 +15,7 @@ from conftest import convert_folder, run_pcam
 from pcam_tfdata.evaluation import dead_network, metrics, operating_point
 from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.runs import run_folder
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 TOLD = "found a dead network"
 LABEL = np.repeat([0, 1], [600, 400])
@@ -341,7 +341,7 @@ def easy_records_dir(tmp_path_factory) -> str:
     clouds[:480][label == 1] //= 2
     train = conftest.write_patches(root / "kaggle" / "train", clouds[:480])
     conftest.write_patches(root / "kaggle" / "test", clouds[480:])
-    files.write_csv(
+    csv_files.write_csv(
         str(root / "kaggle" / "train_labels.csv"),
         ("id", "label"),
         zip(train, label.tolist(), strict=True),

@@ -18,7 +18,7 @@ from pcam_tfdata.conversion import join
 from pcam_tfdata.pipeline import batch_format
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import calibration_file
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 NUM_TEST = 299
 PARTS = "submission.csv.parts"
@@ -210,7 +210,7 @@ def test_other_ways_of_going_on_give_the_same(
 ):
     sample = killed_copy.parent / "sample.csv"
     rows = [line.split(",") for line in undisturbed.decode().split()[1:]][::-1]
-    files.write_csv(str(sample), ("id",), [(name,) for name, _ in rows])
+    csv_files.write_csv(str(sample), ("id",), [(name,) for name, _ in rows])
     found, _ = predict(
         records_dir, run_dir, killed_copy, "--input=stream",
         f"--sample_submission={sample}",

@@ -9,7 +9,7 @@ from pcam_tfdata.evaluation import operating_point
 from pcam_tfdata.prediction import configuration, submission
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import calibration_file
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 HASH = "a123456789abcdef0123456789abcdef01234567"
 
@@ -17,14 +17,14 @@ HASH = "a123456789abcdef0123456789abcdef01234567"
 def test_sample_finds_names_of_any_kind(tmp_path):
     names = ["b", "äöü", "a" * 60, "a", "x.tif", "名前"]
     path = str(tmp_path / "sample.csv")
-    files.write_csv(
+    csv_files.write_csv(
         path, ("id",), [(name,) for name in names if name != "x.tif"]
     )
     with pytest.raises(ValueError, match=r"1 patches without a row \(as .*tif"):
         submission.read_sample(path, names)
     del names[4]
     order = [3, 0, 4, 1, 2]
-    files.write_csv(path, ("id",), [(names[place],) for place in order])
+    csv_files.write_csv(path, ("id",), [(names[place],) for place in order])
     rows = submission.read_sample(path, names)
     assert rows.index.tolist() == order
     output = tmp_path / "out.csv"

@@ -9,7 +9,7 @@ import tables
 
 from pcam_tfdata import schema
 from pcam_tfdata.records import manifest, records_folder
-from pcam_tfdata.system import files
+from pcam_tfdata.system import csv_files
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_names_of_any_kind_come_back(tmp_path, records_dir):
     copy = pathlib.Path(shutil.copytree(records_dir, tmp_path / "copy"))
     names = ["NA", "", "a,b", 'a"b', "a\nb", "a\rb", " a ", "0012"]
     opened = records_folder.open_folder(str(copy))
-    files.write_csv(
+    csv_files.write_csv(
         opened.sidecar_path, ("id", "source_name"), [("x", n) for n in names]
     )
     content = opened.content
