@@ -18,8 +18,8 @@ _NUM_FOLDS = 5
 def fit(label: np.ndarray, logit: np.ndarray) -> calibration_file.Calibration:
     """Returns the calibration of the greatest likelihood, with Platt's targets.
 
-    A label 1 counts as (n + 1) / (n + 2), where n patches have it, and a label 0
-    likewise: so much is not sure, and logits that part the labels without a
+    Where n patches have a label, it counts as (n + 1) / (n + 2) of it and the
+    rest of the other one: so much is not sure, and logits that part the labels without a
     mistake have a best temperature. It stays in `BOUNDS`; the intercept is free.
     Where all labels are the same, logits stay.
     """
@@ -83,9 +83,7 @@ def score(
 ) -> metrics.Scores:
     """Returns a run's calibration, and the NLL and ECE of calibrated logits.
 
-    None for what there is not.
-
-    `calibrated` are logits by a calibration that was not fitted on them, and
+    What there is not is None. `calibrated` are logits by a calibration that was not fitted on them, and
     `known` is the one that the run has.
     """
     nll = ece = None

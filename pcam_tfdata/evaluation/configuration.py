@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from pcam_tfdata.evaluation import metrics, operating_point
+from pcam_tfdata.evaluation import operating_point, slides
 from pcam_tfdata.models import inference
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs, run_folder
@@ -114,7 +114,7 @@ def check_output(options: EvaluateOptions) -> None:
         return
     with files.open_file(path, errors="replace") as file:
         header = file.readline().rstrip("\n")
-    if header != ",".join(metrics.SLIDE_COLUMNS):  # As that of --slide_csv.
+    if header != ",".join(slides.COLUMNS):  # As that of --slide_csv.
         raise FileExistsError(
             f"{path}: found columns {header[:80]!r}, expected no file"
             " or that of an earlier evaluation. Choose another --output_dir."

@@ -18,6 +18,7 @@ from pcam_tfdata.evaluation import (
     operating_point,
     plots,
     score_page,
+    slides,
     stress,
 )
 from pcam_tfdata.models import classifier_head, inference
@@ -329,7 +330,5 @@ def _write(
     plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
     if predictions_file.SLIDE in predictions:
         slide = predictions[predictions_file.SLIDE]
-        table = metrics.score_slides(slide, label, logit, threshold)
-        csv_files.write_csv(
-            path_of(run_folder.SLIDES), metrics.SLIDE_COLUMNS, table
-        )
+        table = slides.score_slides(slide, label, logit, threshold)
+        csv_files.write_csv(path_of(run_folder.SLIDES), slides.COLUMNS, table)

@@ -16,10 +16,6 @@ SPECIFICITY = 0.95
 # The scores that are one number each, in the order of a report.
 RANKING_NAMES = ("auc", "average_precision", "sensitivity_at_95_specificity")
 NAMES = (*RANKING_NAMES, "accuracy", "nll", "brier", "ece")
-SLIDE_COLUMNS = (
-    "slide", "num_patches", "num_positive", "auc", "accuracy",
-    "mean_probability", "nll",
-)  # fmt: skip
 
 Scores = dict[str, Any]  # By the names that `metrics.json` has.
 
@@ -92,35 +88,6 @@ def score_fractions(known: np.ndarray, estimated: np.ndarray) -> Scores:
     if len(known) and np.ptp(known) and np.ptp(estimated):
         correlation = float(np.corrcoef(known, estimated)[0, 1])
     return {"fraction_mae": error, "fraction_correlation": correlation}
-
-
-def score_slides(
-    slide: np.ndarray, label: np.ndarray, logit: np.ndarray, threshold: float
-) -> list[tuple[object, ...]]:
-    """Returns the scores of each slide, a row of `SLIDE_COLUMNS`, by name.
-
-    `slide` is str [num_patches]. The AUC is None on a slide whose labels are
-    all equal.
-    """
-    rows: list[tuple[object, ...]] = []
-    names, number = np.unique(slide, return_inverse=True)
-    ends = np.cumsum(np.bincount(number))[:-1]
-    parts = np.split(np.argsort(number, kind="stable"), ends)
-    for name, patches in zip(names, parts, strict=True):
-        own_label, own_logit = label[patches], logit[patches]
-        probability = to_probability(own_logit)
-        rows.append(
-            (
-                str(name),
-                len(own_label),
-                int(own_label.sum()),
-                auc(own_label, own_logit),
-                float(np.mean((probability >= threshold) == own_label)),
-                float(probability.mean()),
-                nll(own_label, own_logit),
-            )
-        )
-    return rows
 
 
 def auc(label: np.ndarray, logit: np.ndarray) -> float | None:

@@ -69,7 +69,7 @@ def check(name: str, head: str, image_size: int) -> None:
     if is_enlarged and name not in _FOR_IMAGES:
         raise ValueError(
             f"pcam train --image_size={image_size}: found --model={name}, which"
-            f" takes patches as they are. Leave that out, or choose"
+            " takes patches as they are. Leave that out, or choose"
             f" --model={next(iter(_FOR_IMAGES))}."
         )
     suited = {"label": choices.MODELS, "noisy_or": tuple(_FOR_PATCHES)}
@@ -77,6 +77,5 @@ def check(name: str, head: str, image_size: int) -> None:
     if name not in expected:
         raise ValueError(
             f"--head={head}: found --model={name}, whose last map suits none"
-            f" such. Choose"
-            f" --model={expected[0]}."
+            f" such. Choose --model={expected[0]}."
         )

@@ -17,7 +17,7 @@ import tables
 from conftest import HALF_OF_FLOAT32, NUM_TEST, NUM_TRAIN, run_program
 
 from pcam_tfdata.cli import main
-from pcam_tfdata.evaluation import metrics
+from pcam_tfdata.evaluation import slides
 from pcam_tfdata.records import tfrecord
 from pcam_tfdata.runs import run_folder
 from pcam_tfdata.system import csv_files
@@ -698,9 +698,7 @@ def test_scores_without_slides_are_said_to_be_optimistic(
     )  # fmt: skip
     scores_dir.mkdir()
     # Of an earlier evaluation.
-    (scores_dir / "slides.csv").write_text(
-        ",".join(metrics.SLIDE_COLUMNS) + "\n"
-    )
+    (scores_dir / "slides.csv").write_text(",".join(slides.COLUMNS) + "\n")
 
     def evaluate(num_resamples):
         result = loaded.run(

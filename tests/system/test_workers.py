@@ -18,6 +18,16 @@ def run(num_workers, function, tasks, **options) -> list:
         )
 
 
+def run_alone(code: str) -> subprocess.CompletedProcess:
+    """Runs code in a process that has started no other yet, as a command is."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+
+
 @pytest.fixture
 def advances(monkeypatch) -> list[int]:
     """How far the progress bars have come, each time that they are told."""
@@ -79,9 +89,7 @@ def test_one_worker_starts_no_process_and_kills_none():
         "print(resource_tracker._resource_tracker._pid)\n"
         "other.kill()\n"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
-    )
+    found = run_alone(code)
     assert found.stdout.split() == ["True", "None"], found.stderr
 
 
@@ -95,13 +103,7 @@ def test_no_worker_hears_signals():
         "                     num_patches=6, description='test')\n"
         "print(len(dict(found)), {tuple(blocked) for _, blocked in found})\n"
     )
-    # In a process that has started no other yet, as a command is.
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=pathlib.Path(__file__).parents[1],
-    )
+    found = run_alone(code)
     assert found.stdout == "2 {(2, 15)}\n", found.stderr
 
 
