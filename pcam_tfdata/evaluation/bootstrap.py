@@ -9,7 +9,8 @@ A resample is not copied: it is how often each patch was drawn, and the scores
 are those of patches that have weights, sorted once for all resamples.
 
 `label` is int [num_patches], 0 or 1, and `logit` float [num_patches], finite.
-`slide` has the slide of each patch; without it patches are drawn, not slides.
+A logit at or above the `boundary` predicts 1. `slide` has the slide of each patch;
+without it patches are drawn, not slides.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ PATCHES = "patches"
 def compute_intervals(
     label: np.ndarray,
     logit: np.ndarray,
-    threshold: float,
+    boundary: float,
     slide: np.ndarray | None = None,
     *,
     num_resamples: int = 1000,
@@ -53,7 +54,7 @@ def compute_intervals(
         equal then.
     """
     unit = number_units(len(label), slide)
-    weighted = WeightedScores(label, logit, threshold)
+    weighted = WeightedScores(label, logit, boundary)
     scores = _resample([weighted], unit, num_resamples, seed)[:, 0]
     ranges = map(_range, scores.T)
     return {
@@ -79,7 +80,7 @@ def compute_difference_intervals(
     leaves the difference. Intervals are as `compute_intervals` has them, by the
     names of `COMPARED`, in their order.
     """
-    weighted = [WeightedScores(label, logit, 0.5) for logit in logits]
+    weighted = [WeightedScores(label, logit, 0.0) for logit in logits]
     unit = number_units(len(label), slide)
     scores = _resample(weighted, unit, num_resamples, seed)
     differences = scores[:, 1] - scores[:, 0]
@@ -100,7 +101,7 @@ class WeightedScores:
     """The scores of one set of predictions, for any weights of its patches."""
 
     def __init__(
-        self, label: np.ndarray, logit: np.ndarray, threshold: float
+        self, label: np.ndarray, logit: np.ndarray, boundary: float
     ) -> None:
         logit = np.asarray(logit, np.float64)
         self._order = np.argsort(-logit)
@@ -112,7 +113,7 @@ class WeightedScores:
         self._ends = np.flatnonzero(np.append(np.diff(logit) != 0, True))
         self._per_patch = np.stack(
             [
-                (probability >= threshold) == label,
+                (logit >= boundary) == label,
                 np.logaddexp(0, logit) - label * logit,
                 (probability - label) ** 2,
             ]

@@ -97,10 +97,10 @@ def evaluate(options: configuration.EvaluateOptions) -> metrics.Scores:
     predictions = predict(fill)
     known = subject.slide_of_row[predictions["row"]]
     slide = None if (known == "").any() else known
-    evaluation, threshold = _score(subject, predictions, slide)
+    evaluation, boundary = _score(subject, predictions, slide)
     if slide is not None:
         predictions[predictions_file.SLIDE] = slide
-    _write(options, evaluation, predictions, threshold)
+    _write(options, evaluation, predictions, boundary)
     if options.stress:
         # That of patches as they are: of no shift.
         unchanged = ("none", 0.0, evaluation["auc"], evaluation["nll"])
@@ -156,7 +156,7 @@ def _open_subject(options: configuration.EvaluateOptions) -> _Subject:
 def _score(
     subject: _Subject, predictions: inference.Logits, slide: np.ndarray | None
 ) -> tuple[metrics.Scores, float]:
-    """Returns all scores, and the threshold of probabilities as they come."""
+    """Returns all scores, and the least logit that predicts 1."""
     options, point = subject.options, subject.point
     label, logit = predictions["label"], predictions["logit"]
     is_learning = not subject.run.is_best_dead
@@ -172,23 +172,21 @@ def _score(
         # Else it was fitted on some of what is scored.
         calibrated = point.calibration.apply(logit)
     assert point.threshold is not None
-    # Of probabilities as they come, the one that gives the same labels.
     is_positive = point.calibrate(logit) >= point.threshold
-    positive = metrics.to_probability(logit)[is_positive]
-    threshold = float(positive.min(initial=np.inf))
+    boundary = float(logit[is_positive].min(initial=np.inf))
     evaluation = {
         **subject.facts,
+        "threshold": point.threshold,
         **calibration.score(label, calibrated, point.calibration),
         **metrics.score_fractions(
             *_pair_fractions(subject.records, options.splits, predictions)
         ),
-        **metrics.score(label, logit, threshold),
+        **metrics.score(label, logit, boundary),
         **bootstrap.compute_intervals(
-            label, logit, threshold, slide, num_resamples=options.num_resamples
+            label, logit, boundary, slide, num_resamples=options.num_resamples
         ),
     }
-    evaluation["threshold"] = point.threshold
-    return evaluation, threshold
+    return evaluation, boundary
 
 
 def _open_network(
@@ -303,9 +301,9 @@ def _write(
     options: configuration.EvaluateOptions,
     evaluation: metrics.Scores,
     predictions: inference.Logits,
-    threshold: float,
+    boundary: float,
 ) -> None:
-    """Writes all files; `threshold` is of probabilities as they come."""
+    """Writes all files; a logit at or above the boundary predicts 1."""
     path_of = functools.partial(os.path.join, options.output_dir)
     label, logit = predictions["label"], predictions["logit"]
     rows = zip(
@@ -330,5 +328,5 @@ def _write(
     plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
     if predictions_file.SLIDE in predictions:
         slide = predictions[predictions_file.SLIDE]
-        table = slides.score_slides(slide, label, logit, threshold)
+        table = slides.score_slides(slide, label, logit, boundary)
         csv_files.write_csv(path_of(run_folder.SLIDES), slides.COLUMNS, table)

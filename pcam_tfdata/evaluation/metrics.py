@@ -1,7 +1,7 @@
 """Scores from labels and logits: exact, by scikit-learn. No I/O.
 
-`label` is int [num_patches], 0 or 1, and `logit` float [num_patches]. With a
-`threshold`, a probability at or above it predicts 1.
+`label` is int [num_patches], 0 or 1, and `logit` float [num_patches]. A logit at or
+above the `boundary` predicts 1.
 """
 
 from typing import Any
@@ -31,18 +31,18 @@ def to_probability(logit: np.ndarray) -> np.ndarray:
 
 
 def score(
-    label: np.ndarray, logit: np.ndarray, threshold: float = 0.5
+    label: np.ndarray, logit: np.ndarray, boundary: float = 0.0
 ) -> Scores:
     """Returns all scores of one set of predictions.
 
     Returns:
-        `num_patches`, `threshold`, each of `NAMES`, where the `RANKING_NAMES`
-        are None if all labels are equal, scikit-learn's
-        `classification_report`, and `confusion_matrix`, whose rows are true,
-        columns predicted labels, 0 before 1.
+        `num_patches`, each of `NAMES`, where the `RANKING_NAMES` are None if all
+        labels are equal, scikit-learn's `classification_report`, and
+        `confusion_matrix`, whose rows are true, columns predicted labels, 0
+        before 1.
     """
     probability = to_probability(logit)
-    predicted = (probability >= threshold).astype(int)
+    predicted = (logit >= boundary).astype(int)
     average_precision = None
     if not _one_class(label):
         # Of the logit: probabilities of large ones are 1 alike.
@@ -52,7 +52,6 @@ def score(
     labels = (schema.NEGATIVE, schema.POSITIVE)
     return {
         "num_patches": len(label),
-        "threshold": threshold,
         "auc": auc(label, logit),
         "average_precision": average_precision,
         "sensitivity_at_95_specificity": sensitivity_at_specificity(

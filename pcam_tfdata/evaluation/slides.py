@@ -12,7 +12,7 @@ COLUMNS = (
 
 
 def score_slides(
-    slide: np.ndarray, label: np.ndarray, logit: np.ndarray, threshold: float
+    slide: np.ndarray, label: np.ndarray, logit: np.ndarray, boundary: float
 ) -> list[tuple[object, ...]]:
     """Returns the scores of each slide, a row of `COLUMNS`, by name.
 
@@ -20,7 +20,7 @@ def score_slides(
         slide: str [num_patches].
         label: int [num_patches], 0 or 1.
         logit: float [num_patches].
-        threshold: A probability at or above it predicts 1.
+        boundary: A logit at or above it predicts 1.
 
     Returns:
         Rows; the AUC is None on a slide whose labels are all equal.
@@ -28,15 +28,14 @@ def score_slides(
     rows: list[tuple[object, ...]] = []
     for name, patches in pandas.Series(slide).groupby(slide).indices.items():
         own_label, own_logit = label[patches], logit[patches]
-        probability = metrics.to_probability(own_logit)
         rows.append(
             (
                 name,
                 len(patches),
                 int(own_label.sum()),
                 metrics.auc(own_label, own_logit),
-                float(np.mean((probability >= threshold) == own_label)),
-                float(probability.mean()),
+                float(np.mean((own_logit >= boundary) == own_label)),
+                float(metrics.to_probability(own_logit).mean()),
                 metrics.nll(own_label, own_logit),
             )
         )

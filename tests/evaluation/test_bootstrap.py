@@ -19,8 +19,8 @@ def predictions(
     return label, np.round(logit, decimals)
 
 
-def weighted(label, logit, weight, threshold=0.5) -> dict[str, float]:
-    values = bootstrap.WeightedScores(label, logit, threshold).score(weight)
+def weighted(label, logit, weight, boundary=0.0) -> dict[str, float]:
+    values = bootstrap.WeightedScores(label, logit, boundary).score(weight)
     return dict(zip(metrics.NAMES, values.tolist(), strict=True))
 
 
@@ -44,7 +44,7 @@ def test_weights_of_three_patches():
 def test_weighted_scores_are_those_of_scikit_learn_with_ties(decimals):
     label, logit = predictions(300, decimals=decimals)
     weight = np.random.default_rng(1).poisson(1, 300)
-    found = weighted(label, logit, weight, threshold=0.4)
+    found = weighted(label, logit, weight, boundary=-0.4)
     probability = metrics.to_probability(logit)
     false, true, _ = sklearn_metrics.roc_curve(
         label, logit, sample_weight=weight, drop_intermediate=False
@@ -58,7 +58,7 @@ def test_weighted_scores_are_those_of_scikit_learn_with_ties(decimals):
         ),
         "sensitivity_at_95_specificity": true[false <= 0.05].max(),
         "accuracy": sklearn_metrics.accuracy_score(
-            label, probability >= 0.4, sample_weight=weight
+            label, logit >= -0.4, sample_weight=weight
         ),
         "nll": sklearn_metrics.log_loss(
             label, probability, sample_weight=weight
@@ -90,7 +90,7 @@ def test_weights_on_one_class_define_no_ranking():
 def test_intervals_are_percentiles_of_the_scores_of_resamples():
     label, logit = predictions(40)
     found = bootstrap.compute_intervals(
-        label, logit, 0.5, num_resamples=60, seed=4
+        label, logit, 0.0, num_resamples=60, seed=4
     )
     rng = np.random.default_rng(4)
     drawn = [rng.integers(40, size=40) for _ in range(60)]
@@ -109,7 +109,7 @@ def test_intervals_are_the_same_for_the_same_seed():
 
     def intervals(seed):
         return bootstrap.compute_intervals(
-            label, logit, 0.5, num_resamples=50, seed=seed
+            label, logit, 0.0, num_resamples=50, seed=seed
         )
 
     assert intervals(1) == intervals(1)
@@ -118,9 +118,9 @@ def test_intervals_are_the_same_for_the_same_seed():
 
 def test_copies_of_a_patch_on_its_slide_are_no_more_evidence():
     label, logit = predictions(60)
-    alone = bootstrap.compute_intervals(label, logit, 0.5, num_resamples=200)
+    alone = bootstrap.compute_intervals(label, logit, 0.0, num_resamples=200)
     slide = np.repeat([f"slide{number:02}" for number in range(60)], 9)
-    copies = np.repeat(label, 9), np.repeat(logit, 9), 0.5
+    copies = np.repeat(label, 9), np.repeat(logit, 9), 0.0
     clustered = bootstrap.compute_intervals(*copies, slide, num_resamples=200)
     naive = bootstrap.compute_intervals(*copies, num_resamples=200)
     assert clustered["resampled"] == "slides"
@@ -137,16 +137,16 @@ def test_slides_that_differ_widen_the_intervals_of_all_scores():
     slide = np.random.default_rng(6).integers(0, 30, 3000)
     logit = logit + np.random.default_rng(7).normal(size=30)[slide] * 2
     wide = bootstrap.compute_intervals(
-        label, logit, 0.5, slide, num_resamples=200
+        label, logit, 0.0, slide, num_resamples=200
     )
-    narrow = bootstrap.compute_intervals(label, logit, 0.5, num_resamples=200)
+    narrow = bootstrap.compute_intervals(label, logit, 0.0, num_resamples=200)
     for name in ("auc", "accuracy", "nll", "brier", "ece"):
         assert width(wide, name) > 1.5 * width(narrow, name), name
 
 
 def test_a_single_slide_has_no_intervals():
     label, logit = predictions(30)
-    found = bootstrap.compute_intervals(label, logit, 0.5, np.full(30, "a"))
+    found = bootstrap.compute_intervals(label, logit, 0.0, np.full(30, "a"))
     assert set(found["intervals"]) == set(metrics.NAMES)
     assert not any(found["intervals"].values())
     assert (found["num_slides"], found["num_resamples"]) == (1, 0)
@@ -154,14 +154,14 @@ def test_a_single_slide_has_no_intervals():
 
 def test_no_resamples_no_intervals():
     label, logit = predictions(30)
-    found = bootstrap.compute_intervals(label, logit, 0.5, num_resamples=0)
+    found = bootstrap.compute_intervals(label, logit, 0.0, num_resamples=0)
     assert not any(found["intervals"].values())
 
 
 def test_resamples_of_one_class_are_left_out_and_counted():
     label = np.arange(200) < 5
     _, logit = predictions(200)
-    found = bootstrap.compute_intervals(label, logit, 0.5)
+    found = bootstrap.compute_intervals(label, logit, 0.0)
     # No positive is drawn with probability (195 / 200) ** 200 = 0.6%.
     assert 1 <= found["num_one_class_resamples"] <= 15
     assert all(found["intervals"].values())
@@ -171,7 +171,7 @@ def test_many_resamples_of_one_class_leave_rankings_without_interval():
     slide = np.repeat(["a", "b", "c"], 10)
     _, logit = predictions(30)
     found = bootstrap.compute_intervals(
-        (slide == "b").astype(int), logit, 0.5, slide
+        (slide == "b").astype(int), logit, 0.0, slide
     )
     # All of b, or none: (1 + 8) / 27.
     assert (
@@ -187,7 +187,7 @@ def test_intervals_of_patches_cover_the_true_auc():
     num_covering = 0
     for seed in range(60):
         found = bootstrap.compute_intervals(
-            *predictions(150, seed=seed), 0.5, num_resamples=100, seed=seed
+            *predictions(150, seed=seed), 0.0, num_resamples=100, seed=seed
         )
         low, high = found["intervals"]["auc"]
         num_covering += low <= expected <= high
@@ -205,7 +205,7 @@ def test_only_intervals_of_slides_cover_where_slides_differ():
         logit = np.where(is_right == label, 1.0, -1.0)
         for drawn in (slide, None):
             found = bootstrap.compute_intervals(
-                label, logit, 0.5, drawn, num_resamples=100
+                label, logit, 0.0, drawn, num_resamples=100
             )
             low, high = found["intervals"]["accuracy"]
             num_covering[found["resampled"]] += low <= 2 / 3 <= high

@@ -71,7 +71,7 @@ def test_exchanged_networks_negate_the_interval():
 def test_pairs_tell_more_than_two_intervals():
     label, first, second = predictions(300)
     low, high = intervals(label, first, second, num_resamples=200)["nll"]
-    alone = bootstrap.compute_intervals(label, first, 0.5, num_resamples=200)
+    alone = bootstrap.compute_intervals(label, first, 0.0, num_resamples=200)
     alone_low, alone_high = alone["intervals"]["nll"]
     assert high - low < alone_high - alone_low
 

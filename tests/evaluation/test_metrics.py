@@ -32,8 +32,15 @@ def test_one_class_has_no_auc():
     assert scores["sensitivity_at_95_specificity"] is None
 
 
-def test_threshold_is_inclusive():
-    scores = metrics.score(np.array([0, 1]), np.array([-1.0, 0.0]), 0.5)
+def test_boundary_is_inclusive():
+    scores = metrics.score(np.array([0, 1]), np.array([-1.0, 0.0]), 0.0)
+    assert scores["confusion_matrix"] == [[1, 0], [0, 1]]
+
+
+def test_boundary_parts_logits_whose_probabilities_are_1_alike():
+    label, logit = np.array([0, 1]), np.array([39.0, 41.0])
+    assert metrics.to_probability(logit).tolist() == [1, 1]
+    scores = metrics.score(label, logit, 40.0)
     assert scores["confusion_matrix"] == [[1, 0], [0, 1]]
 
 

@@ -27,13 +27,14 @@ def page(
     if logit is None:
         logit = np.random.default_rng(0).normal(size=len(label)) + label
     found = bootstrap.compute_intervals(
-        label, logit, 0.5, slide, num_resamples=num_resamples
+        label, logit, 0.0, slide, num_resamples=num_resamples
     )
     calibrated = known and known.apply(logit)
     text = score_page.format_scores(
         metrics.score(label, logit)
         | {
             "model": "small_cnn",
+            "threshold": 0.5,
             "splits": ["fold0"],
             "records_dir": "records",
             "model_sha256": "0" * 64,

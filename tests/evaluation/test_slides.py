@@ -10,7 +10,7 @@ def test_scores_of_two_slides():
     slide = np.array(["b", "a", "b", "b", "b"])
     label = np.array([0, 1, 1, 0, 1])
     logit = np.array([-2.0, -1.0, 0.5, 1.0, 3.0])
-    first, second = slides.score_slides(slide, label, logit, 0.5)
+    first, second = slides.score_slides(slide, label, logit, 0.0)
     probability = metrics.to_probability(logit)
     assert first == (
         "a", 1, 1, None, 0.0, probability[1], pytest.approx(np.log1p(np.e)),
@@ -26,7 +26,7 @@ def test_slides_count_every_patch_once():
     rng = np.random.default_rng(0)
     slide = rng.choice(["x", "y", "long name"], 100)
     label, logit = rng.integers(0, 2, 100), rng.normal(size=100)
-    rows = slides.score_slides(slide, label, logit, 0.5)
+    rows = slides.score_slides(slide, label, logit, 0.0)
     assert [row[0] for row in rows] == ["long name", "x", "y"]
     counts = np.array([row[1] for row in rows])
     assert counts.sum() == 100
