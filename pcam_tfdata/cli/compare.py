@@ -26,5 +26,7 @@ def run() -> None:
         )
     with quiet.imports():
         from pcam_tfdata.evaluation import compare
-    found = compare.compare(*run_dirs, num_resamples=flags.FLAGS.num_resamples)
-    print(compare.format_comparison(found), end="")
+    comparison = compare.compare(
+        *run_dirs, num_resamples=flags.FLAGS.num_resamples
+    )
+    print(compare.format_comparison(comparison), end="")

@@ -18,10 +18,10 @@ _NUM_FOLDS = 5
 def fit(label: np.ndarray, logit: np.ndarray) -> calibration_file.Calibration:
     """Returns the calibration of the greatest likelihood, with Platt's targets.
 
-    Where n patches have a label, it counts as (n + 1) / (n + 2) of it and the
-    rest of the other one: so much is not sure, and logits that part the labels without a
-    mistake have a best temperature. It stays in `BOUNDS`; the intercept is free.
-    Where all labels are the same, logits stay.
+    Where n patches have a label, each counts as (n + 1) / (n + 2) of it and as
+    the rest of the other one: so much is not sure, and logits that part the
+    labels without a mistake have a best temperature. The temperature stays in
+    `BOUNDS`; the intercept is free. Where all labels are the same, logits stay.
     """
     label, logit = np.asarray(label) == 1, np.asarray(logit, np.float64)
     if label.all() or not label.any():
@@ -41,14 +41,14 @@ def fit(label: np.ndarray, logit: np.ndarray) -> calibration_file.Calibration:
         return float(np.mean(entropy)), slopes
 
     low, high = BOUNDS
-    found = optimize.minimize(
+    result = optimize.minimize(
         loss,
         (1.0, 0.0),
         jac=True,
         bounds=[(1 / high, 1 / low), (None, None)],
         options={"ftol": 0, "gtol": 1e-9},
     )
-    slope, intercept = map(float, found.x)
+    slope, intercept = map(float, result.x)
     return calibration_file.Calibration(1 / slope, intercept)
 
 
@@ -83,8 +83,8 @@ def score(
 ) -> metrics.Scores:
     """Returns a run's calibration, and the NLL and ECE of calibrated logits.
 
-    What there is not is None. `calibrated` are logits by a calibration that was not fitted on them, and
-    `known` is the one that the run has.
+    What there is not is None. `calibrated` are logits by a calibration that was
+    not fitted on them, and `known` is the one that the run has.
     """
     nll = ece = None
     if calibrated is not None:

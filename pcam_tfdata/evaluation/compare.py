@@ -60,9 +60,9 @@ def compare(
     return Comparison(run_dirs, predictions, scores, intervals, num_resamples)
 
 
-def format_comparison(found: Comparison) -> str:
+def format_comparison(comparison: Comparison) -> str:
     """Returns a comparison as a page of text."""
-    facts = [predictions.facts for predictions in found.predictions]
+    facts = [predictions.facts for predictions in comparison.predictions]
     slides = facts[0]["num_slides"]
     unit = (
         f"whole slides, of {slides:,}" if slides else "patches (slides unknown)"
@@ -70,22 +70,24 @@ def format_comparison(found: Comparison) -> str:
     lines = [
         f"{name}: {run_dir}, network {own['model_sha256'][:8]}, test-time"
         f" augmentation {own['tta']}"
-        for name, run_dir, own in zip("ab", found.run_dirs, facts, strict=True)
+        for name, run_dir, own in zip(
+            "ab", comparison.run_dirs, facts, strict=True
+        )
     ]
     lines += [
-        f"{', '.join(facts[0]['splits'])}: {len(found.predictions[0].row):,}"
+        f"{', '.join(facts[0]['splits'])}: {len(comparison.predictions[0].row):,}"
         f" patches, records {facts[0]['manifest_sha256'][:8]}",
-        f"{found.num_resamples:,} paired bootstrap resamples of {unit}",
+        f"{comparison.num_resamples:,} paired bootstrap resamples of {unit}",
         "",
         f"{'':<12}{'a':>9}{'b':>9}{'b - a':>10}  95% interval of b - a",
     ]
-    for name, (first, second) in found.scores.items():
+    for name, (first, second) in comparison.scores.items():
         line = f"{score_page.TITLES[name]:<12}"
         if first is None or second is None:
             line += "not defined: all labels are equal"
         else:
             line += f"{first:>9.4f}{second:>9.4f}{second - first:>+10.4f}"
-        if interval := found.intervals[name]:
+        if interval := comparison.intervals[name]:
             low, high = interval
             verb = "includes" if low <= 0 <= high else "excludes"
             line += f"  [{low:+.4f}, {high:+.4f}] {verb} 0"

@@ -84,11 +84,11 @@ def score_shifts(
     for name in names:
         change, strengths = _SHIFTS[name]
         for strength in strengths:
-            found = predict(
+            predictions = predict(
                 functools.partial(
                     fill_changed, change=change, strength=strength
                 )
             )
-            label, logit = found["label"], found["logit"]
+            label, logit = predictions["label"], predictions["logit"]
             auc, nll = metrics.auc(label, logit), metrics.nll(label, logit)
             yield name, strength, auc, nll

@@ -67,8 +67,8 @@ def predict(options: configuration.PredictOptions) -> int:
     point = options.read_point()
     # Nothing can lie beside a pipe, and parts have no fractions.
     if files.is_stream(options.output_csv) or options.with_fraction:
-        found = inference.join(_stream(options, strategy, patches))
-        return submission.write(options, point, rows, found)
+        predictions = inference.join(_stream(options, strategy, patches))
+        return submission.write(options, point, rows, predictions)
     with part_files.open_folder(
         options.parts_dir, job, restart=options.restart
     ) as parts:

@@ -80,8 +80,8 @@ class Trainer:
         optimizer: Keras' optimizer; under mixed_float16 with a dynamic loss
             scale.
         variables: What a checkpoint holds: weights, dropout seeds, optimizer,
-            moving average. The list is explicit because a Keras or tf.train checkpoint of a
-            model leaves out the state of Dropout's seed generators.
+            moving average. The list is explicit because a checkpoint of Keras or
+            of tf.train leaves out the seeds of dropout.
     """
 
     def __init__(
@@ -144,8 +144,9 @@ class Trainer:
         """Runs steps in one call of TensorFlow.
 
         It ends early with the last step of a frozen backbone, and with a step
-        whose loss or gradient is not finite. Such a step changes no weight. With a loss scale a gradient counts only where
-        the scale is below 1, for until then overflow is what lowers it.
+        whose loss or gradient is not finite. Such a step changes no weight. With
+        a loss scale a gradient counts only where the scale is below 1, for until
+        then overflow is what lowers it.
 
         Args:
             batches: Of `replicas.distribute`.
