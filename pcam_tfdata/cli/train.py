@@ -28,7 +28,7 @@ flags.DEFINE_integer(
     "image_size",
     96,
     "Pixels of a side that efficientnet_lite and the networks of Keras enlarge"
-    " patches to: at 128 they take 1.7 times as long, and learn from fewer steps.",
+    " patches to: at 128 they learn in fewer steps, of 1.7 times the time.",
     lower_bound=96,
     upper_bound=512,
 )
