@@ -15,12 +15,12 @@ INSTALLED := $(VENV)/.installed
 # Bytecode is kept, wherever this is set: tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-quick test-long test-beam peers clean
+.PHONY: demo test test-quick test-long browser test-beam peers clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python tools/demo.py --data='$(DATA)'
 
-test: $(INSTALLED)
+test: $(INSTALLED) browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
@@ -28,14 +28,25 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The folders that do without TensorFlow.
-QUICK := system images records runs sources conversion synthetic audit
+QUICK := system images records runs sources conversion synthetic audit doctor report
 
 test-quick: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(QUICK:%=tests/%) \
 	  -m "not tensorflow and not long and not beam"
 
-test-long: $(INSTALLED)
+test-long: $(INSTALLED) browser
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "long and not beam"
+
+# What tests of the report look at it with, where it can be had: they are skipped
+# without it.
+browser: $(INSTALLED)
+	@command -v chromium > /dev/null || test ! -w /usr/bin || \
+	  ! command -v apt-get > /dev/null || \
+	  { apt-get update -qq && apt-get install -qq -y chromium; } > /dev/null || \
+	  echo "no chromium" >&2
+	@test -d $(VENV)/node/node_modules/axe-core || ! command -v npm > /dev/null || \
+	  npm install --silent --no-audit --no-fund --prefix $(VENV)/node axe-core@4 || \
+	  echo "no axe-core" >&2
 
 # Beam's requirements are not TensorFlow's newest: an environment of its own.
 test-beam:

@@ -30,10 +30,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 _TESTS = ROOT / "tests"
 FOLDS = tuple(f"fold{n}" for n in range(5))
 _SHARED_DATA = ROOT.parent / "shared" / "data"
-_PROGRESS = re.compile(r"^[\w ]+: [\d,]+ of [\d,]+ patches, .* left.*\n", re.M)
+_NOTES = re.compile(
+    r"^([\w ./-]+: [\d,]+ of [\d,]+ \w+, .* left.*|Next: pcam .*)\n", re.M
+)
 _TENSORFLOW_ROOMS = {
     *("augmentation", "pipeline", "data_service", "models", "training"),
-    *("evaluation", "prediction", "benchmark", "distributed", "end_to_end"),
+    *("evaluation", "explanation", "prediction", "benchmark", "distributed"),
+    "end_to_end",
 }
 NUM_TRAIN, NUM_TEST, NUM_SLIDES = 60, 7, 8
 # What a patch's probability may depend on the batch that it is in: half of the
@@ -224,16 +227,17 @@ def open_patches(records_dir, input, splits=FOLDS, devices=(), **options):
 
 
 def run_pcam(*arguments: object, **options) -> subprocess.CompletedProcess:
-    """Runs a command to its end; its output as text, but for its progress.
+    """Runs a command to its end; its output as text, but for some notes.
 
     It is forked, see `loaded`, unless there are options, or Beam, which starts
-    programs of its own. Lines of progress depend on how busy the machine is.
+    programs of its own. Lines of progress depend on how busy the machine is; what
+    comes next is left out, too.
     """
     if options or "--runner=beam" in arguments:
         result = run_program(*arguments, **options)
     else:
         result = loaded.run(*arguments)
-    result.stderr = _PROGRESS.sub("", result.stderr)
+    result.stderr = _NOTES.sub("", result.stderr)
     return result
 
 

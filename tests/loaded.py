@@ -28,8 +28,8 @@ DEADLINE = 180
 
 # Commands that import TensorFlow, or the libraries of plots.
 _HEAVY = {
-    *("benchmark", "cross_validate", "data_service", "evaluate", "inspect"),
-    *("predict", "train"),
+    *("benchmark", "cross_validate", "data_service", "evaluate", "explain"),
+    *("inspect", "predict", "train"),
 }
 
 
@@ -215,6 +215,7 @@ def _import(with_tensorflow: bool) -> None:
     if with_tensorflow:
         with quiet.imports():
             from pcam_tfdata.evaluation import evaluate, plots  # noqa: F401
+            from pcam_tfdata.explanation import explain  # noqa: F401
             from pcam_tfdata.prediction import predict  # noqa: F401
             from pcam_tfdata.training import train  # noqa: F401
 

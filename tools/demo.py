@@ -39,27 +39,35 @@ def main() -> None:
     shutil.rmtree(_DEMO, ignore_errors=True)
     _DEMO.mkdir()
     if not data:
-        _pcam("synthesize", f"--output_dir={source}")
+        _pcam("synthesize", f"--output_dir={source}", "--masks")
     records, run = f"--records_dir={_DEMO}/records", f"--run_dir={_DEMO}/run"
     kaggle, output = f"--input_dir={source}", f"--output_dir={_DEMO}/records"
     _pcam("convert_to_tfrecords", folds, kaggle, output)
     _pcam("inspect", records, f"--output_dir={_DEMO}/overview")
+    _pcam("audit", records, f"--output_dir={_DEMO}/audit")
     train_splits = "--train_splits=fold1,fold2,fold3,fold4"
     _pcam("train", f"--flagfile={_FLAGFILE}", records, run, train_splits)
     _pcam("evaluate", records, run)
+    masks = [] if data else [f"--mask_dir={source}/masks"]
+    _pcam("explain", records, run, *masks)
     submission = _DEMO / "submission.csv"
     sample = f"--sample_submission={source / kaggle_layout.SAMPLE_FILE}"
     _pcam("predict", records, run, f"--output_csv={submission}", sample)
+    report = _DEMO / "report.html"
+    audit = f"--audit_dir={_DEMO}/audit"
+    _pcam("report", records, run, audit, f"--output={report}")
     auc = json.loads((_DEMO / "run" / "metrics.json").read_text())["auc"]
     print(
         f"\nMade in {_DEMO}/:"
         "\n  records/         TFRecord shards, each patch checked; pcam verify checks them again"
         "\n  overview/        counts, label histogram and sample patches"
+        "\n  audit/           leaks, duplicates and blank patches that were found"
         f"\n  run/             the trained network, its curves and scores: AUC {auc:.4f} on fold0"
         f"\n  submission.csv   {_count_rows(submission):,} probabilities in the order of {kaggle_layout.SAMPLE_FILE}"
     )
     if not data:  # A user's own may be hard.
         _check_auc(auc)
+    print(f"\nThe report, to open in a browser:\n{report.resolve()}")
 
 
 def _check_auc(auc: float) -> None:

@@ -6,12 +6,11 @@ import os
 import textwrap
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import figure
 
 from pcam_tfdata.audit import audit_report, patch_table
-from pcam_tfdata.system import files
+from pcam_tfdata.system import pictures
 
 _PAIR_KINDS = (
     audit_report.Kind.EXACT_ACROSS,
@@ -31,12 +30,11 @@ _NUM_BINS = 40
 _Strips = list[tuple[str, np.ndarray]]  # Captions, and uint8 [n, 96, 96, 3].
 
 
-# Names may hold dollars, which are no formulas.
-@matplotlib.rc_context({"text.parse_math": False})
+@pictures.in_style
 def draw(
     output_dir: str, table: patch_table.Table, report: audit_report.Report
 ) -> None:
-    """Draws what an audit found: audit.png, whole or not at all."""
+    """Draws what an audit found: audit.png and audit.svg."""
     pairs = _choose_pairs(table, report)
     blanks = _choose_blanks(table, report)
     heights = [
@@ -44,16 +42,12 @@ def draw(
         0.5 + 1.2 * len(blanks),
         3.2,
     ]
-    page = figure.Figure(
-        figsize=(_WIDTH_INCHES, sum(heights)), layout="constrained"
-    )
+    page = pictures.new_figure(_WIDTH_INCHES, sum(heights))
     parts: Any = page.subfigures(3, 1, height_ratios=heights)
     _draw_strips(parts[0], "pairs that look alike", pairs, _PAIR_COLUMNS)
     _draw_strips(parts[1], "nearly blank patches, by label", blanks, 1)
     _draw_distributions(parts[2], table)
-    path = os.path.join(output_dir, "audit.png")
-    with files.open_whole(path, "wb") as file:
-        page.savefig(file, format="png", dpi=110)
+    pictures.save(page, os.path.join(output_dir, "audit.png"))
 
 
 def _draw_strips(
@@ -102,7 +96,7 @@ def _draw_distributions(
         axes.set_title(title, fontsize=9)
         axes.set_yticks([])
         axes.tick_params(labelsize=7)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["left"].set_visible(False)
     grid[0].legend(frameon=False, fontsize=7)
 
 

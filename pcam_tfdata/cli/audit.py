@@ -2,13 +2,13 @@
 
 Prints what it found, the gravest first. With --output_dir it also writes
 audit.txt, audit.json, pairs.csv (every group of equal or similar patches, the
-slides of several splits, and labels that contradict their mask) and audit.png,
-a page of pictures. Exits with 0 whatever it finds, but see --fail_on.
+slides of several splits, and labels that contradict their mask) and audit.png
+and audit.svg, a page of pictures. Exits with 0 whatever it finds, but see --fail_on.
 """
 
 from absl import flags
 
-from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.cli import flag_groups, next_step, quiet
 from pcam_tfdata.runs import outputs
 
 REQUIRED_FLAGS = ("records_dir",)
@@ -46,4 +46,6 @@ def run() -> int:
         job.write(output_dir, report)
         picture_page.draw(output_dir, table, report)
     print(text_page.format_report(report), end="")
+    if not report.leaks:
+        next_step.tell_training(flags.FLAGS.records_dir)
     return int(flags.FLAGS.fail_on == _LEAKS and report.leaks)

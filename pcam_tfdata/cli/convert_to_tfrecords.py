@@ -7,7 +7,7 @@ folder also loads with tfds.builder_from_directory.
 from absl import flags
 
 from pcam_tfdata import choices
-from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.cli import flag_groups, next_step, quiet
 from pcam_tfdata.conversion import convert
 
 REQUIRED_FLAGS = ("input_dir", "output_dir")
@@ -75,3 +75,4 @@ def run() -> None:
             import tensorflow_datasets  # noqa: F401
     made = convert.convert(flag_groups.from_flags(convert.ConvertOptions))
     print(f"{flags.FLAGS.output_dir}: {made.summarize()}.")
+    next_step.tell_training(flags.FLAGS.output_dir)

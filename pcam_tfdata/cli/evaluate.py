@@ -1,7 +1,7 @@
 """Scores the best model of a run, exactly.
 
-Writes metrics.json, metrics.txt, predictions.csv, roc.png and confusion.png;
-slides.csv, the scores of each slide, where slides are known. The run's folder has
+Writes metrics.json, metrics.txt, predictions.csv, roc and confusion as PNG
+and SVG; slides.csv, the scores of each slide, where slides are known. The run's folder has
 those of its validation splits, and calibration.json, how pcam predict calibrates
 logits; its folder evaluations/SPLITS those of others, and with @ and their hash
 those of other records.
@@ -10,7 +10,8 @@ those of other records.
 from absl import app, flags
 
 from pcam_tfdata import choices
-from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.cli import flag_groups, next_step, quiet
+from pcam_tfdata.records import records_folder
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
 
@@ -32,7 +33,7 @@ flags.DEFINE_list(
     "stress",
     [],
     f"Also score patches that are changed more and more: {', '.join(choices.STRESSES)}."
-    " Writes stress.csv and stress.png.",
+    " Writes stress.csv, and a picture of it.",
 )
 flags.DEFINE_integer(
     "num_resamples",
@@ -53,4 +54,16 @@ def run() -> None:
     with quiet.imports():
         from pcam_tfdata.evaluation import configuration, evaluate, score_page
     options = flag_groups.from_flags(configuration.EvaluateOptions)
-    print(score_page.format_scores(evaluate.evaluate(options)), end="")
+    scores = evaluate.evaluate(options)
+    print(score_page.format_scores(scores), end="")
+    splits = records_folder.open_folder(options.records_dir).content.splits
+    unlabeled = [split.name for split in splits if not split.labeled]
+    if unlabeled and not scores["warnings"]:
+        next_step.tell(
+            "predict",
+            f"--records_dir={options.records_dir}",
+            f"--run_dir={options.run_dir}",
+            f"--split={unlabeled[0]}",
+            f"--tta={options.forward.tta}",
+            f"--output_csv={options.run_dir.rstrip('/')}_submission.csv",
+        )

@@ -1,13 +1,13 @@
 """Counts what a records folder holds, and draws patches of it.
 
-Writes overview.json, overview.txt, labels.png and patches.png.
+Writes overview.json, overview.txt, labels and patches as PNG and SVG.
 """
 
 import os
 
 from absl import flags
 
-from pcam_tfdata.cli import quiet
+from pcam_tfdata.cli import next_step, quiet
 from pcam_tfdata.runs import outputs
 
 REQUIRED_FLAGS = ("records_dir", "output_dir")
@@ -25,6 +25,7 @@ def run() -> None:
     with quiet.imports():
         from pcam_tfdata.evaluation import plots
         from pcam_tfdata.records import overview, records_folder
+        from pcam_tfdata.system import pictures
 
     records_dir = flags.FLAGS.records_dir
     output_dir = flags.FLAGS.output_dir
@@ -35,7 +36,10 @@ def run() -> None:
         records, _NUM_PATCHES, flags.FLAGS.seed
     )
     overview.write_overview(output_dir, summary)
-    path = os.path.join(output_dir, "labels.png")
-    plots.plot_label_histogram(records.content, path)
-    plots.plot_patches(images, labels, os.path.join(output_dir, "patches.png"))
+    for name, drawing in (
+        ("labels.png", plots.draw_label_histogram(records.content)),
+        ("patches.png", plots.draw_patches(images, labels)),
+    ):
+        pictures.save(drawing, os.path.join(output_dir, name))
     print(overview.format_overview(summary), end="")
+    next_step.tell_training(records_dir)

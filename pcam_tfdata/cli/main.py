@@ -32,10 +32,13 @@ COMMANDS = {
     "data_service": "Serve records to pcam train from other hosts.",
     "cross_validate": "Train and score on each fold in turn.",
     "evaluate": "Score a trained network exactly.",
+    "explain": "Show where a trained network finds tumor.",
     "predict": "Write a submission CSV.",
     "ensemble": "Make one run of several.",
     "compare": "Tell whether one run is better than another.",
+    "report": "Write one page about runs: how good, and whether to trust it.",
     "runs": "Show what was tried, and how it scored.",
+    "doctor": "Tell what keeps this machine from training.",
     "benchmark": "Time conversion, input, training or prediction.",
 }
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -77,10 +80,18 @@ def _run_command(command: str = "", *arguments: str) -> int | None:
         )
     _prepare_process()
     module = importlib.import_module(f"pcam_tfdata.cli.{command}")
+    flags.DEFINE_bool(
+        "quiet",
+        False,
+        "Show no progress and no notes, only warnings, errors and the result.",
+        module_name=module.__name__,
+    )
     if set(arguments) & set(_HELP_FLAGS):
         print(_describe_flags(command, module))
         return 0
     _parse(command, module, arguments)
+    if flags.FLAGS.quiet:
+        logging.getLogger("pcam_tfdata").setLevel(logging.WARNING)
     interruption.raise_on_signals()  # From now on there may be things to tidy up.
     return module.run()
 
@@ -138,6 +149,8 @@ def _prepare_process() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    # What TensorFlow says in Python, of functions that it traces again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def _list_commands() -> str:
@@ -151,11 +164,11 @@ def _list_commands() -> str:
 
 
 def _describe_flags(command: str, module: types.ModuleType) -> str:
-    required = " ".join(f"--{name}=..." for name in module.REQUIRED_FLAGS)
+    required = "".join(f" --{name}=..." for name in module.REQUIRED_FLAGS)
     _, _, described = flags.FLAGS.module_help(module).partition(":\n")
     described = described.replace("\n    (default: '')", "")
     return (
-        f"usage: pcam {command} {required} [--flag=value ...]\n\n"
+        f"usage: pcam {command}{required} [--flag=value ...]\n\n"
         f"{(module.__doc__ or '').strip()}\n\n{described}\n\n"
         "  --flagfile: A file with flags, one a line."
     )

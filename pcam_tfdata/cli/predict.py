@@ -6,7 +6,7 @@ the same command again goes on with the others. With --shard_range any number of
 jobs do some shards each, and --merge writes the CSV.
 """
 
-import sys
+import logging
 
 from absl import app, flags
 
@@ -14,6 +14,7 @@ from pcam_tfdata.cli import flag_groups, quiet
 from pcam_tfdata.system import files
 
 REQUIRED_FLAGS = ("run_dir", "output_csv")
+_logger = logging.getLogger(__name__)
 
 flags.DEFINE_string("run_dir", None, "Folder of the run.")
 flags.DEFINE_string(
@@ -103,8 +104,8 @@ def run() -> None:
         if predicted.shard_range:
             output = predicted.parts_dir
     # A pipe may be stdout itself, where the CSV is.
-    file = sys.stderr if files.is_stream(output) else sys.stdout
-    print(f"{output}: {num_patches:,} patches.", file=file)
+    tell = _logger.info if files.is_stream(output) else print
+    tell(f"{output}: {num_patches:,} patches.")
 
 
 def _check_flags() -> None:

@@ -9,7 +9,7 @@ import os
 from absl import flags
 
 from pcam_tfdata import choices
-from pcam_tfdata.cli import flag_groups, quiet
+from pcam_tfdata.cli import flag_groups, next_step, quiet
 from pcam_tfdata.distribution import tf_config
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
@@ -221,18 +221,25 @@ flags.DEFINE_bool("restart", False, "Begin anew, dropping the run there.")
 def run() -> None:
     """Trains as the flags say."""
     with quiet.imports():
-        from pcam_tfdata.evaluation import plots
+        import pandas
+
+        from pcam_tfdata.evaluation import dead_network, plots
         from pcam_tfdata.runs import run_folder
+        from pcam_tfdata.system import pictures
         from pcam_tfdata.training import configuration, train
     trained = flag_groups.from_flags(configuration.TrainOptions)
     state = train.train(trained)
     run_dir = trained.run_dir
-    if tf_config.find_job(trained.devices.strategy).is_chief:
-        plots.plot_history(
-            os.path.join(run_dir, run_folder.HISTORY),
-            os.path.join(run_dir, run_folder.HISTORY_PLOT),
-        )
+    is_chief = tf_config.find_job(trained.devices.strategy).is_chief
+    if is_chief:
+        history = pandas.read_csv(os.path.join(run_dir, run_folder.HISTORY))
+        path = os.path.join(run_dir, run_folder.HISTORY_PLOT)
+        pictures.save(plots.draw_history(history), path)
     print(
         f"{run_dir}: {state.epoch} epochs; best validation AUC"
         f" {state.best_auc:.4f} after epoch {state.best_epoch}."
     )
+    is_dead = dead_network.summarize(state.history, state.best_epoch)
+    if is_chief and not is_dead:
+        records = f"--records_dir={trained.records_dir}"
+        next_step.tell("evaluate", records, f"--run_dir={run_dir}")

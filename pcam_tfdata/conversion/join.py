@@ -17,7 +17,7 @@ import numpy as np
 
 from pcam_tfdata.conversion import describe_folder, leaks, publish, workspace
 from pcam_tfdata.records import manifest, records_folder, sharding
-from pcam_tfdata.system import files, versions
+from pcam_tfdata.system import files, progress, versions
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ def join(
     with workspace.open_folder(
         output_dir, overwrite=overwrite, resumes=False
     ) as folder:
-        splits_of_slide = _write_shards(parts, content, folder)
+        num_patches = sum(part.num_patches for part in parts)
+        with progress.Progress(num_patches, "join") as bar:
+            splits_of_slide = _write_shards(parts, content, folder, bar)
         warnings = leaks.describe_slides(splits_of_slide)
         if warnings:
             content.options["grouped_by_slide"] = False
@@ -144,6 +146,7 @@ def _write_shards(
     parts: Sequence[records_folder.RecordsFolder],
     content: manifest.Manifest,
     folder: str,
+    bar: progress.Progress,
 ) -> dict[str, set[str]]:
     """Writes shards and rows of the sidecar; returns the splits of each slide."""
     splits_of_slide: dict[str, set[str]] = collections.defaultdict(set)
@@ -168,4 +171,5 @@ def _write_shards(
                 for row in itertools.islice(rows, shard.num_records):
                     writer.writerow((shard.split, name, *row))
                     splits_of_slide[row[slide]].add(shard.split)
+            bar.advance_to(int(bar.n) + shard.num_records)
     return splits_of_slide

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import logging
+import os
+import pathlib
 import random
 from collections.abc import Iterable, Iterator
 
@@ -15,6 +17,7 @@ from pcam_tfdata.distribution import private_interfaces, rendezvous, tf_config
 _logger = logging.getLogger(__name__)
 _TENSOR_CORES = (7, 0)  # Compute capability from which float16 is faster.
 _BFLOAT16 = (8, 0)
+_DRIVER, _VISIBLE = pathlib.Path("/dev/nvidiactl"), "CUDA_VISIBLE_DEVICES"
 _SEED_STRIDE = 0x9E3779B9  # Odd: as many multiples as there are seeds.
 
 
@@ -68,12 +71,16 @@ def make_strategy(
         with contextlib.suppress(RuntimeError, ValueError):
             tf.config.experimental.set_memory_growth(gpu, True)
     if name == "one_device":
+        if not gpus and _DRIVER.exists() and _VISIBLE not in os.environ:
+            _logger.warning(
+                "found NVIDIA's driver, and no GPU that TensorFlow can use: it"
+                " computes on the CPU. pcam doctor tells why."
+            )
         return tf.distribute.OneDeviceStrategy("/GPU:0" if gpus else "/CPU:0")
     if not gpus and not num_virtual_devices and not options.allow_cpu:
         raise ValueError(
-            f"--strategy={name}: found no GPU that TensorFlow can use."
-            " Install its GPU support with `pip install 'tensorflow[and-cuda]'`,"
-            " or pass --allow_cpu or --num_virtual_devices=2."
+            f"--strategy={name}: found no GPU that TensorFlow can use. Pass"
+            " --allow_cpu or --num_virtual_devices=2, or see why: pcam doctor."
         )
     if name == "multi_worker":
         return rendezvous.join(job, options.worker_wait_seconds)

@@ -68,26 +68,30 @@ def compute_intervals(
 
 def compute_difference_intervals(
     label: np.ndarray,
-    logits: tuple[np.ndarray, np.ndarray],
+    logits: Sequence[np.ndarray],
     slide: np.ndarray | None = None,
     *,
     num_resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, tuple[float, float] | None]:
-    """Returns 95% intervals of the second network's scores less the first's.
+) -> list[dict[str, tuple[float, float] | None]]:
+    """Returns 95% intervals of the scores of other networks less the first's.
 
-    Both are scored on the same resamples, so what makes patches hard for both
-    leaves the difference. Intervals are as `compute_intervals` has them, by the
-    names of `COMPARED`, in their order.
+    All are scored on the same resamples, so what makes patches hard for all
+    leaves the difference. There is one for each network but the first. Intervals
+    are as `compute_intervals` has them, by the names of `COMPARED`, in their
+    order.
     """
     weighted = [WeightedScores(label, logit, 0.0) for logit in logits]
     unit = number_units(len(label), slide)
     scores = _resample(weighted, unit, num_resamples, seed)
-    differences = scores[:, 1] - scores[:, 0]
-    return {
-        name: _range(differences[:, metrics.NAMES.index(name)])
-        for name in COMPARED
-    }
+    differences = scores[:, 1:] - scores[:, :1]
+    return [
+        {
+            name: _range(differences[:, number, metrics.NAMES.index(name)])
+            for name in COMPARED
+        }
+        for number in range(len(logits) - 1)
+    ]
 
 
 def number_units(num_patches: int, slide: np.ndarray | None) -> np.ndarray:

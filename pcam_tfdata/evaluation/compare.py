@@ -47,7 +47,7 @@ def compare(
     run_dirs = first_dir, second_dir
     first, second = predictions = tuple(map(predictions_file.read, run_dirs))
     _check_same(run_dirs, first, second)
-    intervals = bootstrap.compute_difference_intervals(
+    (intervals,) = bootstrap.compute_difference_intervals(
         first.label,
         (first.logit, second.logit),
         first.slide,

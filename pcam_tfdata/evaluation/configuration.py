@@ -63,6 +63,7 @@ def settle(
         FileExistsError: these scores do not belong into the run's folder.
     """
     run_dir, output_dir = options.run_dir, options.output_dir
+    other = "" if is_own else records.manifest_sha256
     splits = [name for name in options.splits or own_splits if name]
     if not splits:
         raise ValueError(
@@ -77,13 +78,12 @@ def settle(
             f"--splits: found {', '.join(unlabeled)}, without labels, expected"
             " labelled splits."
         )
-    if is_own and set(splits) == set(own_splits):
+    folder = run_folder.name_evaluation(run_dir, splits, own_splits, other)
+    if folder == run_dir:
         output_dir = output_dir or run_dir
     elif not output_dir:
-        name = "+".join(sorted(splits))
-        name += "" if is_own else f"@{records.manifest_sha256[:8]}"
-        output_dir = os.path.join(run_dir, run_folder.EVALUATIONS, name)
-        _logger.info("Scores of %s go to %s.", ", ".join(splits), output_dir)
+        output_dir = folder
+        _logger.info("Files of %s go to %s.", ", ".join(splits), output_dir)
     elif files.resolve(output_dir) == files.resolve(run_dir):
         raise FileExistsError(
             f"--output_dir={output_dir}: found the run's folder, which keeps the"

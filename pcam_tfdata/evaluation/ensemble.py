@@ -1,6 +1,7 @@
 """Several runs as one, whose network gives the mean of their logits."""
 
 import glob
+import itertools
 import os
 import shutil
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
         )
     members = [folder for run_dir in run_dirs for folder in _expand(run_dir)]
     paths = list(map(run_folder.find_model, members))
+    starts = map(environment_file.read_starts, members)
     trained_on = set(map(environment_file.find_records, members))
     if len(members) < 2 or len(trained_on) > 1:
         raise ValueError(
@@ -73,6 +75,7 @@ def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
         "manifest_sha256": trained_on.pop(),
         "members": hashes,
         "calibrations": [known._asdict() for known in calibrations],
+        "member_starts": [*itertools.chain(*starts)],
     }
     unfinished = f"{output_dir}{files.INCOMPLETE}"
     shutil.rmtree(unfinished, ignore_errors=True)  # Of a job that was killed.

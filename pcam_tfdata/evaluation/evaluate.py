@@ -3,10 +3,11 @@
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas
 
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.evaluation import (
@@ -15,6 +16,7 @@ from pcam_tfdata.evaluation import (
     configuration,
     dead_network,
     metrics,
+    model_card,
     operating_point,
     plots,
     score_page,
@@ -30,19 +32,19 @@ from pcam_tfdata.runs import (
     reading,
     run_folder,
 )
-from pcam_tfdata.system import csv_files, files
+from pcam_tfdata.system import csv_files, files, pictures
 
 # Files that not every evaluation writes.
 _OPTIONAL = (
-    run_folder.ROC_PLOT,
+    *pictures.list_paths(run_folder.ROC_PLOT),
     run_folder.SLIDES,
     run_folder.STRESS,
-    run_folder.STRESS_PLOT,
+    *pictures.list_paths(run_folder.STRESS_PLOT),
 )
 _logger = logging.getLogger(__name__)
 
 
-class _Subject(NamedTuple):
+class Subject(NamedTuple):
     """What is scored, before the network has run.
 
     Attributes:
@@ -76,8 +78,8 @@ def evaluate(options: configuration.EvaluateOptions) -> metrics.Scores:
     Writes `predictions.csv` (row, label, logit, the tumor fraction of a network
     that gives it, and the slide where that of every patch is known),
     `metrics.json`, the same as text, pictures, where slides are known
-    `slides.csv`, and under stress `stress.csv`. The calibration of the run's own
-    validation goes to the run's folder.
+    `slides.csv`, and under stress `stress.csv`. Calibration by the run's own
+    validation goes to the run's folder; so does `model_card.md`, if all else does.
 
     Returns:
         What `metrics.json` has. `warnings` say why the scores may say little;
@@ -90,11 +92,11 @@ def evaluate(options: configuration.EvaluateOptions) -> metrics.Scores:
         FileNotFoundError, ValueError: model, records or splits are not there.
         FileExistsError: the scores would take the place of other files.
     """
-    subject = _open_subject(options)
+    subject = open_subject(options)
     options = subject.options
     predict, fill = _open_network(options, subject.records)
     os.makedirs(options.output_dir, exist_ok=True)
-    predictions = predict(fill)
+    predictions = predict(fill, "evaluate")
     known = subject.slide_of_row[predictions["row"]]
     slide = None if (known == "").any() else known
     evaluation, boundary = _score(subject, predictions, slide)
@@ -108,11 +110,16 @@ def evaluate(options: configuration.EvaluateOptions) -> metrics.Scores:
         rows = [unchanged, *shifted]
         path_of = functools.partial(os.path.join, options.output_dir)
         csv_files.write_csv(path_of(run_folder.STRESS), stress.COLUMNS, rows)
-        plots.plot_stress(rows, path_of(run_folder.STRESS_PLOT))
+        table = pandas.DataFrame(rows, columns=stress.COLUMNS)
+        path = path_of(run_folder.STRESS_PLOT)
+        pictures.save(plots.draw_stress(table), path)
+    folders = options.output_dir, options.run_dir
+    if files.is_within(*map(files.resolve, folders)):
+        model_card.write(options.run_dir)
     return evaluation
 
 
-def _open_subject(options: configuration.EvaluateOptions) -> _Subject:
+def open_subject(options: configuration.EvaluateOptions) -> Subject:
     """Returns what to score; all that can be refused is refused here."""
     model_path = run_folder.find_model(options.run_dir)
     records = records_folder.open_folder(options.records_dir)
@@ -145,7 +152,7 @@ def _open_subject(options: configuration.EvaluateOptions) -> _Subject:
         )
     # Before the network runs: it may take an hour.
     slide_of_row = records.read_sidecar(["slide"])["slide"].to_numpy(str)
-    subject = _Subject(
+    subject = Subject(
         options, records, run, facts, is_validation, point, slide_of_row
     )
     for warning in _list_warnings(options.splits, run, is_own):
@@ -154,7 +161,7 @@ def _open_subject(options: configuration.EvaluateOptions) -> _Subject:
 
 
 def _score(
-    subject: _Subject, predictions: inference.Logits, slide: np.ndarray | None
+    subject: Subject, predictions: inference.Logits, slide: np.ndarray | None
 ) -> tuple[metrics.Scores, float]:
     """Returns all scores, and the least logit that predicts 1."""
     options, point = subject.options, subject.point
@@ -192,18 +199,18 @@ def _score(
 def _open_network(
     options: configuration.EvaluateOptions,
     records: records_folder.RecordsFolder,
-) -> tuple[Callable[[inference.Fill], inference.Logits], inference.Fill]:
+) -> tuple[stress.Predict, inference.Fill]:
     """Returns what gives the logits of all patches, and how a batch is filled."""
     strategy, patches = options.forward.open_records(records, options.splits)
     with strategy.scope():
         model = inference.load_network(run_folder.find_model(options.run_dir))
 
-    def predict(fill: inference.Fill) -> inference.Logits:
+    def predict(fill: inference.Fill, description: str) -> inference.Logits:
         predictor = inference.Predictor(
             model, strategy, fill, options.forward.tta
         )
         batches = predictor.stream_patches(
-            patches, options.forward.batch_size, "evaluate"
+            patches, options.forward.batch_size, description
         )
         return inference.join(batches)
 
@@ -324,8 +331,10 @@ def _write(
     for name in _OPTIONAL:
         files.remove(path_of(name))
     if evaluation["auc"] is not None:
-        plots.plot_roc(label, logit, path_of(run_folder.ROC_PLOT))
-    plots.plot_confusion(evaluation, path_of(run_folder.CONFUSION_PLOT))
+        roc = plots.draw_roc(label, logit)
+        pictures.save(roc, path_of(run_folder.ROC_PLOT))
+    confusion = plots.draw_confusion(evaluation)
+    pictures.save(confusion, path_of(run_folder.CONFUSION_PLOT))
     if predictions_file.SLIDE in predictions:
         slide = predictions[predictions_file.SLIDE]
         table = slides.score_slides(slide, label, logit, boundary)

@@ -11,6 +11,8 @@ from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import batch_format
 
 COLUMNS = ("shift", "strength", "auc", "nll")
+# Returns all logits of a network that sees filled batches; with what to call it.
+Predict = Callable[[inference.Fill, str], inference.Logits]
 _Change = Callable[[tf.Tensor, float], tf.Tensor]
 
 
@@ -64,14 +66,14 @@ _SHIFTS: dict[str, tuple[_Change, Sequence[float]]] = {
 
 def score_shifts(
     names: Sequence[str],
-    predict: Callable[[inference.Fill], inference.Logits],
+    predict: Predict,
     fill: inference.Fill,
 ) -> Iterator[tuple[str, float, float | None, float]]:
     """Yields a row of `COLUMNS` for each strength of each shift.
 
     Args:
         names: Of shifts, among `choices.STRESSES`.
-        predict: Returns all logits of a network that sees filled batches.
+        predict: Gives the logits.
         fill: Fills a batch with patches as they are.
     """
 
@@ -87,7 +89,8 @@ def score_shifts(
             predictions = predict(
                 functools.partial(
                     fill_changed, change=change, strength=strength
-                )
+                ),
+                f"{name} {strength:g}",
             )
             label, logit = predictions["label"], predictions["logit"]
             auc, nll = metrics.auc(label, logit), metrics.nll(label, logit)

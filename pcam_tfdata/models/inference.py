@@ -207,6 +207,7 @@ class Predictor:
         ).take(-(-end_patch // batch_size) - first_batch)
         if patches.plan:
             _logger.info("Input: %s.", patches.plan)
+            patches.plan = ""  # It is told once.
         # Image files have no records, whose damage could be named.
         opened = [p for p in (patches,) if isinstance(p, patch_source.Patches)]
         with patch_source.damage_named(*opened):

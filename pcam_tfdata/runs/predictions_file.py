@@ -1,4 +1,4 @@
-"""What `pcam evaluate` wrote of a run's own validation splits, read back."""
+"""What `pcam evaluate` wrote of the patches of a run's splits, read back."""
 
 import json
 import os
@@ -15,7 +15,7 @@ SLIDE = "slide"
 
 
 class Predictions(NamedTuple):
-    """Logits of validation patches, by row.
+    """Logits of patches, by row.
 
     Attributes:
         facts: What `metrics.json` says of them.
@@ -44,22 +44,40 @@ def read(run_dir: str, tta: str | None = None) -> Predictions:
         ValueError: they are of an earlier model or other views, or damaged.
     """
     model_sha256 = manifest.hash_file(run_folder.find_model(run_dir))
-    path = os.path.join(run_dir, run_folder.PREDICTIONS)
     evaluate = f"pcam evaluate --tta={tta}" if tta else "pcam evaluate"
     remedy = f"Run {evaluate} on the run's validation splits."
+    return read_folder(run_dir, remedy, model_sha256, tta)
+
+
+def read_folder(
+    folder: str, remedy: str, model_sha256: str = "", tta: str | None = None
+) -> Predictions:
+    """Returns the predictions of an evaluation.
+
+    Args:
+        folder: Where `pcam evaluate` wrote it.
+        remedy: A sentence that ends errors.
+        model_sha256: Of the network that they have to be of; empty for any.
+        tta: How patches have to be viewed, one of `choices.TTA`; None for any.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `read`.
+    """
+    path = os.path.join(folder, run_folder.PREDICTIONS)
     try:
-        json_path = os.path.join(run_dir, run_folder.METRICS_JSON)
+        json_path = os.path.join(folder, run_folder.METRICS_JSON)
         with open(json_path, encoding="utf-8") as file:
             facts = json.load(file)
         sha256 = manifest.hash_file(path)
         checks = (
-            ("an earlier network", facts["model_sha256"], model_sha256),
+            ("an earlier network", facts["model_sha256"],
+             model_sha256 or facts["model_sha256"]),
             ("another evaluation", sha256, facts["predictions_sha256"]),
             ("other views", facts["tta"], tta or facts["tta"]),
-        )
+        )  # fmt: skip
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error.filename}: not found, expected predictions of validation"
+            f"{error.filename}: not found, expected predictions of labelled"
             f" patches. {remedy}"
         ) from error
     except (LookupError, TypeError, ValueError) as error:

@@ -46,12 +46,15 @@ class Run:
             data, code and machine.
         is_best_dead: Whether training found the network of its best epoch dead.
         flags: As text, by name.
+        evaluations: What `pcam evaluate` found of the best model as it is, as
+            `metrics.json` has it, by its folder in the run's; "" for the run's.
         notes: What could not be read, and why.
     """
 
     columns: dict[str, Any]
     is_best_dead: bool = False
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
+    evaluations: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -89,10 +92,10 @@ def read_run(run_dir: str, run_name: str) -> Run:
     ]
     model_sha256 = None
     if names:
-        with _noted(run, run_dir, run_folder.BEST_MODEL) as path:
+        with noted(run, run_dir, run_folder.BEST_MODEL) as path:
             model_sha256 = manifest.hash_file(path)
     for name in names:
-        with _noted(run, run_dir, name) as path:
+        with noted(run, run_dir, name) as path:
             with open(path, encoding="utf-8") as file:
                 _add_evaluation(run, name, json.load(file), model_sha256)
     return run
@@ -101,15 +104,15 @@ def read_run(run_dir: str, run_name: str) -> Run:
 def read_training(run_dir: str, name: str = "") -> Run:
     """Returns what is known of a run, but for its evaluations."""
     run = Run({"run": name, "state": "", BEST_SCORE: None})
-    with _noted(run, run_dir, run_folder.FLAGS):
+    with noted(run, run_dir, run_folder.FLAGS):
         run.flags = run_folder.read_flags(run_dir)
-    with _noted(run, run_dir, run_folder.HISTORY) as path:
+    with noted(run, run_dir, run_folder.HISTORY) as path:
         _add_history(run, path)
-    with _noted(run, run_dir, run_folder.TIMING) as path:
+    with noted(run, run_dir, run_folder.TIMING) as path:
         column = "train_patches_per_second"
         if speeds := [row[column] for row in _read_numbers(path)]:
             run.columns[SPEED] = statistics.median(speeds)
-    with _noted(run, run_dir, run_folder.ENVIRONMENT):
+    with noted(run, run_dir, run_folder.ENVIRONMENT):
         if starts := environment_file.read_starts(run_dir):
             run.columns |= _summarize_starts(starts)
     run.columns["state"] = _describe_state(run, run_dir)
@@ -117,7 +120,7 @@ def read_training(run_dir: str, name: str = "") -> Run:
 
 
 @contextlib.contextmanager
-def _noted(run: Run, run_dir: str, name: str) -> Iterator[str]:
+def noted(run: Run, run_dir: str, name: str) -> Iterator[str]:
     """Yields the path of a file; what is wrong with it becomes a note."""
     path = os.path.join(run_dir, name)
     try:
@@ -125,7 +128,7 @@ def _noted(run: Run, run_dir: str, name: str) -> Iterator[str]:
     except FileNotFoundError:
         return
     except OSError as error:
-        run.notes.append(f"{name}: {error.strerror}")
+        run.notes.append(f"{name}: {error.strerror or error}")
     except ValueError as error:
         text = faults.one_line(error).removeprefix(f"{path}: ")
         run.notes.append(f"{name}: {text.removesuffix('.')}")
@@ -180,6 +183,8 @@ def _add_evaluation(
         "splits": ",".join(scores["splits"]),
     }
     values |= {n: v for n, v in scores.items() if isinstance(v, (int, float))}
+    if scores.get("model_sha256", "") == model_sha256:
+        run.evaluations[os.path.dirname(path)] = scores
     evaluation = os.path.basename(os.path.dirname(path))
     suffix = f":{evaluation}" if evaluation else ""
     run.columns |= {f"eval_{key}{suffix}": n for key, n in values.items()}

@@ -16,8 +16,11 @@ CHECKPOINTS = "checkpoints"
 ENVIRONMENT = "environment.json"
 ENSEMBLE = "ensemble"  # The --model of a run that is made of others.
 EVALUATIONS = "evaluations"
+EXPLANATIONS = "explanations"
+EXPLANATIONS_JSON = "explanations.json"
 FLAGS = "flags.txt"
 HISTORY = "history.csv"
+MODEL_CARD = "model_card.md"
 CROSS_VALIDATION = "cross_validation.json"  # Beside the runs of its folds.
 IS_DEAD = "is_dead"  # In the history: 1 for an epoch that a dead network ends.
 HISTORY_PLOT = "history.png"
@@ -31,11 +34,13 @@ STRESS = "stress.csv"
 STRESS_PLOT = "stress.png"
 ROC_PLOT = "roc.png"
 CONFUSION_PLOT = "confusion.png"
+_PLOTS = (CONFUSION_PLOT, HISTORY_PLOT, ROC_PLOT, STRESS_PLOT)
+SUSPECTS = "suspects.csv"  # Beside the runs of folds, too.
 _MADE = (
-    BAD_BATCH, BEST_MODEL, CALIBRATION, CHECKPOINTS, CONFUSION_PLOT, ENVIRONMENT,
-    EVALUATIONS, HISTORY, HISTORY_PLOT, INCOMPLETE_MODEL, INPUT_CACHE, METRICS_JSON,
-    METRICS_TEXT, PREDICTIONS, ROC_PLOT, SLIDES, STRESS,
-    STRESS_PLOT, TENSORBOARD, TIMING,
+    BAD_BATCH, BEST_MODEL, CALIBRATION, CHECKPOINTS, ENVIRONMENT, EVALUATIONS,
+    EXPLANATIONS, EXPLANATIONS_JSON, HISTORY, INCOMPLETE_MODEL, INPUT_CACHE,
+    METRICS_JSON, METRICS_TEXT, MODEL_CARD, PREDICTIONS, SLIDES, STRESS, TENSORBOARD, TIMING,
+    *_PLOTS, *(name.replace(".png", ".svg") for name in _PLOTS),
 )  # fmt: skip
 # A process that was killed leaves what it was writing.
 OWNED = (*_MADE, *(f"{name}{files.INCOMPLETE}" for name in (*_MADE, FLAGS)))
@@ -109,6 +114,19 @@ def read_flags(run_dir: str) -> dict[str, str]:
 def list_splits(flags: Mapping[str, str], name: str) -> list[str]:
     """Returns the splits that a flag of a run names, as `train_splits`."""
     return [split for split in flags.get(name, "").split(",") if split]
+
+
+def name_evaluation(
+    run_dir: str, splits: Sequence[str], own_splits: Sequence[str], other: str
+) -> str:
+    """Returns where scores of splits go: its own validation's to the run's folder.
+
+    `other` is the hash of the records, if they are not the run's; else "".
+    """
+    if not other and set(splits) == set(own_splits):
+        return run_dir
+    name = "+".join(sorted(splits)) + f"@{other[:8]}".rstrip("@")
+    return os.path.join(run_dir, EVALUATIONS, name)
 
 
 def make_input_cache(run_dir: str) -> None:

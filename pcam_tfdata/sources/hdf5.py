@@ -13,7 +13,6 @@ import dataclasses
 import gzip
 import logging
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from typing import IO
@@ -23,7 +22,7 @@ import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.sources import listing, slide_meta
-from pcam_tfdata.system import faults, files, name_arrays
+from pcam_tfdata.system import faults, files, name_arrays, progress
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _PREFIX = "camelyonpatch_level_2_split_"
@@ -167,13 +166,18 @@ def _unpack(options: listing.SourceOptions, name: str) -> str:
         return path
     _logger.info("%s: unpacking.", packed_path)
     files.make_folder(folder)
+    num_packed = (files.size(packed_path) or 0) >> 20
     try:
         with (
             files.open_file(packed_path, "rb") as file,
             gzip.open(file) as packed,
             files.open_whole(path, "wb") as unpacked,
+            progress.Progress(num_packed, "unpack") as bar,
         ):
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
+            bar.unit = " MiB"
+            while block := packed.read(1 << 20):
+                unpacked.write(block)
+                bar.advance_to(file.tell() >> 20)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
             f"{packed_path}: found no whole gzip file ({error}). Fetch it"

@@ -14,7 +14,7 @@ import numpy as np
 
 from pcam_tfdata import schema
 from pcam_tfdata.sources import listing
-from pcam_tfdata.system import faults, files, name_arrays
+from pcam_tfdata.system import faults, files, name_arrays, progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +86,11 @@ def list_patches(
 def _list_split(folder: str, split: str, num_patches: int) -> listing.Listing:
     image, label, has_ids = _find_features(folder)
     wanted = [label] * (label is not None) + ["id"] * has_ids
-    examples = list(_read(folder, split, wanted)) if wanted else []
+    examples = []
+    with progress.Progress(num_patches, f"list {split}") as bar:
+        for example in _read(folder, split, wanted) if wanted else ():
+            examples.append(example)
+            bar.advance_to(len(examples))
     labels = np.full(num_patches, schema.UNLABELED)
     if label is not None:
         labels = np.array([example[label] for example in examples])

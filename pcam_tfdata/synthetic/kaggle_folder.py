@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from pcam_tfdata import schema
 from pcam_tfdata.images import tiff
@@ -24,6 +25,7 @@ from pcam_tfdata.synthetic import tissue
 from pcam_tfdata.system import csv_files, files, workers
 
 _PATCHES_PER_SLIDE = 64
+_MASKS = "masks"
 _MIN_SLIDES = 8  # Enough for five folds that keep slides whole.
 _POSITIVE_SHARE = 0.4  # As in Kaggle's train set: 89,117 of 220,025.
 
@@ -84,6 +86,7 @@ def write_kaggle_tree(
     num_test: int = 1024,
     seed: int = 0,
     num_workers: int = 0,
+    has_masks: bool = False,
 ) -> None:
     """Writes a Kaggle tree of synthetic patches, and truth.csv beside it.
 
@@ -100,6 +103,8 @@ def write_kaggle_tree(
         num_test: Patches without a label, at least 0.
         seed: At least 0.
         num_workers: Processes; 0 for one a core, 1 for this one alone.
+        has_masks: Also writes masks/ID.png of every patch, grey, 255 where it
+            is tumor and else 0.
 
     Raises:
         FileExistsError: `output_dir` is there and holds something.
@@ -111,7 +116,8 @@ def write_kaggle_tree(
     tree_dir = f"{output_dir}.incomplete"
     shutil.rmtree(tree_dir, ignore_errors=True)  # Of a run that was killed.
     try:
-        for split in (kaggle_layout.TRAIN, kaggle_layout.TEST):
+        masks = [_MASKS] if has_masks else []
+        for split in (kaggle_layout.TRAIN, kaggle_layout.TEST, *masks):
             os.makedirs(os.path.join(tree_dir, split))
         with workers.Workers(num_workers) as pool:
             rows_of_slides = pool.map(
@@ -164,6 +170,11 @@ def _write_slide(tree_dir: str, slide: _Slide) -> list[_Row]:
         path = os.path.join(tree_dir, slide.split, f"{patch_id}.tif")
         with open(path, "xb") as file:
             file.write(tiff.encode(image))
+    masks_dir = os.path.join(tree_dir, _MASKS)
+    for patch_id, tumor in zip(ids, patches.tumor, strict=True):
+        if os.path.isdir(masks_dir):  # They are wanted.
+            mask = Image.fromarray(np.where(tumor, 255, 0).astype(np.uint8))
+            mask.save(os.path.join(masks_dir, f"{patch_id}.png"))
     workers.count_done(slide.num_patches)
     labels, fractions = patches.label.tolist(), patches.tumor_fraction.tolist()
     truth = zip(ids, labels, fractions, patches.slide, strict=True)

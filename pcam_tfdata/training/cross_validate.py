@@ -19,17 +19,23 @@ from pcam_tfdata import schema
 from pcam_tfdata.evaluation import metrics, plots
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs, run_folder
-from pcam_tfdata.system import csv_files, files, interruption
+from pcam_tfdata.system import (
+    csv_files,
+    files,
+    interruption,
+    pictures,
+    progress,
+)
 
 OUT_OF_FOLD = "out_of_fold.csv"
-SUSPECTS = "suspects.csv"
 SUSPECTS_PLOT = "suspects.png"
 _NUM_SUSPECTS = 60  # Ten rows of the picture.
 _COLUMNS = ["row", "id", "fold", "label", "probability"]
 # `pcam` in a process that ends when this one does, by SIGKILL too: it would go on
-# to hold the GPU and the lock.
+# to hold the GPU and the lock. What would follow it is for this one to do.
 _PROGRAM = (
-    "from pcam_tfdata.__main__ import main;"
+    "import logging; from pcam_tfdata.__main__ import main;"
+    " logging.getLogger('pcam_tfdata.cli.next_step').disabled = True;"
     " from pcam_tfdata.system import workers;"
     " workers.end_with_writer_of_stdin(); main.run()"
 )
@@ -136,6 +142,7 @@ def _run_fold(
 def _call(command: str, *arguments: str) -> None:
     """Runs a command; a signal is handed on, so that it makes its checkpoint."""
     program = [sys.executable, "-c", _PROGRAM, command, *arguments]
+    program += ["--quiet"] * progress.is_quiet()
     # A session of its own: Ctrl-C on a terminal would come twice.
     with subprocess.Popen(
         program, stdin=subprocess.PIPE, start_new_session=True
@@ -189,9 +196,8 @@ def _write_suspects(
     order = against.sort_values(ascending=False, kind="stable").index
     suspects = table.loc[order[:_NUM_SUSPECTS]]
     path_of = functools.partial(os.path.join, run_dir)
-    csv_files.write_frame(path_of(SUSPECTS), suspects[_COLUMNS])
+    csv_files.write_frame(path_of(run_folder.SUSPECTS), suspects[_COLUMNS])
     everything = records_folder.Selection(tuple(records.list_shards()))
     images = everything.read_images(suspects.row.to_numpy())
-    plots.plot_patches(
-        images, suspects.label.to_numpy(), path_of(SUSPECTS_PLOT)
-    )
+    drawing = plots.draw_patches(images, suspects.label.to_numpy())
+    pictures.save(drawing, path_of(SUSPECTS_PLOT))

@@ -288,6 +288,7 @@ def _announce(run: prepared_run.PreparedRun, facts: Mapping[str, Any]) -> None:
     if not run.group.job.is_chief:
         return
     run_folder.write_flags(options.run_dir, options.list_flags())
+    data = run.training.source.records.content
     environment_file.add_start(
         options.run_dir,
         {
@@ -296,6 +297,10 @@ def _announce(run: prepared_run.PreparedRun, facts: Mapping[str, Any]) -> None:
             "devices": devices,
             "replicas": run.group.strategy.num_replicas_in_sync,
             "xla": trainer.compiles,
+            "data": {
+                "by_slide": data.options.get("grouped_by_slide"),
+                "class_counts": {s.name: s.class_counts for s in data.splits},
+            },
             **facts,
         },
     )

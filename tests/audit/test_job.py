@@ -443,7 +443,7 @@ def test_command_writes_text_json_table_and_picture(planted_dir, tmp_path):
     with Image.open(output_dir / "audit.png") as picture:
         assert picture.width > 1000
     assert sorted(path.name for path in output_dir.iterdir()) == [
-        "audit.json", "audit.png", "audit.txt", "pairs.csv",
+        "audit.json", "audit.png", "audit.svg", "audit.txt", "pairs.csv",
     ]  # fmt: skip
 
 

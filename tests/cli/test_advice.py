@@ -32,10 +32,13 @@ UNSAID = re.compile(
         (
             # Flags of other programs, and words for any flag.
             r".* --(flink_master|flag|help)",
+            r"doctor doctor\.check_gpus\.QUERY --(format|query)",
             r"benchmark benchmark\.input_rates\..*",
             # A benchmark does what other commands do, in a new folder, and asks
             # for nothing but one device.
             rf"benchmark {OTHER_ROOMS}\..*",
+            # It computes on one device, and neither scores nor reads batches.
+            r"explain (distribution|evaluation|models|pipeline)\..*",
             # Of several workers, a service, or the cache of training alone.
             r"\w+ distribution\.\w+\..* --worker_wait_seconds",
             # It trains networks as they come.
@@ -184,9 +187,13 @@ def names_command(call: ast.Call) -> bool:
 
 @functools.cache
 def list_flags(command: str) -> set[str]:
-    """Returns the flags that a command's module, and what it names, defines."""
+    """Returns the flags that a command's module, and what it names, defines.
+
+    Those of every command are defined in `main`.
+    """
     code = read_code()
-    parts, adopted = [code[f"{PACKAGE}.cli.{command}"].tree], set()
+    parts = [code[f"{PACKAGE}.cli.{name}"].tree for name in (command, "main")]
+    adopted = set()
     for module, name in list_reached(command):
         parts += code[module].defined.get(name, ())
         other = module.removeprefix(f"{PACKAGE}.cli.")

@@ -223,8 +223,10 @@ def test_only_the_chief_writes(folder, together):
     assert start["replicas"] == 2
     rows = (folder / "two" / run_folder.TIMING).read_text().splitlines()
     assert len(rows) == 1 + 16
-    for worker in together:
-        assert "best validation AUC" in worker.last_line()
+    chief, other = (worker.output().splitlines() for worker in together)
+    assert chief.pop().startswith("Next: pcam evaluate")
+    for lines in (chief, other):
+        assert "best validation AUC" in lines[-1]
 
 
 @pytest.mark.long

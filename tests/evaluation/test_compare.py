@@ -22,9 +22,10 @@ def predictions(
 
 
 def intervals(label, first, second, slide=None, **options):
-    return bootstrap.compute_difference_intervals(
+    (found,) = bootstrap.compute_difference_intervals(
         label, (first, second), slide, **options
     )
+    return found
 
 
 @pytest.mark.parametrize("has_slides", [True, False])

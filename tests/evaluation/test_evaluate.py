@@ -82,8 +82,11 @@ def test_each_evaluation_is_kept_by_its_splits_and_records(
     before = content_of(run_dir)
     score(records_dir, run_dir, splits=("fold2", "fold1"))
     score(other_records_dir, run_dir)
-    # What the run's folder tells is still of its own validation.
-    assert content_of(run_dir) == before
+    # What the run's folder tells is still of its own validation; but for the card,
+    # which tells of all.
+    after = content_of(run_dir)
+    assert before.pop(run_folder.MODEL_CARD) != after.pop(run_folder.MODEL_CARD)
+    assert after == before
     sha256 = records_folder.open_folder(other_records_dir).manifest_sha256
     folder = run_dir / run_folder.EVALUATIONS
     names = [f"fold0@{sha256[:8]}", "fold1+fold2"]
@@ -160,7 +163,7 @@ def test_command_says_where_the_scores_of_other_splits_are(
     result = loaded.run("evaluate", *arguments, "--splits=fold1")
     assert result.returncode == 0, result.stderr
     folder = run_dir / run_folder.EVALUATIONS / "fold1"
-    assert f"Scores of fold1 go to {folder}.\n" in result.stderr
+    assert f"Files of fold1 go to {folder}.\n" in result.stderr
     assert {"metrics.json", "roc.png", "confusion.png"} < set(
         os.listdir(folder)
     )

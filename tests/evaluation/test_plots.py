@@ -14,8 +14,9 @@ def test_backend_of_a_notebook_stays(tmp_path):
         "matplotlib.use('svg')\n"
         "from pcam_tfdata.evaluation import plots\n"
         "from pcam_tfdata.audit import picture_page\n"
+        "from pcam_tfdata.system import pictures\n"
         "images = numpy.zeros((2, 96, 96, 3), numpy.uint8)\n"
-        "plots.plot_patches(images, [0, 1], sys.argv[1])\n"
+        "pictures.save(plots.draw_patches(images, [0, 1]), sys.argv[1])\n"
         "assert matplotlib.get_backend() == 'svg', matplotlib.get_backend()\n"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)

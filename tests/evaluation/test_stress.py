@@ -1,5 +1,7 @@
 """Scores of patches that are changed more and more."""
 
+import re
+
 import conftest
 import numpy as np
 import pytest
@@ -20,7 +22,8 @@ def changed(images, name) -> list[np.ndarray]:
     """Patches at each strength of a shift, as a network gets them."""
     seen = []
 
-    def predict(fill):
+    def predict(fill, description):
+        assert re.fullmatch(rf"{name} -?[\d.]+", description)
         batch = tf.function(fill)({"image": tf.constant(images)})
         assert batch["image"].dtype == tf.uint8
         assert batch["image"].shape == images.shape

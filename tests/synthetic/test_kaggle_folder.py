@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 from conftest import run_pcam
+from PIL import Image
 from sklearn import linear_model, metrics, pipeline, preprocessing
 
 from pcam_tfdata import schema
@@ -108,6 +109,18 @@ def test_tree_holds_the_patches_made_in_memory(tree):
     told = [np.float32(truth[name]["tumor_fraction"]) for name in ids]
     np.testing.assert_array_equal(told, patches.tumor_fraction)
     assert [truth[name]["slide"] for name in ids] == patches.slide
+
+
+def test_masks_tell_the_tumor_of_every_patch(tree, tmp_path):
+    masked = _write(tmp_path / "masked", has_masks=True)
+    patches = kaggle_folder.make_patches(_NUM_TRAIN)
+    for image, tumor in zip(patches.image, patches.tumor, strict=True):
+        path = masked / "masks" / f"{schema.hash_pixels(image)}.png"
+        with Image.open(path) as mask:
+            np.testing.assert_array_equal(mask, np.where(tumor, 255, 0))
+    digests = _digest(masked)
+    assert len(digests) - len(_digest(tree)) == _NUM_TRAIN + _NUM_TEST
+    assert _digest(tree).items() <= digests.items()
 
 
 def test_every_slide_holds_both_classes(patches):

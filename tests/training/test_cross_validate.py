@@ -217,7 +217,7 @@ def test_suspects_contradict_their_labels_most(records_dir, tmp_path):
     ).iloc[order]
     named = cross_validate._name_rows(records, table)
     cross_validate._write_suspects(str(tmp_path), records, named)
-    found = pandas.read_csv(tmp_path / cross_validate.SUSPECTS)
+    found = pandas.read_csv(tmp_path / run_folder.SUSPECTS)
     doubt = np.where(label == 1, -logit, logit)
     assert found["row"].tolist() == row[np.argsort(-doubt)].tolist()[:60]
     everything = records_folder.Selection(tuple(records.list_shards()))

@@ -1,0 +1,118 @@
+"""What a reader must know first: how good a network is, and whether to trust that."""
+
+import csv
+from typing import Any
+
+import numpy as np
+
+from pcam_tfdata.evaluation import bootstrap, dead_network, metrics
+from pcam_tfdata.report import scored_run
+from pcam_tfdata.runs import run_folder
+
+# From which AUC on a ranking is called so (after Hosmer & Lemeshow 2000).
+_GRADES = {0.95: "very well", 0.9: "well", 0.8: "fairly well", 0: "only poorly"}
+_MOST_ECE = 0.05
+_FEWEST_SLIDES = 10
+
+
+def describe_scores(run: scored_run.ScoredRun) -> str:
+    """Returns how good a network is, the end of a sentence about it."""
+    _, _, label, logit, slide = run.predictions
+    splits = ", ".join(run.predictions.facts["splits"])
+    of = f"on {len(label):,} patches of {splits}"
+    if slide is not None:
+        of += f" from {len(np.unique(slide)):,} slides"
+    auc, interval = metrics.auc(label, logit), run.interval("auc")
+    if auc is None:
+        return f"cannot be scored {of}: all have the same label."
+    low, high = interval or (auc, auc)
+    grade = next(name for least, name in _GRADES.items() if auc >= least)
+    verdict = f"ranks tumor above normal patches {grade}"
+    if low <= 0.5 <= high:
+        verdict = "ranks patches no better than chance"
+    elif high < 0.5:
+        verdict = "ranks normal patches above tumor"
+    shown = f" [{low:.3f}, {high:.3f}]" if interval else ""
+    return f"{verdict}: AUC {auc:.3f}{shown} {of}."
+
+
+def list_checks(
+    run: scored_run.ScoredRun, audit: dict[str, Any] | None, table: str
+) -> list[dict[str, str]]:
+    """Returns the rows of `checks.csv` that hold of a run, in their order.
+
+    `audit` is what `pcam audit` found in the records, None for no audit; the
+    `text` of the table's rows has a place for the value of its `fact`.
+    """
+    _, _, label, logit, slide = run.predictions
+    auc, interval = metrics.auc(label, logit), run.interval("auc")
+    counts = np.bincount(label, minlength=2).tolist()
+    dead = dead_network.find_reason(
+        label, logit, loss=metrics.nll(label, logit),
+        entropy=dead_network.label_entropy(counts),
+        is_learning=not run.training.is_best_dead,
+    )  # fmt: skip
+    is_chance = interval and interval[0] <= 0.5 <= interval[1]
+    state = str(run.training.columns["state"])
+    trained = run_folder.list_splits(run.training.flags, "train_splits")
+    seen = sorted({*trained} & {*run.predictions.facts["splits"]})
+    epochs = run.training.columns.get("epoch", 0)
+    probability = run.probability if run.fair is None else run.fair
+    ece = f"{metrics.ece(label, probability):.3f}"
+    is_off = float(ece) > _MOST_ECE
+    num_slides = 0 if slide is None else len(np.unique(slide))
+    findings = audit["findings"] if audit else []
+    leaks = [f["title"] for f in findings if f["gravity"] == "leak"]
+    facts = {  # One without a value does not hold.
+        "stale": not run.is_current,
+        "dead": dead,
+        "chance": is_chance and not dead,
+        "alive": auc and auc > 0.5 and not dead and not is_chance,
+        "seen": ", ".join(seen),
+        "unseen": trained and run.is_own and not seen,
+        "foreign": not run.is_own,
+        "leaks": ", ".join(leaks),
+        "no_leaks": audit and not leaks,
+        "no_audit": audit is None,
+        "no_slides": slide is None,
+        "few_slides": num_slides < _FEWEST_SLIDES and num_slides,
+        "slides": num_slides >= _FEWEST_SLIDES and num_slides,
+        "uncalibrated": run.fair is None and ece,
+        "bad_ece": run.fair is not None and is_off and ece,
+        "good_ece": run.fair is not None and not is_off and ece,
+        "unfinished": state.startswith("epoch") and state,
+        "looks": epochs > 1 and run.folder == run.run_dir and epochs,
+    }
+    return [
+        check | {"text": check["text"].format(facts[check["fact"]])}
+        for check in csv.DictReader(table.splitlines())
+        if facts[check["fact"]]
+    ]
+
+
+def compare(runs: list[scored_run.ScoredRun]) -> list[list[str]]:
+    """Returns AUC and NLL of runs less the first's, with paired 95% intervals.
+
+    All are scored on the same resamples. A row for each score: its name, and a
+    text for each run; none where runs were scored on different patches.
+    """
+    first, *others = (run.predictions for run in runs)
+    patches = np.stack([first.row, first.label])
+    if metrics.auc(first.label, first.logit) is None or not all(
+        np.array_equal(patches, np.stack([p.row, p.label])) for p in others
+    ):
+        return []
+    intervals = bootstrap.compute_difference_intervals(
+        first.label, [p.logit for p in (first, *others)], first.slide
+    )
+    rows = []
+    for name in bootstrap.COMPARED:
+        base, *scores = (
+            getattr(metrics, name)(p.label, p.logit) for p in (first, *others)
+        )
+        row = [f"{name.upper()}, difference", "-"]
+        for score, found in zip(scores, intervals, strict=True):
+            ends = " [{:+.4f}, {:+.4f}]".format(*found[name] or (0, 0))
+            row.append(f"{score - base:+.4f}{ends if found[name] else ''}")
+        rows.append(row)
+    return rows

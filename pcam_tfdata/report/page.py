@@ -1,0 +1,146 @@
+"""The page: all sections put into its template, and written whole."""
+
+import base64
+import hashlib
+import itertools
+import json
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from pcam_tfdata import schema
+from pcam_tfdata.records import records_folder
+from pcam_tfdata.report import checks, patches, scored_run, sections
+from pcam_tfdata.runs import leaderboard, reading, run_folder
+from pcam_tfdata.system import files, pictures
+
+
+def write(
+    output: str,
+    *,
+    records_dir: str,
+    run_dirs: Sequence[str],
+    splits: Sequence[str] = (),
+    audit_dir: str = "",
+) -> None:
+    """Writes a page about runs, or those of a cross-validation, whole or not.
+
+    Args:
+        output: Its file.
+        records_dir: The records that they were scored on.
+        run_dirs: Their folders, scored by `pcam evaluate`.
+        splits: Which scores; none for those of the validation of each run.
+        audit_dir: Where `pcam audit` wrote what it found; "" for nowhere.
+
+    Raises:
+        FileNotFoundError, ValueError: records, runs or predictions are not there
+            or damaged. What else is damaged is a note on the page.
+    """
+    records = records_folder.open_folder(records_dir)
+    runs = [
+        scored_run.open_run(name, folder, records, splits)
+        for name, folder in scored_run.name_folders(run_dirs).items()
+    ]
+    trainings = [run.training for run in runs]
+    audit = _read_audit(audit_dir, records.manifest_sha256, trainings[0])
+    loader = jinja2.PackageLoader("pcam_tfdata.report")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    numbers = itertools.count()
+    environment.filters["number"] = _format
+    environment.filters["svg"] = lambda picture: markupsafe.Markup(
+        pictures.to_svg(picture[0], f"f{next(numbers)}", picture[1])
+    )
+    style, script, checks_csv = (
+        markupsafe.Markup(loader.get_source(environment, name)[0])
+        for name in ("style.css", "script.js", "checks.csv")
+    )
+    digest = hashlib.sha256(script.encode()).digest()
+    frame, shown = leaderboard.make_table(trainings)
+    cards = patches.Cards(records)
+    content = {
+        "runs": [
+            {
+                "name": run.training.columns["run"],
+                "verdict": checks.describe_scores(run),
+                "checks": checks.list_checks(run, audit, checks_csv),
+                "scores": sections.describe_scores(run),
+                "explained": (explained := _read_explanations(run)),
+                "cards": cards.choose(run, explained, len(runs)),
+                "training": sections.describe_training(run),
+            }
+            for run in runs
+        ],
+        "data": sections.describe_data(records, cards, audit),
+        "suspects": cards.find_suspects(runs[0]),
+        "differences": checks.compare(runs) if len(runs) > 1 else [],
+        "differing": [[name, *frame[name]] for name in shown[1:]],
+        "notes": [
+            (t.columns["run"], note) for t in trainings for note in t.notes
+        ],
+    }
+    text = environment.get_template("page.html.j2").render(
+        style=style,
+        script=script,
+        script_sha256=base64.b64encode(digest).decode(),
+        share=lambda part, whole: f"{part / whole:.4f}" if whole else "-",
+        class_names={
+            str(n): c.lower() for n, c in enumerate(schema.CLASS_NAMES)
+        },
+        **content,
+    )
+    # Names of files need not be UTF-8.
+    with files.open_whole(output, errors="backslashreplace") as file:
+        file.write(text)
+
+
+def _format(value: Any) -> Any:
+    """Returns a number with separators of thousands, "-" for none, or a text."""
+    if value is None or value != value:
+        return "-"
+    if isinstance(value, float):
+        digits = ",.0f" if abs(value) >= 100 else ".4f"
+        return f"{value:{digits if abs(value) >= 0.001 else '.3g'}}"
+    return f"{value:,}" if type(value) is int else value
+
+
+def _read_explanations(run: scored_run.ScoredRun) -> dict[str, Any]:
+    """Returns `explanations.json`, where it is of these predictions; or nothing."""
+    name, facts = run_folder.EXPLANATIONS_JSON, run.predictions.facts
+    with reading.noted(run.training, run.folder, name) as path:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        for key in ("model_sha256", "manifest_sha256"):
+            if content[key] != facts[key]:
+                raise ValueError(f"of another {key.removesuffix('_sha256')}")
+        for key in ("overlays", "center_share", "pointing_game"):
+            content[key] = dict(content[key] or {})
+        return content
+    return {}
+
+
+def _read_audit(
+    audit_dir: str, manifest_sha256: str, notes: reading.Run
+) -> dict[str, Any] | None:
+    """Returns what an audit of these records found; else there is a note."""
+    if not audit_dir:
+        return None
+    with reading.noted(
+        notes, "", os.path.join(audit_dir, "audit.json")
+    ) as path:
+        if not os.path.isfile(path):
+            raise ValueError("not found: run pcam audit")
+        with open(path, encoding="utf-8") as file:
+            audit = json.load(file)
+        if audit["folders"][0]["manifest_sha256"] != manifest_sha256:
+            raise ValueError("of other records: run pcam audit again")
+        for finding in audit["findings"]:
+            operator.itemgetter("title", "gravity", "text", "examples")(finding)
+        return audit
+    return None
