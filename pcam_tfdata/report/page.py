@@ -54,6 +54,9 @@ def write(
     )  # fmt: skip
     numbers = itertools.count()
     environment.filters["number"] = _format
+    environment.filters["percent"] = lambda share: (
+        f"{share:.0%}" if isinstance(share, float) else "-"
+    )
     environment.filters["svg"] = lambda picture: markupsafe.Markup(
         pictures.to_svg(picture[0], f"f{next(numbers)}", picture[1])
     )

@@ -101,7 +101,9 @@ def test_explanations_of_this_network_are_shown(tmp_path, records_dir, run_dir):
     file = run_dir / run_folder.EXPLANATIONS_JSON
     file.write_text(json.dumps(content))
     text = reports.write_page(tmp_path / "p.html", records_dir, run_dir)
-    assert "By gradcam, 0.3000 (positive)" in words(text)
+    assert "by gradcam. In the centre lies 30% of that in positive" in words(
+        text
+    )
     assert 'class="overlay"' in text
     file.write_text(json.dumps(content | {"model_sha256": "other"}))
     text = reports.write_page(tmp_path / "p.html", records_dir, run_dir)
