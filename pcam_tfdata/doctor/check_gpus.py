@@ -97,7 +97,8 @@ def check_architecture(evidence: Evidence) -> Iterator[finding.Finding]:
             key = ""  # It is compiled at first use.
         if not has or not codes:
             key, state = "", finding.NOT_CHECKED
-        text = f"{card} {capability}; TensorFlow has {' '.join(built) or '?'}"
+        named = f"{card} {capability}".strip()
+        text = f"{named}; TensorFlow has {' '.join(built) or '?'}"
         state = finding.WARNING if key and works else state
         yield finding.judge("code for GPUs", text, key, state)
 
