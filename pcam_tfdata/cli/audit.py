@@ -9,6 +9,7 @@ and audit.svg, a page of pictures. Exits with 0 whatever it finds, but see --fai
 from absl import flags
 
 from pcam_tfdata.cli import flag_groups, next_step, quiet
+from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs
 
 REQUIRED_FLAGS = ("records_dir",)
@@ -47,5 +48,6 @@ def run() -> int:
         picture_page.draw(output_dir, table, report)
     print(text_page.format_report(report), end="")
     if not report.leaks:
-        next_step.tell_training(flags.FLAGS.records_dir)
+        records = records_folder.open_folder(flags.FLAGS.records_dir)
+        next_step.tell_training(records.path, records.content)
     return int(flags.FLAGS.fail_on == _LEAKS and report.leaks)

@@ -75,4 +75,4 @@ def run() -> None:
             import tensorflow_datasets  # noqa: F401
     made = convert.convert(flag_groups.from_flags(convert.ConvertOptions))
     print(f"{flags.FLAGS.output_dir}: {made.summarize()}.")
-    next_step.tell_training(flags.FLAGS.output_dir)
+    next_step.tell_training(flags.FLAGS.output_dir, made)

@@ -15,11 +15,7 @@ from pcam_tfdata.records import records_folder
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
 
-flags.DEFINE_string("records_dir", None, "Records folder.")
-flags.DEFINE_string("run_dir", None, "Folder of the run.")
-flags.DEFINE_list(
-    "splits", [], "Labelled splits. Default: the run's validation splits."
-)
+flag_groups.define_scored_splits()
 flag_groups.define_threshold(
     0.5, "A calibrated probability at or above it predicts 1."
 )

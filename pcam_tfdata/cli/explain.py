@@ -14,11 +14,7 @@ from pcam_tfdata.cli import flag_groups, next_step, quiet
 
 REQUIRED_FLAGS = ("records_dir", "run_dir")
 
-flags.DEFINE_string("records_dir", None, "Records folder.")
-flags.DEFINE_string("run_dir", None, "Folder of the run.")
-flags.DEFINE_list(
-    "splits", [], "Labelled splits. Default: the run's validation splits."
-)
+flag_groups.define_scored_splits()
 flags.DEFINE_list(
     "ids", [], "Patches to draw. Default: the surest and the least sure."
 )

@@ -13,6 +13,15 @@ Options = TypeVar("Options")
 flags.disclaim_key_flags()  # Flags defined here are those of the caller.
 
 
+def define_scored_splits() -> None:
+    """Defines which run, on which splits of which records, is looked at."""
+    flags.DEFINE_string("records_dir", None, "Records folder.")
+    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    flags.DEFINE_list(
+        "splits", [], "Labelled splits. Default: the run's validation splits."
+    )
+
+
 def define_inference() -> None:
     """Defines the flags of `inference.InferenceOptions`."""
     flags.DEFINE_integer(

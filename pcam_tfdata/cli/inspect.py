@@ -42,4 +42,4 @@ def run() -> None:
     ):
         pictures.save(drawing, os.path.join(output_dir, name))
     print(overview.format_overview(summary), end="")
-    next_step.tell_training(records_dir)
+    next_step.tell_training(records_dir, records.content)

@@ -5,7 +5,7 @@ import os
 import shlex
 
 from pcam_tfdata.cli import standard_streams
-from pcam_tfdata.records import records_folder
+from pcam_tfdata.records import manifest
 from pcam_tfdata.system import files
 
 _logger = logging.getLogger(__name__)
@@ -17,10 +17,9 @@ def tell(command: str, *arguments: str) -> None:
     _logger.info("Next: %s", shlex.join(["pcam", command, *arguments]))
 
 
-def tell_training(records_dir: str) -> None:
+def tell_training(records_dir: str, content: manifest.Manifest) -> None:
     """Says how to train where splits tell what validates; 8 steps an epoch."""
-    splits = records_folder.open_folder(records_dir).content.splits
-    sizes = {split.name: split.num_records for split in splits if split.labeled}
+    sizes = {s.name: s.num_records for s in content.splits if s.labeled}
     validation = [n for n in sizes if n == "fold0" or n.startswith("val")][:1]
     train = [n for n in sizes if n.startswith(("fold", "train"))]
     if train := [name for name in train if validation and name != "fold0"]:

@@ -1,6 +1,7 @@
 """Explanations of a run's answers: pictures, and checks of what is behind them."""
 
 import functools
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -78,17 +79,17 @@ def explain(
     checked = _choose_checked(table, method)
     tumor = _read_masks(checked, mask_dir)
     images = records_folder.Selection(tuple(records.list_shards()))
-    found: list[tuple[np.ndarray, ...]] = []
-    own = np.empty(0)
-    for number in range(1 + _NUM_RANDOM):
-        network = redraw(model, number) if number else model
-        other, _ = evidence.make_explainer(network, method, color)
-        title = f"explain {number + 1} of {1 + _NUM_RANDOM}"
-        batches = _stream(other, images, checked.index.to_numpy(), title)
-        maps = np.concatenate([maps for _, maps in batches])
-        own = own if number else maps
-        share, hit = checks.share_center(maps), checks.point(maps, tumor)
-        found.append((share, hit, checks.correlate(maps, own)))
+    rows = checked.index.to_numpy()
+    others = _map_networks(model, method, color, images, rows)
+    own = next(others)
+    found = [
+        (
+            checks.share_center(maps),
+            checks.point(maps, tumor),
+            checks.correlate(maps, own),
+        )
+        for maps in itertools.chain([own], others)
+    ]
     facts |= {"method": method} | _summarize(checked["label"], tumor, found)
     folder = run_folder.EXPLANATIONS
     facts["overlays"] = {str(row): f"{folder}/{row}.png" for row in drawn}
@@ -96,6 +97,22 @@ def explain(
     pictures = (p for batch in batches for p in checks.draw(*batch))
     _write(options.output_dir, facts, pictures)
     return facts
+
+
+def _map_networks(
+    model: keras.Model,
+    method: str,
+    color: np.ndarray,
+    images: records_folder.Selection,
+    rows: np.ndarray,
+) -> Iterator[np.ndarray]:
+    """Yields the maps of rows by a network, then by some of random weights."""
+    for number in range(1 + _NUM_RANDOM):
+        network = redraw(model, number) if number else model
+        explainer, _ = evidence.make_explainer(network, method, color)
+        title = f"explain {number + 1} of {1 + _NUM_RANDOM}"
+        batches = _stream(explainer, images, rows, title)
+        yield np.concatenate([maps for _, maps in batches])
 
 
 def redraw(model: keras.Model, seed: int) -> keras.Model:

@@ -6,6 +6,7 @@ import itertools
 import json
 import operator
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,24 +48,7 @@ def write(
     ]
     trainings = [run.training for run in runs]
     audit = _read_audit(audit_dir, records.manifest_sha256, trainings[0])
-    loader = jinja2.PackageLoader("pcam_tfdata.report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    numbers = itertools.count()
-    environment.filters["number"] = _format
-    environment.filters["percent"] = lambda share: (
-        f"{share:.0%}" if isinstance(share, float) else "-"
-    )
-    environment.filters["svg"] = lambda picture: markupsafe.Markup(
-        pictures.to_svg(picture[0], f"f{next(numbers)}", picture[1])
-    )
-    style, script, checks_csv = (
-        markupsafe.Markup(loader.get_source(environment, name)[0])
-        for name in ("style.css", "script.js", "checks.csv")
-    )
-    digest = hashlib.sha256(script.encode()).digest()
+    checks_csv = _read_template("checks.csv")
     frame, shown = leaderboard.make_table(trainings)
     cards = patches.Cards(records)
     content = {
@@ -88,19 +72,45 @@ def write(
             (t.columns["run"], note) for t in trainings for note in t.notes
         ],
     }
-    text = environment.get_template("page.html.j2").render(
-        style=style,
-        script=script,
-        script_sha256=base64.b64encode(digest).decode(),
-        share=lambda part, whole: f"{part / whole:.4f}" if whole else "-",
-        class_names={
-            str(n): c.lower() for n, c in enumerate(schema.CLASS_NAMES)
-        },
-        **content,
-    )
+    text = _render(content)
     # Names of files need not be UTF-8.
     with files.open_whole(output, errors="backslashreplace") as file:
         file.write(text)
+
+
+def _render(content: dict[str, Any]) -> str:
+    """Returns the page of what its sections hold."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    numbers = itertools.count()
+    environment.filters["number"] = _format
+    environment.filters["percent"] = lambda share: (
+        f"{share:.0%}" if isinstance(share, float) else "-"
+    )
+    environment.filters["svg"] = lambda picture: markupsafe.Markup(
+        pictures.to_svg(picture[0], f"f{next(numbers)}", picture[1])
+    )
+    script = _read_template("script.js")
+    digest = hashlib.sha256(script.encode()).digest()
+    names = map(str.lower, schema.CLASS_NAMES)
+    return environment.get_template("page.html.j2").render(
+        style=markupsafe.Markup(_read_template("style.css")),
+        script=markupsafe.Markup(script),
+        script_sha256=base64.b64encode(digest).decode(),
+        share=lambda part, whole: f"{part / whole:.4f}" if whole else "-",
+        class_names={str(label): name for label, name in enumerate(names)},
+        **content,
+    )
+
+
+def _read_template(name: str) -> str:
+    path = pathlib.Path(__file__).with_name("templates") / name
+    return path.read_text(encoding="utf-8")
 
 
 def _format(value: Any) -> Any:

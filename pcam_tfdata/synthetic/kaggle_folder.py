@@ -171,8 +171,8 @@ def _write_slide(tree_dir: str, slide: _Slide) -> list[_Row]:
         with open(path, "xb") as file:
             file.write(tiff.encode(image))
     masks_dir = os.path.join(tree_dir, _MASKS)
-    for patch_id, tumor in zip(ids, patches.tumor, strict=True):
-        if os.path.isdir(masks_dir):  # They are wanted.
+    if os.path.isdir(masks_dir):  # They are wanted.
+        for patch_id, tumor in zip(ids, patches.tumor, strict=True):
             mask = Image.fromarray(np.where(tumor, 255, 0).astype(np.uint8))
             mask.save(os.path.join(masks_dir, f"{patch_id}.png"))
     workers.count_done(slide.num_patches)
