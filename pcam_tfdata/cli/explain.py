@@ -22,9 +22,8 @@ flags.DEFINE_enum(
     "method",
     choices.HIRESCAM,
     choices.EXPLANATIONS,
-    "hirescam: each place of the last map of features by its gradient; gradcam: each"
-    " channel by its mean gradient, which is the same where the network averages over"
-    " places; occlusion: what grey squares take away, for any network, slow.",
+    "hirescam: each place of the last fine map of features by its gradient; gradcam:"
+    " each channel by its mean gradient; occlusion: what grey squares take away, for any network, slow.",
 )
 flags.DEFINE_string(
     "mask_dir",

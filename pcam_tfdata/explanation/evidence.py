@@ -11,6 +11,9 @@ import tensorflow as tf
 from pcam_tfdata import choices, schema
 
 _SQUARE, _STEP = 16, 8  # Pixels: side of an occlusion, and to the next one.
+# Of a map, each way: places of 4 pixels. The last map of efficientnet_lite0 has 3,
+# too few to tell where; docs/measurements.md, "Explanations".
+_LEAST_PLACES = 24
 
 # Takes uint8 [B, 96, 96, 3]; gives float64 [B, 96, 96], see `spread`.
 Explainer = Callable[[np.ndarray], np.ndarray]
@@ -24,14 +27,14 @@ def make_explainer(
     Explained is the logit: the evidence is of tumor, also in patches that are
     predicted 0, and what speaks against it counts as 0, as do places that the
     logit does not depend on. Maps of an ensemble's members are averaged. A network
-    without a map of features is occluded.
+    without a fine map of features is occluded.
 
     Args:
         model: Takes uint8 [B, 96, 96, 3], gives a logit [B, 1], and maybe more.
-        method: `gradcam` weighs each channel of the last map of features by its
-            mean gradient (Selvaraju et al. 2017), `hirescam` each place by its own
-            (Draelos & Carin 2020); `occlusion` takes what the logit falls by under
-            a square (Zeiler & Fergus 2014).
+        method: `gradcam` weighs each channel of the last fine map of features by
+            its mean gradient (Selvaraju et al. 2017), `hirescam` each place by its
+            own (Draelos & Carin 2020; both took the very last map); `occlusion` takes
+            what the logit falls by under a square (Zeiler & Fergus 2014).
         color: RGB of the square, uint8 [3].
     """
     members = [(member, find_map(member)) for member in _list_members(model)]
@@ -43,17 +46,18 @@ def make_explainer(
 
 
 def find_map(model: keras.Model) -> keras.Operation | None:
-    """Returns what computes the last map of features of a whole patch, if any.
+    """Returns what computes the last fine map of features of a patch, if any.
 
-    Such a map has several places, more channels than an image, and no crop of such
-    a map before it.
+    Such a map has at least 24 x 24 places, more channels than an image, and no crop
+    of such a map before it.
     """
     found = None
     for operation in _list_operations(model):
         shape: tuple = getattr(operation.output, "shape", ())
         if found and isinstance(operation, keras.layers.Cropping2D):
             break
-        if len(shape) == 4 and shape[3] > 3 and 1 not in shape:
+        is_map = len(shape) == 4 and shape[3] > 3
+        if is_map and min(shape[1:3]) >= _LEAST_PLACES:
             found = operation
     return found
 

@@ -27,23 +27,23 @@ def explain(model, method, image) -> np.ndarray:
 
 
 def find_red(weights=(1.0, -1.0), kernel=None, *, crop=0, is_inner=False):
-    """A network whose map has the mean red and green of each 16 x 16 pixels.
+    """A network whose map has the mean red and green of each 4 x 4 pixels.
 
     Its logit is the sum over places of `kernel` times the map by `weights`.
     """
     image = keras.Input((96, 96, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(image)
-    pooling = keras.layers.Conv2D(4, 16, strides=16, use_bias=False)
+    pooling = keras.layers.Conv2D(4, 4, strides=4, use_bias=False)
     x = pooling(x)
-    taps = np.zeros((16, 16, 3, 4))
-    taps[:, :, 0, 0] = taps[:, :, 1, 1] = 1 / 256
+    taps = np.zeros((4, 4, 3, 4))
+    taps[:, :, 0, 0] = taps[:, :, 1, 1] = 1 / 16
     pooling.set_weights([taps])
     if is_inner:
         x = keras.Model(image, x)(image)
     x = keras.layers.Flatten()(keras.layers.Cropping2D(crop)(x))
     dense = keras.layers.Dense(1, use_bias=False)
     model = keras.Model(image, dense(x))
-    size = 6 - 2 * crop
+    size = 24 - 2 * crop
     kernel = np.ones((size, size)) if kernel is None else kernel
     by_place = kernel[..., None] * np.array([*weights, 0, 0])
     dense.set_weights([by_place.reshape(-1, 1)])
@@ -51,28 +51,28 @@ def find_red(weights=(1.0, -1.0), kernel=None, *, crop=0, is_inner=False):
 
 
 def pool(image: np.ndarray) -> np.ndarray:
-    """Mean color of each 16 x 16 pixels, in [0, 1]: float64 [B, 6, 6, 3]."""
-    parts = image.reshape(-1, 6, 16, 6, 16, 3) / 255.0
+    """Mean color of each 4 x 4 pixels, in [0, 1]: float64 [B, 24, 24, 3]."""
+    parts = image.reshape(-1, 24, 4, 24, 4, 3) / 255.0
     return parts.mean(axis=(2, 4))
 
 
 def place(map_: np.ndarray) -> np.ndarray:
-    """Evidence by pixel of a 6 x 6 map, the slow way."""
+    """Evidence by pixel of a 24 x 24 map, the slow way."""
     map_ = np.maximum(map_, 0)
-    pixels = map_.repeat(16, axis=1).repeat(16, axis=2)
+    pixels = map_.repeat(4, axis=1).repeat(4, axis=2)
     return pixels / pixels.sum(axis=(1, 2), keepdims=True)
 
 
 @pytest.mark.parametrize("is_inner", [False, True], ids=["flat", "nested"])
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_map_is_the_one_worked_out_by_hand(method, is_inner):
-    kernel = np.arange(36.0).reshape(6, 6) - 10.5
+    kernel = np.arange(576.0).reshape(24, 24) - 180.5
     image = draw_patches(3)
     model = find_red((1.0, -0.5), kernel, is_inner=is_inner)
     red, green = np.moveaxis(pool(image), -1, 0)[:2]
     weight = kernel.mean() if method == choices.GRADCAM else kernel
     expected = place(weight * (red - 0.5 * green))
-    # Sums of 256 products in float32.
+    # Sums of 48 products in float32.
     np.testing.assert_allclose(
         explain(model, method, image), expected, rtol=1e-4, atol=1e-7
     )
@@ -81,7 +81,7 @@ def test_map_is_the_one_worked_out_by_hand(method, is_inner):
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_what_a_network_crops_is_no_evidence(method):
     found = explain(find_red((1, 0), crop=1), method, draw_patches(2))
-    inner = found[:, 16:80, 16:80]
+    inner = found[:, 4:92, 4:92]
     np.testing.assert_allclose(inner.sum(axis=(1, 2)), 1)
     assert (inner > 0).all()
 
@@ -167,7 +167,8 @@ def check_network(name, head):
         total = found.sum(axis=(1, 2))
         assert total.any()
         np.testing.assert_allclose(total[total != 0], 1)
-    assert 3 <= evidence.find_map(model).output.shape[1] <= 12
+    # Fine enough to point into the centre, and no finer than half of the pixels.
+    assert 24 <= evidence.find_map(model).output.shape[1] <= 48
 
 
 @pytest.mark.parametrize("head", choices.HEADS)
