@@ -24,8 +24,8 @@ def audit_folders(
     other_records_dirs: Sequence[str] = (),
     *,
     num_workers: int = 0,
-) -> tuple[patch_table.Table, audit_report.Report]:
-    """Returns all patches, and what is wrong with a records folder.
+) -> audit_report.Report:
+    """Returns what is wrong with a records folder.
 
     Args:
         records_dir: The records folder.
@@ -60,7 +60,7 @@ def audit_folders(
     order = list(audit_report.Kind)
     findings.sort(key=lambda finding: order.index(finding.kind))
     missing = {f.kind for f in looked_for} - {f.kind for f in findings}
-    report = audit_report.Report(
+    return audit_report.Report(
         leaks=any(finding.gravity == "leak" for finding in findings),
         folders=[
             audit_report.FolderSummary(
@@ -76,7 +76,6 @@ def audit_folders(
         splits=splits,
         num_pairs_left_out=num_left_out,
     )
-    return table, report
 
 
 def write(output_dir: str, report: audit_report.Report) -> None:

@@ -77,13 +77,6 @@ class Table:
         rows = self.rows.iloc[np.asarray(patches, np.int64)]
         return map(Patch, *(rows[name] for name in PATCH_FIELDS))
 
-    def read_images(self, patches: Sequence[Patch]) -> np.ndarray:
-        """Returns patches: uint8 [len(patches), 96, 96, 3]."""
-        paths = self.rows["records_dir"].drop_duplicates()
-        starts = dict(zip(paths, paths.index, strict=True))
-        numbers = [starts[patch.records_dir] + patch.row for patch in patches]
-        return self.selection.read_images(np.array(numbers, np.int64))
-
 
 def read_table(pool: workers.Workers, records_dirs: Sequence[str]) -> Table:
     """Returns all patches of records folders, each read once.

@@ -2,8 +2,8 @@
 
 Prints what it found, the gravest first. With --output_dir it also writes
 audit.txt, audit.json, pairs.csv (every group of equal or similar patches, the
-slides of several splits, and labels that contradict their mask) and audit.png
-and audit.svg, a page of pictures. Exits with 0 whatever it finds, but see --fail_on.
+slides of several splits, and labels that contradict their mask). pcam report shows
+the patches. Exits with 0 whatever it finds, but see --fail_on.
 """
 
 from absl import flags
@@ -33,21 +33,21 @@ def run() -> int:
     with quiet.imports():
         from pcam_tfdata.audit import job, text_page
 
-    output_dir = flags.FLAGS.output_dir
+    records_dir, output_dir = flags.FLAGS.records_dir, flags.FLAGS.output_dir
     if output_dir:
         outputs.check_folder(output_dir, "--output_dir")
-    table, report = job.audit_folders(
-        flags.FLAGS.records_dir,
+    report = job.audit_folders(
+        records_dir,
         flags.FLAGS.other_records_dir,
         num_workers=flags.FLAGS.num_workers,
     )
     if output_dir:
-        from pcam_tfdata.audit import picture_page
-
         job.write(output_dir, report)
-        picture_page.draw(output_dir, table, report)
     print(text_page.format_report(report), end="")
-    if not report.leaks:
-        records = records_folder.open_folder(flags.FLAGS.records_dir)
+    if report.leaks and output_dir:
+        folders = f"--records_dir={records_dir}", f"--audit_dir={output_dir}"
+        next_step.tell("report", *folders)
+    elif not report.leaks:
+        records = records_folder.open_folder(records_dir)
         next_step.tell_training(records.path, records.content)
     return int(flags.FLAGS.fail_on == _LEAKS and report.leaks)

@@ -1,4 +1,4 @@
-"""Writes one page of HTML about runs: how good they are, and whether to trust it.
+"""Writes one page of HTML about records and runs: how good, and whether to trust it.
 
 The page needs nothing else: it opens without a network, on a phone, on paper and
 without JavaScript. It shows what pcam evaluate, audit and explain left.
@@ -9,14 +9,12 @@ from absl import flags
 from pcam_tfdata.cli import quiet
 from pcam_tfdata.runs import outputs
 
-REQUIRED_FLAGS = ("records_dir", "run_dir")
+REQUIRED_FLAGS = ("records_dir",)
 
-flags.DEFINE_string(
-    "records_dir", None, "Records that the runs were scored on."
-)
+flags.DEFINE_string("records_dir", None, "Records folder.")
 flags.DEFINE_list(
-    "run_dir", None, "Folders of runs that pcam evaluate has scored, or of a"
-    " cross-validation. The others are compared with the first.",
+    "run_dir", [], "Folders of runs that pcam evaluate has scored on it, or of a"
+    " cross-validation. The others are compared with the first. Default: none.",
 )  # fmt: skip
 flags.DEFINE_list(
     "splits", [], "Scores of which. Default: the runs' validation."

@@ -1,13 +1,13 @@
 """What a reader must know first: how good a network is, and whether to trust that."""
 
 import csv
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from pcam_tfdata.evaluation import bootstrap, dead_network, metrics
+from pcam_tfdata.evaluation import bootstrap, metrics
 from pcam_tfdata.report import scored_run
-from pcam_tfdata.runs import run_folder
 
 # From which AUC on a ranking is called so (after Hosmer & Lemeshow 2000).
 _GRADES = {0.95: "very well", 0.9: "well", 0.8: "fairly well", 0: "only poorly"}
@@ -37,57 +37,54 @@ def describe_scores(run: scored_run.ScoredRun) -> str:
 
 
 def list_checks(
-    run: scored_run.ScoredRun, audit: dict[str, Any] | None, table: str
-) -> list[dict[str, str]]:
-    """Returns the rows of `checks.csv` that hold of a run, in their order.
+    facts: Mapping[str, Any], table: str
+) -> Iterator[dict[str, str]]:
+    """Yields the rows of `checks.csv` that hold, in their order.
 
-    `audit` is what `pcam audit` found in the records, None for no audit; the
-    `text` of the table's rows has a place for the value of its `fact`.
+    `facts` has what the rows name: a value, which the `text` of a row has a place
+    for, or a list of them. One without a value does not hold.
     """
-    _, _, label, logit, slide = run.predictions
-    auc, interval = metrics.auc(label, logit), run.interval("auc")
-    counts = np.bincount(label, minlength=2).tolist()
-    dead = dead_network.find_reason(
-        label, logit, loss=metrics.nll(label, logit),
-        entropy=dead_network.label_entropy(counts),
-        is_learning=not run.training.is_best_dead,
-    )  # fmt: skip
-    is_chance = interval and interval[0] <= 0.5 <= interval[1]
-    state = str(run.training.columns["state"])
-    trained = run_folder.list_splits(run.training.flags, "train_splits")
-    seen = sorted({*trained} & {*run.predictions.facts["splits"]})
-    epochs = run.training.columns.get("epoch", 0)
+    for check in csv.DictReader(table.splitlines()):
+        values = facts.get(check["fact"])
+        for value in values if isinstance(values, list) else [values]:
+            if value:
+                yield check | {"text": check["text"].format(value)}
+
+
+def judge_scores(run: scored_run.ScoredRun) -> dict[str, Any]:
+    """Returns the facts of a run that a reader must not miss."""
+    label, slide = run.predictions.label, run.predictions.slide
+    warnings = run.predictions.facts.get("warnings", [])
+    interval = run.interval("auc")
     probability = run.probability if run.fair is None else run.fair
     ece = f"{metrics.ece(label, probability):.3f}"
     is_off = float(ece) > _MOST_ECE
     num_slides = 0 if slide is None else len(np.unique(slide))
-    findings = audit["findings"] if audit else []
-    leaks = [f["title"] for f in findings if f["gravity"] == "leak"]
-    facts = {  # One without a value does not hold.
+    epochs = run.training.columns.get("epoch", 0)
+    return {
+        "warning": [text[:1].upper() + text[1:] for text in warnings],
         "stale": not run.is_current,
-        "dead": dead,
-        "chance": is_chance and not dead,
-        "alive": auc and auc > 0.5 and not dead and not is_chance,
-        "seen": ", ".join(seen),
-        "unseen": trained and run.is_own and not seen,
-        "foreign": not run.is_own,
-        "leaks": ", ".join(leaks),
-        "no_leaks": audit and not leaks,
-        "no_audit": audit is None,
+        "chance": interval and interval[0] <= 0.5 <= interval[1],
+        "unseen": run.is_own and not warnings,
         "no_slides": slide is None,
         "few_slides": num_slides < _FEWEST_SLIDES and num_slides,
         "slides": num_slides >= _FEWEST_SLIDES and num_slides,
         "uncalibrated": run.fair is None and ece,
         "bad_ece": run.fair is not None and is_off and ece,
         "good_ece": run.fair is not None and not is_off and ece,
-        "unfinished": state.startswith("epoch") and state,
         "looks": epochs > 1 and run.folder == run.run_dir and epochs,
     }
-    return [
-        check | {"text": check["text"].format(facts[check["fact"]])}
-        for check in csv.DictReader(table.splitlines())
-        if facts[check["fact"]]
-    ]
+
+
+def judge_audit(audit: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns whether `pcam audit` found leaks; None for no audit."""
+    findings = audit["findings"] if audit else []
+    leaks = ", ".join(f["title"] for f in findings if f["gravity"] == "leak")
+    return {
+        "leaks": leaks,
+        "no_leaks": audit and not leaks,
+        "no_audit": audit is None,
+    }
 
 
 def compare(runs: list[scored_run.ScoredRun]) -> list[list[str]]:

@@ -24,16 +24,17 @@ def write(
     output: str,
     *,
     records_dir: str,
-    run_dirs: Sequence[str],
+    run_dirs: Sequence[str] = (),
     splits: Sequence[str] = (),
     audit_dir: str = "",
 ) -> None:
-    """Writes a page about runs, or those of a cross-validation, whole or not.
+    """Writes a page about records and runs on them, whole or not at all.
 
     Args:
         output: Its file.
-        records_dir: The records that they were scored on.
-        run_dirs: Their folders, scored by `pcam evaluate`.
+        records_dir: The records.
+        run_dirs: Folders of runs, or of cross-validations, that `pcam evaluate`
+            scored on them.
         splits: Which scores; none for those of the validation of each run.
         audit_dir: Where `pcam audit` wrote what it found; "" for nowhere.
 
@@ -47,16 +48,21 @@ def write(
         for name, folder in scored_run.name_folders(run_dirs).items()
     ]
     trainings = [run.training for run in runs]
-    audit = _read_audit(audit_dir, records.manifest_sha256, trainings[0])
+    noted = [reading.Run({"run": "records"}), *trainings]
+    audit = _read_audit(audit_dir, records.manifest_sha256, noted[0])
+    audited = checks.judge_audit(audit)
     checks_csv = _read_template("checks.csv")
     frame, shown = leaderboard.make_table(trainings)
     cards = patches.Cards(records)
     content = {
+        "checks": list(checks.list_checks(audited, checks_csv)),
         "runs": [
             {
                 "name": run.training.columns["run"],
                 "verdict": checks.describe_scores(run),
-                "checks": checks.list_checks(run, audit, checks_csv),
+                "checks": list(
+                    checks.list_checks(checks.judge_scores(run), checks_csv)
+                ),
                 "scores": sections.describe_scores(run),
                 "explained": (explained := _read_explanations(run)),
                 "cards": cards.choose(run, explained, len(runs)),
@@ -64,13 +70,11 @@ def write(
             }
             for run in runs
         ],
-        "data": sections.describe_data(records, cards, audit),
-        "suspects": cards.find_suspects(runs[0]),
+        "data": sections.describe_data(records, cards, audit, noted[0]),
+        "suspects": cards.find_suspects(runs[0]) if runs else [],
         "differences": checks.compare(runs) if len(runs) > 1 else [],
         "differing": [[name, *frame[name]] for name in shown[1:]],
-        "notes": [
-            (t.columns["run"], note) for t in trainings for note in t.notes
-        ],
+        "notes": [(t.columns["run"], note) for t in noted for note in t.notes],
     }
     text = _render(content)
     # Names of files need not be UTF-8.

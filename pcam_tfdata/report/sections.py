@@ -26,18 +26,14 @@ def describe_data(
     records: records_folder.RecordsFolder,
     cards: patches.Cards,
     audit: dict[str, Any] | None,
+    notes: reading.Run,
 ) -> dict[str, Any]:
     """Returns counts, pictures and patches of records, and audit findings."""
-    own = os.path.realpath(records.path)
-    for finding in audit["findings"] if audit else ():
-        finding["cards"] = [
-            cards.make(patch["row"], "" if place else example["note"])
-            for example in finding["examples"][:_NUM_EXAMPLES]
-            for place, patch in enumerate(example["patches"][:2])
-            if os.path.realpath(patch["records_dir"]) == own
-        ]
+    if audit:
+        _add_cards(audit, cards, notes)
     labels = plots.draw_label_histogram(records.content)
     return {
+        "name": os.path.basename(os.path.normpath(records.path)),
         "overview": overview.summarize(records),
         "pictures": [
             (labels, "Patches by label."),
@@ -98,6 +94,30 @@ def describe_scores(run: scored_run.ScoredRun) -> dict[str, Any]:
         and slides.score_slides(slide, label, run.logit, 0.0),
         "stress": _draw_stress(run),
     }
+
+
+def _add_cards(
+    audit: dict[str, Any], cards: patches.Cards, notes: reading.Run
+) -> None:
+    """Adds `cards` of patches to findings; some of each, from all it found."""
+    own, *others = audit["folders"]
+    cards_of = {own["records_dir"]: cards}
+    for folder in others:
+        with reading.noted(notes, "", folder["records_dir"]) as path:
+            records = records_folder.open_folder(path)
+            if records.manifest_sha256 != folder["manifest_sha256"]:
+                raise ValueError("found other records than the audit")
+            cards_of[path] = patches.Cards(records)
+    for finding in audit["findings"]:
+        step = -(-len(finding["examples"]) // _NUM_EXAMPLES) or 1
+        finding["cards"] = [
+            cards_of[patch["records_dir"]].make(
+                patch["row"], "" if place else example["note"]
+            )
+            for example in finding["examples"][::step]
+            for place, patch in enumerate(example["patches"][:2])
+            if patch["records_dir"] in cards_of
+        ]
 
 
 def _draw_scores(run: scored_run.ScoredRun) -> list[Picture]:

@@ -13,7 +13,6 @@ def test_backend_of_a_notebook_stays(tmp_path):
         "import matplotlib, numpy\n"
         "matplotlib.use('svg')\n"
         "from pcam_tfdata.evaluation import plots\n"
-        "from pcam_tfdata.audit import picture_page\n"
         "from pcam_tfdata.system import pictures\n"
         "images = numpy.zeros((2, 96, 96, 3), numpy.uint8)\n"
         "pictures.save(plots.draw_patches(images, [0, 1]), sys.argv[1])\n"

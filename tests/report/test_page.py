@@ -2,7 +2,9 @@
 
 import html
 import json
+import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -129,7 +131,8 @@ def test_damaged_files_are_notes(tmp_path, records_dir, run_dir, content):
         reports.write_page(tmp_path / "p.html", records_dir, run_dir, **options)
     )
     for name in (*NAMES, f"{tmp_path}/audit.json"):
-        assert f"first: {name}: " in said
+        owner = "records" if name.endswith("audit.json") else "first"
+        assert f"{owner}: {name}: " in said
     assert "Whether patches leak between splits was not checked" in said
 
 
@@ -227,7 +230,7 @@ def test_odd_runs_have_pages(tmp_path, records_dir, run_dir, name):
     said = words(reports.write_page(tmp_path / "p.html", records_dir, run_dir))
     expected = {
         "all_positive": "all have the same label",
-        "one_logit": "The network is dead",
+        "one_logit": "only poorly: AUC 0.500",
     }
     assert expected[name] in said
 
@@ -238,11 +241,41 @@ def test_stale_scores_are_told(tmp_path, records_dir, run_dir):
     assert "scores are of an earlier network" in said
 
 
-def test_seen_splits_and_names_of_any_letters(tmp_path, records_dir):
+def test_warnings_of_the_evaluation_stand_first(tmp_path, records_dir):
+    warnings = ["the network was trained on fold0.", "found a dead network."]
+    run_dir = reports.write_run(tmp_path / "a", records_dir, warnings=warnings)
+    text = reports.write_page(tmp_path / "p.html", records_dir, run_dir)
+    first, second = re.findall('<li class="warning">.*?</li>', text, re.S)[:2]
+    assert "! warning: The network was trained on fold0." in words(first)
+    assert "Found a dead network." in words(second)
+    assert "No scored split was trained on" not in words(text)
+
+
+def test_records_have_a_page_without_a_run(tmp_path, records_dir):
+    output, audit_dir = tmp_path / "p.html", tmp_path / "audit"
+    other = shutil.copytree(records_dir, tmp_path / "other")
+    where = f"--records_dir={records_dir}"
+    result = conftest.run_program(
+        "audit", where, f"--other_records_dir={other}",
+        f"--output_dir={audit_dir}",
+    )  # fmt: skip
+    assert f"Next: pcam report {where} --audit_dir={audit_dir}" in result.stderr
+    options = {"audit_dir": str(audit_dir)}
+    said = words(reports.write_page(output, records_dir, **options))
+    name = pathlib.Path(records_dir).name
+    assert f"{name} holds" in said
+    assert "The audit found leaks: equal pixels" in said
+    assert "Patches drawn at random" in said
+    assert "Scores" not in said and "Training" not in said
+    # Pairs show a patch of either folder, until the other is gone.
+    number = output.read_text().count("data:image/jpeg")
+    shutil.rmtree(other)
+    reports.write_page(output, records_dir, **options)
+    assert output.read_text().count("data:image/jpeg") < number
+
+
+def test_names_of_any_letters(tmp_path, records_dir):
     run_dir = reports.write_run(tmp_path / "a<b>'$x$", records_dir)
-    flags = run_folder.read_flags(str(run_dir)) | {"train_splits": "fold0"}
-    run_folder.write_flags(str(run_dir), flags)
     text = reports.write_page(tmp_path / "p.html", records_dir, run_dir)
     assert "a<b>'$x$ (small_cnn) ranks" in words(text)
-    assert "trained on fold0" in words(text)
     assert np.all([name not in text for name in ("<b>'$x$", "a<b>")])

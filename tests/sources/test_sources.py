@@ -176,7 +176,7 @@ def test_few_contradictions_are_told_and_kept(official, tmp_path, caplog):
     told = "found 5 labels that contradict {} (validation 5)"
     assert told.format("the masks") in caplog.text
     assert told.format("center_tumor_patch in the meta file") in caplog.text
-    _, report = job.audit_folders(str(tmp_path / "records"), num_workers=1)
+    report = job.audit_folders(str(tmp_path / "records"), num_workers=1)
     kind = audit_report.Kind.MASK_CONFLICT
     (found,) = (f for f in report.findings if f.kind == kind)
     assert (found.gravity, found.where) == ("conflict", {"validation": 5})
@@ -191,7 +191,7 @@ def test_few_contradictions_are_told_and_kept(official, tmp_path, caplog):
 def test_labels_that_fit_are_not_told(official, tmp_path, caplog):
     run("hdf5", official, tmp_path / "records")
     assert "contradict" not in caplog.text
-    _, report = job.audit_folders(str(tmp_path / "records"), num_workers=1)
+    report = job.audit_folders(str(tmp_path / "records"), num_workers=1)
     kind = audit_report.Kind.MASK_CONFLICT
     assert kind not in {found.kind for found in report.findings}
     assert kind.heading in report.not_found
