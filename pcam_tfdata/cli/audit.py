@@ -45,8 +45,11 @@ def run() -> int:
         job.write(output_dir, report)
     print(text_page.format_report(report), end="")
     if report.leaks and output_dir:
-        folders = f"--records_dir={records_dir}", f"--audit_dir={output_dir}"
-        next_step.tell("report", *folders)
+        next_step.tell(
+            "report",
+            f"--records_dir={records_dir}",
+            f"--audit_dir={output_dir}",
+        )
     elif not report.leaks:
         records = records_folder.open_folder(records_dir)
         next_step.tell_training(records.path, records.content)
