@@ -3,6 +3,10 @@
 import json
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
@@ -16,6 +20,7 @@ from pcam_tfdata.explanation import explain
 from pcam_tfdata.records import manifest, records_folder
 from pcam_tfdata.runs import environment_file, run_folder
 from pcam_tfdata.synthetic import kaggle_folder
+from pcam_tfdata.system import files
 
 SPLITS = {"train_splits": ["fold1"], "validation_splits": ["fold0"]}
 
@@ -37,7 +42,7 @@ def write_run(run_dir: pathlib.Path, records_dir: str, seed: int = 0) -> None:
     keras.utils.set_random_seed(seed)
     image = keras.Input((96, 96, 3), dtype="uint8")
     x = keras.layers.Rescaling(-1 / 255, 1)(image)
-    x = keras.layers.Conv2D(4, 8, strides=8, activation="relu")(x)
+    x = keras.layers.Conv2D(4, 4, strides=4, activation="relu")(x)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.GlobalMaxPooling2D()(x)
     model = keras.Model(image, keras.layers.Dense(1, name="logit")(x))
@@ -110,6 +115,27 @@ def test_files_tell_what_was_explained(masked, run_dir, method):
     for path in overlays.values():
         with Image.open(run_dir / path) as picture:
             assert (picture.size, picture.mode) == ((96, 96), "RGB")
+
+
+@pytest.mark.long
+def test_killed_call_leaves_the_earlier_pictures(masked, run_dir):
+    run(masked, run_dir)
+    first = read(run_dir), read_pictures(run_dir)
+    unfinished = run_dir / f"{run_folder.EXPLANATIONS}{files.INCOMPLETE}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pcam_tfdata", "explain", "--method=occlusion",
+         f"--records_dir={masked[0]}", f"--run_dir={run_dir}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None and not list(unfinished.glob("*.png")):
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert unfinished.is_dir()
+    assert (read(run_dir), read_pictures(run_dir)) == first
+    run(masked, run_dir)
+    assert not unfinished.exists()
+    assert (read(run_dir), read_pictures(run_dir)) == first
 
 
 def test_two_calls_give_the_same_bytes(masked, run_dir):

@@ -202,6 +202,31 @@ def test_axe_finds_no_serious_fault(browser, records_dir, path, width, scheme):
 
 
 @pytest.mark.long
+def test_page_of_two_runs_on_real_patches_with_their_audit(
+    browser, kaggle_sample, tmp_path
+):
+    records_dir, audit_dir = tmp_path / "records", tmp_path / "audit"
+    conftest.convert_folder(kaggle_sample, records_dir)
+    runs = [
+        reports.write_run(tmp_path / name, str(records_dir), noise=noise)
+        for name, noise in (("first", 1.0), ("second", 4.0))
+    ]
+    result = conftest.run_pcam(
+        "audit", f"--records_dir={records_dir}", f"--output_dir={audit_dir}"
+    )
+    assert result.returncode == 0, result.stderr
+    path = tmp_path / "page.html"
+    reports.write_page(path, str(records_dir), *runs, audit_dir=str(audit_dir))
+    assert path.stat().st_size < MOST_BYTES
+    visit = Visit(browser, path)
+    findings = json.loads((audit_dir / "audit.json").read_text())["findings"]
+    for finding in findings:
+        assert visit.page.get_by_text(finding["text"]).count()
+    assert visit.page.get_by_text("AUC, difference").count()
+    visit.check(path)
+
+
+@pytest.mark.long
 def test_page_of_50000_predictions_is_small_and_opens_at_once(
     browser, shared_tree, tmp_path
 ):
