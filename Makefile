@@ -4,6 +4,7 @@
 # make test-quick            those of the folders without TensorFlow
 # make test-long             tests that take minutes each
 # make test-beam             tests of Apache Beam and of buckets
+# make docs                  the pages of docs/, into build/docs
 # make peers                 an environment for tools/compare_peers.py
 PYTHON ?= python3
 VENV := .venv
@@ -15,12 +16,12 @@ INSTALLED := $(VENV)/.installed
 # Bytecode is kept, wherever this is set: tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-quick test-long browser test-beam peers clean
+.PHONY: demo test test-quick test-long browser test-beam docs peers clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python tools/demo.py --data='$(DATA)'
 
-test: $(INSTALLED) browser
+test: $(INSTALLED) browser docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
@@ -47,6 +48,11 @@ browser: $(INSTALLED)
 	@test -d $(VENV)/node/node_modules/axe-core || ! command -v npm > /dev/null || \
 	  npm install --silent --no-audit --no-fund --prefix $(VENV)/node axe-core@4 || \
 	  echo "no axe-core" >&2
+
+# Every warning is an error: a link or an anchor that leads nowhere, a picture that is
+# missing. Nothing is asked of the network.
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs build/docs
 
 # Beam's requirements are not TensorFlow's newest: an environment of its own.
 test-beam:
