@@ -17,7 +17,6 @@ import draw_diagrams  # noqa: E402
 _INIT = (_ROOT / "pcam_tfdata" / "__init__.py").read_text()
 
 project = "pcam_tfdata"
-author = "the authors of pcam_tfdata"
 release = re.search(r'__version__ = "(.+)"', _INIT)[1]
 extensions = [
     "myst_parser",
@@ -32,6 +31,8 @@ html_title = f"pcam_tfdata {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_copyright = False
+html_use_index = False
 
 
 class Mermaid(docutils.SphinxDirective):

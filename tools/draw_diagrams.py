@@ -13,8 +13,6 @@ import pathlib
 import re
 import shutil
 
-from playwright import sync_api
-
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 _BLOCK = re.compile(r"^```mermaid\n(.*?)^```$", re.M | re.S)
 # Labels are SVG text, since browsers show no HTML in the SVG of an <img>.
@@ -34,7 +32,9 @@ def find_image(source: str) -> pathlib.Path:
 def list_diagrams() -> list[str]:
     """Returns the Mermaid sources of all pages."""
     pages = sorted(DOCS.glob("*.md"))
-    return [block for page in pages for block in _BLOCK.findall(page.read_text())]
+    return [
+        block for page in pages for block in _BLOCK.findall(page.read_text())
+    ]
 
 
 def main() -> None:
@@ -42,6 +42,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mermaid_dir", help="The npm package mermaid.")
     program = pathlib.Path(parser.parse_args().mermaid_dir) / "dist"
+    from playwright import sync_api  # The docs are built without it.
+
     for path in (DOCS / "images").glob("diagram-*.svg"):
         path.unlink()
     with sync_api.sync_playwright() as started:
