@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from pcam_tfdata.cli import standard_streams
+from pcam_tfdata.cli import flag_files, standard_streams
 from pcam_tfdata.system import faults, interruption
 
 COMMANDS = {
@@ -40,6 +40,7 @@ COMMANDS = {
     "runs": "Show what was tried, and how it scored.",
     "doctor": "Tell what keeps this machine from training.",
     "benchmark": "Time conversion, input, training or prediction.",
+    "completion": "Print what has a shell complete commands, flags and choices.",
 }
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Set, it shows where an error came from.
@@ -79,13 +80,7 @@ def _run_command(command: str = "", *arguments: str) -> int | None:
             f"found command {command!r}, expected one of {', '.join(COMMANDS)}."
         )
     _prepare_process()
-    module = importlib.import_module(f"pcam_tfdata.cli.{command}")
-    flags.DEFINE_bool(
-        "quiet",
-        False,
-        "Show no progress and no notes, only warnings, errors and the result.",
-        module_name=module.__name__,
-    )
+    module = import_command(command)
     if set(arguments) & set(_HELP_FLAGS):
         print(_describe_flags(command, module))
         return 0
@@ -96,9 +91,27 @@ def _run_command(command: str = "", *arguments: str) -> int | None:
     return module.run()
 
 
+def import_command(command: str) -> types.ModuleType:
+    """Returns the module of a command; its flags are those of this process then."""
+    module = importlib.import_module(f"pcam_tfdata.cli.{command}")
+    flags.DEFINE_bool(
+        "quiet",
+        False,
+        "Show no progress and no notes, only warnings, errors and the result.",
+        module_name=module.__name__,
+    )
+    return module
+
+
 def _parse(
     command: str, module: types.ModuleType, arguments: Sequence[str]
 ) -> None:
+    arguments = list(flag_files.locate(arguments))
+    if name := getattr(module, "POSITIONAL_FLAG", ""):
+        arguments = [
+            argument if argument.startswith("-") else f"--{name}={argument}"
+            for argument in arguments
+        ]
     rest = flags.FLAGS([f"pcam {command}", *arguments])[1:]
     if rest:
         raise app.UsageError(

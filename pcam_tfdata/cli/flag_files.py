@@ -1,0 +1,34 @@
+"""Finds files of flags: in the current folder, or among those of the package."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+
+from absl import flags
+
+_PACKAGE = pathlib.Path(__file__).parents[1]
+_FLAG = "--flagfile="
+
+
+def locate(arguments: Iterable[str]) -> Iterator[str]:
+    """Yields arguments; a `--flagfile=configs/X` that is not here is the package's.
+
+    Raises:
+        flags.Error: a file of flags is in neither place.
+    """
+    for argument in arguments:
+        name = argument.removeprefix(_FLAG)
+        if name == argument or os.path.exists(os.path.expanduser(name)):
+            yield argument
+        elif name in (known := _list_own()):
+            yield f"{_FLAG}{_PACKAGE / name}"
+        else:
+            raise flags.Error(
+                f"{argument}: found no such file, expected one, or one of"
+                f" {', '.join(known)}."
+            )
+
+
+def _list_own() -> list[str]:
+    found = sorted(_PACKAGE.glob("configs/*.flags"))
+    return [path.relative_to(_PACKAGE).as_posix() for path in found]
