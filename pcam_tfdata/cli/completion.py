@@ -10,7 +10,7 @@ import shlex
 
 from absl import flags
 
-from pcam_tfdata.cli import quiet
+from pcam_tfdata.cli import main, quiet
 
 REQUIRED_FLAGS = ("shell",)
 POSITIONAL_FLAG = "shell"  # It may be given as a word alone.
@@ -33,7 +33,8 @@ def run() -> None:
     )
     environment.filters |= {"quote": shlex.quote, "zsh": _escape}
     template = environment.get_template(f"completion.{flags.FLAGS.shell}.j2")
-    print(template.render(commands=flag_tables.read_commands()))
+    commands = flag_tables.read_commands()
+    print(template.render(commands=commands, summaries=main.COMMANDS))
 
 
 def _escape(text: str) -> str:

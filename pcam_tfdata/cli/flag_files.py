@@ -1,4 +1,4 @@
-"""Finds files of flags: in the current folder, or among those of the package."""
+"""Finds files of flags: where they are said to be, or among those of the package."""
 
 import os
 import pathlib
@@ -11,21 +11,24 @@ _FLAG = "--flagfile="
 
 
 def locate(arguments: Iterable[str]) -> Iterator[str]:
-    """Yields arguments; a `--flagfile=configs/X` that is not here is the package's.
+    """Yields arguments; --flagfile=configs/X becomes the package's if none is here.
 
     Raises:
         flags.Error: a file of flags is in neither place.
     """
-    for argument in arguments:
+    rest = iter(arguments)
+    for argument in rest:
+        if f"{argument}=" == _FLAG:  # Its value may be a word of its own.
+            argument += f"={next(rest, '')}"
         name = argument.removeprefix(_FLAG)
         if name == argument or os.path.exists(os.path.expanduser(name)):
             yield argument
-        elif name in (known := _list_own()):
+        elif name in (own := _list_own()):
             yield f"{_FLAG}{_PACKAGE / name}"
         else:
             raise flags.Error(
                 f"{argument}: found no such file, expected one, or one of"
-                f" {', '.join(known)}."
+                f" {', '.join(own)}."
             )
 
 

@@ -1,8 +1,7 @@
 """The flags of all commands as data, and as Markdown for the docs.
 
 `python -m pcam_tfdata.cli.flag_tables` prints a heading for each command, its
-docstring and a table of its flags. All of it comes from the modules of the commands,
-of which none imports TensorFlow for that.
+docstring and a table of its flags, as the modules of the commands have them.
 """
 
 import dataclasses
@@ -13,9 +12,7 @@ from absl import flags
 
 from pcam_tfdata.cli import main
 
-_WORDS = {"bool": "a switch", "string": "text"}
-_PATH = re.compile(r".*(dirs?|csv|output|submission|weights|flagfile)")
-_FOLDER = re.compile(r".*dirs?")
+_PATH = re.compile(r"(.*_)?(dirs?|csv|output|submission|flagfile)|weights")
 _FLAG = re.compile(r"(?<![\w-])--[a-z]\w*(=[\w:/]*\w)?")
 
 
@@ -25,74 +22,40 @@ class Flag:
 
     Attributes:
         name: Without dashes.
-        type: As absl calls it: bool, int, float, string, string enum, or comma
-            separated list of strings.
-        takes: What a value has to be, in words.
-        choices: All values there are; of a bool, true and false; else none.
+        takes: choice, switch, file, folder, text, or a range of numbers in words; in
+            the plural where commas part several.
+        choices: All values there are; of a switch, true and false; else none.
         default: As it is given on a command line; None if there is none.
         help: What it does.
         is_required: Whether the command does nothing without it.
     """
 
     name: str
-    type: str
     takes: str
     choices: tuple[str, ...]
     default: str | None
     help: str
     is_required: bool = False
 
-    @property
-    def is_list(self) -> bool:
-        """Whether it takes several values, parted by commas."""
-        return self.type.startswith("comma")
-
-    @property
-    def is_path(self) -> bool:
-        """Whether its values are files or folders, which its name tells."""
-        return not self.choices and bool(_PATH.fullmatch(self.name))
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether its values are folders."""
-        return self.is_path and bool(_FOLDER.fullmatch(self.name))
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """How it begins on a command line; `=` follows where a value must."""
-        if self.type != "bool":
-            return (f"--{self.name}=",)
-        return (f"--{self.name}", f"--no{self.name}")
-
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command.
-
-    Attributes:
-        name: What follows `pcam`.
-        summary: Its line in `pcam --help`.
-        text: Its docstring.
-        flags: Its flags, those first that it requires.
-        words: What may follow it as a word, without the flag that it is of.
-    """
+    """A command, its docstring, its flags, and words that follow it without one."""
 
     name: str
-    summary: str
     text: str
     flags: tuple[Flag, ...]
     words: tuple[str, ...]
 
 
-_FLAGFILE = Flag(
-    "flagfile", "string", "a path", (), None, "A file with flags, one a line."
-)
+_FLAGFILE = Flag("flagfile", "file", (), None, "A file with flags, one a line.")
 
 
 def read_commands() -> list[Command]:
     """Returns all commands in the order of `pcam --help`.
 
     Each is read in a process of its own, since commands have flags of one name.
+    None imports TensorFlow.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([main.__name__])
@@ -106,27 +69,27 @@ def _read_command(name: str) -> Command:
     described = [_describe(f, f.name in module.REQUIRED_FLAGS) for f in found]
     described.sort(key=lambda flag: not flag.is_required)
     alone = getattr(module, "POSITIONAL_FLAG", "")
-    return Command(
-        name,
-        summary=main.COMMANDS[name],
-        text=(module.__doc__ or "").strip(),
-        flags=(*described, _FLAGFILE),
-        words=next((f.choices for f in described if f.name == alone), ()),
-    )
+    words = next((f.choices for f in described if f.name == alone), ())
+    text = (module.__doc__ or "").strip()
+    return Command(name, text, (*described, _FLAGFILE), words)
 
 
 def _describe(flag: flags.Flag, is_required: bool) -> Flag:
-    kind = flag.flag_type()
+    is_list = flag.flag_type().startswith("comma")
+    takes = flag.parser.syntactic_help
     choices = tuple(getattr(flag.parser, "enum_values", ()))
-    if kind == "bool":
-        choices = ("true", "false")
-    takes = flag.parser.syntactic_help or _WORDS.get(kind, "a choice")
-    default = flag.default_as_str
-    if default is not None:  # It stands in the quotes of Python.
-        default = default[1:-1]
+    if flag.flag_type() == "bool":
+        takes, choices = "switch", ("true", "false")
+    elif choices:
+        takes = "choice"
+    elif is_list or not takes:
+        takes = "folder" if "dir" in flag.name else "file"
+        takes = takes if _PATH.fullmatch(flag.name) else "text"
+        takes += "s" * is_list
+    default = flag.default_as_str and flag.default_as_str[1:-1]  # No quotes.
     # Before the help of an enum absl puts its choices.
     text = (flag.help or "").removeprefix(f"<{'|'.join(choices)}>: ")
-    return Flag(flag.name, kind, takes, choices, default, text, is_required)
+    return Flag(flag.name, takes, choices, default, text, is_required)
 
 
 def to_markdown(commands: list[Command]) -> str:
@@ -134,25 +97,18 @@ def to_markdown(commands: list[Command]) -> str:
     parts = ["# Commands\n\n`pcam COMMAND --flag=value ...`\n"]
     for command in commands:
         parts.append(f"\n## pcam {command.name}\n\n{_prose(command.text)}\n\n")
-        parts.append("| flag | value | default | meaning |\n|---|---|---|---|\n")
+        parts.append("| flag | value | default | meaning |\n")
+        parts.append("|---|---|---|---|\n")
         parts += map(_to_row, command.flags)
     return "".join(parts)
 
 
 def _to_row(flag: Flag) -> str:
-    value = flag.takes
-    if flag.choices and flag.type != "bool":
-        value = ", ".join(f"`{choice}`" for choice in flag.choices)
-    elif flag.is_path:
-        value = f"{'folder' if flag.is_folder else 'file'}{'s' * flag.is_list}"
+    choices = ", ".join(f"`{choice}`" for choice in flag.choices)
+    value = choices if flag.takes == "choice" else flag.takes
     default = f"`{flag.default}`" if flag.default else ""
-    cells = (
-        f"`--{flag.name}`",
-        value,
-        "required" if flag.is_required else default,
-        _prose(flag.help),
-    )
-    return f"| {' | '.join(cells)} |\n"
+    default = "required" if flag.is_required else default
+    return f"| `--{flag.name}` | {value} | {default} | {_prose(flag.help)} |\n"
 
 
 def _prose(text: str) -> str:
