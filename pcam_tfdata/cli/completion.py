@@ -14,9 +14,8 @@ from pcam_tfdata.cli import main, quiet
 
 REQUIRED_FLAGS = ("shell",)
 POSITIONAL_FLAG = "shell"  # It may be given as a word alone.
-_SHELLS = ("bash", "zsh")
 
-flags.DEFINE_enum("shell", None, _SHELLS, "Shell to write for.")
+flags.DEFINE_enum("shell", None, ("bash", "zsh"), "Shell to write for.")
 
 
 def run() -> None:

@@ -52,10 +52,9 @@ _FLAGFILE = Flag("flagfile", "file", (), None, "A file with flags, one a line.")
 
 
 def read_commands() -> list[Command]:
-    """Returns all commands in the order of `pcam --help`.
+    """Returns all commands in the order of `pcam --help`; imports no TensorFlow.
 
     Each is read in a process of its own, since commands have flags of one name.
-    None imports TensorFlow.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([main.__name__])
