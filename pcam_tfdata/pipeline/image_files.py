@@ -1,6 +1,7 @@
 """Image files as patches, for prediction without records."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,13 +22,19 @@ class ImageFiles:
 
     Args:
         paths: TIFFs, or whatever `tiff.decode` takes.
+        read: Gives the pixels of a path. With another one, patches of an array may
+            stand for paths.
     """
 
     plan = ""  # There is one input mode.
     fill = staticmethod(batch_format.whole)
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
+    def __init__(
+        self,
+        paths: Sequence[Any] | np.ndarray,
+        read: Callable[[Any], np.ndarray] = tiff.read,
+    ) -> None:
+        self._paths, self._read_one = paths, read
         self._faults: dict[int, faults.Fault] = {}
 
     @property
@@ -59,7 +66,7 @@ class ImageFiles:
         for number, index in enumerate(indices.tolist()):
             path = self._paths[index]
             try:
-                image[number] = tiff.read(path)
+                image[number] = self._read_one(path)
             except (OSError, ValueError) as error:
                 image[number] = 0
                 self._faults[index] = faults.Fault(path, str(error))

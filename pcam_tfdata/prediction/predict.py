@@ -8,9 +8,11 @@ with the shards that are missing.
 import logging
 from collections.abc import Iterator
 
+import numpy as np
 import pandas
 import tensorflow as tf
 
+from pcam_tfdata import schema
 from pcam_tfdata.distribution import replicas
 from pcam_tfdata.models import inference
 from pcam_tfdata.pipeline import image_files, patch_source
@@ -74,6 +76,40 @@ def predict(options: configuration.PredictOptions) -> int:
     ) as parts:
         _write_missing(options, strategy, patches, slice(None), parts)
         return submission.write(options, point, rows, parts.join(shards))
+
+
+@replicas.keras_settings()
+def predict_array(
+    options: configuration.PredictOptions, images: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the probability of each patch in order: float64 [num_patches].
+
+    Args:
+        options: The run, and where there are no images a split of records.
+        images: uint8 [num_patches, 96, 96, 3].
+
+    Raises:
+        FileNotFoundError, ValueError: model or patches do not fit.
+    """
+    point = options.read_point()
+    patches: patch_source.Patches | image_files.ImageFiles
+    if images is None:
+        records = records_folder.open_folder(options.records_dir)
+        strategy, patches = options.forward.open_records(
+            records, [options.split]
+        )
+    else:
+        if images.dtype != np.uint8 or images.shape[1:] != schema.IMAGE_SHAPE:
+            raise ValueError(
+                f"found images {images.dtype}{list(images.shape)}, expected"
+                f" uint8[n, {', '.join(map(str, schema.IMAGE_SHAPE))}]."
+            )
+        patches = image_files.ImageFiles(images, np.asarray)
+        strategy = replicas.make_strategy(options.forward.devices)
+    if not patches.num_patches:
+        return np.empty(0)
+    logits = inference.join(_stream(options, strategy, patches))
+    return point.calibrate(logits["logit"])
 
 
 def merge(options: configuration.PredictOptions) -> int:

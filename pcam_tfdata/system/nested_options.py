@@ -32,3 +32,14 @@ def list_leaves(options: Any) -> dict[str, Any]:
         else:
             leaves[field.name] = value
     return leaves
+
+
+def list_fields(kind: type) -> dict[str, dataclasses.Field]:
+    """Returns each leaf of a dataclass by its name."""
+    leaves: dict[str, dataclasses.Field] = {}
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            leaves |= list_fields(field.type)  # type: ignore[arg-type]
+        else:
+            leaves[field.name] = field
+    return leaves
