@@ -6,6 +6,11 @@
 import importlib
 import typing
 
+__version__ = "0.1.0"
+__all__ = (
+    "Records", "Run", "convert", "load_run", "open_records", "train",
+)  # fmt: skip
+
 if typing.TYPE_CHECKING:
     from pcam_tfdata.interface import (
         Records,
@@ -15,17 +20,13 @@ if typing.TYPE_CHECKING:
         open_records,
         train,
     )
+else:  # Else any name would pass for one of an unknown type.
 
-__version__ = "0.1.0"
-__all__ = (
-    "Records", "Run", "convert", "load_run", "open_records", "train",
-)  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    if name in __all__:
-        return getattr(importlib.import_module(f"{__name__}.interface"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            module = importlib.import_module(f"{__name__}.interface")
+            return getattr(module, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

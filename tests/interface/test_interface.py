@@ -467,7 +467,7 @@ def test_other_images_are_refused(run, images):
 
 
 def test_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="best.keras: not found"):
+    with pytest.raises(FileNotFoundError, match=r"best\.keras: not found"):
         pcam.load_run(tmp_path)
 
 
