@@ -3,11 +3,16 @@
 import importlib.util
 import os
 import re
+import time
 
 import nbformat
 import pandas
 import pytest
 from conftest import ROOT
+from jupyter_client import manager
+
+import pcam_tfdata as pcam
+from pcam_tfdata.runs import run_folder
 
 _SPEC = importlib.util.spec_from_file_location(
     "run_notebook", ROOT / "tools" / "run_notebook.py"
@@ -82,3 +87,41 @@ def test_it_runs(tmp_path, monkeypatch, request, data):
         table = submission.merge(truth, on="id", suffixes=("", "_true"))
         means = table.groupby("label_true")["label"].mean()
         assert means[1] > means[0] + 0.3
+
+
+CELL = """
+import signal
+import pcam_tfdata as pcam
+before = signal.getsignal(signal.SIGTERM)
+pcam.train({records!r}, run_dir={run!r}, model="small_cnn", batch_size=16,
+           epochs=100_000)
+"""
+
+
+@pytest.mark.long
+def test_interrupted_cell_goes_on(records_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run_dir = tmp_path / "run"
+    history = run_dir / run_folder.HISTORY
+    kernel, client = manager.start_new_kernel(cwd=str(tmp_path))
+    try:
+        num_epochs = [0]
+        for _ in range(2):
+            client.execute(CELL.format(records=records_dir, run=str(run_dir)))
+            while (
+                not history.exists()
+                or len(history.read_text().splitlines()) <= num_epochs[-1] + 1
+            ):
+                assert kernel.is_alive()
+                time.sleep(0.05)
+            kernel.interrupt_kernel()
+            reply = client.get_shell_msg(timeout=120)["content"]
+            assert reply["ename"] == "KeyboardInterrupt"
+            num_epochs.append(len(pcam.load_run(run_dir).history))
+        assert 0 < num_epochs[1] < num_epochs[2]
+        after = "assert signal.getsignal(signal.SIGTERM) == before"
+        reply = client.execute(after, reply=True, timeout=120)["content"]
+        assert reply["status"] == "ok"
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
