@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from pcam_tfdata import keywords, schema
+from pcam_tfdata import keywords
 from pcam_tfdata.records import records_folder, tfrecord
 from pcam_tfdata.runs import run_folder
 
@@ -37,7 +37,7 @@ _OF_BATCHES = (
     "train_splits", "validation_splits", "input", "input_threads", "check_crc",
     "shuffle_megabytes",
 )  # fmt: skip
-_OF_PREDICTION = (
+_OF_PREDICTION: tuple[str, ...] = (
     "batch_size", "tta", "calibrated", "input", "input_threads", "strategy",
     "num_virtual_devices", "allow_cpu",
 )  # fmt: skip
@@ -89,22 +89,18 @@ class Records:
         Of a split that is one shard it is a view of the file, mapped into memory.
         Several shards are copied into one array, of 27,648 bytes a patch.
 
-        Raises:
-            FileNotFoundError, ValueError: there is no such split, a shard is not
-                there or damaged, or the folder is remote.
+        A FileNotFoundError or ValueError tells of shards that are missing or damaged.
 
         >>> images = records.images("test")
         >>> images.shape, images.dtype
         ((7, 96, 96, 3), dtype('uint8'))
         """
-        views = [
-            tfrecord.view_images(shard.map(), shard.layout).view(np.ndarray)
-            for shard in self._folder.select_patches([split]).shards
-        ]
-        if len(views) == 1:
-            return views[0]
-        nothing = np.empty((0, *schema.IMAGE_SHAPE), np.uint8)
-        images = np.concatenate([nothing, *views])
+        selection = self._folder.select_patches([split])
+        if len(selection.shards) == 1:
+            shard = selection.shards[0]
+            views = tfrecord.view_images(shard.map(), shard.layout)
+            return views.view(np.ndarray)
+        images = selection.read_images(np.arange(selection.num_patches))
         images.flags.writeable = False
         return images
 
@@ -133,24 +129,20 @@ class Records:
         from pcam_tfdata.training import configuration
 
         given = {"batch_size": batch_size, "seed": seed, "epochs": epochs}
-        settled = configuration.settle_splits(
-            keywords.build(
-                "Records.train_batches",
-                configuration.TrainOptions,
-                given | options,
-                only=(*given, *_OF_BATCHES),
-                records_dir=self.path,
-                run_dir="",
-            ),
-            self._folder,
+        built = keywords.build(
+            "Records.train_batches",
+            configuration.TrainOptions,
+            given | options,
+            only=(*given, *_OF_BATCHES),
+            records_dir=self.path,
+            run_dir="",
         )
+        settled = configuration.settle_splits(built, self._folder)
         if settled.input.input == "device":
             raise ValueError("input='device': expected mmap or stream.")
-        patches = input_choice.open_patches(
-            patch_source.Source(
-                self._folder, settled.train_splits, settled.input
-            )
-        )
+        splits, reading = settled.train_splits, settled.input
+        source = patch_source.Source(self._folder, splits, reading)
+        patches = input_choice.open_patches(source)
         return patches.train_batches(
             batch_size=batch_size,
             seed=seed,
@@ -198,52 +190,49 @@ class Run:
         """
         from pcam_tfdata.evaluation import configuration, evaluate
 
-        return evaluate.evaluate(
-            keywords.build(
-                "Run.evaluate",
-                configuration.EvaluateOptions,
-                options,
-                records_dir=self._find_records(records),
-                run_dir=self.run_dir,
-                worker_wait_seconds=0.0,  # It has no workers to wait for.
-            )
+        if records is None:
+            records = run_folder.read_flags(self.run_dir).get("records_dir", "")
+        built = keywords.build(
+            "Run.evaluate",
+            configuration.EvaluateOptions,
+            options,
+            records_dir=_find_path(records),
+            run_dir=self.run_dir,
+            worker_wait_seconds=0.0,  # It has no workers to wait for.
         )
+        return evaluate.evaluate(built)
 
     def predict(
         self, patches: Records | np.ndarray, **options: Any
     ) -> np.ndarray:
-        """Returns the probability of tumor in the centre of each patch.
+        """Returns the probability of tumor in the centre: float64 [num_patches].
 
         Args:
             patches: uint8 [num_patches, 96, 96, 3]; or records, of which `split`
                 (default: `test`) is predicted.
-            options: Flags of `pcam predict`, as `tta`, `batch_size`, `calibrated`.
-
-        Returns:
-            float64 [num_patches], in their order; calibrated where the run is.
+            options: Flags of `pcam predict`, as `tta`, `batch_size`, `calibrated`
+                (default: where the run is).
 
         >>> run.predict(records.images("test"), tta="d4").dtype
         dtype('float64')
         """
         from pcam_tfdata.prediction import configuration, predict
 
-        own = isinstance(patches, Records)
+        names, path, images = _OF_PREDICTION, "", None
+        if isinstance(patches, Records):
+            names, path = (*names, "split"), patches.path
+        else:
+            images = np.asarray(patches)
         built = keywords.build(
             "Run.predict",
             configuration.PredictOptions,
             options,
-            only=(*_OF_PREDICTION, *["split"] * own),
+            only=names,
             run_dir=self.run_dir,
             output_csv="",
-            records_dir=patches.path if isinstance(patches, Records) else "",
+            records_dir=path,
         )
-        images = None if own else np.asarray(patches)
         return predict.predict_array(built, images)
-
-    def _find_records(self, records: Records | Path | None) -> str:
-        if records is None:
-            return run_folder.read_flags(self.run_dir).get("records_dir", "")
-        return _find_path(records)
 
 
 def convert(
@@ -252,16 +241,14 @@ def convert(
     """Writes patches as a records folder, each checked, and opens it.
 
     Finished records are opened as they are where their options, and names, labels
-    and slides in the source, are the same; not those of `hdf5` and `tfds`.
+    and slides in the source, are the same; not those of `hdf5` and `tfds`. Others
+    are a FileExistsError.
 
     Args:
         input_dir: Folder of the source.
         output_dir: The records folder; what a killed call finished there is used.
         source: One of `choices.SOURCES`.
         options: Flags of `pcam convert_to_tfrecords`, as `slide_csv`, `overwrite`.
-
-    Raises:
-        FileExistsError: other records are there.
     """
     from pcam_tfdata.conversion import convert, finished
     from pcam_tfdata.records import manifest
@@ -294,17 +281,14 @@ def train(
 ) -> Run:
     """Trains a network, goes on with an unfinished run, or opens a finished one.
 
-    Ctrl-C ends it after a checkpoint; the same call goes on from there.
+    Ctrl-C ends it after a checkpoint; the same call goes on from there. Options that
+    are unknown, or do not fit, are a TypeError or a ValueError.
 
     Args:
         records: What to train and validate on.
         run_dir: Folder of the run.
         callbacks: Those of Keras, see `training.train.train`.
         options: Flags of `pcam train`, as `model`, `epochs`, `restart`.
-
-    Raises:
-        TypeError, ValueError: an option is unknown, or does not fit.
-        FileExistsError: the folder holds something else.
     """
     from pcam_tfdata.training import configuration, train
 

@@ -54,14 +54,10 @@ def build(
     only: Collection[str] = (),
     **fixed: Any,
 ) -> Options:
-    """Returns the options of a call.
+    """Returns the options of a call, whose name errors tell.
 
-    Args:
-        call: Its name, for errors.
-        kind: A dataclass, maybe of dataclasses, whose leaves are keywords.
-        given: Keywords and their values; a list may be a text with commas.
-        only: Leaves that are keywords of this call; none for all.
-        fixed: Leaves that are no keywords.
+    Keywords are the leaves of `kind`, or `only` some, but for those that are
+    `fixed`. A list may be a text with commas.
 
     Raises:
         TypeError: a keyword is unknown, or its value of another type.
@@ -86,11 +82,7 @@ def build(
 
 
 def _settle(call: str, name: str, value: Any, kind: Any) -> Any:
-    """Returns the value of a keyword as its flag would give it.
-
-    `kind` is what options are annotated with, as `float | None`. Errors are those
-    of `build`.
-    """
+    """Returns the value of a keyword as its flag would give it."""
     where = f"{call}({name}={value!r})"
     try:
         if name == "threshold" and isinstance(value, str):

@@ -84,9 +84,7 @@ def predict_array(
 ) -> np.ndarray:
     """Returns the probability of each patch in order: float64 [num_patches].
 
-    Args:
-        options: The run, and where there are no images a split of records.
-        images: uint8 [num_patches, 96, 96, 3].
+    The patches are images, uint8 [num_patches, 96, 96, 3], or a split of records.
 
     Raises:
         FileNotFoundError, ValueError: model or patches do not fit.
