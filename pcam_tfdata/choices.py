@@ -27,3 +27,4 @@ BENCHMARKS = (
 )  # fmt: skip
 RUNNERS = ("local", "beam")
 SOURCES = ("kaggle", "hdf5", "folder", "tfds")
+EXPORTS = ("saved_model", "onnx", "litert")

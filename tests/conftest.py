@@ -36,8 +36,7 @@ _NOTES = re.compile(
 _TENSORFLOW_ROOMS = {
     *("augmentation", "pipeline", "data_service", "models", "training"),
     *("evaluation", "explanation", "prediction", "benchmark", "distributed"),
-    "end_to_end",
-    "interface",
+    *("end_to_end", "export", "interface"),
 }
 NUM_TRAIN, NUM_TEST, NUM_SLIDES = 60, 7, 8
 # What a patch's probability may depend on the batch that it is in: half of the

@@ -29,7 +29,7 @@ DEADLINE = 180
 # Commands that import TensorFlow, or the libraries of plots.
 _HEAVY = {
     *("benchmark", "cross_validate", "data_service", "evaluate", "explain"),
-    *("inspect", "predict", "train"),
+    *("export", "inspect", "predict", "train"),
 }
 
 

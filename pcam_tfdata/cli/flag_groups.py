@@ -30,6 +30,13 @@ def define_inference() -> None:
         "Patches a pass, over all replicas; rounded up to share evenly.",
         lower_bound=1,
     )
+    define_tta()
+    define_input()
+    define_devices()
+
+
+def define_tta() -> None:
+    """Defines --tta of the command that calls this."""
     flags.DEFINE_enum(
         "tta",
         "none",
@@ -37,8 +44,6 @@ def define_inference() -> None:
         "d4: the mean logit of each patch turned and flipped in all 8 ways, in 8"
         " times the time.",
     )
-    define_input()
-    define_devices()
 
 
 def define_input() -> None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": "Score a trained network exactly.",
     "explain": "Show where a trained network finds tumor.",
     "predict": "Write a submission CSV.",
+    "export": "Write a trained network for other programs.",
     "ensemble": "Make one run of several.",
     "compare": "Tell whether one run is better than another.",
     "report": "Write one page about runs: how good, and whether to trust it.",

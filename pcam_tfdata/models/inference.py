@@ -108,18 +108,11 @@ class Predictor:
     ) -> None:
         self._strategy = strategy
         self.has_fraction = len(model.outputs) > 1
-        self._num_views = num_views = square.NUM_MOVES if tta == "d4" else 1
+        self._num_views = _count_views(tta)
 
         def forward(batch: batch_format.Batch) -> batch_format.Batch:
             batch = fill(batch)
-            image = batch["image"]
-            if num_views > 1:
-                image = square.stack_d4(image)
-            outputs = keras.tree.flatten(model(image, training=False))
-            means = (
-                tf.reduce_mean(tf.reshape(output, [num_views, -1]), axis=0)
-                for output in outputs
-            )
+            means = mean_of_views(model, batch["image"], tta)
             kept = {name: batch[name] for name in ("label", "row", "mask")}
             return kept | dict(zip(classifier_head.LAYERS, means, strict=False))
 
@@ -224,6 +217,30 @@ class Predictor:
         }
         mask = whole["mask"]
         return {name: whole[name][mask] for name in _RESULTS if name in whole}
+
+
+def mean_of_views(
+    model: keras.Model, image: tf.Tensor, tta: str
+) -> list[tf.Tensor]:
+    """Returns each output of a network, the mean over views: float32 [B].
+
+    Args:
+        model: As for `Predictor`.
+        image: uint8 [B, 96, 96, 3].
+        tta: As in `InferenceOptions`.
+    """
+    num_views = _count_views(tta)
+    if num_views > 1:
+        image = square.stack_d4(image)
+    outputs = keras.tree.flatten(model(image, training=False))
+    return [
+        tf.reduce_mean(tf.reshape(output, [num_views, -1]), axis=0)
+        for output in outputs
+    ]
+
+
+def _count_views(tta: str) -> int:
+    return square.NUM_MOVES if tta == "d4" else 1
 
 
 def join(batches: Iterable[Logits]) -> Logits:
