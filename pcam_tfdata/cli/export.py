@@ -44,6 +44,12 @@ def run() -> None:
         )
     with quiet.imports():
         from pcam_tfdata.export import export
-    facts = export.export(flag_groups.from_flags(export.ExportOptions))
+    facts = export.export(
+        given.run_dir,
+        format=given.format,
+        output=given.output,
+        tta=given.tta,
+        threshold=given.threshold,
+    )
     tell = _logger.info if files.is_stream(given.output) else print
     tell(f"{given.output}: {facts['model']} as {given.format}.")

@@ -44,6 +44,16 @@ class OperatingPoint(NamedTuple):
         known = self.calibration or calibration_file.Calibration()
         return metrics.to_probability(known.apply(logit))
 
+    def tell_uncalibrated(self, output: str, tta: str) -> None:
+        """Says of an output where its probabilities have no calibration."""
+        if self.calibration is None:
+            _logger.info(
+                "%s: probabilities are not calibrated: the run has no"
+                " calibration for --tta=%s. Run pcam evaluate --tta=%s on the"
+                " run's validation splits.",
+                output, tta, tta,
+            )  # fmt: skip
+
 
 def read(
     run_dir: str,

@@ -8,14 +8,14 @@ from pcam_tfdata.models import inference
 from pcam_tfdata.runs import calibration_file
 
 IMAGE, PROBABILITY = "image", "probability"
-SIGNATURE = keras.InputSpec("uint8", (None, *schema.IMAGE_SHAPE), name=IMAGE)
+SPEC = tf.TensorSpec([None, *schema.IMAGE_SHAPE], tf.uint8, IMAGE)
 
 
 class Classifier(keras.Model):
-    """Computes what `pcam predict` writes, but in float32 to the end.
+    """Gives what `pcam predict` writes, but in float32 to the end.
 
-    Called with uint8 patches [B, 96, 96, 3], it gives a dictionary of their
-    `probability`, float32 [B].
+    Of uint8 patches [B, 96, 96, 3], a dictionary of their `probability`, float32
+    [B].
 
     Args:
         network: As `inference.load_network` returns it.

@@ -5,7 +5,7 @@ from typing import Any
 import pcam_tfdata
 from pcam_tfdata import schema
 from pcam_tfdata.evaluation import metrics, operating_point
-from pcam_tfdata.runs import environment_file, reading
+from pcam_tfdata.runs import calibration_file, environment_file, reading
 
 _SCORES = (
     "splits", "num_patches", "num_slides", "threshold", *metrics.NAMES,
@@ -19,10 +19,11 @@ def describe(
     tta: str,
     point: operating_point.OperatingPoint,
 ) -> dict[str, Any]:
-    """Returns what JSON can hold of a network and of how to use it.
+    """Returns what a network is, and how to use it, in types of JSON.
 
-    `temperature` and `intercept` are None where no calibration is known, and
-    `scores` where `pcam evaluate` has none of this network with these views.
+    `scores` are those of `pcam evaluate` with these views; none are there where
+    it has none of this network. `is_calibrated` says whether temperature and
+    intercept are more than 1 and 0, for want of others.
 
     Args:
         run_dir: Folder of the run.
@@ -33,23 +34,19 @@ def describe(
     run = reading.read_run(run_dir, "")
     starts = environment_file.read_starts(run_dir)
     own = run.evaluations.get("", {})
-    calibration = {"temperature": None, "intercept": None}
-    if point.calibration:
-        calibration = point.calibration._asdict()
+    if own.get("tta") != tta:
+        own = {}
     return {
         "model": run.flags.get("model"),
         "labels": list(schema.CLASS_NAMES),
-        "input": "RGB patches, uint8 [N, 96, 96, 3]",
-        "output": f"probability of {schema.CLASS_NAMES[-1]}, float32 [N]",
         "patch_size": schema.PATCH_SIZE,
         "tta": tta,
-        **calibration,
+        "is_calibrated": point.calibration is not None,
+        **(point.calibration or calibration_file.Calibration())._asdict(),
         "threshold": point.threshold,
         "model_sha256": model_sha256,
         "manifest_sha256": run.columns.get("dataset"),
         "members": starts[-1].get("members", []) if starts else [],
-        "scores": {name: own[name] for name in _SCORES if name in own}
-        if own.get("tta") == tta
-        else None,
+        "scores": {name: own[name] for name in _SCORES if name in own},
         "pcam_tfdata": pcam_tfdata.__version__,
     }

@@ -107,13 +107,8 @@ def write(
             is wanted.
     """
     logit = results["logit"][rows.index]
-    if options.calibrated and point.calibration is None:
-        _logger.info(
-            "%s: probabilities are not calibrated: the run has no calibration"
-            " for --tta=%s. Run pcam evaluate --tta=%s on the run's validation"
-            " splits.",
-            options.output_csv, options.forward.tta, options.forward.tta,
-        )  # fmt: skip
+    if options.calibrated:
+        point.tell_uncalibrated(options.output_csv, options.forward.tta)
     probability = point.calibrate(logit)
     label = probability
     if point.threshold is not None:
