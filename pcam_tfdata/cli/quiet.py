@@ -1,12 +1,9 @@
 """Imports without TensorFlow's start-up notes, which a signal can end."""
 
 import contextlib
-import os
-import sys
-import tempfile
 from collections.abc import Iterator
 
-from pcam_tfdata.system import interruption
+from pcam_tfdata.system import held_output, interruption
 
 
 @contextlib.contextmanager
@@ -19,16 +16,8 @@ def imports() -> Iterator[None]:
     raises is easily lost in imports, where C calls Python, and there is nothing
     to tidy up yet.
     """
-    sys.stderr.flush()
-    with interruption.signals_end_process(), tempfile.TemporaryFile() as held:
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with (
+        interruption.signals_end_process(),
+        held_output.stderr(shown_with_errors=True),
+    ):
+        yield

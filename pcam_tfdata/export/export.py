@@ -18,7 +18,7 @@ from pcam_tfdata.export import classifier, formats, metadata
 from pcam_tfdata.models import inference
 from pcam_tfdata.records import manifest
 from pcam_tfdata.runs import calibration_file, outputs, run_folder
-from pcam_tfdata.system import faults, files, interruption
+from pcam_tfdata.system import faults, files, held_output, interruption
 
 _TOLERANCE = 1e-4  # Of a probability that a runtime computes.
 _NUM_TRIED = 8
@@ -78,8 +78,9 @@ def export(
             model = classifier.Classifier(network, tta, known)
             images, expected = _try(model)
             try:
-                target.write(model, facts, made)
-                found = target.run(made, images)
+                with held_output.stderr():  # Converters write to it from C++.
+                    target.write(model, facts, made)
+                    found = target.run(made, images)
             except Exception as error:  # Converters raise anything.
                 raise _fail(format, faults.one_line(error, 300)) from error
             difference = np.abs(found - expected).max()

@@ -24,14 +24,7 @@ _SERVING = "serving_default"
 
 
 class Format(NamedTuple):
-    """A format.
-
-    Attributes:
-        suffix: Of its file; empty for a folder.
-        packages: What it needs beside TensorFlow, by the names of imports.
-        write: As above.
-        run: As above.
-    """
+    """A format; its file's suffix, if it is one, and the packages it imports."""
 
     suffix: str
     packages: tuple[str, ...]
@@ -140,13 +133,8 @@ def _write_litert(
 def _run_litert(path: str, images: np.ndarray) -> np.ndarray:
     from ai_edge_litert import interpreter
 
-    # The default one says on stderr that it is there.
-    resolver = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    loaded = interpreter.Interpreter(
-        path, experimental_op_resolver_type=resolver
-    )
-    outputs = loaded.get_signature_runner(_SERVING)(image=images)
-    return outputs[classifier.PROBABILITY]
+    run = interpreter.Interpreter(path).get_signature_runner(_SERVING)
+    return run(image=images)[classifier.PROBABILITY]
 
 
 FORMATS = {
