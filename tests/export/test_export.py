@@ -357,3 +357,41 @@ def test_missing_package_is_named(format, package, run_dir, tmp_path):
         f" 'pcam_tfdata[{format}]'\n"
     )
     assert not (tmp_path / OUTPUTS[format]).exists()
+
+
+def test_program_of_the_docs_runs(run_dir, real_patches, tmp_path):
+    page = (ROOT / "docs" / "export.md").read_text()
+    (program,) = re.findall(
+        r"^## onnxruntime\n.*?^```python\n(.*?)^```", page, re.M | re.S
+    )
+    folder, names, _ = real_patches
+    export(run_dir, "onnx", tmp_path).rename(tmp_path / "pcam.onnx")
+    (tmp_path / "kaggle").symlink_to(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = {
+        line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()
+    }
+    expected = predict(run_dir, real_patches)
+    assert list(found) == names
+    values = np.array([float(found[name][0]) for name in names])
+    np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCE)
+    assert {"tumor"} == {word for _, *words in found.values() for word in words}
+
+
+def test_encoded_files_give_what_patches_give(run_dir, real_patches, tmp_path):
+    folder, names, images = real_patches
+    output = export(run_dir, "saved_model", tmp_path)
+    code = f"""
+import pathlib, tensorflow as tf
+serve = tf.saved_model.load(path).signatures["serve_encoded"]
+paths = [f"{folder}/test/{{name}}.tif" for name in {names}]
+data = [pathlib.Path(path).read_bytes() for path in paths]
+found = serve(image_bytes=tf.constant(data))["probability"].numpy()
+"""
+    found = run_alone(code, output, images)
+    expected = run_alone(RUNTIMES["saved_model"], output, images)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
