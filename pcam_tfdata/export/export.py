@@ -132,7 +132,7 @@ def _try(model: classifier.Classifier) -> tuple[np.ndarray, np.ndarray]:
     """Returns a few patches, dark to bright, and their probabilities."""
     levels = np.linspace(32, 256, _NUM_TRIED)[:, None, None, None]
     shape = (_NUM_TRIED, *schema.IMAGE_SHAPE)
-    images = np.random.default_rng(0).integers(0, levels, shape, np.uint8)
+    images = (np.random.default_rng(0).random(shape) * levels).astype(np.uint8)
     with tf.device("/CPU:0"):  # As the runtimes compute, without TF32.
         return images, model(images)[classifier.PROBABILITY].numpy()
 

@@ -45,6 +45,8 @@ UNSAID = re.compile(
             r"benchmark models\..* --(head|weights)",
             # Patches that are read once are neither shuffled nor cached.
             r"\w+ pipeline\.input_choice\..* --(shuffle_megabytes|cache)",
+            # It joins networks in a folder of its own, which is new.
+            r"export evaluation\.ensemble\.make_run --output_dir",
             # Only who may skip patches says how many would be left.
             r"join system\.faults\.BadInputError --on_bad_patch",
             # Files are read by predict alone, and it reads no slides.
