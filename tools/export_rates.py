@@ -40,14 +40,11 @@ def open_predictor(run_dir: str) -> Run:
 
     def run(images: np.ndarray) -> object:
         row = np.arange(len(images))
-        batch = {
-            "image": images,
-            "row": row,
-            "label": 0 * row,
-            "mask": row >= 0,
-        }
-        batches = tf.data.Dataset.from_tensor_slices(batch)
-        batches = batches.batch(_BATCH_SIZE.value, drop_remainder=True)
+        columns = {"image": images, "row": row, "label": row, "mask": row >= 0}
+        size = (-1, _BATCH_SIZE.value)
+        batches = tf.data.Dataset.from_tensor_slices(
+            {n: v.reshape(*size, *v.shape[1:]) for n, v in columns.items()}
+        )
         return inference.join(predictor.stream(batches, len(images), "predict"))
 
     return run
