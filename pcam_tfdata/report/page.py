@@ -55,13 +55,13 @@ def write(
     frame, shown = leaderboard.make_table(trainings)
     cards = patches.Cards(records)
     content = {
-        "checks": list(checks.list_checks(audited, checks_csv)),
+        "checks": checks.list_checks(audited, checks_csv),
         "runs": [
             {
                 "name": run.training.columns["run"],
                 "verdict": checks.describe_scores(run),
-                "checks": list(
-                    checks.list_checks(checks.judge_scores(run), checks_csv)
+                "checks": checks.list_checks(
+                    checks.judge_scores(run) | audited, checks_csv
                 ),
                 "scores": sections.describe_scores(run),
                 "explained": (explained := _read_explanations(run)),
