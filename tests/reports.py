@@ -21,6 +21,7 @@ def write_run(
     label = table["label"].to_numpy(int)
     rng = np.random.default_rng(len(run_dir.name))
     logit = 3 * label - 1 + noise * rng.normal(size=len(label))
+    logit[0] = 0.3  # Its probability is 0.5, whose text is short.
     slide = (
         None if (table["slide"] == "").any() else table["slide"].to_numpy(str)
     )

@@ -11,6 +11,7 @@ QUERY = ("--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader")
 # The least driver of a CUDA: NVIDIA's release notes, minor version compatibility.
 _LEAST_DRIVER = {"12": (525, 60, 13), "13": (580, 65, 6)}
 _BLACKWELL = (10, 0)
+_NO_LIBCUDA = "Could not find cuda drivers on your machine"
 _LIBRARY = r"load dynamic library '(lib(?:cu(?!da\.)|nccl|nvrtc|nvJit)\S+)'"
 
 
@@ -79,7 +80,8 @@ def check_devices(evidence: Evidence) -> Iterator[finding.Finding]:
         closed = ", ".join(sorted(set(re.findall(_LIBRARY, errors))))
         lacking = ", ".join(check_packages.find_misfits(asked))
         text += f"; opens no {closed or '?'}; lacks {lacking or 'no package'}"
-        key = "no_library" if closed else finding.recognize(errors, "unseen")[0]
+        key = "no_libcuda" if _NO_LIBCUDA in errors else "unseen"
+        key = "no_library" if closed else finding.recognize(errors, key)[0]
     yield finding.judge("GPUs", text, key, state)
 
 

@@ -74,9 +74,11 @@ def check_imports(answer: process.Answer) -> Iterator[finding.Finding]:
     wrong = [found for found in judged if found.state != finding.OK]
     key, line = finding.recognize(answer.errors)
     text, state = f"{len(trials)} packages", finding.WARNING
-    if not trials:
-        text, state = answer.end or answer.errors, finding.NOT_CHECKED
     text, key = (line, key) if key == "numpy" else (text, "")
+    if not trials:
+        last = answer.errors.strip().rpartition("\n")[2]
+        text, state = f"none was tried: {answer.end}; {last}", finding.FAILURE
+        key = "import"
     yield from wrong or [finding.judge("imports", text, key, state)]
 
 

@@ -60,7 +60,8 @@ def compute_bands(
         ends = np.append(0, false / false[-1]), np.append(0, recall)
         roc = np.interp(grid, *ends)
         precision = true / np.maximum(true + false, 1)
-        precision = np.interp(grid, recall, precision)
+        reached, first = np.unique(recall, return_index=True)
+        precision = np.interp(grid, reached, precision[first])
         precision[0] = precision[1]  # Of recall 0 there is none.
         found.append((roc, precision))
     tail = (1 - bootstrap.LEVEL) / 2

@@ -185,7 +185,7 @@ def draw_stain(
         axes.plot(middle[:, channel], place, "o", ms=3, c=color, label=name)
     axes.set(title=f"Stain by {unit}", xlabel="Optical density of a patch")
     axes.set_yticks(np.arange(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     drawing.legend(loc="outside lower left", ncols=3)
     return drawing
 

@@ -22,7 +22,7 @@ _OPTIONAL_TITLES = {
     "fraction_correlation": "tumor fraction, correlation",
 }
 _LINE_WIDTH, _TITLE_WIDTH = 80, 32
-_FEW_SLIDES = 30  # Cameron & Miller 2015: few are less than 20 to 50.
+FEW_SLIDES = 30  # Cameron & Miller 2015: few are less than 20 to 50.
 _CLASS_COLUMNS = ("precision", "recall", "f1-score", "support")
 
 
@@ -102,9 +102,9 @@ def _interval_notes(scores: metrics.Scores) -> Iterator[str]:
         f"Intervals: percentiles of {scores['num_resamples']:,} bootstrap"
         f" resamples of {'whole ' * by_slide}{scores['resampled']}."
     )
-    if by_slide and (scores["num_slides"] or 0) < _FEW_SLIDES:
+    if by_slide and (scores["num_slides"] or 0) < FEW_SLIDES:
         yield (
-            f"With fewer than {_FEW_SLIDES} slides intervals are rough, and"
+            f"With fewer than {FEW_SLIDES} slides intervals are rough, and"
             " rather too narrow."
         )
     if scores["intervals"]["ece"] and (

@@ -40,8 +40,8 @@ def make_explainer(
     members = [(member, find_map(member)) for member in _list_members(model)]
     if method == choices.OCCLUSION or None in (found for _, found in members):
         return lambda image: _occlude(model, color, image), choices.OCCLUSION
-    return lambda image: np.mean(
-        [_differentiate(*member, method, image) for member in members], axis=0
+    return lambda image: spread(
+        np.sum([_differentiate(*m, method, image) for m in members], axis=0)
     ), method
 
 

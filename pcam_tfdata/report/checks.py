@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pcam_tfdata.evaluation import bootstrap, metrics
+from pcam_tfdata.evaluation import bootstrap, metrics, score_page
 from pcam_tfdata.report import scored_run
 
-# From which AUC on a ranking is called so (after Hosmer & Lemeshow 2000).
+# From which AUC on a ranking is called so. The words are ours.
 _GRADES = {0.95: "very well", 0.9: "well", 0.8: "fairly well", 0: "only poorly"}
 _MOST_ECE = 0.05
-_FEWEST_SLIDES = 10
 
 
 def describe_scores(run: scored_run.ScoredRun) -> str:
@@ -65,10 +64,11 @@ def judge_scores(run: scored_run.ScoredRun) -> dict[str, Any]:
         "warning": [text[:1].upper() + text[1:] for text in warnings],
         "stale": not run.is_current,
         "chance": interval and interval[0] <= 0.5 <= interval[1],
+        "inverted": interval and interval[1] < 0.5,
         "unseen": run.is_own and not warnings,
         "no_slides": slide is None,
-        "few_slides": num_slides < _FEWEST_SLIDES and num_slides,
-        "slides": num_slides >= _FEWEST_SLIDES and num_slides,
+        "few_slides": num_slides < score_page.FEW_SLIDES and num_slides,
+        "slides": num_slides >= score_page.FEW_SLIDES and num_slides,
         "uncalibrated": run.fair is None and ece,
         "bad_ece": run.fair is not None and is_off and ece,
         "good_ece": run.fair is not None and not is_off and ece,

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import itertools
 import json
-import operator
 import os
 import pathlib
 from collections.abc import Sequence
@@ -49,11 +48,11 @@ def write(
     ]
     trainings = [run.training for run in runs]
     noted = [reading.Run({"run": "records"}), *trainings]
-    audit = _read_audit(audit_dir, records.manifest_sha256, noted[0])
+    cards = patches.Cards(records)
+    audit = _read_audit(audit_dir, records, cards, noted[0])
     audited = checks.judge_audit(audit)
     checks_csv = _read_template("checks.csv")
     frame, shown = leaderboard.make_table(trainings)
-    cards = patches.Cards(records)
     content = {
         "checks": checks.list_checks(audited, checks_csv),
         "runs": [
@@ -70,11 +69,13 @@ def write(
             }
             for run in runs
         ],
-        "data": sections.describe_data(records, cards, audit, noted[0]),
+        "data": sections.describe_data(records, cards, audit),
         "suspects": cards.find_suspects(runs[0]) if runs else [],
         "differences": checks.compare(runs) if len(runs) > 1 else [],
         "differing": [[name, *frame[name]] for name in shown[1:]],
-        "notes": [(t.columns["run"], note) for t in noted for note in t.notes],
+        "notes": dict.fromkeys(
+            (t.columns["run"], note) for t in noted for note in t.notes
+        ),
     }
     text = _render(content)
     # Names of files need not be UTF-8.
@@ -122,7 +123,7 @@ def _format(value: Any) -> Any:
     if value is None or value != value:
         return "-"
     if isinstance(value, float):
-        digits = ",.0f" if abs(value) >= 100 else ".4f"
+        digits = ",.1f" if abs(value) >= 10 else ".4f"
         return f"{value:{digits if abs(value) >= 0.001 else '.3g'}}"
     return f"{value:,}" if type(value) is int else value
 
@@ -138,14 +139,18 @@ def _read_explanations(run: scored_run.ScoredRun) -> dict[str, Any]:
                 raise ValueError(f"of another {key.removesuffix('_sha256')}")
         for key in ("overlays", "center_share", "pointing_game"):
             content[key] = dict(content[key] or {})
+        ", ".join(content["overlays"].values())
         return content
     return {}
 
 
 def _read_audit(
-    audit_dir: str, manifest_sha256: str, notes: reading.Run
+    audit_dir: str,
+    records: records_folder.RecordsFolder,
+    cards: patches.Cards,
+    notes: reading.Run,
 ) -> dict[str, Any] | None:
-    """Returns what an audit of these records found; else there is a note."""
+    """Returns what an audit of these records found, with cards, or notes why not."""
     if not audit_dir:
         return None
     with reading.noted(
@@ -155,9 +160,10 @@ def _read_audit(
             raise ValueError("not found: run pcam audit")
         with open(path, encoding="utf-8") as file:
             audit = json.load(file)
-        if audit["folders"][0]["manifest_sha256"] != manifest_sha256:
+        if audit["folders"][0]["manifest_sha256"] != records.manifest_sha256:
             raise ValueError("of other records: run pcam audit again")
         for finding in audit["findings"]:
-            operator.itemgetter("title", "gravity", "text", "examples")(finding)
+            ", ".join((finding["title"], finding["gravity"], finding["text"]))
+        sections.add_cards(audit, cards, notes)
         return audit
     return None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,7 +49,7 @@ class ScoredRun:
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """Returns the 95% interval that `pcam evaluate` gave a score, if any."""
-        return self.predictions.facts.get("intervals", {}).get(name)
+        return self.predictions.facts["intervals"].get(name)
 
 
 def name_folders(run_dirs: Sequence[str]) -> dict[str, str]:
@@ -86,14 +87,15 @@ def open_run(
     own_splits = run_folder.list_splits(training.flags, "validation_splits")
     wanted = splits or own_splits
     folder = run_folder.name_evaluation(run_dir, wanted, own_splits, other)
-    call = f"pcam evaluate --records_dir={records.path} --run_dir={run_dir}"
-    call += f" --splits={','.join(splits)}" if splits else ""
-    predictions = predictions_file.read_folder(folder, f"Run {call}.")
+    folders = f"--records_dir={records.path}", f"--run_dir={run_dir}"
+    chosen = [f"--splits={','.join(splits)}"] * bool(splits)
+    call = shlex.join(["pcam", "evaluate", *folders, *chosen])
+    predictions = predictions_file.read_folder(folder, f"Run {call}")
     facts, _, label, plain, slide = predictions
     if facts.get("manifest_sha256") != records.manifest_sha256:
         raise ValueError(
             f"{folder}: found predictions of other records, expected those of"
-            f" {records.path}. Run {call}."
+            f" {records.path}. Run {call}"
         )
     model = manifest.hash_file(run_folder.find_model(run_dir))
     known = calibration_file.Calibration(

@@ -26,11 +26,8 @@ def describe_data(
     records: records_folder.RecordsFolder,
     cards: patches.Cards,
     audit: dict[str, Any] | None,
-    notes: reading.Run,
 ) -> dict[str, Any]:
     """Returns counts, pictures and patches of records, and audit findings."""
-    if audit:
-        _add_cards(audit, cards, notes)
     labels = plots.draw_label_histogram(records.content)
     return {
         "name": os.path.basename(os.path.normpath(records.path)),
@@ -96,10 +93,10 @@ def describe_scores(run: scored_run.ScoredRun) -> dict[str, Any]:
     }
 
 
-def _add_cards(
+def add_cards(
     audit: dict[str, Any], cards: patches.Cards, notes: reading.Run
 ) -> None:
-    """Adds `cards` of patches to findings; some of each, from all it found."""
+    """Adds `cards` of some patches to each finding of an audit."""
     own, *others = audit["folders"]
     cards_of = {own["records_dir"]: cards}
     for folder in others:
@@ -122,7 +119,7 @@ def _add_cards(
 
 def _draw_scores(run: scored_run.ScoredRun) -> list[Picture]:
     _, _, label, logit, slide = run.predictions
-    shown, by_name = [], {"as it comes": metrics.to_probability(logit)}
+    shown, by_name = [], {"uncalibrated": metrics.to_probability(logit)}
     if run.fair is not None:
         by_name["calibrated"] = run.fair
     if len(np.unique(label)) > 1:
@@ -135,10 +132,18 @@ def _draw_scores(run: scored_run.ScoredRun) -> list[Picture]:
         drawing = plots.draw_precision_recall(label, logit, (grid, *precision))
         shown.append((drawing, f"Precision by recall; band: {band}"))
     drawing = plots.draw_reliability(label, by_name)
-    caption = "Share of tumor by probability; calibrated on other patches."
+    caption = (
+        "Observed share of tumor by probability; calibrated on other patches."
+    )
     shown.append((drawing, caption))
     drawing = plots.draw_score_histogram(label, run.probability)
-    return [*shown, (drawing, "Patches of either label by probability.")]
+    return [
+        *shown,
+        (
+            drawing,
+            "Patches of either label by probability, calibrated where that is known.",
+        ),
+    ]
 
 
 def _draw_stress(run: scored_run.ScoredRun) -> list[Picture]:

@@ -68,6 +68,10 @@ def read_folder(
         json_path = os.path.join(folder, run_folder.METRICS_JSON)
         with open(json_path, encoding="utf-8") as file:
             facts = json.load(file)
+        ", ".join(facts["splits"])
+        facts["intervals"] = dict(facts.get("intervals") or {})
+        for name in ("temperature", "intercept"):
+            facts[name] = facts.get(name) and float(facts[name])
         sha256 = manifest.hash_file(path)
         checks = (
             ("an earlier network", facts["model_sha256"],
@@ -94,6 +98,15 @@ def read_folder(
     table = pandas.read_csv(
         path, float_precision="round_trip", na_filter=False, dtype={SLIDE: str}
     ).sort_values("row")
+    is_sound = {*COLUMNS} <= {*table} and len(table)
+    if not is_sound or not (
+        np.isin(table["label"], (0, 1)).all()
+        and np.isfinite(pandas.to_numeric(table["logit"], "coerce")).all()
+    ):
+        raise ValueError(
+            f"{path}: expected rows of {', '.join(COLUMNS)}, with labels 0 and 1"
+            f" and finite logits. {remedy}"
+        )
     row, label, logit = (table[name].to_numpy() for name in COLUMNS)
     slide = table[SLIDE].to_numpy(str) if SLIDE in table else None
     return Predictions(facts, row, label, logit, slide)

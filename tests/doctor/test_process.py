@@ -118,6 +118,17 @@ def test_broken_package_is_named(tmp_path, monkeypatch, code, error):
     )
 
 
+@pytest.mark.parametrize("seconds", [0.1, 200.0])
+def test_trials_that_do_not_begin_are_a_failure(tmp_path, monkeypatch, seconds):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "import time; time.sleep(5)" if seconds < 1 else "raise OSError('x')"
+    write_package(tmp_path, "packaging", code)
+    (found,) = check_packages.check_imports(ask_trials(seconds))
+    assert found.state == finding.FAILURE
+    assert ("no end" if seconds < 1 else "OSError: x") in found.found
+    assert found.remedy
+
+
 SMI = {
     "hangs": ("#!/bin/sh\nsleep 1000\n", finding.FAILURE, "no end within 5 s"),
     "fails": (

@@ -127,7 +127,7 @@ SYMPTOMS = {
     "driver too old": (
         (gather("Tesla T4, 470.57.02, 7.5\n"), "driver"),
         finding.FAILURE,
-        "sudo apt-get install nvidia-driver-570 && sudo reboot",
+        "sudo apt-get install nvidia-driver-580 && sudo reboot",
     ),
     "driver too old, says CUDA": (
         failed_step(
@@ -135,12 +135,12 @@ SYMPTOMS = {
             " is insufficient for CUDA runtime version"
         ),
         finding.FAILURE,
-        "sudo apt-get install nvidia-driver-570 && sudo reboot",
+        "sudo apt-get install nvidia-driver-580 && sudo reboot",
     ),
     "no driver": (
         (gather(has_card=True), "driver"),
         finding.WARNING,
-        "sudo apt-get install nvidia-driver-570 && sudo reboot",
+        "sudo apt-get install nvidia-driver-580 && sudo reboot",
     ),
     "libraries missing": (
         unseen(
@@ -179,6 +179,14 @@ SYMPTOMS = {
         ),
         finding.FAILURE,
         "sudo modprobe nvidia-uvm",
+    ),
+    "no libcuda": (
+        unseen(
+            "I0000 00:00:1796093854.197676   23436 cudart_stub.cc:31] Could not"
+            " find cuda drivers on your machine, GPU will not be used."
+        ),
+        finding.FAILURE,
+        "docker run --gpus all ...",
     ),
     "GPUs hidden": (
         unseen("", visible="-1"),

@@ -14,7 +14,9 @@ import pandas
 import pytest
 import reports
 
+from pcam_tfdata.evaluation import calibration, metrics
 from pcam_tfdata.records import records_folder
+from pcam_tfdata.report import scored_run
 from pcam_tfdata.runs import run_folder
 
 
@@ -103,9 +105,10 @@ def test_explanations_of_this_network_are_shown(tmp_path, records_dir, run_dir):
     file = run_dir / run_folder.EXPLANATIONS_JSON
     file.write_text(json.dumps(content))
     text = reports.write_page(tmp_path / "p.html", records_dir, run_dir)
-    assert "by gradcam. In the centre lies 30% of that in positive" in words(
-        text
-    )
+    said = words(text)
+    assert "by gradcam; each" in said
+    assert "In the centre lies 30% of that in positive" in said
+    assert "looks into the centre more than these" in said
     assert 'class="overlay"' in text
     file.write_text(json.dumps(content | {"model_sha256": "other"}))
     text = reports.write_page(tmp_path / "p.html", records_dir, run_dir)
@@ -170,8 +173,8 @@ def test_run_without_predictions_is_one_line(tmp_path, records_dir, run_dir):
     )  # fmt: skip
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    call = f"pcam evaluate --records_dir={records_dir} --run_dir={run_dir}."
-    assert call in line
+    call = f"pcam evaluate --records_dir={records_dir} --run_dir={run_dir}"
+    assert line.endswith(call)
     assert not output.exists()
 
 
@@ -249,6 +252,48 @@ def test_warnings_of_the_evaluation_stand_first(tmp_path, records_dir):
     assert "! warning: The network was trained on fold0." in words(first)
     assert "Found a dead network." in words(second)
     assert "No scored split was trained on" not in words(text)
+
+
+def test_ece_is_of_calibration_by_other_patches(tmp_path, records_dir, run_dir):
+    records = records_folder.open_folder(records_dir)
+    run = scored_run.open_run("first", str(run_dir), records)
+    _, _, label, logit, slide = run.predictions
+    fair = metrics.to_probability(calibration.cross_fit(label, logit, slide))
+    np.testing.assert_array_equal(run.fair, fair)
+    ece = metrics.ece(label, fair)
+    assert abs(ece - metrics.ece(label, run.probability)) > 1e-3
+    said = words(reports.write_page(tmp_path / "p.html", records_dir, run_dir))
+    ends = ", on patches that" if ece < 0.0495 else ", even calibrated"
+    assert f"robabilities are off by {ece:.3f} in the mean (ECE){ends}" in said
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ([0.1, 0.3], "AUC is below chance"),
+        ([0.4, 0.9], "no better than chance"),
+    ],
+)
+def test_auc_that_is_not_above_chance_is_told(
+    tmp_path, records_dir, interval, expected
+):
+    intervals = {"auc": interval}
+    run_dir = reports.write_run(tmp_path / "a", records_dir)
+    path = run_dir / run_folder.METRICS_JSON
+    facts = json.loads(path.read_text()) | {"intervals": intervals}
+    path.write_text(json.dumps(facts))
+    said = words(reports.write_page(tmp_path / "p.html", records_dir, run_dir))
+    assert expected in said
+
+
+@pytest.mark.parametrize(
+    "facts", [{"splits": None}, {"intervals": 3}, {"temperature": "a"}], ids=str
+)
+def test_damaged_scores_are_one_line(tmp_path, records_dir, run_dir, facts):
+    path = run_dir / run_folder.METRICS_JSON
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+    with pytest.raises(ValueError, match=r"metrics\.json: .*Run pcam evaluate"):
+        reports.write_page(tmp_path / "p.html", records_dir, run_dir)
 
 
 def test_records_have_a_page_without_a_run(tmp_path, records_dir):

@@ -5,7 +5,7 @@ addEventListener("beforeprint", () => {
 });
 
 const share = (part, whole) => (whole ? (part / whole).toFixed(4) : "-");
-const compare = (a, b) => a.localeCompare(b, "en", {numeric: true});
+const compare = (a, b) => (isNaN(a - b) ? a.localeCompare(b, "en", {numeric: true}) : a - b);
 
 for (const part of document.querySelectorAll(".threshold")) {
   const {thresholds, true: trues, false: falses} = JSON.parse(part.dataset.counts);
@@ -42,8 +42,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const isUp = head.getAttribute("aria-sort") === "ascending";
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", isUp ? "descending" : "ascending");
-      const order = (a, b) => (isNaN(a - b) ? compare(a, b) : a - b);
-      const rows = [...table.tBodies[0].rows].sort((a, b) => order(value(a), value(b)));
+      const rows = [...table.tBodies[0].rows].sort((a, b) => compare(value(a), value(b)));
       table.tBodies[0].append(...(isUp ? rows.reverse() : rows));
     });
   });
