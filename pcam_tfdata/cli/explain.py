@@ -23,7 +23,8 @@ flags.DEFINE_enum(
     choices.HIRESCAM,
     choices.EXPLANATIONS,
     "hirescam: each place of the last fine map of features by its gradient; gradcam:"
-    " each channel by its mean gradient; occlusion: what grey squares take away, for any network, slow.",
+    " each channel by its mean gradient; occlusion: what grey squares take away, for"
+    " any network, slow.",
 )
 flags.DEFINE_string(
     "mask_dir",

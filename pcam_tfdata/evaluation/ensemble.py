@@ -3,7 +3,6 @@
 import glob
 import itertools
 import os
-import shutil
 from collections.abc import Sequence
 
 import keras
@@ -77,13 +76,10 @@ def make_run(run_dirs: Sequence[str], output_dir: str) -> list[str]:
         "calibrations": [known._asdict() for known in calibrations],
         "member_starts": [*itertools.chain(*starts)],
     }
-    unfinished = f"{output_dir}{files.INCOMPLETE}"
-    shutil.rmtree(unfinished, ignore_errors=True)  # Of a job that was killed.
-    os.makedirs(unfinished)
-    environment_file.add_start(unfinished, facts)
-    run_folder.write_flags(unfinished, _join_flags(members))
-    model.save(os.path.join(unfinished, run_folder.BEST_MODEL))
-    os.rename(unfinished, output_dir)
+    with files.folder_whole(output_dir) as unfinished:
+        environment_file.add_start(unfinished, facts)
+        run_folder.write_flags(unfinished, _join_flags(members))
+        model.save(os.path.join(unfinished, run_folder.BEST_MODEL))
     return members
 
 

@@ -80,17 +80,8 @@ def explain(
     tumor = _read_masks(checked, mask_dir)
     images = records_folder.Selection(tuple(records.list_shards()))
     rows = checked.index.to_numpy()
-    others = _map_networks(model, method, color, images, rows)
-    own = next(others)
-    found = [
-        (
-            checks.share_center(maps),
-            checks.point(maps, tumor),
-            checks.correlate(maps, own),
-        )
-        for maps in itertools.chain([own], others)
-    ]
-    facts |= {"method": method} | _summarize(checked["label"], tumor, found)
+    maps = _map_networks(model, method, color, images, rows)
+    facts |= {"method": method} | _summarize(checked["label"], tumor, maps)
     folder = run_folder.EXPLANATIONS
     facts["overlays"] = {str(row): f"{folder}/{row}.png" for row in drawn}
     batches = _stream(explainer, images, drawn, "draw")
@@ -197,9 +188,18 @@ def _stream(
 def _summarize(
     label: pandas.Series,
     tumor: np.ndarray,
-    found: Sequence[tuple[np.ndarray, ...]],
+    networks: Iterator[np.ndarray],
 ) -> dict[str, Any]:
-    """Returns what the checks of a network say, first, and of random ones."""
+    """Returns what checks say of the maps of a network, first, and of random ones."""
+    own = next(networks)
+    found = [
+        (
+            checks.share_center(maps),
+            checks.point(maps, tumor),
+            checks.correlate(maps, own),
+        )
+        for maps in itertools.chain([own], networks)
+    ]
     share, hit, correlation = map(np.array, zip(*found, strict=True))
     is_positive = (label == str(schema.POSITIVE)).to_numpy()
     extent = tumor.mean(axis=(1, 2))
@@ -237,16 +237,10 @@ def _write(
     """Puts all files, whose names `facts` has, in the place of earlier ones."""
     path_of = functools.partial(os.path.join, output_dir)
     folder = path_of(run_folder.EXPLANATIONS)
-    unfinished = f"{folder}{files.INCOMPLETE}"
-    files.remove_folder(unfinished)  # Of a job that was killed.
-    os.makedirs(unfinished)
-    try:
+    with files.folder_whole(folder) as unfinished:
         for row, picture in zip(facts["overlays"], pictures, strict=True):
             Image.fromarray(picture).save(f"{unfinished}/{row}.png")
         # First: it must not name other pictures.
         files.remove(path_of(run_folder.EXPLANATIONS_JSON))
         files.remove_folder(folder)
-        os.rename(unfinished, folder)
-    finally:
-        files.remove_folder(unfinished)
     files.write_json(path_of(run_folder.EXPLANATIONS_JSON), facts)

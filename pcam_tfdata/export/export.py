@@ -76,16 +76,7 @@ def export(
                 _compute_in_float32(network, output)
             known = point.calibration or calibration_file.Calibration()
             model = classifier.Classifier(network, tta, known)
-            images, expected = _try(model)
-            try:
-                with held_output.stderr():  # Converters write to it from C++.
-                    target.write(model, facts, made)
-                    found = target.run(made, images)
-            except Exception as error:  # Converters raise anything.
-                raise _fail(format, faults.one_line(error, 300)) from error
-            difference = np.abs(found - expected).max()
-            if not difference <= _TOLERANCE:  # NaN is not.
-                raise _fail(format, f"probabilities off by {difference:.2g}")
+            _convert(format, model, facts, made)
         _publish(made, output)
     return facts
 
@@ -128,6 +119,23 @@ def _compute_in_float32(network: keras.Model, output: str) -> None:
         layer.dtype_policy = layer.variable_dtype
 
 
+def _convert(
+    name: str, model: classifier.Classifier, facts: dict[str, Any], path: str
+) -> None:
+    """Writes a format, and has its runtime compute what the classifier does."""
+    target = formats.FORMATS[name]
+    images, expected = _try(model)
+    try:
+        with held_output.stderr():  # Converters write to it from C++.
+            target.write(model, facts, path)
+            found = target.run(path, images)
+    except Exception as error:  # Converters raise anything.
+        raise _fail(name, faults.one_line(error, 300)) from error
+    difference = np.abs(found - expected).max()
+    if not difference <= _TOLERANCE:  # NaN is not.
+        raise _fail(name, f"probabilities off by {difference:.2g}")
+
+
 def _try(model: classifier.Classifier) -> tuple[np.ndarray, np.ndarray]:
     """Returns a few patches, dark to bright, and their probabilities."""
     levels = np.linspace(32, 256, _NUM_TRIED)[:, None, None, None]
@@ -151,12 +159,5 @@ def _publish(made: str, output: str) -> None:
         with open(made, "rb") as source, files.open_whole(output, "wb") as file:
             shutil.copyfileobj(source, file)
         return
-    output = os.path.realpath(output)
-    unfinished = f"{output}{files.INCOMPLETE}"
-    files.remove_folder(unfinished)  # Of a job that was killed.
-    os.makedirs(os.path.dirname(output), exist_ok=True)
-    try:
-        shutil.copytree(made, unfinished)
-        os.rename(unfinished, output)
-    finally:
-        files.remove_folder(unfinished)
+    with files.folder_whole(os.path.realpath(output)) as unfinished:
+        shutil.copytree(made, unfinished, dirs_exist_ok=True)

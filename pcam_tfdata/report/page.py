@@ -56,16 +56,13 @@ def write(
     content = {
         "checks": checks.list_checks(audited, checks_csv),
         "runs": [
-            {
-                "name": run.training.columns["run"],
-                "verdict": checks.describe_scores(run),
+            _describe_run(run)
+            | {
                 "checks": checks.list_checks(
                     checks.judge_scores(run) | audited, checks_csv
                 ),
-                "scores": sections.describe_scores(run),
                 "explained": (explained := _read_explanations(run)),
                 "cards": cards.choose(run, explained, len(runs)),
-                "training": sections.describe_training(run),
             }
             for run in runs
         ],
@@ -81,6 +78,16 @@ def write(
     # Names of files need not be UTF-8.
     with files.open_whole(output, errors="backslashreplace") as file:
         file.write(text)
+
+
+def _describe_run(run: scored_run.ScoredRun) -> dict[str, Any]:
+    """Returns the sections of a run that are of itself alone."""
+    return {
+        "name": run.training.columns["run"],
+        "verdict": checks.describe_scores(run),
+        "scores": sections.describe_scores(run),
+        "training": sections.describe_training(run),
+    }
 
 
 def _render(content: dict[str, Any]) -> str:
@@ -139,7 +146,7 @@ def _read_explanations(run: scored_run.ScoredRun) -> dict[str, Any]:
                 raise ValueError(f"of another {key.removesuffix('_sha256')}")
         for key in ("overlays", "center_share", "pointing_game"):
             content[key] = dict(content[key] or {})
-        ", ".join(content["overlays"].values())
+        ", ".join(content["overlays"].values())  # All are text.
         return content
     return {}
 
@@ -163,6 +170,7 @@ def _read_audit(
         if audit["folders"][0]["manifest_sha256"] != records.manifest_sha256:
             raise ValueError("of other records: run pcam audit again")
         for finding in audit["findings"]:
+            # All are text, or there is a note.
             ", ".join((finding["title"], finding["gravity"], finding["text"]))
         sections.add_cards(audit, cards, notes)
         return audit

@@ -68,7 +68,7 @@ def read_folder(
         json_path = os.path.join(folder, run_folder.METRICS_JSON)
         with open(json_path, encoding="utf-8") as file:
             facts = json.load(file)
-        ", ".join(facts["splits"])
+        ", ".join(facts["splits"])  # All are text.
         facts["intervals"] = dict(facts.get("intervals") or {})
         for name in ("temperature", "intercept"):
             facts[name] = facts.get(name) and float(facts[name])
@@ -95,6 +95,14 @@ def read_folder(
                 f"{path}: found predictions of {other}: {found}, expected"
                 f" {expected}. {remedy}"
             )
+    table = _read_table(path, remedy)
+    row, label, logit = (table[name].to_numpy() for name in COLUMNS)
+    slide = table[SLIDE].to_numpy(str) if SLIDE in table else None
+    return Predictions(facts, row, label, logit, slide)
+
+
+def _read_table(path: str, remedy: str) -> pandas.DataFrame:
+    """Returns the rows of predictions in order; errors end with the remedy."""
     table = pandas.read_csv(
         path, float_precision="round_trip", na_filter=False, dtype={SLIDE: str}
     ).sort_values("row")
@@ -107,6 +115,4 @@ def read_folder(
             f"{path}: expected rows of {', '.join(COLUMNS)}, with labels 0 and 1"
             f" and finite logits. {remedy}"
         )
-    row, label, logit = (table[name].to_numpy() for name in COLUMNS)
-    slide = table[SLIDE].to_numpy(str) if SLIDE in table else None
-    return Predictions(facts, row, label, logit, slide)
+    return table

@@ -213,6 +213,23 @@ def open_whole(
         raise
 
 
+@contextlib.contextmanager
+def folder_whole(path: str) -> Iterator[str]:
+    """Yields a new folder on a disk, which has this path once all is written.
+
+    There must be none but an empty folder at the path by then. Of a process that is
+    killed a folder is left that the next one removes; of an error none is.
+    """
+    unfinished = f"{path}{INCOMPLETE}"
+    remove_folder(unfinished)  # Of a process that was killed.
+    os.makedirs(unfinished)
+    try:
+        yield unfinished
+        os.rename(unfinished, path)
+    finally:
+        remove_folder(unfinished)
+
+
 def write_text(path: str, text: str, *, is_shared: bool = False) -> None:
     """Writes a text file that appears whole or not at all."""
     with open_whole(path, is_shared=is_shared) as file:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pathlib
 import stat
 import subprocess
 import sys
@@ -175,3 +176,19 @@ def test_refusal_of_a_store_is_no_empty_file(monkeypatch, num_bytes):
         list(remote.read_many(["s3://b/k"], 10))
     with pytest.raises(OSError, match=r"s3://b/k: .*token has expired"):
         remote.read_bytes("s3://b/k", 0, 10)
+
+
+def test_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder"
+    left = tmp_path / f"folder{files.INCOMPLETE}"
+    left.mkdir()
+    (left / "of_a_killed_one").touch()
+    with pytest.raises(ValueError, match="early"):
+        with files.folder_whole(str(path)) as unfinished:
+            pathlib.Path(unfinished, "part").touch()
+            raise ValueError("early")
+    assert list(tmp_path.iterdir()) == []
+    with files.folder_whole(str(path)) as unfinished:
+        pathlib.Path(unfinished, "whole").touch()
+        assert not path.exists()
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder", "whole"]
