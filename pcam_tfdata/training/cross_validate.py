@@ -16,18 +16,20 @@ from typing import Any
 import pandas as pd
 
 from pcam_tfdata import schema
-from pcam_tfdata.evaluation import metrics
+from pcam_tfdata.evaluation import metrics, plots
 from pcam_tfdata.records import records_folder
 from pcam_tfdata.runs import outputs, run_folder
 from pcam_tfdata.system import (
     csv_files,
     files,
     interruption,
+    pictures,
     progress,
 )
 
 OUT_OF_FOLD = "out_of_fold.csv"
-_NUM_SUSPECTS = 60
+SUSPECTS_PLOT = "suspects.png"
+_NUM_SUSPECTS = 60  # Ten rows of the picture.
 _COLUMNS = ["row", "id", "fold", "label", "probability"]
 # `pcam` in a process that ends when this one does, by SIGKILL too: it would go on
 # to hold the GPU and the lock. What would follow it is for this one to do.
@@ -195,3 +197,7 @@ def _write_suspects(
     suspects = table.loc[order[:_NUM_SUSPECTS]]
     path_of = functools.partial(os.path.join, run_dir)
     csv_files.write_frame(path_of(run_folder.SUSPECTS), suspects[_COLUMNS])
+    everything = records_folder.Selection(tuple(records.list_shards()))
+    images = everything.read_images(suspects.row.to_numpy())
+    drawing = plots.draw_patches(images, suspects.label.to_numpy())
+    pictures.save(drawing, path_of(SUSPECTS_PLOT))

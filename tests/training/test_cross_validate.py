@@ -226,3 +226,4 @@ def test_suspects_contradict_their_labels_most(records_dir, tmp_path):
         strict=True,
     ):  # fmt: skip
         assert schema.hash_pixels(image) == sidecar["id"][number]
+    assert (tmp_path / cross_validate.SUSPECTS_PLOT).stat().st_size > 10_000
